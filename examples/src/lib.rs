@@ -1,0 +1,1 @@
+//! Examples of Traflux as a library.

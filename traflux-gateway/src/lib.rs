@@ -1,0 +1,1 @@
+//! Request-level load balancing decisions

@@ -1,0 +1,1 @@
+//! Two-stage traffic-splitting linear programs with duals that explain themselves

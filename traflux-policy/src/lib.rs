@@ -1,0 +1,1 @@
+//! Actor-critic policies that choose what a traffic controller may move

@@ -1,0 +1,1 @@
+//! Prometheus as a metrics source and as an exporter for traffic control

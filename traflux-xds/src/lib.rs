@@ -1,0 +1,1 @@
+//! Envoy xDS control plane for traffic weights: compile, snapshots, ADS server
