@@ -9,6 +9,8 @@ use crate::topology::GroupIx;
 
 /// Limits of an action; every policy's output is clamped to them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct ActionBounds {
     /// Most demand headroom: the solver plans for `demand · (1 + headroom)`.
     pub headroom_max: f64,

@@ -88,10 +88,16 @@ impl LatencyCurve {
         load * self.latency(load / mu).as_secs()
     }
 
-    /// Tangents of `g(X)` at `count` utilisations, denser near 0.8–0.96 where the curve bends; slopes rise.
+    /// Tangents of `g(X)` at `count` utilisations, the first at no load; slopes rise.
     ///
-    /// With 13 tangents the largest underestimate up to a utilisation of 0.95 is 2.2 % at 4 servers and
-    /// 0.5 % at 64.
+    /// Between neighbours at distance `h` the relative error is about `h²·g″/(8g)`, so points at equal steps
+    /// of `H(ρ) = ∫ √(g″/g) dρ` share it equally. The line at no load covers a step alone up to the
+    /// first crossing, where `g` has already grown past its second-order term: its step may be 1.4 times as
+    /// long. Where the points would not reach a utilisation of 0.95 otherwise they spread, at the price of
+    /// accuracy; where they are enough for `ACCURACY` they spread to the end of the curve.
+    ///
+    /// With 13 tangents the largest underestimate up to a utilisation of 0.95 is 2.9 % at one server, 2.4 %
+    /// at 4, 1.1 % at 16 and 0.4 % at 64.
     #[must_use]
     pub fn tangents(&self, capacity: Rate, count: usize) -> Vec<Tangent> {
         let mu = capacity.get();
@@ -100,10 +106,7 @@ impl LatencyCurve {
         }
         let count = count.max(1);
         let mut tangents: Vec<Tangent> = Vec::with_capacity(count);
-        for ix in 0..count {
-            // 1 − (1 − t)^2.2 crowds the points towards the knee.
-            let t = ix as f64 / (count.max(2) - 1) as f64;
-            let rho = LINEAR_FROM * (1.0 - (1.0 - t).powf(2.2));
+        for rho in self.tangent_points(count) {
             let (value, slope) = self.delay(rho);
             let line = Tangent { slope, intercept: mu * (value - slope * rho) };
             if tangents.last().is_none_or(|last| line.slope > last.slope * (1.0 + 1e-12)) {
@@ -111,6 +114,54 @@ impl LatencyCurve {
             }
         }
         tangents
+    }
+
+    /// Utilisations at which tangents touch, rising from 0.
+    fn tangent_points(&self, count: usize) -> Vec<f64> {
+        const CELLS: usize = 32;
+        const ACCURACY: f64 = 0.025;
+        const FIRST_STEP: f64 = 1.4;
+        const REACH: f64 = 0.95;
+        // u ↦ u²(3 − 2u) makes cells small at both ends, where √(g″/g) may grow without bound.
+        let rho_at = |u: f64| LINEAR_FROM * u * u * (3.0 - 2.0 * u);
+        let mut edges = [0.0; CELLS + 1];
+        let mut steps = [0.0; CELLS + 1];
+        let mut reach = 0.0;
+        for cell in 0..CELLS {
+            let middle = (cell as f64 + 0.5) / CELLS as f64;
+            edges[cell + 1] = rho_at((cell + 1) as f64 / CELLS as f64);
+            // The small constant keeps H strictly rising where the curve is straight to machine precision.
+            let width = 6.0 * LINEAR_FROM * middle * (1.0 - middle) / CELLS as f64;
+            steps[cell + 1] = steps[cell] + self.bend(rho_at(middle)) * width + 1e-6 / CELLS as f64;
+            if edges[cell] < REACH {
+                let part = ((REACH - edges[cell]) / (edges[cell + 1] - edges[cell])).min(1.0);
+                reach = steps[cell] + part * (steps[cell + 1] - steps[cell]);
+            }
+        }
+        let span = count as f64 - 1.5 + FIRST_STEP;
+        let end = (span * (8.0 * ACCURACY).sqrt()).max(reach).min(steps[CELLS]);
+        let mut points = vec![0.0];
+        let mut cell = 0;
+        for ix in 1..count {
+            let target = end / span * (ix as f64 - 1.0 + FIRST_STEP);
+            while cell < CELLS - 1 && steps[cell + 1] < target {
+                cell += 1;
+            }
+            let part = ((target - steps[cell]) / (steps[cell + 1] - steps[cell])).clamp(0.0, 1.0);
+            points.push(edges[cell] + part * (edges[cell + 1] - edges[cell]));
+        }
+        points
+    }
+
+    /// `√(g″/g)` at a utilisation in (0, 1).
+    fn bend(&self, rho: f64) -> f64 {
+        let c = self.servers;
+        let k = (2.0 * (c + 1.0)).sqrt() - 1.0;
+        let power = rho.powf(k - 1.0);
+        let free = 1.0 - rho;
+        let second = power * (k * (k + 1.0) * free * free + 2.0 * (k + 1.0) * rho * free + 2.0 * rho * rho)
+            / (c * free * free * free);
+        (second / (rho + power * rho * rho / (c * free))).sqrt()
     }
 }
 
@@ -137,16 +188,32 @@ mod tests {
 
     #[test]
     fn thirteen_tangents_bound_the_delay_from_below_within_three_percent() {
-        for servers in [1.0, 4.0, 16.0, 64.0] {
+        for servers in [1.0, 1.5, 2.0, 4.0, 16.0, 64.0, 1000.0] {
             let curve = LatencyCurve::new(Latency::millis(10.0), servers);
-            let capacity = Rate::per_second(100.0);
+            let capacity = Rate::per_second(1000.0);
             let tangents = curve.tangents(capacity, 13);
-            for step in 1..=95 {
+            for step in 1..=2000 {
                 let load = f64::from(step);
                 let truth = curve.total_delay(load, capacity);
                 let bound = tangents.iter().map(|t| t.slope * load + t.intercept).fold(0.0, f64::max);
                 assert!(bound <= truth * (1.0 + 1e-9), "above the curve at {step}");
-                assert!(truth - bound <= 0.06 * truth, "servers {servers}, load {step}: {bound} of {truth}");
+                let short = 1.0 - bound / truth;
+                assert!(step > 950 || short <= 0.03, "servers {servers}, load {step}: {short} short");
+            }
+        }
+    }
+
+    #[test]
+    fn tangents_rise_in_slope_and_begin_at_the_service_time() {
+        for count in [1, 2, 5, 13, 40] {
+            for servers in [1.0, 3.0, 64.0, 1e6] {
+                let curve = LatencyCurve::new(Latency::millis(10.0), servers);
+                let tangents = curve.tangents(Rate::per_second(50.0), count);
+                assert!((tangents[0].slope - 0.01).abs() < 1e-12 && tangents[0].intercept == 0.0);
+                assert!(tangents.len() <= count);
+                for pair in tangents.windows(2) {
+                    assert!(pair[0].slope < pair[1].slope && pair[0].intercept > pair[1].intercept);
+                }
             }
         }
     }

@@ -8,10 +8,13 @@
 //! inputs give bit-identical decisions.
 
 pub mod action;
+pub mod assemble;
+pub mod bounds;
 pub mod curve;
 pub mod environment;
 pub mod error;
 pub mod estimate;
+pub mod estimator;
 pub mod guard;
 pub mod ladder;
 pub mod observation;
@@ -26,6 +29,8 @@ pub mod transition;
 pub mod units;
 
 pub use action::{Action, ActionBounds};
+pub use assemble::{AssembleConfig, Assembled, CriticalReason, assemble};
+pub use bounds::{GuardConfig, RowBounds};
 pub use curve::{LatencyCurve, Tangent};
 pub use environment::{Environment, Step};
 pub use error::{
@@ -33,8 +38,9 @@ pub use error::{
     SolveError, TopologyError,
 };
 pub use estimate::{Attribution, Estimate, FlowEstimate, Health, ResourceEstimate, RouteEstimate};
-pub use guard::{GuardAction, GuardContext, GuardReason, Guarded};
-pub use ladder::Rung;
+pub use estimator::{EstimatorConfig, FleetEstimator, RawEstimator};
+pub use guard::{GuardAction, GuardContext, GuardReason, Guarded, WeightGuard};
+pub use ladder::{Ladder, LadderConfig, Rung};
 pub use observation::{Observation, ObservationSpace};
 pub use plan::{
     EndpointPlan, HostPlan, InForce, ListenerPlan, NodeGroup, PlanVersion, Receipt, ServicePlan, TrafficPlan,

@@ -4,12 +4,16 @@
 //! engine executes it. Its version is a hash of its content, so equal plans have equal versions on every
 //! replica, and a restart does not look like a change.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::error::PlanError;
+use crate::split::WeightTable;
+use crate::topology::{FlowIx, Topology};
 use crate::units::Timestamp;
 
 /// Content hash of a plan: 16 hexadecimal digits.
@@ -74,7 +78,9 @@ pub struct EndpointPlan {
     pub hosts: Vec<HostPlan>,
     /// Region, where known.
     pub region: Option<String>,
-    /// Priority tier.
+    /// Priority tier. With a positive weight an endpoint of any tier carries traffic beside the others; with
+    /// weight 0 an endpoint of tier 0 is left out, one of a higher tier stands by for the data plane to fail
+    /// over to.
     pub tier: u8,
 }
 
@@ -83,6 +89,8 @@ pub struct EndpointPlan {
 pub struct WeightRow {
     /// Who gets it.
     pub group: NodeGroup,
+    /// Where this group listens, where that differs from the service's listener (several Envoys on one host).
+    pub listener: Option<ListenerPlan>,
     /// One weight per endpoint, in the order of the endpoints; 0 leaves the endpoint out.
     pub weights: Vec<u32>,
 }
@@ -127,6 +135,82 @@ impl TrafficPlan {
         Self { version: PlanVersion(text), services }
     }
 
+    /// Fills rows of weights into services: a flow's row goes to its service, addressed to its source, and a
+    /// route's weight to the endpoint named like its group.
+    ///
+    /// `services` describes everything but the weights; of its rows only the listeners are kept. Endpoints that no route leads to get
+    /// weight 0.
+    ///
+    /// # Errors
+    /// [`PlanError::Shape`] when the weights do not belong to the topology.
+    pub fn from_weights(
+        topology: &Topology,
+        services: &[ServicePlan],
+        weights: &WeightTable,
+    ) -> Result<Self, PlanError> {
+        if weights.generation != topology.generation() || weights.weights.len() != topology.routes().len() {
+            return Err(PlanError::Shape {
+                what: "weights",
+                expected: topology.routes().len(),
+                found: weights.weights.len(),
+            });
+        }
+        let mut services = services.to_vec();
+        for service in &mut services {
+            let position: HashMap<&str, usize> =
+                service.endpoints.iter().enumerate().map(|(ix, e)| (e.name.as_str(), ix)).collect();
+            let mut rows = Vec::new();
+            for (ix, flow) in topology.flows().iter().enumerate().filter(|(_, f)| f.service == service.name) {
+                let mut row = vec![0; service.endpoints.len()];
+                for at in topology.route_range(FlowIx::from(ix)) {
+                    let group = &topology.groups()[topology.routes()[at].group.ix()];
+                    if let Some(position) = position.get(group.name.as_str()) {
+                        row[*position] = weights.weights[at];
+                    }
+                }
+                let group = NodeGroup(flow.source.clone());
+                let listener =
+                    service.rows.iter().find(|r| r.group == group).and_then(|r| r.listener.clone());
+                rows.push(WeightRow { group, listener, weights: row });
+            }
+            service.rows = rows;
+        }
+        Ok(Self::new(services))
+    }
+
+    /// Services that describe only what a topology knows: names of services and endpoints, no hosts. Enough
+    /// for an in-process engine or a simulator.
+    #[must_use]
+    pub fn services_of(topology: &Topology) -> Vec<ServicePlan> {
+        let mut services: Vec<ServicePlan> = Vec::new();
+        for (ix, flow) in topology.flows().iter().enumerate() {
+            let at = services.iter().position(|s| s.name == flow.service).unwrap_or_else(|| {
+                services.push(ServicePlan {
+                    name: flow.service.clone(),
+                    listener: None,
+                    timeout: Duration::from_secs(2),
+                    connect_timeout: Duration::from_secs(1),
+                    http2: false,
+                    endpoints: Vec::new(),
+                    rows: Vec::new(),
+                });
+                services.len() - 1
+            });
+            for route in topology.route_range(FlowIx::from(ix)) {
+                let group = &topology.groups()[topology.routes()[route].group.ix()];
+                if services[at].endpoints.iter().all(|e| e.name != group.name) {
+                    services[at].endpoints.push(EndpointPlan {
+                        name: group.name.clone(),
+                        hosts: Vec::new(),
+                        region: None,
+                        tier: group.tier,
+                    });
+                }
+            }
+        }
+        services
+    }
+
     /// Hash of the content.
     #[must_use]
     pub fn version(&self) -> &PlanVersion {
@@ -164,14 +248,14 @@ fn hash_services(hash: &mut Sha256, services: &[ServicePlan]) {
         number(hash, u64::from(value.is_some()));
         text(hash, value.unwrap_or(""));
     }
+    fn listener(hash: &mut Sha256, value: Option<&ListenerPlan>) {
+        optional(hash, value.map(|l| l.address.as_str()));
+        number(hash, value.map_or(0, |l| u64::from(l.port)));
+    }
     number(hash, services.len() as u64);
     for service in services {
         text(hash, &service.name);
-        number(hash, u64::from(service.listener.is_some()));
-        if let Some(listener) = &service.listener {
-            text(hash, &listener.address);
-            number(hash, u64::from(listener.port));
-        }
+        listener(hash, service.listener.as_ref());
         number(hash, u64::try_from(service.timeout.as_nanos()).unwrap_or(u64::MAX));
         number(hash, u64::try_from(service.connect_timeout.as_nanos()).unwrap_or(u64::MAX));
         number(hash, u64::from(service.http2));
@@ -189,6 +273,7 @@ fn hash_services(hash: &mut Sha256, services: &[ServicePlan]) {
         number(hash, service.rows.len() as u64);
         for row in &service.rows {
             text(hash, &row.group.0);
+            listener(hash, row.listener.as_ref());
             number(hash, row.weights.len() as u64);
             for weight in &row.weights {
                 number(hash, u64::from(*weight));
@@ -232,7 +317,7 @@ mod tests {
                 region: None,
                 tier: 0,
             }],
-            rows: vec![WeightRow { group: NodeGroup("us".into()), weights: vec![weight] }],
+            rows: vec![WeightRow { group: NodeGroup("us".into()), listener: None, weights: vec![weight] }],
         }])
     }
 

@@ -51,6 +51,7 @@ pub struct ProblemResource {
 
 /// The two-stage objective's parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TwoStage {
     /// `ρ_max`: the utilisation that stage 2 may use freely.
     pub max_utilization: f64,

@@ -35,6 +35,7 @@ impl Reward {
 
 /// Weights of the fleet's reward. Every term is a cost per request, so that the load does not count twice.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardWeights {
     /// Per 100 ms of mean latency.

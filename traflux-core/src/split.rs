@@ -136,6 +136,18 @@ impl Split {
         0.5 * moved / self.flows() as f64
     }
 
+    /// The split `weight` of the way from this one to another, `weight` in [0, 1].
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    #[must_use]
+    pub fn blend(&self, other: &Self, weight: f64) -> Self {
+        assert_eq!(self.offsets, other.offsets, "splits of one shape");
+        let weight = if weight.is_nan() { 0.0 } else { weight.clamp(0.0, 1.0) };
+        let shares = self.shares.iter().zip(&other.shares).map(|(a, b)| a + (b - a) * weight).collect();
+        Self { generation: self.generation, offsets: self.offsets.clone(), shares }
+    }
+
     /// Carries shares over to a changed topology by route name: routes that stay keep their proportions; a
     /// flow that lost routes spreads their share over those that stay in proportion; new routes start at
     /// zero, or, where a flow kept nothing, share it evenly.

@@ -1,1 +1,35 @@
-//! Request-level load balancing decisions
+//! Which endpoint takes this request?
+//!
+//! A [`Picker`] answers per request, from what one client (a proxy, a gateway, a simulated source) knows by
+//! itself: weights, its own requests in flight, the latencies it saw. Fleet-level weights come from above, every few
+//! seconds; a picker is the layer below them.
+//!
+//! Time and randomness are arguments: a picker has a seed and no clock, so equal inputs give equal picks.
+//!
+//! ```
+//! use traflux_core::Timestamp;
+//! use traflux_gateway::{Candidate, PickerKind};
+//!
+//! let mut picker = PickerKind::SmoothWeighted.build(7);
+//! picker.configure(&[Candidate::weighted(3), Candidate::weighted(1)]);
+//! let picks: Vec<_> = (0..4).filter_map(|_| picker.pick(Timestamp::ZERO, &[0, 0])).collect();
+//! assert_eq!(picks.iter().filter(|e| **e == 0).count(), 3);
+//! ```
+
+pub mod alias;
+pub mod error;
+pub mod least_request;
+pub mod peak_ewma;
+pub mod picker;
+pub mod rng;
+pub mod round_robin;
+pub mod weighted;
+
+pub use alias::AliasTable;
+pub use error::GatewayError;
+pub use least_request::LeastRequest;
+pub use peak_ewma::{PeakEwma, PeakEwmaSettings};
+pub use picker::{Candidate, Completion, Picker, PickerKind};
+pub use rng::Rng;
+pub use round_robin::RoundRobin;
+pub use weighted::{SmoothWeighted, WeightedRandom};

@@ -1,0 +1,32 @@
+//! What went wrong, in variants that a caller can act on.
+
+/// An error of this crate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    /// A picker was asked for by a name that none has.
+    #[error("unknown picker `{name}`, expected one of {expected}")]
+    UnknownPicker {
+        /// The name.
+        name: String,
+        /// The names there are.
+        expected: String,
+    },
+}
+
+impl GatewayError {
+    /// A stable name for metrics and bindings.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownPicker { .. } => "gateway_unknown_picker",
+        }
+    }
+
+    /// Whether the same call may succeed later with nothing changed here.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::UnknownPicker { .. } => false,
+        }
+    }
+}

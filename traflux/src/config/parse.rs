@@ -1,0 +1,306 @@
+//! From text to a configuration that cannot be wrong.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::Config;
+
+/// A configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {reason}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The text is not YAML.
+    #[error("not valid YAML: {reason}")]
+    Syntax {
+        /// What the parser said, with line and column.
+        reason: String,
+    },
+    /// A key is unknown, missing, of the wrong type or out of its limits.
+    #[error("{path}: {problem}")]
+    Key {
+        /// Path of the key, such as `services[0].endpoints[1].capacity_rps`.
+        path: String,
+        /// What is wrong, with the value and its limits.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    /// A stable name.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "config_io",
+            Self::Syntax { .. } => "config_syntax",
+            Self::Key { .. } => "config_key",
+        }
+    }
+
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+
+    pub(super) fn key(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Key { path: path.into(), problem: problem.into() }
+    }
+}
+
+/// Reads YAML into any type, with the path of the key in the error.
+///
+/// # Errors
+/// [`ConfigError::Syntax`] or [`ConfigError::Key`].
+pub(crate) fn read_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    let value: serde_json::Value =
+        serde_saphyr::from_str(text).map_err(|e| ConfigError::Syntax { reason: first_line(&e.to_string()) })?;
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        ConfigError::key(if path == "." { "top level".to_owned() } else { path }, error.inner().to_string())
+    })
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or(text).to_owned()
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Io {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Self::parse(&text)
+    }
+
+    /// Reads and checks a text.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = read_yaml(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// [`ConfigError::Key`] for the first key that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_sources()?;
+        self.check_services()?;
+        self.check_metrics()?;
+        self.check_numbers()?;
+        if !self.api.listen.ip().is_loopback() && !self.api.allow_remote {
+            return Err(ConfigError::key(
+                "api.listen",
+                format!("{} is not a loopback address; set api.allow_remote to allow it", self.api.listen),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_sources(&self) -> Result<(), ConfigError> {
+        if self.sources.is_empty() {
+            return Err(ConfigError::key("sources", "is empty; at least one source is needed"));
+        }
+        let endpoints: BTreeSet<&str> =
+            self.services.iter().flat_map(|s| s.endpoints.iter().map(|e| e.name.as_str())).collect();
+        let mut names = BTreeSet::new();
+        for (ix, source) in self.sources.iter().enumerate() {
+            let at = |key: &str| format!("sources[{ix}].{key}");
+            name(&at("name"), &source.name)?;
+            if !names.insert(&source.name) {
+                return Err(ConfigError::key(at("name"), format!("`{}` is named twice", source.name)));
+            }
+            for (key, table) in
+                [("rtt_ms", &source.rtt_ms), ("egress_usd_per_million", &source.egress_usd_per_million)]
+            {
+                for (endpoint, value) in table {
+                    // With a discovery file endpoints may come later.
+                    if self.discovery.file.is_none() && !endpoints.contains(endpoint.as_str()) {
+                        return Err(ConfigError::key(
+                            at(&format!("{key}.{endpoint}")),
+                            "no endpoint has this name",
+                        ));
+                    }
+                    within(&at(&format!("{key}.{endpoint}")), *value, 0.0, 1e9)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_services(&self) -> Result<(), ConfigError> {
+        if self.services.is_empty() {
+            return Err(ConfigError::key("services", "is empty; at least one service is needed"));
+        }
+        let mut services = BTreeSet::new();
+        let mut endpoints = BTreeSet::new();
+        for (ix, service) in self.services.iter().enumerate() {
+            let at = |key: &str| format!("services[{ix}].{key}");
+            name(&at("name"), &service.name)?;
+            if !services.insert(&service.name) {
+                return Err(ConfigError::key(at("name"), format!("`{}` is named twice", service.name)));
+            }
+            within(&at("timeout_ms"), service.timeout_ms, 1.0, 3.6e6)?;
+            within(&at("connect_timeout_ms"), service.connect_timeout_ms, 1.0, 3.6e6)?;
+            for source in service.listen_by_source.keys() {
+                if !self.sources.iter().any(|s| s.name == *source) {
+                    return Err(ConfigError::key(
+                        at(&format!("listen_by_source.{source}")),
+                        "no source has this name",
+                    ));
+                }
+            }
+            if service.endpoints.is_empty() {
+                return Err(ConfigError::key(at("endpoints"), "is empty; at least one endpoint is needed"));
+            }
+            for (at_endpoint, endpoint) in service.endpoints.iter().enumerate() {
+                let at = |key: &str| format!("services[{ix}].endpoints[{at_endpoint}].{key}");
+                name(&at("name"), &endpoint.name)?;
+                if !endpoints.insert(&endpoint.name) {
+                    return Err(ConfigError::key(at("name"), format!("`{}` is named twice", endpoint.name)));
+                }
+                if endpoint.hosts().next().is_none() {
+                    return Err(ConfigError::key(at("address"), "is missing; give `address` or `addresses`"));
+                }
+                if endpoint.address.is_some() && !endpoint.addresses.is_empty() {
+                    return Err(ConfigError::key(
+                        at("addresses"),
+                        "`address` and `addresses` exclude each other",
+                    ));
+                }
+                for host in endpoint.hosts() {
+                    host_and_port(host).map_err(|problem| ConfigError::key(at("address"), problem))?;
+                }
+                within(&at("capacity_rps"), endpoint.capacity_rps, 0.0, 1e9)?;
+                within(&at("service_time_ms"), endpoint.service_time_ms.unwrap_or(1.0), 1e-3, 3.6e6)?;
+                within(&at("price_usd_per_million"), endpoint.price_usd_per_million, 0.0, 1e9)?;
+                within(&at("hourly_usd"), endpoint.hourly_usd, 0.0, 1e9)?;
+                if endpoint.concurrency == Some(0) {
+                    return Err(ConfigError::key(at("concurrency"), "is 0, must be at least 1"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_metrics(&self) -> Result<(), ConfigError> {
+        let prometheus = &self.metrics.prometheus;
+        let at = |key: &str| format!("metrics.prometheus.{key}");
+        if !(prometheus.url.starts_with("http://") || prometheus.url.starts_with("https://")) {
+            return Err(ConfigError::key(
+                at("url"),
+                format!("`{}` must start with http:// or https://", prometheus.url),
+            ));
+        }
+        within(&at("scrape_interval_s"), prometheus.scrape_interval_s, 0.1, 3600.0)?;
+        within(&at("timeout_ms"), prometheus.timeout_ms, 1.0, 60_000.0)?;
+        let least = 4.0 * prometheus.scrape_interval_s;
+        if !(least..=86_400.0).contains(&prometheus.window_s) {
+            return Err(ConfigError::key(
+                at("window_s"),
+                format!(
+                    "{} must be at least four scrape intervals, {least}, and at most 86400",
+                    prometheus.window_s
+                ),
+            ));
+        }
+        let auth = &prometheus.auth;
+        if auth.username.is_some() != auth.password_file.is_some() {
+            return Err(ConfigError::key(at("auth"), "`username` and `password_file` need each other"));
+        }
+        if auth.cert_file.is_some() != auth.key_file.is_some() {
+            return Err(ConfigError::key(at("auth"), "`cert_file` and `key_file` need each other"));
+        }
+        if auth.username.is_some() && auth.bearer_token_file.is_some() {
+            return Err(ConfigError::key(
+                at("auth"),
+                "basic authentication and a bearer token exclude each other",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        let objective = &self.objective;
+        within("objective.max_utilization", objective.max_utilization, 0.05, 1.0)?;
+        within("objective.usd_per_million_for_10_ms", objective.usd_per_million_for_10_ms.unwrap_or(1.0), 1e-6, 1e9)?;
+        within("objective.budget_usd_per_hour", objective.budget_usd_per_hour.unwrap_or(1.0), 0.0, 1e12)?;
+        within("objective.error_ms", objective.error_ms, 0.0, 3.6e6)?;
+        within("objective.churn_ms", objective.churn_ms, 0.0, 1e5)?;
+        within("objective.headroom", objective.headroom, 0.0, 5.0)?;
+        within("objective.deadline_ms", objective.deadline_ms, 1.0, 60_000.0)?;
+        let control = &self.control;
+        within("control.interval_s", control.interval_s, 0.1, 3600.0)?;
+        within("control.dead_band", control.dead_band, 0.0, 0.5)?;
+        within("control.min_push_interval_s", control.min_push_interval_s, 0.0, 3600.0)?;
+        within("control.weight_total", f64::from(control.weight_total), 100.0, 1e9)?;
+        within("control.decisions_kept", control.decisions_kept as f64, 1.0, 100_000.0)?;
+        control.guard.check().map_err(|(key, value, limits)| {
+            ConfigError::key(format!("control.guard.{key}"), format!("{value} is outside {limits}"))
+        })?;
+        let ladder = &control.ladder;
+        within("control.ladder.fresh_within_s", ladder.fresh_within_s, 0.1, 86_400.0)?;
+        within("control.ladder.alarm_after_s", ladder.alarm_after_s, 0.0, 86_400.0)?;
+        within("control.ladder.ramp_after_s", ladder.ramp_after_s, ladder.alarm_after_s, 86_400.0)?;
+        within("control.ladder.ramp_over_s", ladder.ramp_over_s, 0.0, 86_400.0)?;
+        within("control.ladder.max_elapsed_s", ladder.max_elapsed_s, 0.1, 3600.0)?;
+        if self.policy.k == Some(0) {
+            return Err(ConfigError::key("policy.k", "is 0, must be at least 1"));
+        }
+        within("policy.learning_rate", self.policy.learning_rate, 1e-8, 1.0)?;
+        within("discovery.file_refresh_s", self.discovery.file_refresh_s, 0.1, 86_400.0)?;
+        within("discovery.dns_refresh_s", self.discovery.dns_refresh_s, 1.0, 86_400.0)?;
+        if let Some(prices) = &self.prices {
+            within("prices.refresh_s", prices.refresh_s, 0.1, 86_400.0)?;
+            if prices.file.is_some() == prices.url.is_some() {
+                return Err(ConfigError::key("prices", "give either `file` or `url`"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Splits `host:port`, with IPv6 addresses in brackets.
+pub(crate) fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let expected = || format!("`{text}` is not host:port");
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let port: u16 = port.parse().map_err(|_| expected())?;
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || port == 0 || host.contains(char::is_whitespace) {
+        return Err(expected());
+    }
+    Ok((host.to_owned(), port))
+}
+
+fn name(path: &str, name: &str) -> Result<(), ConfigError> {
+    if name.is_empty() || name.len() > 128 {
+        return Err(ConfigError::key(path, format!("has {} characters, must have 1 to 128", name.len())));
+    }
+    if name.contains('/') || name.chars().any(char::is_control) {
+        return Err(ConfigError::key(path, format!("`{name}` must not contain `/` or control characters")));
+    }
+    Ok(())
+}
+
+fn within(path: &str, value: f64, least: f64, most: f64) -> Result<(), ConfigError> {
+    if value.is_finite() && (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::key(path, format!("{value} is outside [{least}, {most}]")))
+    }
+}

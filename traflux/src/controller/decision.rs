@@ -1,0 +1,311 @@
+//! What was decided in a tick, and why?
+//!
+//! Everything here is plain data for logs, the HTTP API and reports. It holds no wall-clock time, so equal
+//! inputs give equal decisions to the last bit.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use traflux_core::{
+    Action, Assembled, Attribution, Estimate, FlowIx, GroupIx, GuardAction, Health, Reward, Rung,
+    SolverStatus, Split, SplitSolution, Timestamp, Topology, TrafficPlan,
+};
+
+use super::Mode;
+
+/// A stage that failed, and what it said.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    /// The stage.
+    pub stage: &'static str,
+    /// Stable code of the error.
+    pub code: &'static str,
+    /// The error in words.
+    pub message: String,
+}
+
+/// What the policy decided.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ActionView {
+    /// Names of the groups chosen, best first.
+    pub chosen: Vec<String>,
+    /// Demand headroom.
+    pub headroom: f64,
+    /// Multipliers that are not neutral, by group.
+    pub cost_multipliers: Vec<(String, f64)>,
+    /// Logarithm of the action's probability.
+    pub log_probability: f64,
+    /// The critic's value.
+    pub value: Option<f64>,
+}
+
+/// What the solver answered.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SolverView {
+    /// Its name.
+    pub name: String,
+    /// Quality of the answer.
+    pub status: SolverStatus,
+    /// Least possible maximum utilisation.
+    pub theta: f64,
+    /// Objective, in seconds of delay per second.
+    pub objective: f64,
+    /// Pivots or iterations.
+    pub iterations: usize,
+}
+
+/// One change by the guard.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GuardView {
+    /// The route, or `None` for the whole split.
+    pub route: Option<String>,
+    /// Why.
+    pub reason: &'static str,
+    /// Share proposed.
+    pub proposed: f64,
+    /// Share given.
+    pub given: f64,
+}
+
+/// One flow with its shares.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FlowView {
+    /// Its name.
+    pub name: String,
+    /// Source: the node group its weights go to.
+    pub source: String,
+    /// Service.
+    pub service: String,
+    /// Forecast demand, requests/s; `None` before the first estimate.
+    pub demand_rps: Option<f64>,
+    /// Upper end of the forecast's band.
+    pub demand_upper_rps: Option<f64>,
+    /// (endpoint, share in force).
+    pub shares: Vec<(String, f64)>,
+}
+
+/// One endpoint as estimated.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GroupView {
+    /// Its name.
+    pub name: String,
+    /// Capacity, best guess, requests/s.
+    pub capacity_rps: f64,
+    /// Capacity that is counted on.
+    pub capacity_lower_rps: f64,
+    /// Load, requests/s.
+    pub load_rps: f64,
+    /// Load over capacity.
+    pub utilization: f64,
+    /// Latency without network delay, milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Share of failed requests.
+    pub error_ratio: f64,
+    /// Health.
+    pub health: Health,
+    /// Why it is slow, where it is.
+    pub attribution: Attribution,
+    /// Age of its measurements, seconds.
+    pub age_s: Option<f64>,
+}
+
+/// One tick.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decision {
+    /// Number of the tick, from 1.
+    pub tick: u64,
+    /// When, in seconds since the epoch (or the start of a simulation).
+    pub at_s: f64,
+    /// Mode of the controller.
+    pub mode: Mode,
+    /// Whether weights are frozen.
+    pub frozen: bool,
+    /// Where the ladder of failure stands.
+    #[serde(flatten)]
+    pub rung: Rung,
+    /// What the metrics source wants known.
+    pub warnings: Vec<String>,
+    /// Stages that failed.
+    pub failures: Vec<Failure>,
+    /// Whether the policy took a new action, rather than holding one.
+    pub acted: bool,
+    /// The action in force.
+    pub action: Option<ActionView>,
+    /// (endpoint, reason): what may move.
+    pub critical: Vec<(String, &'static str)>,
+    /// The solver's outcome; `None` when it failed or was not asked.
+    pub solver: Option<SolverView>,
+    /// Why the split is as it is.
+    pub explanation: Vec<String>,
+    /// What the guard changed.
+    pub guard: Vec<GuardView>,
+    /// Shares after the guard, in route order; what shadow mode would have pushed.
+    pub proposed: Vec<f64>,
+    /// Flows with the shares in force.
+    pub flows: Vec<FlowView>,
+    /// Endpoints as estimated.
+    pub endpoints: Vec<GroupView>,
+    /// Version of the plan.
+    pub plan_version: String,
+    /// Whether a plan was pushed.
+    pub pushed: bool,
+    /// Fraction of traffic moved.
+    pub churn: f64,
+    /// The last reward paid.
+    pub reward: Option<Reward>,
+}
+
+impl Decision {
+    pub(super) fn new(tick: u64, at: Timestamp, mode: Mode, frozen: bool) -> Self {
+        Self {
+            tick,
+            at_s: at.as_secs_f64(),
+            mode,
+            frozen,
+            rung: Rung::Normal,
+            warnings: Vec::new(),
+            failures: Vec::new(),
+            acted: false,
+            action: None,
+            critical: Vec::new(),
+            solver: None,
+            explanation: Vec::new(),
+            guard: Vec::new(),
+            proposed: Vec::new(),
+            flows: Vec::new(),
+            endpoints: Vec::new(),
+            plan_version: String::new(),
+            pushed: false,
+            churn: 0.0,
+            reward: None,
+        }
+    }
+
+    pub(super) fn fail(&mut self, stage: &'static str, code: &'static str, error: &dyn std::error::Error) {
+        self.failures.push(Failure { stage, code, message: error.to_string() });
+    }
+
+    pub(super) fn describe_action(&mut self, topology: &Topology, action: &Action, assembled: &Assembled) {
+        let name = |group: GroupIx| topology.groups()[group.ix()].name.clone();
+        self.action = Some(ActionView {
+            chosen: action.critical.iter().map(|g| name(*g)).collect(),
+            headroom: action.headroom,
+            cost_multipliers: (0..action.cost_multipliers.len())
+                .map(GroupIx::from)
+                .filter(|g| action.multiplier(*g) != 1.0)
+                .map(|g| (name(g), action.multiplier(g)))
+                .collect(),
+            log_probability: action.log_probability,
+            value: action.value,
+        });
+        self.critical = assembled
+            .critical_groups(topology)
+            .into_iter()
+            .map(|(group, reason)| (name(group), reason.name()))
+            .collect();
+    }
+
+    pub(super) fn describe_solution(&mut self, topology: &Topology, solution: &SplitSolution) {
+        self.explanation = solution.explain(topology).iter().map(ToString::to_string).collect();
+        self.solver = Some(SolverView {
+            name: solution.solver.clone(),
+            status: solution.status,
+            theta: solution.theta,
+            objective: solution.objective,
+            iterations: solution.iterations,
+        });
+    }
+
+    pub(super) fn describe_guard(&mut self, topology: &Topology, actions: &[GuardAction]) {
+        self.guard = actions
+            .iter()
+            .map(|action| GuardView {
+                route: action.route.map(|r| topology.routes()[r.ix()].name.clone()),
+                reason: action.reason.name(),
+                proposed: action.proposed,
+                given: action.given,
+            })
+            .collect();
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        topology: &Topology,
+        current: &Split,
+        plan: &TrafficPlan,
+        estimate: Option<&Estimate>,
+    ) {
+        self.plan_version = plan.version().to_string();
+        self.flows = topology
+            .flows()
+            .iter()
+            .enumerate()
+            .map(|(ix, flow)| FlowView {
+                name: flow.name.clone(),
+                source: flow.source.clone(),
+                service: flow.service.clone(),
+                demand_rps: estimate.map(|e| e.flows[ix].demand.get()),
+                demand_upper_rps: estimate.map(|e| e.flows[ix].upper.get()),
+                shares: topology
+                    .route_range(FlowIx::from(ix))
+                    .map(|at| {
+                        let group = &topology.groups()[topology.routes()[at].group.ix()];
+                        (group.name.clone(), current.shares()[at])
+                    })
+                    .collect(),
+            })
+            .collect();
+        let Some(estimate) = estimate else { return };
+        self.endpoints = topology
+            .groups()
+            .iter()
+            .filter_map(|group| group.resource.map(|r| (group, &estimate.resources[r.ix()])))
+            .map(|(group, state)| GroupView {
+                name: group.name.clone(),
+                capacity_rps: state.capacity.get(),
+                capacity_lower_rps: state.capacity_lower.get(),
+                load_rps: state.load.get(),
+                utilization: state.utilization(),
+                latency_ms: state.latency.map(|l| l.as_millis()),
+                error_ratio: state.error_ratio,
+                health: state.health,
+                attribution: state.attribution,
+                age_s: state.age.map(|a| a.as_secs_f64()),
+            })
+            .collect();
+    }
+}
+
+/// The latest decisions, a bounded number of them.
+#[derive(Debug, Clone)]
+pub struct DecisionLog {
+    limit: usize,
+    decisions: VecDeque<Decision>,
+}
+
+impl DecisionLog {
+    /// A log of at most `limit` decisions (at least one).
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit: limit.max(1), decisions: VecDeque::new() }
+    }
+
+    /// Adds a decision; the oldest leaves when the log is full.
+    pub fn push(&mut self, decision: Decision) {
+        while self.decisions.len() >= self.limit {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back(decision);
+    }
+
+    /// The latest decision.
+    #[must_use]
+    pub fn last(&self) -> Option<&Decision> {
+        self.decisions.back()
+    }
+
+    /// Newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter().rev()
+    }
+}

@@ -1,0 +1,156 @@
+//! When does a reward belong to an action?
+//!
+//! A measured window spans several ticks, so an action is *held* for the dead time plus one window, and the
+//! reward of that window is paid to it only if every plan pushed before the window began was acknowledged by
+//! every node group before it began. Otherwise the transition is dropped and counted.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use traflux_core::{Action, NodeGroup, Observation, PlanVersion, Telemetry, Timestamp, Transition};
+
+use super::Controller;
+use super::decision::Decision;
+
+/// One held action and what is needed to pay for it.
+#[derive(Debug, Clone)]
+pub struct HeldStep {
+    since: Timestamp,
+    length: Duration,
+    window: Duration,
+    observation: Observation,
+    action: Action,
+    before: Telemetry,
+    plans: Vec<SentPlan>,
+}
+
+#[derive(Debug, Clone)]
+struct SentPlan {
+    version: PlanVersion,
+    sent: Timestamp,
+    acknowledged: Option<Timestamp>,
+}
+
+/// What became of learning steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LearningStats {
+    /// Steps whose reward was paid and recorded.
+    pub recorded: u64,
+    /// Steps dropped because a plan was not acknowledged before its window.
+    pub dropped_unacknowledged: u64,
+    /// Steps dropped because metrics were missing at their end.
+    pub dropped_unmeasured: u64,
+}
+
+impl HeldStep {
+    pub(super) fn new(
+        since: Timestamp,
+        length: Duration,
+        window: Duration,
+        observation: Observation,
+        action: Action,
+        before: Telemetry,
+    ) -> Self {
+        Self { since, length, window, observation, action, before, plans: Vec::new() }
+    }
+
+    /// The action held.
+    #[must_use]
+    pub fn action(&self) -> &Action {
+        &self.action
+    }
+
+    /// Whether the step has lasted its dead time and window.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now.since(self.since) >= self.length
+    }
+
+    pub(super) fn sent(&mut self, version: PlanVersion, at: Timestamp) {
+        self.plans.push(SentPlan { version, sent: at, acknowledged: None });
+    }
+
+    /// Notes which plans every group has in force. A plan that a later one replaced counts as acknowledged
+    /// when that one is.
+    fn note(&mut self, in_force: Option<(&PlanVersion, Timestamp)>) {
+        let Some((version, since)) = in_force else { return };
+        let Some(last) = self.plans.iter().rposition(|plan| plan.version == *version) else { return };
+        for plan in &mut self.plans[..=last] {
+            plan.acknowledged.get_or_insert(since);
+        }
+    }
+
+    /// Whether the window that ends at `now` shows this action and nothing else.
+    fn is_payable(&self, now: Timestamp) -> bool {
+        let window_began = Timestamp::new(now.since_epoch().saturating_sub(self.window));
+        self.plans.iter().all(|plan| {
+            plan.sent > window_began || plan.acknowledged.is_some_and(|at| at <= window_began)
+        })
+    }
+}
+
+impl Controller {
+    /// Ends the held step, pays for it where that is right, and begins the next.
+    pub(super) fn begin_step(&mut self, next: HeldStep, telemetry: &Telemetry) {
+        let previous = self.held.replace(next);
+        let (Some(held), Some(next)) = (previous, &self.held) else { return };
+        if !held.is_payable(telemetry.at) {
+            self.learning.dropped_unacknowledged += 1;
+            return;
+        }
+        let reward = self.stages.reward.reward(&held.before, telemetry);
+        self.last_reward = Some(reward.clone());
+        if let Some(recorder) = &mut self.stages.recorder {
+            self.learning.recorded += 1;
+            recorder.record(Transition {
+                observation: held.observation,
+                action: held.action,
+                reward,
+                next_observation: next.observation.clone(),
+                terminated: false,
+                truncated: false,
+            });
+        }
+    }
+
+    /// Notes acknowledgements; drops a step at whose end nothing could be measured.
+    pub(super) fn learn(&mut self, now: Timestamp, telemetry: Option<&Telemetry>, decision: &mut Decision) {
+        let in_force = self.in_force_everywhere();
+        if let Some(held) = &mut self.held {
+            held.note(in_force.as_ref().map(|(version, since)| (version, *since)));
+            if telemetry.is_none() && held.is_over(now) {
+                self.held = None;
+                self.learning.dropped_unmeasured += 1;
+            }
+        }
+        decision.reward = self.last_reward.clone();
+    }
+
+    /// The version that every node group has in force, and since when the last of them has.
+    pub(super) fn in_force_everywhere(&self) -> Option<(PlanVersion, Timestamp)> {
+        let groups: Vec<NodeGroup> = self.plan.node_groups();
+        let mut found: Option<(PlanVersion, Timestamp)> = None;
+        for group in &groups {
+            let in_force = self.stages.actuator.in_force(group)?;
+            match &mut found {
+                None => found = Some((in_force.version, in_force.since)),
+                Some((version, since)) if *version == in_force.version => *since = (*since).max(in_force.since),
+                Some(_) => return None,
+            }
+        }
+        found
+    }
+
+    /// Saves the plan once every group acknowledged it.
+    pub(super) fn remember(&mut self, decision: &mut Decision) {
+        let Some(store) = &self.store else { return };
+        let Some((version, _)) = self.in_force_everywhere() else { return };
+        if version != *self.plan.version() || self.saved.as_ref() == Some(&version) {
+            return;
+        }
+        match store.save(&self.fleet.topology, &self.current, &version) {
+            Ok(()) => self.saved = Some(version),
+            Err(error) => decision.fail("store", error.code(), &error),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The loop, once around.
+
+use std::time::Duration;
+
+use traflux_core::assemble::assemble;
+use traflux_core::ladder::capacity_split;
+use traflux_core::{
+    Action, Assembled, Estimate, Guard, GuardContext, GroupIx, Guarded, Health, Observation, Rung,
+    SplitSolution, Telemetry, Timestamp, TrafficPlan, Window,
+};
+
+use super::decision::Decision;
+use super::learning::HeldStep;
+use super::{Controller, Mode, weigh};
+
+impl Controller {
+    /// Observe → estimate → act → optimise → guard → quantise → control → learn.
+    ///
+    /// Never fails: whatever a stage reports goes into the decision, and the ladder of failure
+    /// ([`traflux_core::ladder`]) says what happens instead. Equal inputs give bit-identical decisions.
+    pub async fn tick(&mut self, now: Timestamp) -> Decision {
+        let elapsed = self.last_tick.map_or(Duration::ZERO, |last| now.since(last));
+        self.last_tick = Some(now);
+        self.ticks += 1;
+        let mut decision = Decision::new(self.ticks, now, self.mode, self.frozen);
+
+        let telemetry = self.observe(now, &mut decision).await;
+        let fresh = telemetry.as_ref().and_then(Telemetry::freshest);
+        let rung = self.ladder.advance(elapsed, fresh);
+        decision.rung = rung;
+
+        let mut shares = self.current.shares().to_vec();
+        let mut state = None;
+        if let (Rung::Normal, Some(telemetry)) = (rung, &telemetry) {
+            if let Some(estimate) = self.estimate(telemetry, &mut decision) {
+                let observation = self.encode(telemetry, &estimate, &mut decision);
+                let action = self.act(now, telemetry, observation, &mut decision);
+                let (assembled, solution) = self.optimise(&estimate, &action, now, &mut decision);
+                shares = match solution {
+                    Some(solution) => solution.split.shares().to_vec(),
+                    None => capacity_split(&self.fleet.topology, &estimate).shares().to_vec(),
+                };
+                state = Some((estimate, assembled));
+            }
+        }
+        let guarded = self.guard(now, rung, state.as_ref(), &shares, &mut decision);
+        self.control(now, &guarded, &mut decision).await;
+        self.learn(now, telemetry.as_ref(), &mut decision);
+        self.remember(&mut decision);
+        decision.finish(&self.fleet.topology, &self.current, &self.plan, state.as_ref().map(|s| &s.0));
+        if telemetry.is_some() {
+            self.last_telemetry = telemetry;
+        }
+        decision
+    }
+
+    async fn observe(&mut self, now: Timestamp, decision: &mut Decision) -> Option<Telemetry> {
+        let window = Window { at: now, length: self.window() };
+        match self.stages.source.collect(&self.fleet.topology, window).await {
+            Ok(telemetry) => {
+                decision.warnings.extend(telemetry.warnings.iter().cloned());
+                Some(telemetry)
+            }
+            Err(error) => {
+                decision.fail("observe", error.code(), &error);
+                None
+            }
+        }
+    }
+
+    fn estimate(&mut self, telemetry: &Telemetry, decision: &mut Decision) -> Option<Estimate> {
+        match self.stages.estimator.estimate(&self.fleet.topology, telemetry) {
+            Ok(estimate) => Some(estimate),
+            Err(error) => {
+                decision.fail("estimate", error.code(), &error);
+                None
+            }
+        }
+    }
+
+    fn encode(
+        &mut self,
+        telemetry: &Telemetry,
+        estimate: &Estimate,
+        decision: &mut Decision,
+    ) -> Option<Observation> {
+        self.stages.policy.as_ref()?;
+        let encoder = &mut self.stages.encoder;
+        match encoder.encode(&self.fleet.topology, telemetry, estimate, &self.current) {
+            Ok(observation) => Some(observation),
+            Err(error) => {
+                decision.fail("encode", error.code(), &error);
+                None
+            }
+        }
+    }
+
+    /// Takes the held action, or a new one when the learning step is over. Without a policy, or with one that
+    /// fails, everything may move.
+    fn act(
+        &mut self,
+        now: Timestamp,
+        telemetry: &Telemetry,
+        observation: Option<Observation>,
+        decision: &mut Decision,
+    ) -> Action {
+        let groups = self.fleet.topology.groups().len();
+        let everything = || Action::choose((0..groups).map(GroupIx::from).collect());
+        let (Some(policy), Some(observation)) = (&mut self.stages.policy, observation) else {
+            return everything();
+        };
+        if let Some(held) = &self.held {
+            if !held.is_over(now) {
+                return held.action().clone();
+            }
+        }
+        let action = match policy.act(&observation) {
+            Ok(action) => action.clamped(&self.config.action_bounds, groups),
+            Err(error) => {
+                decision.fail("act", error.code(), &error);
+                self.held = None;
+                return everything();
+            }
+        };
+        let length = Duration::from_secs_f64(self.config.dead_time_s + self.config.window_s);
+        let next = HeldStep::new(now, length, self.window(), observation, action.clone(), telemetry.clone());
+        decision.acted = true;
+        self.begin_step(next, telemetry);
+        action
+    }
+
+    fn optimise(
+        &mut self,
+        estimate: &Estimate,
+        action: &Action,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) -> (Assembled, Option<SplitSolution>) {
+        let topology = &self.fleet.topology;
+        let guard = &self.config.guard;
+        let elapsed = self.since_change(now);
+        let assembled =
+            assemble(topology, estimate, action, &self.current, guard, &self.config.assemble, elapsed);
+        decision.describe_action(topology, action, &assembled);
+        let solution = match self.stages.solver.solve(&assembled.problem) {
+            Ok(solution) => {
+                decision.describe_solution(topology, &solution);
+                Some(solution)
+            }
+            Err(error) => {
+                decision.fail("optimise", error.code(), &error);
+                None
+            }
+        };
+        (assembled, solution)
+    }
+
+    fn guard(
+        &mut self,
+        now: Timestamp,
+        rung: Rung,
+        state: Option<&(Estimate, Assembled)>,
+        shares: &[f64],
+        decision: &mut Decision,
+    ) -> Guarded {
+        let unknown;
+        let health: &[Health] = match state {
+            Some((_, assembled)) => &assembled.health,
+            None => {
+                unknown = vec![Health::Unknown; self.fleet.topology.routes().len()];
+                &unknown
+            }
+        };
+        let context = GuardContext {
+            topology: &self.fleet.topology,
+            current: &self.current,
+            fallback: &self.fleet.fallback,
+            health,
+            active: state.map_or(&[], |(_, assembled)| &assembled.active),
+            estimate: state.map(|(estimate, _)| estimate),
+            // Without an estimate there is nothing to act on, whatever the age of the metrics.
+            rung: if state.is_none() && rung == Rung::Normal { Rung::Hold } else { rung },
+            elapsed: self.since_change(now),
+        };
+        let guarded = self.guard.constrain(&context, shares);
+        decision.describe_guard(&self.fleet.topology, &guarded.actions);
+        guarded
+    }
+
+    /// Quantises and pushes, unless nothing worth a push changed or nothing may be pushed.
+    async fn control(&mut self, now: Timestamp, guarded: &Guarded, decision: &mut Decision) {
+        let moved = guarded
+            .split
+            .shares()
+            .iter()
+            .zip(self.current.shares())
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
+        let rested = self
+            .last_push
+            .is_none_or(|last| now.since(last).as_secs_f64() >= self.config.min_push_interval_s * 0.999);
+        let may_move = self.mode != Mode::Shadow && !self.frozen;
+        decision.proposed = guarded.split.shares().to_vec();
+        if may_move && rested && moved > self.config.dead_band {
+            let plan = weigh(&guarded.split, self.config.weight_total).and_then(|weights| {
+                let plan =
+                    TrafficPlan::from_weights(&self.fleet.topology, &self.fleet.services, &weights)?;
+                Ok((plan, weights.shares()?))
+            });
+            match plan {
+                Ok((plan, current)) if plan.version() != self.plan.version() => {
+                    decision.churn = current.churn(&self.current);
+                    self.plan = plan;
+                    self.current = current;
+                    self.current_since = Some(now);
+                    self.unsent = true;
+                }
+                Ok(_) => {}
+                Err(error) => decision.fail("quantise", error.code(), &error),
+            }
+        }
+        if self.unsent {
+            match self.stages.actuator.apply(&self.plan).await {
+                Ok(_) => {
+                    self.unsent = false;
+                    self.last_push = Some(now);
+                    decision.pushed = true;
+                    if let Some(held) = &mut self.held {
+                        held.sent(self.plan.version().clone(), now);
+                    }
+                }
+                // The same version is offered again at the next tick, unless a newer one replaces it.
+                Err(error) => {
+                    self.unsent = error.is_transient();
+                    decision.fail("control", error.code(), &error);
+                }
+            }
+        }
+    }
+
+    /// Time since the split in force was decided, for the step limit.
+    fn since_change(&self, now: Timestamp) -> Duration {
+        let limit = Duration::from_secs_f64(self.config.guard.max_elapsed_s);
+        self.current_since.map_or(limit, |since| now.since(since)).min(limit)
+    }
+}
+
