@@ -286,6 +286,14 @@ pub enum SolveError {
         /// Its words.
         reason: String,
     },
+    /// No solver of that name is compiled in.
+    #[error("there is no solver `{name}`; available: {available}")]
+    UnknownSolver {
+        /// The name asked for.
+        name: String,
+        /// The names there are, separated by commas.
+        available: String,
+    },
 }
 
 codes!(SolveError {
@@ -296,6 +304,7 @@ codes!(SolveError {
     Self::Deadline { .. } => "solve_deadline", true;
     Self::Unsupported { .. } => "solve_unsupported", false;
     Self::Failed { .. } => "solve_failed", true;
+    Self::UnknownSolver { .. } => "solve_unknown_solver", false;
 });
 
 /// A split or plan that cannot be expressed.

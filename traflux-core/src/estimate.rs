@@ -10,6 +10,7 @@ use crate::units::{HourlyPrice, Latency, Rate, Timestamp, UnitPrice};
 
 /// State of an endpoint as far as traffic is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Serves within its objective.
@@ -32,6 +33,7 @@ impl Health {
 
 /// Why latency is above what it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Attribution {
     /// Nothing unusual.

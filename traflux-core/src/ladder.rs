@@ -23,6 +23,7 @@ use crate::topology::Topology;
 
 /// Where the ladder stands.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "rung")]
 pub enum Rung {
     /// Metrics are fresh: act.

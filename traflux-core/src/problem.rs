@@ -117,6 +117,7 @@ pub struct SplitProblem {
 
 /// How good the answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "status")]
 pub enum SolverStatus {
     /// Proven optimal within the solver's tolerance.

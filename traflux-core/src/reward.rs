@@ -8,6 +8,7 @@ use crate::topology::Topology;
 
 /// A total with its terms; the total is their sum.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reward {
     /// Sum of the terms.
     pub total: f64,

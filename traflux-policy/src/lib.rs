@@ -32,8 +32,8 @@ pub use encode::{EncoderConfig, FleetEncoder, SignalFeature};
 pub use heuristics::{AllCritical, CriticalCount, FixedSet, TopK};
 #[cfg(feature = "learn")]
 pub use learn::{
-    ChannelRecorder, LearnError, LearnStats, Learner, LearnerConfig, LearnerHandle, TrainConfig, TrainProgress,
-    TrainReport, spawn_learner, train,
+    ChannelRecorder, LearnError, LearnStats, Learner, LearnerConfig, LearnerHandle, TrainConfig, TrainError,
+    TrainProgress, TrainReport, spawn_learner, train,
 };
 pub use learned::{LearnedPolicy, Mode, PolicyStatus};
 pub use network::{Outputs, Workspace};

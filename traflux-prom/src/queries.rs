@@ -3,15 +3,19 @@
 //! Every text that goes to Prometheus is made here. There is a fixed number of queries, whatever the size of
 //! the fleet: each is grouped by source, service and endpoint, never one per endpoint.
 //!
-//! Four traps decided the wording:
+//! Five traps decided the wording:
 //!
 //! * **Double count.** Envoy writes the same metric once for the cluster and once for each zone. Without
 //!   `traflux_endpoint!=""` a sum counts every request twice.
 //! * **Ghost traffic.** When an Envoy dies, `rate(x[10s])` goes on to return a decaying number for ten
 //!   seconds. Every rate is therefore joined with `up == 1` of the target it came from.
 //! * **Survivor bias.** A request that times out never enters the latency histogram. An endpoint that times
-//!   out 71 % of its requests shows a flattering p95. So both counts are asked for, those completed and those
-//!   with a latency, and their difference is known to be censored.
+//!   out 71 % of its requests shows a flattering p95. So those completed, those with a latency and those
+//!   answered 504 are all counted, and what has no latency is known to be censored at the timeout.
+//! * **Flush lag.** Counters are live, histograms are merged once per flush, so even a healthy endpoint has
+//!   completed requests without a latency: several per cent at 10 requests/s and a window of 10 s, all of them
+//!   at the first scrape. `completed` is asked for a second time, one flush earlier: what is missing to *both*
+//!   is no lag.
 //! * **Missing is not zero, except here.** The series of a response class appears with its first response.
 //!   `or 0 * completed` turns "never failed" into 0 and leaves "not measured" missing.
 //!
@@ -56,6 +60,8 @@ pub struct QueryOptions {
     pub histograms: Histograms,
     /// Whether rates count only while their target is up. Off only where `up` does not reach the server.
     pub gate_on_up: bool,
+    /// How often the data plane merges its histograms (Envoy's `stats_flush_interval`).
+    pub flush_interval: Duration,
     /// More matchers that every series must satisfy, as (label, value): one environment of a shared server.
     pub matchers: Vec<(String, String)>,
 }
@@ -67,6 +73,7 @@ impl Default for QueryOptions {
             layout: Layout::default(),
             histograms: Histograms::default(),
             gate_on_up: true,
+            flush_interval: Duration::from_secs(1),
             matchers: Vec::new(),
         }
     }
@@ -77,6 +84,11 @@ impl Default for QueryOptions {
 pub struct QuerySet {
     /// Requests completed per second, errors and timeouts included. By source, service, endpoint.
     pub completed: String,
+    /// The same one flush earlier: the window that the histogram may still be at.
+    pub completed_before: String,
+    /// Of those, answered 504 per second: that is what Envoy says for a request that timed out before any
+    /// answer. A live counter, so without lag; a backend's own 504 is in it as well, but has a latency.
+    pub timed_out: String,
     /// Of those, answered 5xx per second; 0 where there never was one. By source, service, endpoint.
     pub failed: String,
     /// Of those, with a latency per second. What is missing to `completed` timed out or was reset.
@@ -111,8 +123,15 @@ impl QuerySet {
         let by_endpoint = format!("{}, {}", map.service_label, map.endpoint_label);
         let sum = |by: &str, inner: &str| format!("sum by ({by}) ({inner})");
         let completed = sum(&by_source, &text.rate("cluster_upstream_rq_completed", &[]));
-        let errors = text.rate("cluster_upstream_rq_xx", &[("envoy_response_code_class", "5")]);
-        let failed = format!("{} or 0 * {completed}", sum(&by_source, &errors));
+        let before = format!(
+            "rate({}[{}] offset {})",
+            text.selector("cluster_upstream_rq_completed", &[]),
+            text.window,
+            promql_duration(options.flush_interval)
+        );
+        let filled = |rate: &str| format!("{} or 0 * {completed}", sum(&by_source, rate));
+        let failed = filled(&text.rate("cluster_upstream_rq_xx", &[("envoy_response_code_class", "5")]));
+        let timed_out = filled(&text.rate("cluster_upstream_rq", &[("envoy_response_code", "504")]));
         let (timed, time, p95_by_source, p95) = match options.histograms {
             Histograms::Classic => {
                 let bucket = text.rate("cluster_upstream_rq_time_bucket", &[]);
@@ -141,6 +160,8 @@ impl QuerySet {
             // A host that one source reaches is healthy; what another source cannot reach is that route's loss.
             healthy: format!("max by ({hosts}) ({})", text.gated(&text.host_selector("cluster_endpoint_healthy"))),
             up: text.up(),
+            completed_before: sum(&by_source, &text.gated(&before)),
+            timed_out,
             completed,
             failed,
             timed,
@@ -152,9 +173,11 @@ impl QuerySet {
 
     /// All questions with the name of what each measures.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, &str); 9] {
+    pub fn named(&self) -> [(&'static str, &str); 11] {
         [
             ("throughput", &self.completed),
+            ("throughput before", &self.completed_before),
+            ("timeouts", &self.timed_out),
             ("errors", &self.failed),
             ("latency count", &self.timed),
             ("latency sum", &self.time),

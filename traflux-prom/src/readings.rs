@@ -14,6 +14,8 @@ use crate::source::{Signal, SourceOptions};
 
 /// Above this share of censored requests the 95th percentile *is* one of them.
 const CENSORED_LIMIT: f64 = 0.05;
+/// Fewer requests without a latency in one window are chance.
+const FEWEST_MISSING: f64 = 5.0;
 /// Names listed in one warning.
 const NAMES_SHOWN: usize = 3;
 /// Remarks of the server taken from one answer.
@@ -22,6 +24,8 @@ const REMARKS_TAKEN: usize = 3;
 /// The answers to the questions of a [`crate::QuerySet`]; `None` for a question that failed.
 pub(crate) struct Answers {
     pub(crate) completed: Option<Answer>,
+    pub(crate) completed_before: Option<Answer>,
+    pub(crate) timed_out: Option<Answer>,
     pub(crate) failed: Option<Answer>,
     pub(crate) timed: Option<Answer>,
     pub(crate) time: Option<Answer>,
@@ -55,9 +59,18 @@ struct Column {
     resources: Vec<Option<f64>>,
 }
 
+/// How far a histogram may be behind its counter, and the time over which both are counted, in seconds.
+#[derive(Clone, Copy)]
+struct Lag {
+    flush: f64,
+    window: f64,
+}
+
 /// The numbers of one route or resource. Rates per second; times in milliseconds.
 struct Cells {
     completed: Option<f64>,
+    before: Option<f64>,
+    timed_out: Option<f64>,
     failed: Option<f64>,
     timed: Option<f64>,
     time: Option<f64>,
@@ -104,6 +117,8 @@ impl<'a> Assembly<'a> {
 
     pub(crate) fn measure(&mut self, index: &LabelIndex, answers: &Answers) {
         let completed = self.column(index, "throughput", answers.completed.as_ref(), Combine::Sum);
+        let before = self.column(index, "throughput before", answers.completed_before.as_ref(), Combine::Sum);
+        let timed_out = self.column(index, "timeouts", answers.timed_out.as_ref(), Combine::Sum);
         let failed = self.column(index, "errors", answers.failed.as_ref(), Combine::Sum);
         let timed = self.column(index, "latency count", answers.timed.as_ref(), Combine::Sum);
         let time = self.column(index, "latency sum", answers.time.as_ref(), Combine::Sum);
@@ -114,6 +129,10 @@ impl<'a> Assembly<'a> {
         let histograms = answers.timed.as_ref().is_some_and(|answer| !answer.samples().is_empty());
         let timed_of = |timed: Option<f64>| if histograms { timed.or(Some(0.0)) } else { timed };
 
+        let lag = Lag {
+            flush: self.options.queries.flush_interval.as_secs_f64(),
+            window: self.window.length.as_secs_f64(),
+        };
         let services: Vec<Option<Duration>> =
             self.topology.flows().iter().map(|f| self.options.timeouts.of(&f.service)).collect();
         let mut longest: Vec<Option<Duration>> = vec![None; self.topology.resources().len()];
@@ -125,24 +144,28 @@ impl<'a> Assembly<'a> {
             }
             let cells = Cells {
                 completed: completed.routes[ix],
+                before: before.routes[ix],
+                timed_out: timed_out.routes[ix],
                 failed: failed.routes[ix],
                 timed: timed_of(timed.routes[ix]),
                 time: time.routes[ix],
                 p95: p95_by_source.routes[ix],
                 age: ages.routes[ix].map_or(self.window.length, Duration::from_secs_f64),
             };
-            self.telemetry.routes[ix].measured = cells.measurements(timeout);
+            self.telemetry.routes[ix].measured = cells.measurements(timeout, lag);
         }
         for (ix, longest) in longest.into_iter().enumerate() {
             let cells = Cells {
                 completed: completed.resources[ix],
+                before: before.resources[ix],
+                timed_out: timed_out.resources[ix],
                 failed: failed.resources[ix],
                 timed: timed_of(timed.resources[ix]),
                 time: time.resources[ix],
                 p95: p95.resources[ix],
                 age: ages.resources[ix].map_or(self.window.length, Duration::from_secs_f64),
             };
-            self.telemetry.resources[ix].measured = cells.measurements(longest);
+            self.telemetry.resources[ix].measured = cells.measurements(longest, lag);
         }
         self.health(index, answers.healthy.as_ref());
         self.targets(answers);
@@ -342,19 +365,29 @@ impl Column {
 }
 
 impl Cells {
-    /// Turns counts into measurements.
+    /// Requests per second without a latency because they timed out; `None` where that cannot be told.
     ///
-    /// Requests completed without a latency were timed out or reset, so they are among the failed. The
-    /// difference of both counts alone is not enough: histograms are merged on every flush (1 s) while counters
-    /// are live, so on a steep rise healthy endpoints have some too. What is not also failed is that lag.
-    fn measurements(&self, timeout: Option<Duration>) -> Measurements {
+    /// Two kinds. A request that timed out before any answer is a 504 that lacks a latency. One that timed out
+    /// after the answer began keeps its status, so it is only missing: from the count now and from the count
+    /// one flush earlier, beyond what failed (a refused connection has no latency either), and beyond what
+    /// the requests of one flush may differ by chance, three standard deviations of twice a Poisson count.
+    fn censored(&self, lag: Lag) -> Option<f64> {
+        let (completed, timed) = (self.completed?, self.timed?);
+        let now = completed - timed;
+        let before = self.before.unwrap_or(completed) - timed;
+        let failed = self.failed.unwrap_or(0.0);
+        let silent = self.timed_out.or(self.failed).unwrap_or(0.0).min(now.max(before)).max(0.0);
+        let broken_off = now.min(before) - failed;
+        let chance = 3.0 * (2.0 * completed * lag.flush).sqrt();
+        let certain = broken_off * lag.window > chance.max(FEWEST_MISSING);
+        Some(if certain { silent + broken_off } else { silent }.min(completed))
+    }
+
+    fn measurements(&self, timeout: Option<Duration>, lag: Lag) -> Measurements {
         let reading = |value: f64| Reading::new(value, self.age);
         let latency = |millis: f64| Reading::new(Latency::saturating(millis * 1e-3), self.age);
         let positive = self.completed.filter(|completed| *completed > 0.0);
-        let censored = positive.zip(self.timed).map(|(completed, timed)| {
-            let missing = (completed - timed).max(0.0);
-            missing.min(self.failed.unwrap_or(missing)).min(completed)
-        });
+        let censored = positive.and_then(|_| self.censored(lag));
         let censored_ratio = positive.zip(censored).map(|(completed, censored)| censored / completed);
         let censored_at =
             timeout.filter(|_| censored_ratio.is_some_and(|ratio| ratio > CENSORED_LIMIT)).map(Latency::from);

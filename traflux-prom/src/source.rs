@@ -1,6 +1,6 @@
 //! What does the fleet look like now, as Prometheus sees it?
 //!
-//! [`PrometheusSource`] asks the nine questions of [`crate::queries`] and those of the user's [`Signal`]s at
+//! [`PrometheusSource`] asks the eleven questions of [`crate::queries`] and those of the user's [`Signal`]s at
 //! the same time, and puts the answers in the order of the topology. A question that fails leaves its field
 //! empty with a warning; only when all fail is the collection an error.
 //!
@@ -158,11 +158,23 @@ impl PrometheusSource {
         {
             return Err(error);
         }
-        let [completed, failed, timed, time, p95_by_source, p95, newest, healthy, up] = core;
+        let [completed, completed_before, timed_out, failed, timed, time, p95_by_source, p95, newest, healthy, up] = core;
         let index = LabelIndex::new(topology, &labels);
         assembly.measure(
             &index,
-            &Answers { completed, failed, timed, time, p95_by_source, p95, newest, healthy, up },
+            &Answers {
+                completed,
+                completed_before,
+                timed_out,
+                failed,
+                timed,
+                time,
+                p95_by_source,
+                p95,
+                newest,
+                healthy,
+                up,
+            },
         );
         for ((signal, values), ages) in signals.iter().zip(&values).zip(&ages) {
             if let Some(values) = values {

@@ -156,6 +156,7 @@ impl Group {
         let number = self.number();
         if number > 0 && members.iter().all(|m| m.subscribed && m.holds == number) {
             self.last_good.clone_from(&self.current.borrow());
+            self.forgive();
         }
         let oldest = members
             .iter()
@@ -172,6 +173,16 @@ impl Group {
             }
         };
         false
+    }
+
+    /// What every member holds now is not refused any more: a node may have come back able to take it.
+    fn forgive(&mut self) {
+        let Some(good) = &self.last_good else { return };
+        self.parked.retain(|(kind, name), versions| {
+            let held = good.snapshot.set(*kind).get(name).map(|r| r.version());
+            versions.retain(|(parked, _)| Some(parked) != held);
+            !versions.is_empty()
+        });
     }
 
     /// Publishes the target with refused resources replaced, unless that is what is published already.

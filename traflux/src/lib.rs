@@ -1,1 +1,25 @@
-//! Closed-loop traffic control for Envoy and in-process gateways: controller, command line, HTTP API
+//! Traflux moves traffic between clouds, regions, providers and network paths by itself.
+//!
+//! The loop: observe → estimate → act → optimise → guard → control → learn. Its stages are the traits of
+//! [`traflux_core::stages`]; [`Controller::tick`] goes once around. [`service`] runs it beside Envoy and
+//! Prometheus; [`Config`] is what an operator writes.
+
+pub mod api;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod controller;
+pub mod doctor;
+pub mod service;
+
+pub use config::{Config, ConfigError};
+pub use controller::{
+    ControlConfig, Controller, Decision, DecisionLog, Fleet, Mode, Stages, StateStore, StoreError,
+};
+pub use traflux_core as core;
+pub use traflux_gateway as gateway;
+pub use traflux_lp as lp;
+pub use traflux_policy as policy;
+pub use traflux_prom as prom;
+pub use traflux_sim as sim;
+pub use traflux_xds as xds;

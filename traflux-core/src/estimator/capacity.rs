@@ -44,6 +44,8 @@ pub(super) struct Evidence {
     excess: f64,
     /// Served load over nominal capacity.
     utilization: f64,
+    /// The highest load that may have made this window's latency, over nominal capacity.
+    reference: f64,
     /// The load explains any latency.
     overloaded: bool,
     /// The load was rising.
@@ -66,6 +68,8 @@ pub(super) struct CapacityTracker {
     samples: f64,
     suspicion: u32,
     saturated: bool,
+    probing: bool,
+    probes: u32,
     slow_service: f64,
     attribution: Attribution,
     excess: f64,
@@ -88,6 +92,8 @@ impl Default for CapacityTracker {
             samples: 0.0,
             suspicion: 0,
             saturated: false,
+            probing: false,
+            probes: 0,
             slow_service: 1.0,
             attribution: Attribution::Normal,
             excess: 1.0,
@@ -159,19 +165,25 @@ impl CapacityTracker {
         let failing = if errors >= FAILING && errors * view.samples >= 2.0 {
             (1.0 / (1.0 - errors)).min(1.0 / config.floor_ratio)
         } else {
-            1.0
+            0.0
         };
-        let solve = |load: f64| latency_ratio.map_or(failing, |r| slowdown(r, load, servers).max(failing));
-        let least = solve(reference.max(utilization));
+        let solve = |ratio: Option<f64>, load: f64| {
+            ratio.map_or(1.0, |r| slowdown(r, load, servers)).max(failing)
+        };
+        // A far endpoint's round trip varies by some percent, which is none of its own time.
+        let tolerated = known.map_or(0.0, |service| 0.03 * view.delay / service);
+        let reference = reference.max(utilization);
+        let least = solve(latency_ratio.map(|r| (r - tolerated).max(r.min(1.0))), reference);
         self.last = (view.samples >= 10.0).then_some(least);
         Some(Evidence {
             step,
             samples: view.samples,
             least,
-            exact: solve(utilization),
+            exact: solve(latency_ratio, utilization),
             latency_ratio,
             excess: latency_ratio.map_or(1.0, |r| r / stretch(utilization.min(0.97), servers)),
             utilization,
+            reference,
             overloaded,
             rising,
             errors,
@@ -201,14 +213,18 @@ impl CapacityTracker {
         self.suspicion = if onset && !evidence.overloaded { self.suspicion.saturating_add(1) } else { 0 };
         let certain = least > 2.0 * threshold && samples >= 30.0;
         let confirmed = self.suspicion >= 2 || (self.suspicion == 1 && certain);
-        if confirmed && least > self.loss * 1.05 {
+        let band = 1.05 + 1.0 / samples.max(1.0).sqrt();
+        if confirmed && least > self.loss * band {
             let gain = (config.loss_speed * (2.0 * step / window).min(1.0)).max(0.1);
             self.loss *= (least / self.loss).powf(gain);
-            self.saturated = utilization * least >= SATURATED;
+            self.saturate(evidence.reference * least >= SATURATED);
+        } else if lost && exact <= self.loss * band && exact * band >= self.loss {
+            // The loss is confirmed: what differs is noise, and is averaged.
+            self.loss *= (exact / self.loss).powf(weight(step, window));
         } else if exact < self.loss && !evidence.rising {
-            self.recover(evidence, exact, config);
+            self.recover(evidence, exact, servers, config);
         }
-        if lost && utilization * self.loss < SATURATED && least > threshold {
+        if lost && evidence.reference * self.loss < SATURATED && least > threshold {
             // Slow although it has room: the service itself is slow, and will show when it is not.
             self.saturated = false;
         }
@@ -231,7 +247,20 @@ impl CapacityTracker {
         self.attribution = self.attribute(evidence, common, config);
     }
 
-    fn recover(&mut self, evidence: &Evidence, exact: f64, config: &CapacityConfig) {
+    fn saturate(&mut self, saturated: bool) {
+        if saturated && self.probing && self.probes < 4 {
+            self.probes += 1;
+        }
+        self.probing = false;
+        self.saturated = saturated;
+    }
+
+    /// Moves the estimate towards what the present window shows, as fast as the evidence allows.
+    ///
+    /// After a saturation a low latency at low load proves nothing: half of the servers serve a quarter of the load
+    /// as fast as all of them. Evidence is a latency well below what the believed number of servers would
+    /// give. Without it the estimate probes upwards, half as fast after each probe that failed.
+    fn recover(&mut self, evidence: &Evidence, exact: f64, servers: f64, config: &CapacityConfig) {
         // Beyond nominal only on the evidence of a load that the nominal capacity could not carry so well.
         let proven = evidence.utilization >= OVERLOAD && evidence.errors < 0.01;
         let target = if proven { exact } else { exact.max(1.0) };
@@ -241,14 +270,22 @@ impl CapacityTracker {
             }
             return;
         }
-        let used = evidence.utilization * self.loss >= 0.5;
-        let constant = if self.saturated && !used { config.probe_s } else { config.recovery_s };
+        let believed = stretch((evidence.utilization * self.loss).min(0.99), (servers / self.loss).max(1.0));
+        let evident = evidence.latency_ratio.is_some_and(|ratio| believed > 1.2 * ratio);
+        let blind = self.saturated && !evident;
+        self.probing |= blind;
+        let constant = if blind {
+            config.probe_s * f64::from(1u32 << self.probes)
+        } else {
+            config.recovery_s
+        };
         // Capacity, not its inverse, returns exponentially: a loss of 10 is not half gone at 5.
         let capacity = 1.0 / self.loss;
-        let recovered = capacity + weight(evidence.step, constant) * (1.0 / target - capacity);
-        self.loss = 1.0 / recovered;
+        self.loss = 1.0 / (capacity + weight(evidence.step, constant) * (1.0 / target - capacity));
         if self.loss < 1.05 {
             self.saturated = false;
+            self.probing = false;
+            self.probes = 0;
         }
     }
 
@@ -311,10 +348,5 @@ impl CapacityTracker {
     /// Latency of the last window over what the nominal curve expects.
     pub(super) fn excess(&self) -> f64 {
         self.excess
-    }
-
-    /// Age of the newest measurement.
-    pub(super) fn age(&self, at: Timestamp) -> Option<Duration> {
-        self.clock.age(at)
     }
 }

@@ -36,8 +36,8 @@ pub(super) struct View {
     pub(super) p95: Option<f64>,
     /// For a route: latency above what its endpoint explains, in seconds.
     pub(super) excess: f64,
-    /// For a resource: whether the delay of its routes is known.
-    pub(super) delay_known: bool,
+    /// Known delay of the route, or of a resource's routes in the mean by traffic, in seconds; 0 = unknown.
+    pub(super) delay: f64,
 }
 
 /// All numbers of one collection.
@@ -85,7 +85,7 @@ impl Readings {
                     .collect();
                 let own = view(&t.measured, window, stale, mean(&delays).unwrap_or(0.0));
                 let mut pooled = pool(members, &mut routes, own);
-                pooled.delay_known = delays.iter().any(|(_, delay)| *delay > 0.0);
+                pooled.delay = mean(&delays).unwrap_or(0.0);
                 pooled
             })
             .collect();
@@ -117,7 +117,7 @@ fn view(measured: &Measurements, window: f64, stale: Duration, delay: f64) -> Vi
         censored,
         p95: measured.latency_p95.filter(|r| fresh(r.age)).map(|r| r.value.as_secs()),
         excess: 0.0,
-        delay_known: delay > 0.0,
+        delay,
     }
 }
 
@@ -170,7 +170,7 @@ fn pool(members: &[(usize, f64, bool)], routes: &mut [View], own: View) -> View 
         censored: if is_endpoint { ratios(|v| v.censored).or(own.censored) } else { own.censored },
         p95: own.p95,
         excess: 0.0,
-        delay_known: false,
+        delay: 0.0,
     }
 }
 

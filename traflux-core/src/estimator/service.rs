@@ -44,7 +44,7 @@ impl ServiceTime {
     /// Whether a deviation still corrects the configuration instead of accusing the endpoint.
     pub(super) fn is_calibrating(&self, window: f64, view: &View, slowdown: f64) -> bool {
         (self.readings < 2 || self.learned < 2.0 * window)
-            && (!view.delay_known || slowdown <= CALIBRATION_LIMIT)
+            && (view.delay <= 0.0 || slowdown <= CALIBRATION_LIMIT)
     }
 
     /// Takes a reading of an endpoint that is as it should be.
@@ -71,7 +71,7 @@ impl ServiceTime {
         };
         let mut next = seconds + gain * (reading - seconds);
         if let Some(configured) = resource.service_time.map(|s| s.as_secs()).filter(|s| *s > 0.0)
-            && view.delay_known
+            && view.delay > 0.0
         {
             next = next.clamp(configured / 4.0, configured * CALIBRATION_LIMIT);
         }

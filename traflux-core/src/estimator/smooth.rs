@@ -84,12 +84,4 @@ impl Recent {
     pub(super) fn min(&self) -> f64 {
         self.samples.iter().map(|(_, v)| *v).fold(f64::INFINITY, f64::min)
     }
-
-    /// Seconds between the oldest and the newest.
-    pub(super) fn span(&self) -> f64 {
-        match (self.samples.first(), self.samples.last()) {
-            (Some((first, _)), Some((last, _))) => last - first,
-            _ => 0.0,
-        }
-    }
 }

@@ -19,6 +19,7 @@ use crate::controller::Mode;
 
 pub use build::{Built, EndpointSpec};
 pub use parse::ConfigError;
+pub(crate) use parse::{host_and_port, read_yaml};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use traflux_core::{
     Action, Assembled, Attribution, Estimate, FlowIx, GroupIx, GuardAction, Health, Reward, Rung,
@@ -14,7 +15,7 @@ use traflux_core::{
 use super::Mode;
 
 /// A stage that failed, and what it said.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Failure {
     /// The stage.
     pub stage: &'static str,
@@ -25,7 +26,7 @@ pub struct Failure {
 }
 
 /// What the policy decided.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ActionView {
     /// Names of the groups chosen, best first.
     pub chosen: Vec<String>,
@@ -40,7 +41,7 @@ pub struct ActionView {
 }
 
 /// What the solver answered.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SolverView {
     /// Its name.
     pub name: String,
@@ -55,7 +56,7 @@ pub struct SolverView {
 }
 
 /// One change by the guard.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct GuardView {
     /// The route, or `None` for the whole split.
     pub route: Option<String>,
@@ -68,7 +69,7 @@ pub struct GuardView {
 }
 
 /// One flow with its shares.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct FlowView {
     /// Its name.
     pub name: String,
@@ -82,10 +83,12 @@ pub struct FlowView {
     pub demand_upper_rps: Option<f64>,
     /// (endpoint, share in force).
     pub shares: Vec<(String, f64)>,
+    /// (endpoint, weight sent), in the order of the shares.
+    pub weights: Vec<(String, u32)>,
 }
 
 /// One endpoint as estimated.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct GroupView {
     /// Its name.
     pub name: String,
@@ -110,7 +113,7 @@ pub struct GroupView {
 }
 
 /// One tick.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Decision {
     /// Number of the tick, from 1.
     pub tick: u64,
@@ -253,6 +256,7 @@ impl Decision {
                         (group.name.clone(), current.shares()[at])
                     })
                     .collect(),
+                weights: weights_of(plan, &flow.service, &flow.source),
             })
             .collect();
         let Some(estimate) = estimate else { return };
@@ -274,6 +278,13 @@ impl Decision {
             })
             .collect();
     }
+}
+
+/// The row of weights that a plan gives to one source, by endpoint.
+fn weights_of(plan: &TrafficPlan, service: &str, source: &str) -> Vec<(String, u32)> {
+    let Some(service) = plan.services().iter().find(|s| s.name == service) else { return Vec::new() };
+    let Some(row) = service.rows.iter().find(|r| r.group.0 == source) else { return Vec::new() };
+    service.endpoints.iter().map(|e| e.name.clone()).zip(row.weights.iter().copied()).collect()
 }
 
 /// The latest decisions, a bounded number of them.

@@ -32,7 +32,7 @@ struct SentPlan {
 }
 
 /// What became of learning steps.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct LearningStats {
     /// Steps whose reward was paid and recorded.
     pub recorded: u64,

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use traflux_core::{
-    Actuator, AssembleConfig, Estimator, Generation, GuardConfig, Ladder, LadderConfig, MetricsSource,
-    PlanError, PlanVersion, Policy, Recorder, Reward, RewardFunction, ServicePlan, Split, StateEncoder,
+    Actuator, AssembleConfig, Estimate, Estimator, Generation, GuardAction, GuardConfig, Ladder, LadderConfig, MetricsSource,
+    PlanError, PlanVersion, Policy, Recorder, Reward, RewardFunction, ServicePlan, Split, SplitSolution, StateEncoder,
     Telemetry, Timestamp, Topology, TrafficPlan, WeightGuard, WeightSolver, WeightTable, quantize,
 };
 
@@ -135,6 +135,21 @@ impl Fleet {
     }
 }
 
+/// What a tick was based on; for exporters and reports.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// What was collected; `None` when that failed.
+    pub telemetry: Option<Telemetry>,
+    /// What was estimated from it.
+    pub estimate: Option<Estimate>,
+    /// What the solver answered.
+    pub solution: Option<SplitSolution>,
+    /// What the guard changed.
+    pub guard: Vec<GuardAction>,
+    /// Wall-clock time the solver took; the only number here that differs between equal runs.
+    pub solve_time: Duration,
+}
+
 /// The closed loop. See [`Controller::tick`].
 pub struct Controller {
     stages: Stages,
@@ -156,7 +171,7 @@ pub struct Controller {
     held: Option<HeldStep>,
     learning: LearningStats,
     last_reward: Option<Reward>,
-    last_telemetry: Option<Telemetry>,
+    evidence: Evidence,
     store: Option<StateStore>,
     saved: Option<PlanVersion>,
 }
@@ -182,7 +197,7 @@ impl Controller {
             held: None,
             learning: LearningStats::default(),
             last_reward: None,
-            last_telemetry: None,
+            evidence: Evidence::default(),
             store: None,
             saved: None,
             mode: Mode::None,
@@ -249,6 +264,11 @@ impl Controller {
         self.held = None;
     }
 
+    /// Replaces the reward: the topology it was made for changed.
+    pub fn set_reward(&mut self, reward: Box<dyn RewardFunction>) {
+        self.stages.reward = reward;
+    }
+
     /// The mode.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -273,10 +293,30 @@ impl Controller {
         &self.learning
     }
 
-    /// The last collection that succeeded.
+    /// What the last tick was based on.
     #[must_use]
-    pub fn last_telemetry(&self) -> Option<&Telemetry> {
-        self.last_telemetry.as_ref()
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// The weights of the plan, by route.
+    ///
+    /// # Errors
+    /// [`PlanError`], as when the plan was made.
+    pub fn weights(&self) -> Result<WeightTable, PlanError> {
+        weigh(&self.current, self.config.weight_total)
+    }
+
+    /// What the actuator says is in force for a node group.
+    #[must_use]
+    pub fn in_force(&self, group: &traflux_core::NodeGroup) -> Option<traflux_core::InForce> {
+        self.stages.actuator.in_force(group)
+    }
+
+    /// How long nothing fresh was seen.
+    #[must_use]
+    pub fn stale_for(&self) -> Duration {
+        self.ladder.stale_for()
     }
 
     /// Whether weights are frozen.
@@ -315,7 +355,7 @@ impl Controller {
         self.current = current;
         self.fleet = fleet;
         self.held = None;
-        self.last_telemetry = None;
+        self.evidence = Evidence::default();
         Ok(())
     }
 

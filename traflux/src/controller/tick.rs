@@ -1,6 +1,6 @@
 //! The loop, once around.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use traflux_core::assemble::assemble;
 use traflux_core::ladder::capacity_split;
@@ -11,7 +11,7 @@ use traflux_core::{
 
 use super::decision::Decision;
 use super::learning::HeldStep;
-use super::{Controller, Mode, weigh};
+use super::{Controller, Evidence, Mode, weigh};
 
 impl Controller {
     /// Observe → estimate → act → optimise → guard → quantise → control → learn.
@@ -29,6 +29,7 @@ impl Controller {
         let rung = self.ladder.advance(elapsed, fresh);
         decision.rung = rung;
 
+        self.evidence = Evidence::default();
         let mut shares = self.current.shares().to_vec();
         let mut state = None;
         if let (Rung::Normal, Some(telemetry)) = (rung, &telemetry) {
@@ -36,10 +37,11 @@ impl Controller {
                 let observation = self.encode(telemetry, &estimate, &mut decision);
                 let action = self.act(now, telemetry, observation, &mut decision);
                 let (assembled, solution) = self.optimise(&estimate, &action, now, &mut decision);
-                shares = match solution {
+                shares = match &solution {
                     Some(solution) => solution.split.shares().to_vec(),
                     None => capacity_split(&self.fleet.topology, &estimate).shares().to_vec(),
                 };
+                self.evidence.solution = solution;
                 state = Some((estimate, assembled));
             }
         }
@@ -48,9 +50,9 @@ impl Controller {
         self.learn(now, telemetry.as_ref(), &mut decision);
         self.remember(&mut decision);
         decision.finish(&self.fleet.topology, &self.current, &self.plan, state.as_ref().map(|s| &s.0));
-        if telemetry.is_some() {
-            self.last_telemetry = telemetry;
-        }
+        self.evidence.guard = guarded.actions;
+        self.evidence.estimate = state.map(|(estimate, _)| estimate);
+        self.evidence.telemetry = telemetry;
         decision
     }
 
@@ -142,7 +144,10 @@ impl Controller {
         let assembled =
             assemble(topology, estimate, action, &self.current, guard, &self.config.assemble, elapsed);
         decision.describe_action(topology, action, &assembled);
-        let solution = match self.stages.solver.solve(&assembled.problem) {
+        let asked = Instant::now();
+        let answer = self.stages.solver.solve(&assembled.problem);
+        self.evidence.solve_time = asked.elapsed();
+        let solution = match answer {
             Ok(solution) => {
                 decision.describe_solution(topology, &solution);
                 Some(solution)

@@ -12,7 +12,7 @@ use super::command::{Command, CommandError, Reply};
 use crate::controller::{DecisionLog, LearningStats};
 
 /// Numbers of the training side.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct TrainingView {
     /// What became of learning steps.
     pub steps: LearningStats,

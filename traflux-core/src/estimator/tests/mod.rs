@@ -1,1 +1,5 @@
-
+mod capacity;
+mod demand;
+mod fluid;
+mod health;
+mod properties;
