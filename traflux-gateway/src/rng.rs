@@ -83,7 +83,10 @@ mod tests {
     fn split_mix_gives_the_published_first_numbers_of_seed_1234567() {
         let mut counter = 1_234_567;
         let numbers: Vec<u64> = (0..3).map(|_| split_mix(&mut counter)).collect();
-        assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(
+            numbers,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
     }
 
     #[test]

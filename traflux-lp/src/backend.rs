@@ -62,7 +62,11 @@ mod with_good_lp {
         }
 
         /// Adds the rows to a solver's model.
-        fn constrain<M: SolverModel>(variables: &[Variable], model: &mut M, lp: &Lp) -> Vec<ConstraintReference> {
+        fn constrain<M: SolverModel>(
+            variables: &[Variable],
+            model: &mut M,
+            lp: &Lp,
+        ) -> Vec<ConstraintReference> {
             lp.rows
                 .iter()
                 .map(|row| {
@@ -170,9 +174,8 @@ mod with_good_lp {
             use good_lp::{DualValues, SolutionWithDual, WithTimeLimit};
             let Model { variables, problem } = Model::new(lp);
             // One thread: the answer must not depend on a race.
-            let mut model = good_lp::solvers::highs::highs(problem)
-                .with_time_limit(seconds_left(until)?)
-                .set_threads(1);
+            let mut model =
+                good_lp::solvers::highs::highs(problem).with_time_limit(seconds_left(until)?).set_threads(1);
             let rows = Model::constrain(&variables, &mut model, lp);
             let mut solution = model.solve().map_err(|e| translate(e, until))?;
             if matches!(solution.status(), good_lp::solvers::SolutionStatus::TimeLimit) {

@@ -183,11 +183,7 @@ pub fn audit(problem: &SplitProblem, shares: &[f64]) -> Option<Audit> {
 ///
 /// # Errors
 /// [`CheckError`], the first claim that does not hold.
-pub fn verify(
-    problem: &SplitProblem,
-    solution: &SplitSolution,
-    tolerance: f64,
-) -> Result<Audit, CheckError> {
+pub fn verify(problem: &SplitProblem, solution: &SplitSolution, tolerance: f64) -> Result<Audit, CheckError> {
     let shares = solution.split.shares();
     for (what, expected, found) in [
         ("split", problem.routes.len(), shares.len()),
@@ -279,9 +275,10 @@ fn verify_duals(
             }
             let value = solution.reduced_costs[ix];
             let share = solution.split.shares()[ix];
-            let open = route.consumption.iter().all(|(r, _)| problem.resources[*r].capacity > 0.0);
-            let (falls, rises) =
-                (share > route.lower + tolerance, share < route.upper - tolerance);
+            // Without demand any share is as good, and without capacity there was no choice.
+            let open = problem.demand[flow] > 0.0
+                && route.consumption.iter().all(|(r, _)| problem.resources[*r].capacity > 0.0);
+            let (falls, rises) = (share > route.lower + tolerance, share < route.upper - tolerance);
             let excluded = match (falls, rises) {
                 (true, true) => value.abs() > nothing,
                 (false, true) => value < -nothing,
@@ -297,7 +294,8 @@ fn verify_duals(
         let (load, given) = (audit.loads[resource], given[resource]);
         let level = load / problem.resources[resource].capacity;
         // At its cap, or a resource that given load alone fills.
-        let full = level >= goal.max_utilization * (1.0 - 10.0 * tolerance) || load <= given * (1.0 + tolerance);
+        let full =
+            level >= goal.max_utilization * (1.0 - 10.0 * tolerance) || load <= given * (1.0 + tolerance);
         if !(dual >= 0.0) || (dual > nothing && !full) {
             return Err(CheckError::Dual { what: "capacity dual of resource", at: resource, value: dual });
         }

@@ -27,6 +27,10 @@
 //! Equal problems give bit-identical answers: no solver carries anything from one call to the next, and the
 //! split in force, from which a search may start, is part of the problem.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod backend;
 mod bounded;
 pub mod check;
@@ -36,6 +40,7 @@ mod literal;
 mod lp;
 mod network;
 mod portable;
+pub mod sample;
 mod stage;
 mod transport;
 mod two_stage;

@@ -67,7 +67,9 @@ pub(crate) trait Backend {
 impl LpError {
     pub(crate) fn into_solve_error(self, solver: &'static str, late: SolveError) -> SolveError {
         match self {
-            Self::Infeasible => SolveError::Infeasible { reason: "the linear program has no solution".into() },
+            Self::Infeasible => {
+                SolveError::Infeasible { reason: "the linear program has no solution".into() }
+            }
             Self::Unbounded => SolveError::Unbounded,
             Self::Late => late,
             Self::Failed(reason) => SolveError::Failed { solver, reason },

@@ -143,12 +143,6 @@ impl Network {
         &self.pieces[a.first as usize..(a.first + a.count) as usize]
     }
 
-    /// The same pieces with other slopes.
-    pub(crate) fn pieces_mut(&mut self, arc: usize) -> &mut [Piece] {
-        let a = self.arcs[arc];
-        &mut self.pieces[a.first as usize..(a.first + a.count) as usize]
-    }
-
     /// Cost of the flow.
     pub(crate) fn cost(&self) -> f64 {
         let mut total = 0.0;
@@ -430,7 +424,7 @@ impl Network {
             };
             let room = room.max(0.0);
             let tie = blocking.is_some_and(|(b, _, _)| arc < self.parent_arc[b as usize]);
-            if room < step || (room == step && (blocking.is_none() || tie)) {
+            if room < step || (room == step && tie) {
                 step = room;
                 blocking = Some((node, rises, tail_side));
             }

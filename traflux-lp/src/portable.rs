@@ -108,20 +108,19 @@ impl Scale {
 
 impl LpEngine {
     fn run(&mut self, lp: &Lp, problem: &ValidProblem) -> Result<LpAnswer, SolveError> {
-        self.try_run(lp, problem)
-            .map_err(|error| error.into_solve_error(self.backend.name(), problem.late()))
+        self.try_run(lp, problem).map_err(|error| error.into_solve_error(self.backend.name(), problem.late()))
     }
 
     fn try_run(&mut self, lp: &Lp, problem: &ValidProblem) -> Result<LpAnswer, LpError> {
+        if lp.cost.is_empty() {
+            // Not every back end knows what to do without columns.
+            return Ok(LpAnswer { values: Vec::new(), duals: Some(vec![0.0; lp.rows.len()]) });
+        }
         self.iterations += 1;
         self.backend.solve(lp, problem.until)
     }
 
-    fn with_duals(
-        &mut self,
-        lp: &Lp,
-        problem: &ValidProblem,
-    ) -> Result<(Vec<f64>, Vec<f64>), SolveError> {
+    fn with_duals(&mut self, lp: &Lp, problem: &ValidProblem) -> Result<(Vec<f64>, Vec<f64>), SolveError> {
         let answer = self.run(lp, problem)?;
         let duals = match answer.duals {
             Some(duals) => duals,

@@ -168,8 +168,7 @@ impl Layout {
     }
 
     fn supplies(&self, stage: &Stage<'_>) -> Vec<f64> {
-        let mut supply: Vec<f64> =
-            stage.need.iter().filter(|n| **n > 0.0).map(|n| n / self.unit).collect();
+        let mut supply: Vec<f64> = stage.need.iter().filter(|n| **n > 0.0).map(|n| n / self.unit).collect();
         supply.resize(supply.len() + self.node.iter().flatten().count(), 0.0);
         supply
     }
@@ -293,11 +292,13 @@ impl TransportEngine {
             let offer = |at: usize, route_piece: &[usize], sink_piece: &[usize]| -> Option<Offer> {
                 let (_, arc, resource) = layout.arcs[at];
                 let own = self.network.pieces(arc).get(route_piece[at])?.slope;
-                let shared = resource.map_or(0.0, |r| self.network.pieces(layout.sink[r])[sink_piece[r]].slope);
+                let shared =
+                    resource.map_or(0.0, |r| self.network.pieces(layout.sink[r])[sink_piece[r]].slope);
                 Some(Offer { cost: own + shared, at })
             };
             heap.extend(
-                (first[flow]..first[flow] + of_flow.count()).filter_map(|at| offer(at, &route_piece, &sink_piece)),
+                (first[flow]..first[flow] + of_flow.count())
+                    .filter_map(|at| offer(at, &route_piece, &sink_piece)),
             );
             while left > 0.0 {
                 let Some(Offer { at, .. }) = heap.pop() else { break };
@@ -342,20 +343,17 @@ impl TransportEngine {
                 .map(|r| (problem.previous[r] * problem.demand[flow]) - stage.floor_volume(r))
                 .collect();
             let lower = vec![0.0; range.len()];
-            let row =
-                crate::bounded::Row { lower: &lower, upper: &stage.room[range.clone()], total: stage.need[flow] };
+            let row = crate::bounded::Row {
+                lower: &lower,
+                upper: &stage.room[range.clone()],
+                total: stage.need[flow],
+            };
             added[range].copy_from_slice(&row.nearest(&base));
         }
         added
     }
 
-    fn run(
-        &mut self,
-        stage: &Stage<'_>,
-        layout: &Layout,
-        tolerance: f64,
-        until: Instant,
-    ) -> Ended {
+    fn run(&mut self, stage: &Stage<'_>, layout: &Layout, tolerance: f64, until: Instant) -> Ended {
         let hubs = layout.hubs(stage, &self.network);
         let before = self.network.pivots;
         let ended = self.network.solve(&hubs, tolerance, until);
@@ -690,7 +688,8 @@ impl TransportEngine {
         let problem = stage.problem;
         let (unit, rate) = (layout.unit, layout.rate.clone());
         let churn = weights.scale * stage.goal.churn_seconds;
-        let cost = |route: usize| weights.scale * problem.delay[route] + weights.dollar * problem.price[route];
+        let cost =
+            |route: usize| weights.scale * problem.delay[route] + weights.dollar * problem.price[route];
         let mut greatest = 0.0f64;
         let mut typical = 0.0f64;
         for &(route, _, resource) in &layout.arcs {

@@ -122,6 +122,7 @@ fn finish(
     let shares = split.shares();
     let loads = valid.loads(shares);
     let objective = objective(valid, goal, shares, &loads);
+    price_loads(stage, &loads, &mut solved.resource_price);
     price_closed(stage, shares, &mut solved);
     let marginal = marginal_costs(stage, &solved);
     let capacity_duals = (0..valid.resources())
@@ -190,6 +191,22 @@ fn marginal_costs(stage: &Stage<'_>, solved: &Solved) -> Vec<f64> {
         .collect()
 }
 
+/// The price of a resource that carries nothing but its given load is only bounded from above by what engines
+/// see; demand duals need the slope at that load, since lower bounds are shares and grow with demand.
+fn price_loads(stage: &Stage<'_>, loads: &[f64], prices: &mut [f64]) {
+    const BESIDE: f64 = 1e-7;
+    for (r, price) in prices.iter_mut().enumerate() {
+        let Some(curve) = &stage.problem.curve[r] else { continue };
+        let least = curve.slope_after(loads[r] * (1.0 - BESIDE));
+        let most = if loads[r] < stage.caps[r] * (1.0 - BESIDE) {
+            curve.slope_after(loads[r] * (1.0 + BESIDE))
+        } else {
+            f64::INFINITY
+        };
+        *price = price.clamp(least, most);
+    }
+}
+
 /// A closed resource costs at least what makes it no better than the best route of each flow: what one more
 /// unit of capacity there would save.
 fn price_closed(stage: &Stage<'_>, shares: &[f64], solved: &mut Solved) {
@@ -231,7 +248,11 @@ fn best_of_flow(stage: &Stage<'_>, shares: &[f64], marginal: &[f64], flow: usize
     let receivers = valid.range(flow).filter(movable).filter(|r| shares[*r] < valid.upper[*r] - NEAR);
     let best = receivers.map(|r| upwards(valid, churn, shares, marginal, r)).reduce(f64::min);
     best.or_else(|| {
-        valid.range(flow).filter(movable).map(|r| downwards(valid, churn, shares, marginal, r)).reduce(f64::max)
+        valid
+            .range(flow)
+            .filter(movable)
+            .map(|r| downwards(valid, churn, shares, marginal, r))
+            .reduce(f64::max)
     })
 }
 
@@ -272,8 +293,7 @@ fn lower_bound(stage: &Stage<'_>, solved: &Solved, marginal: &[f64]) -> f64 {
     for flow in 0..valid.flows() {
         let range = valid.range(flow);
         let row = valid.row(flow);
-        bound += valid.demand[flow]
-            * row.cheapest(&marginal[range.clone()], &valid.previous[range], churn);
+        bound += valid.demand[flow] * row.cheapest(&marginal[range.clone()], &valid.previous[range], churn);
     }
     for r in 0..valid.resources() {
         let price = solved.resource_price[r];

@@ -152,11 +152,7 @@ impl ValidProblem {
     }
 
     /// Shares as a [`Split`]; rounding is settled within the bounds first.
-    pub(crate) fn split(
-        &self,
-        mut shares: Vec<f64>,
-        solver: &'static str,
-    ) -> Result<Split, SolveError> {
+    pub(crate) fn split(&self, mut shares: Vec<f64>, solver: &'static str) -> Result<Split, SolveError> {
         for flow in 0..self.flows() {
             let range = self.range(flow);
             self.row(flow).settle(&mut shares[range.clone()]);

@@ -29,6 +29,9 @@ pub const VERSION: u32 = 1;
 /// Largest file that is read. The default network takes about 40 kB.
 pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Widest hidden layer: beyond it the tensors would not fit the file, and their sizes not a `usize`.
+const MAX_WIDTH: usize = 4096;
+
 const METADATA_KEY: &str = "traflux_policy";
 
 /// Where a checkpoint came from: enough to make it again.
@@ -184,6 +187,7 @@ impl Checkpoint {
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
         let shape = self.parameters.shape();
         check_sizes(&shape, &self.observations)?;
+        check_actions(&self.actions)?;
         let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = self
             .parameters
             .tensors()
@@ -227,11 +231,10 @@ impl Checkpoint {
         }
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
         let file = SafeTensors::deserialize(bytes).map_err(malformed)?;
-        let envelope = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|m| m.get(METADATA_KEY))
-            .ok_or_else(|| CheckpointError::Malformed { reason: format!("no metadata `{METADATA_KEY}`") })?;
+        let envelope =
+            metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)).ok_or_else(|| {
+                CheckpointError::Malformed { reason: format!("no metadata `{METADATA_KEY}`") }
+            })?;
         let Envelope { sha256: expected, document } = serde_json::from_str(envelope)
             .map_err(|e| CheckpointError::Malformed { reason: e.to_string() })?;
         let header = read_header(&document)?;
@@ -249,6 +252,7 @@ impl Checkpoint {
         }
 
         check_sizes(&header.shape, &header.observations)?;
+        check_actions(&header.actions)?;
         let parameters = Parameters::from_tensors(header.shape, header.has_range, |name, dims| {
             let view = tensors.get(name).filter(|v| v.dtype() == Dtype::F32 && v.shape() == dims)?;
             Some(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
@@ -369,13 +373,26 @@ fn checksum<'a>(document: &str, tensors: impl Iterator<Item = (&'a str, &'a [usi
 
 fn check_sizes(shape: &NetworkShape, space: &ObservationSpace) -> Result<(), CheckpointError> {
     let wrong = |tensor: &str| Err(CheckpointError::Shape { tensor: tensor.to_owned() });
-    if shape.hidden == 0 || shape.group_features != space.group_features.len() {
+    if shape.hidden == 0 || shape.hidden > MAX_WIDTH || shape.group_features != space.group_features.len() {
         return wrong("encoder.0.weight");
     }
     if shape.context_features != space.context_features.len() {
         return wrong("trunk.0.weight");
     }
     Ok(())
+}
+
+fn check_actions(actions: &ActionSpace) -> Result<(), CheckpointError> {
+    let bounds = &actions.bounds;
+    let valid = bounds.headroom_max >= 0.0
+        && bounds.multiplier_min > 0.0
+        && bounds.multiplier_min <= bounds.multiplier_max
+        && actions.neutral_headroom >= 0.0;
+    if valid {
+        Ok(())
+    } else {
+        Err(CheckpointError::Malformed { reason: format!("actions have the impossible bounds {bounds:?}") })
+    }
 }
 
 fn check_finite(tensor: &str, values: &[f32]) -> Result<(), CheckpointError> {
@@ -507,7 +524,8 @@ mod tests {
         assert_eq!(error.to_string(), "checkpoint has format version 2, expected 1");
         let other = with_document(&bytes, |document| document["format"] = "other".into());
         assert_eq!(Checkpoint::from_bytes(&other).unwrap_err().code(), "checkpoint_malformed");
-        let foreign = safetensors::serialize(SafeTensors::deserialize(&bytes).unwrap().tensors(), None).unwrap();
+        let foreign =
+            safetensors::serialize(SafeTensors::deserialize(&bytes).unwrap().tensors(), None).unwrap();
         assert_eq!(Checkpoint::from_bytes(&foreign).unwrap_err().code(), "checkpoint_malformed");
     }
 
@@ -524,9 +542,8 @@ mod tests {
             .map(|(n, d, v)| (n, d, v.iter().flat_map(|x| x.to_le_bytes()).collect()))
             .collect();
         let sha256 = checksum(&document, tensors.iter().map(|(n, d, b)| (n.as_str(), &d[..], &b[..])));
-        let views = tensors
-            .iter()
-            .map(|(n, d, b)| (n.as_str(), TensorView::new(Dtype::F32, d.clone(), b).unwrap()));
+        let views =
+            tensors.iter().map(|(n, d, b)| (n.as_str(), TensorView::new(Dtype::F32, d.clone(), b).unwrap()));
         let envelope = json(&Envelope { sha256, document }).unwrap();
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), envelope)]);
         let bytes = safetensors::serialize(views, Some(metadata)).unwrap();
@@ -543,6 +560,16 @@ mod tests {
         let wrong = Parameters { shape: checkpoint().parameters.shape, ..small };
         let bytes = Checkpoint { parameters: wrong, ..checkpoint() }.to_bytes();
         assert!(bytes.is_err(), "lengths that do not fit the shape are not written");
+    }
+
+    #[test]
+    fn sizes_and_bounds_that_cannot_be_are_refused() {
+        let mut wide = checkpoint();
+        wide.parameters.shape.hidden = usize::MAX;
+        assert_eq!(wide.to_bytes().unwrap_err().code(), "checkpoint_shape");
+        let mut crossed = checkpoint();
+        crossed.actions.bounds.multiplier_min = 3.0;
+        assert_eq!(crossed.to_bytes().unwrap_err().code(), "checkpoint_malformed");
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //!
 //! *What a learner needs.* [`Action::critical`] is the ordered set; [`Action::latent`] is `[headroom, m₁ … m_K]`,
 //! the drawn latents in the order of `critical`; [`Action::log_probability`] is the log-density of set and
-//! latents together, in latent space, so no squashing enters it.
+//! latents together, in latent space, so no squashing enters it. Without exploration nothing is drawn: the most
+//! probable action has an empty latent, since a mode is no sample to learn from.
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,7 @@ impl Chooser {
         mut noise: Option<&mut ChaCha8Rng>,
     ) -> Action {
         let critical = self.top(outputs.scores, mask, count, noise.as_deref_mut());
+        let explores = noise.is_some();
         let mut draw = |mean: f32, deviation: f64| match noise.as_deref_mut() {
             Some(rng) => mean + (deviation * normal(rng)) as f32,
             None => mean,
@@ -129,7 +131,7 @@ impl Chooser {
             log_probability: log_density(outputs, deviations, mask, &critical, &latent),
             value: Some(f64::from(outputs.value)),
             critical,
-            latent,
+            latent: if explores { latent } else { Vec::new() },
         }
     }
 }
@@ -145,7 +147,8 @@ pub fn set_log_probability(scores: &[f32], mask: &[bool], critical: &[GroupIx]) 
         }
     }
     // Backwards: each denominator is the next one plus the group chosen here, so one pass is exact.
-    let mut rest = log_sum_exp(scores.iter().zip(&open).filter(|(_, open)| **open).map(|(s, _)| f64::from(*s)));
+    let mut rest =
+        log_sum_exp(scores.iter().zip(&open).filter(|(_, open)| **open).map(|(s, _)| f64::from(*s)));
     let mut total = 0.0;
     for group in critical.iter().rev() {
         let score = f64::from(scores[group.ix()]);
@@ -284,16 +287,11 @@ mod tests {
 
     #[test]
     fn an_action_carries_the_density_of_exactly_what_it_drew() {
-        let outputs = Outputs {
-            scores: &[0.1, 0.7, -0.3],
-            multipliers: &[0.2, -0.1, 0.0],
-            headroom: 0.4,
-            value: -2.0,
-        };
+        let outputs =
+            Outputs { scores: &[0.1, 0.7, -0.3], multipliers: &[0.2, -0.1, 0.0], headroom: 0.4, value: -2.0 };
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let space = ActionSpace::default();
-        let action =
-            Chooser::default().act(&outputs, [0.5, 0.3], &[true; 3], &space, 2, Some(&mut rng));
+        let action = Chooser::default().act(&outputs, [0.5, 0.3], &[true; 3], &space, 2, Some(&mut rng));
         assert_eq!(action.latent.len(), 3);
         let again = log_density(&outputs, [0.5, 0.3], &[true; 3], &action.critical, &action.latent);
         assert_eq!(action.log_probability, again);

@@ -254,9 +254,9 @@ impl FleetEncoder {
         };
         let traffic = sum(|g| g.traffic);
         let latency = sum(|g| g.traffic * (g.delay + g.latency.unwrap_or(0.0)));
-        let unhealthy = groups.iter().filter(|g| {
-            g.resource.is_some_and(|r| estimate.resources[r.ix()].health == Health::Unhealthy)
-        });
+        let unhealthy = groups
+            .iter()
+            .filter(|g| g.resource.is_some_and(|r| estimate.resources[r.ix()].health == Health::Unhealthy));
         let slower = groups.iter().filter(|g| g.latency_ratio > SLOWER).count() as f64;
         let highest = groups.iter().map(|g| g.utilization).fold(0.0, f64::max);
         Array1::from_vec(vec![
@@ -275,9 +275,10 @@ impl FleetEncoder {
 impl StateEncoder for FleetEncoder {
     fn space(&self) -> ObservationSpace {
         let fixed = feature::GROUP.iter().map(|name| (*name).to_owned());
-        let signals = self.config.signals.iter().flat_map(|signal| {
-            [format!("signal.{}", signal.name), format!("signal.{}.known", signal.name)]
-        });
+        let signals =
+            self.config.signals.iter().flat_map(|signal| {
+                [format!("signal.{}", signal.name), format!("signal.{}.known", signal.name)]
+            });
         ObservationSpace {
             group_features: fixed.chain(signals).collect(),
             context_features: feature::CONTEXT.iter().map(|name| (*name).to_owned()).collect(),
@@ -521,18 +522,18 @@ mod tests {
         let topology = topology(4);
         let seen = encode(&topology, &estimate(&topology, 40.0));
         for (name, expected) in [
-            (feature::UTILIZATION, 0.5),      // 40 of 80
-            (feature::CAPACITY_RATIO, 0.8),   // 80 of 100
+            (feature::UTILIZATION, 0.5),    // 40 of 80
+            (feature::CAPACITY_RATIO, 0.8), // 80 of 100
             (feature::LATENCY_KNOWN, 1.0),
             (feature::LATENCY_RATIO, 0.0),
             (feature::TRAFFIC_SHARE, 0.25),
             (feature::TRAFFIC_RELATIVE, 1.0),
             (feature::SPARE_RELATIVE, 1.0),
-            (feature::DELAY, 0.1),            // 10 ms of 100
+            (feature::DELAY, 0.1), // 10 ms of 100
             (feature::PRICE, 0.0),
             (feature::HOURLY_PRICE, 0.0),
             (feature::HEALTHY, 1.0),
-            (feature::AGE, 0.5),              // 15 s of 30
+            (feature::AGE, 0.5), // 15 s of 30
             (feature::BREACH, 0.0),
         ] {
             for value in column(&seen, name) {
@@ -642,7 +643,14 @@ mod tests {
     }
 
     fn any_number() -> impl Strategy<Value = f64> {
-        prop_oneof![Just(0.0), Just(f64::MAX), Just(f64::NAN), Just(f64::INFINITY), -1.0..1e6f64, 0.0..1e-300f64]
+        prop_oneof![
+            Just(0.0),
+            Just(f64::MAX),
+            Just(f64::NAN),
+            Just(f64::INFINITY),
+            -1.0..1e6f64,
+            0.0..1e-300f64
+        ]
     }
 
     proptest! {

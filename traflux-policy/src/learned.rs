@@ -180,7 +180,9 @@ impl Policy for LearnedPolicy {
         check_features(shape.context_features, observation.context.len())?;
         if observation.mask.len() != observation.len() {
             let (mask, groups) = (observation.mask.len(), observation.len());
-            return Err(PolicyError::Failed { reason: format!("mask of {mask} entries for {groups} groups") });
+            return Err(PolicyError::Failed {
+                reason: format!("mask of {mask} entries for {groups} groups"),
+            });
         }
         let range = parameters.range().zip(self.margin);
         if let Some(hit) = range.and_then(|(range, margin)| range.check(observation, margin)) {
@@ -237,6 +239,7 @@ mod tests {
         let state = observation(9, 1.0);
         let mut frozen = policy(parameters(), Mode::Frozen);
         assert_eq!(frozen.act(&state), frozen.act(&state));
+        assert!(frozen.act(&state).unwrap().latent.is_empty(), "nothing was drawn");
         let run = |seed| {
             let mut policy = policy(parameters(), Mode::Exploring { seed });
             (0..20).map(|_| policy.act(&state).unwrap()).collect::<Vec<_>>()
@@ -287,7 +290,10 @@ mod tests {
     fn parameters_that_are_not_finite_give_an_error_and_no_action() {
         let mut broken = parameters();
         broken.dense[0].weight[0] = f32::NAN;
-        assert_eq!(policy(broken, Mode::Frozen).act(&observation(2, 1.0)).unwrap_err().code(), "policy_not_finite");
+        assert_eq!(
+            policy(broken, Mode::Frozen).act(&observation(2, 1.0)).unwrap_err().code(),
+            "policy_not_finite"
+        );
     }
 
     #[test]

@@ -41,3 +41,8 @@ pub use parameters::{NetworkShape, Parameters};
 pub use random::RandomActor;
 pub use range::{InputRange, OutOfRange};
 pub use shared::SharedParameters;
+
+/// Runs the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeDoctests;

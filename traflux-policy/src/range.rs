@@ -60,7 +60,8 @@ impl InputRange {
         let found = |group, (feature, value, low, high)| OutOfRange { group, feature, value, low, high };
         context.map(|hit| found(None, hit)).or_else(|| {
             observation.groups.rows().into_iter().enumerate().find_map(|(group, row)| {
-                outside(&self.group_low, &self.group_high, row.iter(), margin).map(|hit| found(Some(group), hit))
+                outside(&self.group_low, &self.group_high, row.iter(), margin)
+                    .map(|hit| found(Some(group), hit))
             })
         })
     }

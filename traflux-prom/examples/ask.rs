@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The second argument is the window in seconds; what follows are flows as `source/service=endpoint,…`.
-//! `TRAFLUX_TIMEOUT_MS` sets the route timeout, `TRAFLUX_NATIVE=1` asks for native histograms.
+//! `TRAFLUX_TIMEOUT_MS` sets the route timeout, `TRAFLUX_NATIVE=1` asks for native histograms;
+//! `TRAFLUX_CA` names a file with the authority to trust, `TRAFLUX_USER` and `TRAFLUX_PASSWORD_FILE` log in.
 
 #![allow(clippy::print_stdout)]
 
@@ -17,7 +18,7 @@ use traflux_core::{
     Consumption, Flow, HourlyPrice, Latency, Measurements, MetricsSource, Rate, Resource, Route, Timestamp,
     Topology, UnitPrice, Window,
 };
-use traflux_prom::{Histograms, HttpOptions, PromClient, PrometheusSource, SourceOptions};
+use traflux_prom::{Auth, Histograms, HttpOptions, PromClient, PrometheusSource, Secret, SourceOptions};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -37,7 +38,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Ok(millis) = std::env::var("TRAFLUX_TIMEOUT_MS") {
         options.timeouts.default = Some(Duration::from_millis(millis.parse()?));
     }
-    let source = PrometheusSource::new(PromClient::new(HttpOptions::new(url))?, options);
+    let mut http = HttpOptions::new(url);
+    http.tls.ca_file = std::env::var_os("TRAFLUX_CA").map(Into::into);
+    if let (Ok(username), Some(file)) =
+        (std::env::var("TRAFLUX_USER"), std::env::var_os("TRAFLUX_PASSWORD_FILE"))
+    {
+        http.auth = Auth::Basic { username, password: Secret::File(file.into()) };
+    }
+    let source = PrometheusSource::new(PromClient::new(http)?, options);
     println!("prometheus {}", source.client().version().await?);
     for (name, query) in source.queries(window.length).named() {
         let answer = source.client().instant(query).await?;
@@ -46,7 +54,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let started = std::time::Instant::now();
     let telemetry = source.collect(&topology, window).await?;
     println!("collected in {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
-    println!("{:24} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6}", "", "req/s", "mean ms", "p95 ms", "errors", "cens.", "in fl.", "age s");
+    println!(
+        "{:24} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6}",
+        "", "req/s", "mean ms", "p95 ms", "errors", "cens.", "in fl.", "age s"
+    );
     for (route, measured) in topology.routes().iter().zip(&telemetry.routes) {
         print_row(&route.name, &measured.measured, None);
     }

@@ -135,8 +135,14 @@ pub fn prometheus_rules(rules: &AlertingRules) -> String {
     line(&mut text, 2, "- name: traflux-recording");
     line(&mut text, 4, "rules:");
     let recorded = [
-        ("traflux:tick_duration_seconds:p99", "histogram_quantile(0.99, sum by (le) (rate(traflux_tick_duration_seconds_bucket[5m])))"),
-        ("traflux:push_to_ack_seconds:p95", "histogram_quantile(0.95, sum by (le) (rate(traflux_push_to_ack_seconds_bucket[5m])))"),
+        (
+            "traflux:tick_duration_seconds:p99",
+            "histogram_quantile(0.99, sum by (le) (rate(traflux_tick_duration_seconds_bucket[5m])))",
+        ),
+        (
+            "traflux:push_to_ack_seconds:p95",
+            "histogram_quantile(0.95, sum by (le) (rate(traflux_push_to_ack_seconds_bucket[5m])))",
+        ),
         ("traflux:stage_errors:rate5m", "sum by (stage, code) (rate(traflux_stage_errors_total[5m]))"),
         ("traflux:guard_actions:rate5m", "sum by (reason) (rate(traflux_guard_actions_total[5m]))"),
     ];
@@ -174,7 +180,10 @@ pub fn prometheus_rules(rules: &AlertingRules) -> String {
         },
         Alert {
             name: "TrafluxPlanNotInForce",
-            expression: format!("traflux_in_force_lag_seconds > {}", rules.unacknowledged_after.as_secs_f64()),
+            expression: format!(
+                "traflux_in_force_lag_seconds > {}",
+                rules.unacknowledged_after.as_secs_f64()
+            ),
             wait: Duration::ZERO,
             severity: "warn",
             summary: "A node group has not acknowledged the plan that was sent",

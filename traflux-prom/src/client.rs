@@ -74,8 +74,12 @@ impl PromClient {
             version: String,
         }
         let reply = self.http.send(Method::GET, "api/v1/status/buildinfo", None).await?;
-        if let Some(error) = self.http.status_error(reply.status, &String::from_utf8_lossy(&reply.body)) {
+        let text = String::from_utf8_lossy(&reply.body);
+        if let Some(error) = self.http.status_error(reply.status, &text) {
             return Err(error);
+        }
+        if reply.status / 100 != 2 {
+            return Err(self.unreadable(format!("status {}: {}", reply.status, shortened(&text))));
         }
         let build: Build =
             serde_json::from_slice(&reply.body).map_err(|error| self.unreadable(error.to_string()))?;

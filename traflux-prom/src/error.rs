@@ -170,7 +170,9 @@ impl From<PromError> for ObserveError {
         match error {
             PromError::Deadline { limit_ms, .. } => Self::Timeout { source_name, limit_ms },
             PromError::Unauthorized { status, .. } => Self::Unauthorized { source_name, status },
-            PromError::Unavailable { status, reason, .. } => Self::Unavailable { source_name, status, reason },
+            PromError::Unavailable { status, reason, .. } => {
+                Self::Unavailable { source_name, status, reason }
+            }
             PromError::Query { status, reason, query, .. } => {
                 Self::BadQuery { source_name, status, reason, query }
             }

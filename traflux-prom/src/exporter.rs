@@ -172,7 +172,11 @@ impl Exporter {
         r.register("acks", "Plans acknowledged by data planes", self.acks.clone());
         r.register("nacks", "Plans refused by data planes", self.nacks.clone());
         r.register("push_to_ack_seconds", "Time from push to acknowledgement", self.push_to_ack.clone());
-        r.register("in_force_lag_seconds", "Time since another plan was sent", self.in_force_lag.family.clone());
+        r.register(
+            "in_force_lag_seconds",
+            "Time since another plan was sent",
+            self.in_force_lag.family.clone(),
+        );
         r.register("solve_duration_seconds", "Time of one solution", self.solve_duration.clone());
         r.register("theta", "Least possible maximum utilisation", self.theta.clone());
         r.register("demand_rps", "Demand forecast", self.demand.family.clone());
@@ -232,7 +236,9 @@ impl Exporter {
     /// The shares decided.
     pub fn record_shares(&self, topology: &Topology, split: &Split) {
         if split.shares().len() == topology.routes().len() {
-            self.note_dropped(self.shares.replace(route_labels(topology).zip(split.shares().iter().copied())));
+            self.note_dropped(
+                self.shares.replace(route_labels(topology).zip(split.shares().iter().copied())),
+            );
         }
     }
 
@@ -285,7 +291,9 @@ impl Exporter {
             })
         };
         self.note_dropped(self.demand.replace(flows().map(|(labels, flow)| (labels, flow.demand.get()))));
-        self.note_dropped(self.demand_upper.replace(flows().map(|(labels, flow)| (labels, flow.upper.get()))));
+        self.note_dropped(
+            self.demand_upper.replace(flows().map(|(labels, flow)| (labels, flow.upper.get()))),
+        );
         let resources = || {
             let pairs = topology.resources().iter().zip(&estimate.resources);
             pairs.map(|(resource, estimate)| ([("resource", label(&resource.name))], estimate))
@@ -394,10 +402,13 @@ fn seconds(least: f64) -> Histogram {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use traflux_core::{Consumption, Flow, Generation, HourlyPrice, Latency, Rate, Resource, Route, UnitPrice};
+    use traflux_core::{
+        Consumption, Flow, Generation, HourlyPrice, Latency, Rate, Resource, Route, UnitPrice,
+    };
 
     use super::*;
 
+    #[allow(clippy::unwrap_used)]
     pub(crate) fn topology(endpoints: &[&str]) -> Topology {
         let mut builder = Topology::builder();
         let flow =
@@ -425,6 +436,7 @@ pub(crate) mod tests {
     }
 
     /// An exporter in which each metric has at least one series.
+    #[allow(clippy::unwrap_used)]
     pub(crate) fn full() -> Exporter {
         let exporter = Exporter::new();
         let topology = topology(&["a", "b"]);
@@ -502,7 +514,11 @@ pub(crate) mod tests {
     fn a_name_with_quotes_and_control_characters_stays_one_label() {
         let exporter = Exporter::new();
         exporter.record_nack(&NodeGroup("a\"\n\\b\u{1}".into()));
-        assert!(exporter.encode().contains(r#"traflux_nacks_total{group="a\"\\b"} 1"#), "{}", exporter.encode());
+        assert!(
+            exporter.encode().contains(r#"traflux_nacks_total{group="a\"\\b"} 1"#),
+            "{}",
+            exporter.encode()
+        );
     }
 
     #[test]

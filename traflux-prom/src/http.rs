@@ -162,7 +162,7 @@ impl Http {
             .no_proxy()
             .timeout(options.deadline)
             .pool_idle_timeout(Duration::from_secs(90));
-        let client = with_tls(builder, &options.tls)?.build().map_err(|error| PromError::Options {
+        let client = with_tls(builder, &base, &options.tls)?.build().map_err(|error| PromError::Options {
             option: "tls",
             reason: chain_text(&error.without_url()),
         })?;
@@ -316,10 +316,16 @@ fn host_of(url: &Url) -> String {
 }
 
 #[cfg(feature = "tls")]
-fn with_tls(builder: reqwest::ClientBuilder, tls: &TlsOptions) -> Result<reqwest::ClientBuilder, PromError> {
-    let mut builder = builder;
-    let unusable =
-        |path: &Path, reason: String| PromError::SecretFile { path: path.to_owned(), reason };
+fn with_tls(
+    mut builder: reqwest::ClientBuilder,
+    base: &Url,
+    tls: &TlsOptions,
+) -> Result<reqwest::ClientBuilder, PromError> {
+    if base.scheme() == "http" {
+        // Without redirects there is never a handshake, and reading the platform's authorities is not free.
+        builder = builder.tls_certs_only([]);
+    }
+    let unusable = |path: &Path, reason: String| PromError::SecretFile { path: path.to_owned(), reason };
     if let Some(path) = &tls.ca_file {
         let pem = read_bounded(path, 1024 * 1024)?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
@@ -341,7 +347,17 @@ fn with_tls(builder: reqwest::ClientBuilder, tls: &TlsOptions) -> Result<reqwest
 }
 
 #[cfg(not(feature = "tls"))]
-fn with_tls(builder: reqwest::ClientBuilder, tls: &TlsOptions) -> Result<reqwest::ClientBuilder, PromError> {
+fn with_tls(
+    builder: reqwest::ClientBuilder,
+    base: &Url,
+    tls: &TlsOptions,
+) -> Result<reqwest::ClientBuilder, PromError> {
+    if base.scheme() == "https" {
+        return Err(PromError::Options {
+            option: "url",
+            reason: "this build has no TLS (feature `tls`)".into(),
+        });
+    }
     if *tls == TlsOptions::default() {
         Ok(builder)
     } else {

@@ -4,7 +4,7 @@
 //! endpoint (cut out of the statistic's name by the data plane's `stats_tags`). [`LabelMap`] knows how the
 //! three are called and how names of the topology look in them; [`LabelIndex`] finds the position.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use traflux_core::{ResourceIx, RouteIx, Topology};
 
@@ -72,6 +72,8 @@ pub(crate) struct LabelIndex {
     any_service: HashMap<String, Vec<ResourceIx>>,
     /// The only source, where there is one.
     only_source: Option<String>,
+    /// Endpoints of one service whose labels are equal: their series cannot be told apart.
+    pub(crate) clashes: BTreeSet<String>,
 }
 
 /// Where a series belongs.
@@ -88,6 +90,7 @@ impl LabelIndex {
         let mut endpoints: HashMap<String, HashMap<String, ResourceIx>> = HashMap::new();
         let mut routes: HashMap<String, HashMap<String, HashMap<ResourceIx, RouteIx>>> = HashMap::new();
         let mut any_service: HashMap<String, Vec<ResourceIx>> = HashMap::new();
+        let mut clashes = BTreeSet::new();
         for (flow_ix, flow) in topology.flows().iter().enumerate() {
             let service = sanitize(&flow.service);
             let by_endpoint = endpoints.entry(service.clone()).or_default();
@@ -95,7 +98,11 @@ impl LabelIndex {
             for ix in topology.route_range(flow_ix.into()) {
                 // The first entry is the endpoint; what follows are quotas and links.
                 let Some(consumption) = topology.routes()[ix].consumption.first() else { continue };
-                by_endpoint.insert(labels[consumption.resource.ix()].clone(), consumption.resource);
+                let label = &labels[consumption.resource.ix()];
+                let before = by_endpoint.insert(label.clone(), consumption.resource);
+                if before.is_some_and(|before| before != consumption.resource) {
+                    clashes.insert(format!("{}/{label}", flow.service));
+                }
                 by_resource.insert(consumption.resource, ix.into());
             }
         }
@@ -119,7 +126,7 @@ impl LabelIndex {
             (Some(source), None) => Some(source.clone()),
             _ => None,
         };
-        Self { endpoints, routes, hosts, any_service, only_source }
+        Self { endpoints, routes, hosts, any_service, only_source, clashes }
     }
 
     /// Where a series of an endpoint belongs; `None` when the topology does not know the endpoint.
@@ -130,9 +137,7 @@ impl LabelIndex {
         let service = service_of(labels.get(&map.service_label)?, endpoint, layout);
         let resource = *self.endpoints.get(service)?.get(endpoint)?;
         let source = labels.get(&map.source_label).or(self.only_source.as_deref());
-        let route = source
-            .and_then(|source| self.routes.get(source)?.get(service)?.get(&resource))
-            .copied();
+        let route = source.and_then(|source| self.routes.get(source)?.get(service)?.get(&resource)).copied();
         Some(Place { resource, route })
     }
 

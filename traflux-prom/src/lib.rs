@@ -35,3 +35,7 @@ pub use labels::{LabelMap, sanitize};
 pub use prices::{PriceBook, PriceEntry, PricePoll};
 pub use queries::{Histograms, Layout, QueryOptions, QuerySet};
 pub use source::{PrometheusSource, Signal, SourceOptions, Timeouts};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

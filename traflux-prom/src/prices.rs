@@ -140,7 +140,10 @@ impl PriceBook {
     /// The age of the layer that was read longest ago; zero when all are fixed, `None` when one was never read.
     #[must_use]
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
-        self.layers.iter().map(|layer| layer.age(now)).try_fold(Duration::ZERO, |oldest, age| Some(oldest.max(age?)))
+        self.layers
+            .iter()
+            .map(|layer| layer.age(now))
+            .try_fold(Duration::ZERO, |oldest, age| Some(oldest.max(age?)))
     }
 
     /// The marginal price of a route. An entry for source and service wins over one for the source, that over
@@ -148,7 +151,8 @@ impl PriceBook {
     #[must_use]
     pub fn route_price(&self, source: &str, service: &str, endpoint: &str) -> Option<UnitPrice> {
         let candidates = self.prices.routes.get(endpoint)?;
-        let fits = |given: &Option<String>, actual: &str| given.as_deref().is_none_or(|given| given == actual);
+        let fits =
+            |given: &Option<String>, actual: &str| given.as_deref().is_none_or(|given| given == actual);
         candidates
             .iter()
             .filter(|price| fits(&price.source, source) && fits(&price.service, service))
@@ -270,7 +274,8 @@ impl Layer {
         let (bytes, origin, csv) = match &self.origin {
             Origin::Values => return Ok(false),
             Origin::File(path) => {
-                let bytes = read_bounded(path, FILE_LIMIT).map_err(|error| refused(&shown(path), reason_of(error)))?;
+                let bytes = read_bounded(path, FILE_LIMIT)
+                    .map_err(|error| refused(&shown(path), reason_of(error)))?;
                 let csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
                 (bytes, shown(path), csv)
             }
@@ -362,7 +367,9 @@ fn parse_csv(bytes: &[u8]) -> Result<Vec<PriceEntry>, String> {
         };
         let dollars = |name: &str| {
             field(name)
-                .map(|text| text.parse::<f64>().map_err(|_| format!("line {number}: {name} `{text}` is no number")))
+                .map(|text| {
+                    text.parse::<f64>().map_err(|_| format!("line {number}: {name} `{text}` is no number"))
+                })
                 .transpose()
         };
         let invalid = |error: traflux_core::UnitError| format!("line {number}: {error}");
@@ -385,9 +392,14 @@ fn checked(entries: Vec<PriceEntry>) -> Result<Vec<PriceEntry>, String> {
             return Err(format!("the entry of `{}` has no price", entry.endpoint));
         }
         if entry.usd_per_hour.is_some() && (entry.source.is_some() || entry.service.is_some()) {
-            return Err(format!("`{}`: an hourly price belongs to the endpoint, not to a source", entry.endpoint));
+            return Err(format!(
+                "`{}`: an hourly price belongs to the endpoint, not to a source",
+                entry.endpoint
+            ));
         }
-        for (kind, there) in [("million", entry.usd_per_million.is_some()), ("hour", entry.usd_per_hour.is_some())] {
+        for (kind, there) in
+            [("million", entry.usd_per_million.is_some()), ("hour", entry.usd_per_hour.is_some())]
+        {
             if there && !seen.insert((kind, &entry.endpoint, &entry.source, &entry.service)) {
                 return Err(format!("the price per {kind} of `{}` is there twice", entry.endpoint));
             }

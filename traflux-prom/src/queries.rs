@@ -135,7 +135,8 @@ impl QuerySet {
         let (timed, time, p95_by_source, p95) = match options.histograms {
             Histograms::Classic => {
                 let bucket = text.rate("cluster_upstream_rq_time_bucket", &[]);
-                let quantile = |by: &str| format!("histogram_quantile(0.95, {})", sum(&format!("{by}, le"), &bucket));
+                let quantile =
+                    |by: &str| format!("histogram_quantile(0.95, {})", sum(&format!("{by}, le"), &bucket));
                 (
                     sum(&by_source, &text.rate("cluster_upstream_rq_time_count", &[])),
                     sum(&by_source, &text.rate("cluster_upstream_rq_time_sum", &[])),
@@ -153,12 +154,16 @@ impl QuerySet {
                 )
             }
         };
-        let newest = text.gated(&format!("timestamp({})", text.selector("cluster_upstream_rq_completed", &[])));
+        let newest =
+            text.gated(&format!("timestamp({})", text.selector("cluster_upstream_rq_completed", &[])));
         let hosts = format!("{}, envoy_endpoint_address, envoy_endpoint_hostname", map.service_label);
         Self {
             newest: format!("max by ({by_source}) ({newest})"),
             // A host that one source reaches is healthy; what another source cannot reach is that route's loss.
-            healthy: format!("max by ({hosts}) ({})", text.gated(&text.host_selector("cluster_endpoint_healthy"))),
+            healthy: format!(
+                "max by ({hosts}) ({})",
+                text.gated(&text.host_selector("cluster_endpoint_healthy"))
+            ),
             up: text.up(),
             completed_before: sum(&by_source, &text.gated(&before)),
             timed_out,
@@ -252,7 +257,8 @@ impl Text<'_> {
 
     fn equal(&self, more: &[(&str, &str)]) -> impl Iterator<Item = String> {
         let own = more.iter().map(|(label, value)| format!("{label}={}", promql_string(value)));
-        let given = self.options.matchers.iter().map(|(label, value)| format!("{label}={}", promql_string(value)));
+        let given =
+            self.options.matchers.iter().map(|(label, value)| format!("{label}={}", promql_string(value)));
         own.chain(given).collect::<Vec<_>>().into_iter()
     }
 
@@ -303,9 +309,14 @@ mod tests {
     #[test]
     fn an_endpoint_that_never_failed_is_filled_with_zero() {
         let set = set(&QueryOptions { gate_on_up: false, ..QueryOptions::default() });
-        assert_eq!(set.failed, format!(
-            "sum by (traflux_source, envoy_cluster_name, traflux_endpoint) (rate(envoy_cluster_upstream_rq_xx\
-             {{traflux_endpoint!=\"\",envoy_response_code_class=\"5\"}}[10s])) or 0 * {}", set.completed));
+        assert_eq!(
+            set.failed,
+            format!(
+                "sum by (traflux_source, envoy_cluster_name, traflux_endpoint) (rate(envoy_cluster_upstream_rq_xx\
+             {{traflux_endpoint!=\"\",envoy_response_code_class=\"5\"}}[10s])) or 0 * {}",
+                set.completed
+            )
+        );
     }
 
     #[test]

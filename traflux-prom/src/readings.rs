@@ -103,7 +103,10 @@ impl<'a> Assembly<'a> {
             Value::Vector(samples) => {
                 let limit = self.options.max_series;
                 if samples.len() > limit {
-                    self.warn(format!("{name}: {} series, limit {limit}; the rest was dropped", samples.len()));
+                    self.warn(format!(
+                        "{name}: {} series, limit {limit}; the rest was dropped",
+                        samples.len()
+                    ));
                     samples.truncate(limit);
                 }
             }
@@ -116,6 +119,11 @@ impl<'a> Assembly<'a> {
     }
 
     pub(crate) fn measure(&mut self, index: &LabelIndex, answers: &Answers) {
+        for clash in &index.clashes {
+            self.warn(format!(
+                "several endpoints have the label `{clash}`; their series cannot be told apart"
+            ));
+        }
         let completed = self.column(index, "throughput", answers.completed.as_ref(), Combine::Sum);
         let before = self.column(index, "throughput before", answers.completed_before.as_ref(), Combine::Sum);
         let timed_out = self.column(index, "timeouts", answers.timed_out.as_ref(), Combine::Sum);
@@ -150,7 +158,7 @@ impl<'a> Assembly<'a> {
                 timed: timed_of(timed.routes[ix]),
                 time: time.routes[ix],
                 p95: p95_by_source.routes[ix],
-                age: ages.routes[ix].map_or(self.window.length, Duration::from_secs_f64),
+                age: ages.routes[ix].map_or(self.window.length, seconds),
             };
             self.telemetry.routes[ix].measured = cells.measurements(timeout, lag);
         }
@@ -163,7 +171,7 @@ impl<'a> Assembly<'a> {
                 timed: timed_of(timed.resources[ix]),
                 time: time.resources[ix],
                 p95: p95.resources[ix],
-                age: ages.resources[ix].map_or(self.window.length, Duration::from_secs_f64),
+                age: ages.resources[ix].map_or(self.window.length, seconds),
             };
             self.telemetry.resources[ix].measured = cells.measurements(longest, lag);
         }
@@ -171,14 +179,22 @@ impl<'a> Assembly<'a> {
         self.targets(answers);
     }
 
-    pub(crate) fn signal(&mut self, index: &LabelIndex, signal: &Signal, values: &Answer, ages: Option<&Answer>) {
+    pub(crate) fn signal(
+        &mut self,
+        index: &LabelIndex,
+        signal: &Signal,
+        values: &Answer,
+        ages: Option<&Answer>,
+    ) {
         let ages: HashMap<&str, Duration> = ages
             .map(Answer::samples)
             .unwrap_or_default()
             .iter()
             .filter_map(|sample| Some((sample.labels.get(&signal.label)?, age_of(sample)?)))
             .fold(HashMap::new(), |mut ages, (endpoint, age)| {
-                ages.entry(endpoint).and_modify(|known: &mut Duration| *known = (*known).min(age)).or_insert(age);
+                ages.entry(endpoint)
+                    .and_modify(|known: &mut Duration| *known = (*known).min(age))
+                    .or_insert(age);
                 ages
             });
         let (mut unlabelled, mut dropped) = (0, Dropped::default());
@@ -201,7 +217,10 @@ impl<'a> Assembly<'a> {
             }
         }
         if unlabelled > 0 {
-            self.warn(format!("signal {}: {unlabelled} series without label `{}`", signal.name, signal.label));
+            self.warn(format!(
+                "signal {}: {unlabelled} series without label `{}`",
+                signal.name, signal.label
+            ));
         }
         if let Some(text) = dropped.text(&format!("signal {}", signal.name)) {
             self.warn(text);
@@ -210,7 +229,9 @@ impl<'a> Assembly<'a> {
 
     pub(crate) fn finish(mut self) -> Telemetry {
         let remarks = std::mem::take(&mut self.remarks);
-        self.telemetry.warnings.extend(remarks.into_iter().map(|remark| format!("prometheus says: {remark}")));
+        self.telemetry
+            .warnings
+            .extend(remarks.into_iter().map(|remark| format!("prometheus says: {remark}")));
         self.telemetry
     }
 
@@ -225,7 +246,13 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn column(&mut self, index: &LabelIndex, name: &str, answer: Option<&Answer>, combine: Combine) -> Column {
+    fn column(
+        &mut self,
+        index: &LabelIndex,
+        name: &str,
+        answer: Option<&Answer>,
+        combine: Combine,
+    ) -> Column {
         let mut column = self.empty();
         let mut dropped = Dropped::default();
         for sample in answer.map(Answer::samples).unwrap_or_default() {
@@ -247,7 +274,8 @@ impl<'a> Assembly<'a> {
         let mut dropped = Dropped::default();
         for sample in answer.map(Answer::samples).unwrap_or_default() {
             let Some(place) = self.place(index, sample) else { continue };
-            let volume = place.route.map_or(completed.resources[place.resource.ix()], |r| completed.routes[r.ix()]);
+            let volume =
+                place.route.map_or(completed.resources[place.resource.ix()], |r| completed.routes[r.ix()]);
             let idle = volume.is_none_or(|volume| volume <= 0.0);
             if idle && sample.number().is_some_and(f64::is_nan) {
                 continue;
@@ -283,7 +311,9 @@ impl<'a> Assembly<'a> {
         }
         if unknown.count > 0 {
             let (series, names) = (unknown.count, unknown.text());
-            self.warn(format!("{series} series of endpoints that are not in the topology were ignored: {names}"));
+            self.warn(format!(
+                "{series} series of endpoints that are not in the topology were ignored: {names}"
+            ));
         }
         for age in column.routes.iter_mut().chain(&mut column.resources).flatten() {
             *age = -*age;
@@ -293,7 +323,9 @@ impl<'a> Assembly<'a> {
 
     fn health(&mut self, index: &LabelIndex, answer: Option<&Answer>) {
         for sample in answer.map(Answer::samples).unwrap_or_default() {
-            let Some(resource) = index.host(&sample.labels, self.map, self.options.queries.layout) else { continue };
+            let Some(resource) = index.host(&sample.labels, self.map, self.options.queries.layout) else {
+                continue;
+            };
             if let Some(value) = sample.number().filter(|value| value.is_finite()) {
                 let healthy = &mut self.telemetry.resources[resource.ix()].healthy;
                 *healthy = Some(healthy.unwrap_or(false) || value > 0.0);
@@ -404,7 +436,9 @@ impl Cells {
                 (None, Some(at_least)) => Some(Reading::new(at_least, self.age)),
                 (p95, None) => p95,
             },
-            error_ratio: positive.zip(self.failed).map(|(all, failed)| reading((failed / all).clamp(0.0, 1.0))),
+            error_ratio: positive
+                .zip(self.failed)
+                .map(|(all, failed)| reading((failed / all).clamp(0.0, 1.0))),
             censored_ratio: censored_ratio.map(reading),
             // Those that time out are in flight all that time, and in no latency sum.
             concurrency: self.time.or(self.completed.filter(|c| *c == 0.0)).map(|time| {
@@ -429,14 +463,19 @@ impl Dropped {
             return Some(value);
         }
         self.names.add(endpoint);
-        self.example
-            .get_or_insert_with(|| number.map_or_else(|| "a native histogram".into(), |value| value.to_string()));
+        self.example.get_or_insert_with(|| {
+            number.map_or_else(|| "a native histogram".into(), |value| value.to_string())
+        });
         None
     }
 
     fn text(&self, what: &str) -> Option<String> {
         let example = self.example.as_ref()?;
-        Some(format!("{what}: {} values dropped (first is {example}): {}", self.names.count, self.names.text()))
+        Some(format!(
+            "{what}: {} values dropped (first is {example}): {}",
+            self.names.count,
+            self.names.text()
+        ))
     }
 }
 
@@ -469,5 +508,10 @@ impl Names {
 /// Time of evaluation minus the sample's own time, which is the value; `None` where that is no time.
 fn age_of(sample: &Sample) -> Option<Duration> {
     let newest = sample.number().filter(|seconds| seconds.is_finite())?;
-    Some(Duration::try_from_secs_f64((sample.at.as_secs_f64() - newest).max(0.0)).unwrap_or(Duration::MAX))
+    Some(seconds(sample.at.as_secs_f64() - newest))
+}
+
+/// A duration that saturates at both ends.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value.max(0.0)).unwrap_or(Duration::MAX)
 }

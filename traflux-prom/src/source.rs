@@ -150,7 +150,8 @@ impl PrometheusSource {
             answered += usize::from(answer.is_some());
             answer
         });
-        let values: Vec<_> = signals.iter().map(|s| next(&format!("signal {}", s.name), &mut assembly)).collect();
+        let values: Vec<_> =
+            signals.iter().map(|s| next(&format!("signal {}", s.name), &mut assembly)).collect();
         let ages: Vec<_> =
             signals.iter().map(|s| next(&format!("age of signal {}", s.name), &mut assembly)).collect();
         if answered == 0
@@ -158,7 +159,19 @@ impl PrometheusSource {
         {
             return Err(error);
         }
-        let [completed, completed_before, timed_out, failed, timed, time, p95_by_source, p95, newest, healthy, up] = core;
+        let [
+            completed,
+            completed_before,
+            timed_out,
+            failed,
+            timed,
+            time,
+            p95_by_source,
+            p95,
+            newest,
+            healthy,
+            up,
+        ] = core;
         let index = LabelIndex::new(topology, &labels);
         assembly.measure(
             &index,

@@ -1,10 +1,10 @@
-//! Plays a scenario with every arm that needs no optimiser and prints a table.
+//! Plays a scenario with every arm that needs no optimiser, prints the tables and writes a report.
 //!
-//! `cargo run --release -p traflux-sim --example arms -- [scenario name or file] [number of seeds]`
+//! `cargo run --release -p traflux-sim --example arms -- [scenario name or file] [number of seeds] [report.html]`
 
 use std::time::Instant;
 
-use traflux_sim::{Baseline, Scenario, run_arm};
+use traflux_sim::{ArmController, ArmResult, Baseline, Report, Scenario, run_arm};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -15,15 +15,37 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     } else {
         Scenario::built_in(&name)?
     };
+    let started = Instant::now();
+    let mut requests = 0;
+    let mut arms = Vec::new();
     for mut arm in Baseline::all() {
+        let mut outcomes = Vec::new();
         for seed in scenario.seeds.iter().take(count.max(1)) {
-            let started = Instant::now();
-            let o = run_arm(&scenario, *seed, &mut arm, &mut |_| {})?;
-            let s = started.elapsed().as_secs_f64();
-            println!("{:24} mean {} p50 {} p95 {} p99 {} err {:.3}% miss {:.3}% viol {} billed {} marg {} churn {:.3} rho {:.2} {:.2} Mreq/s",
-                o.arm, o.mean, o.p50, o.p95, o.p99, o.error_ratio*100., o.slo_miss_ratio*100., o.slo_violation_minutes, o.billed_price, o.marginal_price, o.churn_per_minute, o.max_utilization, o.requests as f64/s/1e6);
-            for w in &o.windows { println!("    {:14} n {:8} mean {} p95 {} err {:.3}% miss {:.3}%", w.name, w.requests, w.mean, w.p95, w.error_ratio*100., w.slo_miss_ratio*100.); }
+            let outcome = run_arm(&scenario, *seed, &mut arm, &mut |_| {})?;
+            requests += outcome.requests;
+            outcomes.push(outcome);
         }
+        let critical = arm.critical().to_vec();
+        arms.push(ArmResult { name: arm.name().to_owned(), outcomes, critical });
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let report = Report {
+        scenario: &scenario,
+        arms: &arms,
+        focus: "P2C Peak-EWMA",
+        baseline: "static capacity weights",
+        notes: &["cargo run --release -p traflux-sim --example arms".to_owned()],
+    };
+    #[allow(clippy::print_stdout)]
+    {
+        println!("{}", report.table());
+        println!(
+            "{requests} requests in {seconds:.1} s: {:.2} million a second",
+            requests as f64 / seconds / 1e6
+        );
+    }
+    if let Some(path) = arguments.next() {
+        std::fs::write(path, report.html())?;
     }
     Ok(())
 }

@@ -185,11 +185,9 @@ impl Timeline {
                 Effect::SlowStart { initial_ratio, ramp_s } => {
                     condition.slow.push((instance.start as f64 * 1e-9, *ramp_s, *initial_ratio));
                 }
-                Effect::Errors { ratio, service_factor } => {
-                    if *ratio >= condition.errors {
-                        condition.errors = *ratio;
-                        condition.error_service = *service_factor;
-                    }
+                Effect::Errors { ratio, service_factor } if *ratio >= condition.errors => {
+                    condition.errors = *ratio;
+                    condition.error_service = *service_factor;
                 }
                 Effect::Blackhole { ratio } => condition.blackhole = condition.blackhole.max(*ratio),
                 Effect::Price { hourly_factor, egress_factor } => {

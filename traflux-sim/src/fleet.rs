@@ -13,7 +13,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use traflux_core::{InForce, Latency, PlanError, PlanVersion, Rate, Timestamp, Topology, WeightTable, Window};
+use traflux_core::{
+    InForce, Latency, PlanError, PlanVersion, Rate, Timestamp, Topology, WeightTable, Window,
+};
 use traflux_gateway::{Candidate, Completion, Picker, PickerKind, Rng};
 
 use crate::condition::{Condition, Plumbing, Timeline, nanos, unit_price};
@@ -56,7 +58,6 @@ pub struct Fleet {
     recorder: Recorder,
     accounted_to: u64,
     arrived: u64,
-    unroutable: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,7 +268,6 @@ impl Fleet {
             endpoints,
             accounted_to: 0,
             arrived: 0,
-            unroutable: 0,
         };
         fleet.refresh();
         for source in 0..fleet.sources.len() {
@@ -405,11 +405,8 @@ impl Fleet {
         let state = &self.endpoints[endpoint];
         let condition = &state.condition;
         let service = state.mean_service_ns * 1e-9 * condition.slowness(self.now as f64 * 1e-9);
-        let failure_ratio = if condition.outage {
-            1.0
-        } else {
-            1.0 - (1.0 - condition.blackhole) * (1.0 - condition.errors)
-        };
+        let failure_ratio =
+            if condition.outage { 1.0 } else { 1.0 - (1.0 - condition.blackhole) * (1.0 - condition.errors) };
         let capacity = if condition.outage { 0.0 } else { f64::from(condition.slots) / service };
         EndpointTruth {
             capacity: Rate::saturating(capacity),
@@ -526,7 +523,7 @@ impl Fleet {
             self.deadlines.push_back((self.now + self.timeout, id, self.requests[id as usize].generation));
             self.schedule(self.now + round_trip / 2, Kind::Reach, id);
         } else {
-            self.unroutable += 1;
+            // Nothing to send it to: it fails at once.
             self.recorder.ended(self.recorder.segment(), 0, true, false);
         }
         self.schedule_arrival(source);
@@ -588,8 +585,9 @@ impl Fleet {
         let request = &mut self.requests[id as usize];
         let state = &mut self.endpoints[self.routes[request.route as usize].endpoint as usize];
         let condition = &state.condition;
-        let mut service =
-            state.quantile.at(request.work) * state.mean_service_ns * condition.slowness(self.now as f64 * 1e-9);
+        let mut service = state.quantile.at(request.work)
+            * state.mean_service_ns
+            * condition.slowness(self.now as f64 * 1e-9);
         // The part of the fates above the blackhole's, so that both ratios hold together.
         let spared = 1.0 - condition.blackhole;
         if condition.errors > 0.0 && request.fate < condition.blackhole + spared * condition.errors {

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod arms;
+pub mod compare;
 pub mod condition;
 pub mod distribution;
 pub mod error;
@@ -24,11 +25,14 @@ pub mod histogram;
 mod load;
 pub mod outcome;
 pub mod process;
+pub mod random;
+pub mod report;
 pub mod scenario;
-pub mod scrape;
+mod scrape;
 pub mod shared;
 
 pub use arms::{ArmController, Baseline, CostAware, CriticalRow, cost_aware_weights, run_arm};
+pub use compare::{ArmResult, Interval, paired_difference};
 pub use condition::{WindowSpan, windows};
 pub use distribution::ServiceTime;
 pub use error::SimError;
@@ -36,5 +40,7 @@ pub use fleet::{Census, EndpointTruth, Fleet};
 pub use histogram::LatencyHistogram;
 pub use outcome::{Minute, Outcome, QUIET, WindowOutcome};
 pub use process::{Effect, Process, TargetKind};
+pub use random::{RandomSettings, random_scenario};
+pub use report::Report;
 pub use scenario::{Cloud, Endpoint, MetricsSettings, OutlierDetection, Scenario, Source, WEIGHT_TOTAL};
 pub use shared::SharedFleet;

@@ -57,11 +57,9 @@ impl LoadCurve {
                         omega: std::f64::consts::TAU / period_s,
                         peak: *peak_at_s,
                     },
-                    Effect::FlashCrowd { factor, ramp_s, decay_s } => Shape::Trapezoid {
-                        factor: *factor,
-                        ramp: *ramp_s,
-                        decay: decay_s.unwrap_or(*ramp_s),
-                    },
+                    Effect::FlashCrowd { factor, ramp_s, decay_s } => {
+                        Shape::Trapezoid { factor: *factor, ramp: *ramp_s, decay: decay_s.unwrap_or(*ramp_s) }
+                    }
                     Effect::Mmpp { factors, mean_dwell_s } => {
                         let mut steps = Vec::new();
                         let mut at = start;

@@ -346,9 +346,8 @@ impl Recorder {
     ) -> Outcome {
         let total = &self.total;
         let requests = total.latency.count();
-        let per_million = |usd: f64| {
-            UnitPrice::saturating(if requests == 0 { 0.0 } else { usd / requests as f64 * 1e6 })
-        };
+        let per_million =
+            |usd: f64| UnitPrice::saturating(if requests == 0 { 0.0 } else { usd / requests as f64 * 1e6 });
         let window = |name: &str, spans: &[(f64, f64)], inside: &dyn Fn(&[u16]) -> bool| {
             let mut tally = Tally::default();
             for (_, segment) in self.segments.iter().filter(|(open, _)| inside(open)) {
@@ -397,7 +396,11 @@ impl Recorder {
             billed_price: per_million(self.compute_usd + self.marginal_usd),
             marginal_price: per_million(self.marginal_usd),
             churn_per_minute: self.minutes.iter().skip(1).map(|m| m.churn).sum::<f64>() / churns,
-            weight_churn_per_minute: if elapsed_s > 0.0 { self.weight_churn / (elapsed_s / 60.0) } else { 0.0 },
+            weight_churn_per_minute: if elapsed_s > 0.0 {
+                self.weight_churn / (elapsed_s / 60.0)
+            } else {
+                0.0
+            },
             max_utilization: self.minutes.iter().flat_map(|m| &m.utilization).copied().fold(0.0, f64::max),
             minutes: self.minutes.clone(),
             windows: results,

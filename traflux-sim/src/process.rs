@@ -253,7 +253,10 @@ impl Effect {
             Self::Shape { interval_s, factors } => {
                 range("shape.interval_s", *interval_s, 0.1, 1e8)?;
                 if factors.len() < 2 {
-                    return Err(("shape.factors", format!("{} points, at least 2 are needed", factors.len())));
+                    return Err((
+                        "shape.factors",
+                        format!("{} points, at least 2 are needed", factors.len()),
+                    ));
                 }
                 factors.iter().try_for_each(|f| range("shape.factors", *f, 0.0, 1e4))
             }

@@ -223,8 +223,8 @@ impl Scenario {
     /// [`SimError::Syntax`] for text that is not YAML, [`SimError::Scenario`] with the path of a key that is
     /// unknown, missing or out of range.
     pub fn from_yaml(text: &str) -> Result<Self, SimError> {
-        let value: serde_json::Value = serde_saphyr::from_str(text)
-            .map_err(|error| SimError::Syntax { reason: error.to_string() })?;
+        let value: serde_json::Value =
+            serde_saphyr::from_str(text).map_err(|error| SimError::Syntax { reason: error.to_string() })?;
         let scenario: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let path = error.path().to_string();
             SimError::scenario(path, error.into_inner().to_string())
@@ -267,7 +267,8 @@ impl Scenario {
         within("metrics.rate_window_s", metrics.rate_window_s, 2.0 * metrics.scrape_interval_s, 1e6)?;
         within("metrics.control_delay_s", metrics.control_delay_s, 0.0, 1e5)?;
         let bounds = &metrics.histogram_buckets_ms;
-        let rising = bounds.windows(2).all(|w| w[0] < w[1]) && bounds.iter().all(|b| b.is_finite() && *b > 0.0);
+        let rising =
+            bounds.windows(2).all(|w| w[0] < w[1]) && bounds.iter().all(|b| b.is_finite() && *b > 0.0);
         if !rising || !(1..=crate::scrape::MAX_BUCKETS - 1).contains(&bounds.len()) {
             return Err(SimError::scenario(
                 "metrics.histogram_buckets_ms",
@@ -358,9 +359,11 @@ impl Scenario {
     /// The egress price from an endpoint to a source, in dollars per gigabyte.
     #[must_use]
     pub fn egress_usd_per_gb(&self, endpoint: &Endpoint, source: &str) -> f64 {
-        endpoint.egress_usd_per_gb.get(source).copied().unwrap_or_else(|| {
-            self.clouds.get(&endpoint.cloud).map_or(0.0, |cloud| cloud.egress_usd_per_gb)
-        })
+        endpoint
+            .egress_usd_per_gb
+            .get(source)
+            .copied()
+            .unwrap_or_else(|| self.clouds.get(&endpoint.cloud).map_or(0.0, |cloud| cloud.egress_usd_per_gb))
     }
 
     /// The fleet as every other crate sees it, at nominal capacities and prices. Flows are sources; routes
@@ -395,10 +398,8 @@ impl Scenario {
             });
             for (endpoint, (resource, group)) in self.endpoints.iter().zip(&handles) {
                 let Some(rtt_ms) = endpoint.rtt_ms.get(&source.name) else { continue };
-                let egress = UnitPrice::of_egress(
-                    self.response_bytes,
-                    self.egress_usd_per_gb(endpoint, &source.name),
-                );
+                let egress =
+                    UnitPrice::of_egress(self.response_bytes, self.egress_usd_per_gb(endpoint, &source.name));
                 builder.add_route(Route {
                     name: format!("{}/{}", source.name, endpoint.name),
                     flow,

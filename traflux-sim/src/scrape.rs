@@ -11,7 +11,7 @@ use std::time::Duration;
 use traflux_core::{Latency, Measurements, Rate, Reading};
 
 /// Histogram buckets of a route at most, the one above the last bound included.
-pub const MAX_BUCKETS: usize = 24;
+pub(crate) const MAX_BUCKETS: usize = 24;
 /// How long scrapes are kept.
 const RETENTION_NS: u64 = 900_000_000_000;
 

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
-use traflux_core::{
-    ActuateError, Actuator, BoxFuture, InForce, NodeGroup, Receipt, TrafficPlan,
-};
+use traflux_core::{ActuateError, Actuator, BoxFuture, InForce, NodeGroup, Receipt, TrafficPlan};
 
 use crate::compile::compile;
 use crate::error::XdsError;

@@ -2,12 +2,18 @@
 //!
 //! Each endpoint is a locality of its own. Envoy's plain round robin looks at host weights only, proxyless
 //! gRPC at locality weights only, so both carry the endpoint's weight: the hosts of an endpoint sum to its
-//! locality weight, and the locality weights of a tier stand in the proportion of the plan's row.
+//! locality weight, and the locality weights of a priority stand in the proportion of the plan's row.
 //!
 //! With one host per endpoint the integers are those of the plan. With several, all weights are scaled by
 //! the least common multiple of the host counts, so that each divides evenly among its hosts; where that
 //! would exceed the limit of 2³² − 1, by the largest factor that fits, and the hosts of one endpoint then
 //! differ by at most 1 while the endpoint's sum stays exact.
+//!
+//! Every endpoint with a positive weight is in priority 0, whatever its tier. Weight 0 leaves out an endpoint
+//! of tier 0; those of higher tiers stand by, each tier a priority of its own, without gaps, alike in weight:
+//! the proxy turns to them by itself when too few hosts before them are healthy.
+
+use std::collections::BTreeMap;
 
 use traflux_core::{ServicePlan, WeightRow};
 
@@ -26,8 +32,7 @@ pub(crate) struct Assigned {
     pub hosts: Vec<u32>,
 }
 
-/// Scales and divides one row. Endpoints of weight 0 are left out: a proxy refuses that weight. Tiers
-/// become priorities without gaps; a tier without any positive weight does not count.
+/// Scales and divides one row.
 pub(crate) fn assign(service: &ServicePlan, row: &WeightRow) -> Result<Vec<Assigned>, XdsError> {
     if row.weights.len() != service.endpoints.len() {
         return Err(XdsError::RowShape {
@@ -37,16 +42,19 @@ pub(crate) fn assign(service: &ServicePlan, row: &WeightRow) -> Result<Vec<Assig
             expected: service.endpoints.len(),
         });
     }
-    let mut tiers: Vec<u8> = positive(service, row).map(|(ix, _)| service.endpoints[ix].tier).collect();
-    tiers.sort_unstable();
-    tiers.dedup();
-    if tiers.is_empty() {
+    if row.weights.iter().all(|weight| *weight == 0) {
         return Err(XdsError::EmptyRow { service: service.name.clone(), group: row.group.0.clone() });
     }
+    let mut levels: BTreeMap<u8, Vec<(usize, u32)>> = BTreeMap::new();
+    for (ix, (endpoint, weight)) in service.endpoints.iter().zip(&row.weights).enumerate() {
+        match (*weight, endpoint.tier) {
+            (0, 0) => {}
+            (0, tier) => levels.entry(tier).or_default().push((ix, 1)),
+            (weight, _) => levels.entry(0).or_default().push((ix, weight)),
+        }
+    }
     let mut assigned = Vec::new();
-    for (priority, tier) in tiers.into_iter().enumerate() {
-        let members: Vec<(usize, u32)> =
-            positive(service, row).filter(|(ix, _)| service.endpoints[*ix].tier == tier).collect();
+    for (priority, (tier, members)) in (0u32..).zip(levels) {
         let sum: u64 = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
         let limit = u64::from(u32::MAX) / sum;
         if limit == 0 {
@@ -77,21 +85,17 @@ pub(crate) fn assign(service: &ServicePlan, row: &WeightRow) -> Result<Vec<Assig
                 });
             }
             let (each, over) = (total / count, total % count);
-            let narrow = |value: u64| u32::try_from(value).expect("the tier's sum is at most u32::MAX");
+            let narrow =
+                |value: u64| u32::try_from(value).expect("the sum of a priority is at most u32::MAX");
             assigned.push(Assigned {
                 endpoint: ix,
-                priority: u32::try_from(priority).expect("at most 256 tiers"),
+                priority,
                 weight: narrow(total),
                 hosts: (0..count).map(|host| narrow(each + u64::from(host < over))).collect(),
             });
         }
     }
     Ok(assigned)
-}
-
-fn positive<'a>(service: &'a ServicePlan, row: &'a WeightRow) -> impl Iterator<Item = (usize, u32)> + 'a {
-    let weights = row.weights.iter().copied().enumerate();
-    weights.filter(|(ix, weight)| *weight > 0 && *ix < service.endpoints.len())
 }
 
 /// `None` when it would exceed the limit.
@@ -136,7 +140,7 @@ mod tests {
     }
 
     fn row(weights: &[u32]) -> WeightRow {
-        WeightRow { group: NodeGroup("us".into()), weights: weights.to_vec() }
+        WeightRow { group: NodeGroup("us".into()), listener: None, weights: weights.to_vec() }
     }
 
     #[test]
@@ -156,10 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn weight_zero_leaves_out_and_tiers_close_up() {
-        let assigned = assign(&service(&[(7, 1), (3, 1), (5, 1)]), &row(&[4, 0, 9])).unwrap();
-        let got: Vec<_> = assigned.iter().map(|a| (a.endpoint, a.priority)).collect();
-        assert_eq!(got, [(2, 0), (0, 1)]);
+    fn weight_zero_leaves_out_of_tier_zero_and_higher_tiers_stand_by_without_gaps() {
+        let tiers = service(&[(0, 1), (0, 1), (7, 1), (3, 1), (5, 1), (7, 1)]);
+        let assigned = assign(&tiers, &row(&[4, 0, 0, 0, 9, 0])).unwrap();
+        let got: Vec<_> = assigned.iter().map(|a| (a.endpoint, a.priority, a.weight)).collect();
+        assert_eq!(got, [(0, 0, 4), (4, 0, 9), (3, 1, 1), (2, 2, 1), (5, 2, 1)]);
     }
 
     #[test]
@@ -190,20 +195,18 @@ mod tests {
                 prop_assert!(parts.iter().any(|p| p.2 > 0 && (p.2 as usize) < p.1));
                 return Ok(());
             };
-            for tier in 0..3u8 {
-                let of_tier: Vec<_> =
-                    assigned.iter().filter(|a| service.endpoints[a.endpoint].tier == tier).collect();
-                let sum: u64 = of_tier.iter().map(|a| u64::from(a.weight)).sum();
+            for priority in 0..3u32 {
+                let level: Vec<_> = assigned.iter().filter(|a| a.priority == priority).collect();
+                let sum: u64 = level.iter().map(|a| u64::from(a.weight)).sum();
                 prop_assert!(sum <= u64::from(u32::MAX));
-                for a in &of_tier {
+                let asked = |a: &Assigned| u64::from(weights[a.endpoint].max(u32::from(priority > 0)));
+                for a in &level {
+                    prop_assert_eq!(priority == 0, weights[a.endpoint] > 0);
                     prop_assert_eq!(a.hosts.iter().map(|h| u64::from(*h)).sum::<u64>(), u64::from(a.weight));
                     let (low, high) = (a.hosts.iter().min().unwrap(), a.hosts.iter().max().unwrap());
                     prop_assert!(*low >= 1 && high - low <= 1);
-                    for b in &of_tier {
-                        prop_assert_eq!(
-                            u64::from(a.weight) * u64::from(weights[b.endpoint]),
-                            u64::from(b.weight) * u64::from(weights[a.endpoint])
-                        );
+                    for b in &level {
+                        prop_assert_eq!(u64::from(a.weight) * asked(b), u64::from(b.weight) * asked(a));
                     }
                 }
             }

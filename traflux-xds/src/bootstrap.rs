@@ -16,8 +16,8 @@ pub const XDS_CLUSTER: &str = "traflux_xds";
 /// Bounds of the latency buckets in milliseconds. Neighbours are at most a factor 2.5 apart, from 1 ms to a
 /// minute, so that a percentile is known to within its bucket's ratio.
 pub const LATENCY_BUCKETS_MS: [f64; 26] = [
-    0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0, 130.0, 160.0, 200.0, 250.0,
-    350.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 10_000.0, 60_000.0,
+    0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0, 130.0, 160.0, 200.0,
+    250.0, 350.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 10_000.0, 60_000.0,
 ];
 
 /// TLS towards the discovery server. Paths are as Envoy sees them.
@@ -238,14 +238,16 @@ mod tests {
 
     #[test]
     fn a_group_with_a_dot_is_refused_with_a_name_that_works() {
-        let error = envoy_bootstrap(&EnvoyBootstrap { group: "eu.west".into(), ..Default::default() }).unwrap_err();
+        let error =
+            envoy_bootstrap(&EnvoyBootstrap { group: "eu.west".into(), ..Default::default() }).unwrap_err();
         assert_eq!(error.to_string(), "bootstrap: group `eu.west` breaks metric names; `eu_west` would not");
     }
 
     #[test]
     fn text_cannot_break_out_of_its_quotes() {
         assert_eq!(quoted("a\"b\\c\n"), r#""a\"b\\c\u000a""#);
-        let yaml = envoy_bootstrap(&EnvoyBootstrap { node_id: "x\"\nadmin: {}".into(), ..Default::default() });
+        let yaml =
+            envoy_bootstrap(&EnvoyBootstrap { node_id: "x\"\nadmin: {}".into(), ..Default::default() });
         assert!(yaml.unwrap().contains(r#"id: "x\"\u000aadmin: {}""#));
     }
 

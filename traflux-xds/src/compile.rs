@@ -8,7 +8,7 @@
 //! | service | CDS | native: an EDS cluster over ADS, round robin |
 //! | endpoint | EDS | native: a locality; its zone is the endpoint's [`metric_name`], which is what makes latency per endpoint visible |
 //! | weight | EDS | native: the same integer as weight of the locality and as sum of its hosts |
-//! | tier | EDS | native: priority, without gaps; spill-over as Envoy does it (below 1/1.4 healthy) |
+//! | tier | EDS | native: what stands by is a lower priority; Envoy turns to it below 1/1.4 healthy |
 //! | timeout | RDS | native for Envoy; a gRPC client keeps the deadline of its caller |
 //! | connect timeout, HTTP/2 | CDS | native |
 //! | listener | LDS | native: HTTP connection manager and router |
@@ -57,22 +57,28 @@ fn compile_group(
     options: &CompileOptions,
 ) -> Result<Snapshot, XdsError> {
     let mut sets: [BTreeMap<String, Resource>; 4] = Default::default();
+    let mut addresses = BTreeMap::new();
     for service in plan.services() {
         let Some(row) = service.rows.iter().find(|row| row.group == *group) else { continue };
-        let mut put = |kind: ResourceKind, name: String, resource| {
-            match sets[kind.ix()].insert(name.clone(), resource) {
-                None => Ok(()),
-                Some(_) => Err(XdsError::Duplicate { kind: kind.short(), name, owner: "the plan".to_owned() }),
-            }
+        let mut put = |kind: ResourceKind, name: String, resource| match sets[kind.ix()]
+            .insert(name.clone(), resource)
+        {
+            None => Ok(()),
+            Some(_) => Err(XdsError::Duplicate { kind: kind.short(), name, owner: "the plan".to_owned() }),
         };
         let cluster = cluster_name(&service.name);
         let assigned = assign(service, row)?;
         put(ResourceKind::Cluster, cluster.clone(), encode(&cluster_of(service, options)))?;
         put(ResourceKind::Endpoint, cluster, encode(&assignment_of(service, &assigned)?))?;
-        if service.listener.is_some() || options.grpc_listeners {
+        let listener = row.listener.as_ref().or(service.listener.as_ref());
+        if listener.is_some() || options.grpc_listeners {
             put(ResourceKind::Route, route_name(&service.name), encode(&route_of(service)))?;
         }
-        if let Some(listener) = &service.listener {
+        if let Some(listener) = listener {
+            let address = format!("{}:{}", listener.address, listener.port);
+            if let Some(first) = addresses.insert(address.clone(), service.name.clone()) {
+                return Err(XdsError::ListenerConflict { first, second: service.name.clone(), address });
+            }
             let owner = || format!("listener of service `{}`", service.name);
             let address = socket_address(&listener.address, listener.port, owner)?;
             put(
@@ -91,7 +97,6 @@ fn compile_group(
 
 fn validate(plan: &TrafficPlan) -> Result<(), XdsError> {
     let mut clusters = BTreeMap::new();
-    let mut addresses = BTreeMap::new();
     for service in plan.services() {
         unique_safe("service", &service.name, "the plan", &mut clusters)?;
         for (what, duration) in [("timeout", service.timeout), ("connect timeout", service.connect_timeout)] {
@@ -102,12 +107,6 @@ fn validate(plan: &TrafficPlan) -> Result<(), XdsError> {
                     millis: duration.as_millis(),
                     limit_millis: LONGEST.as_millis(),
                 });
-            }
-        }
-        if let Some(listener) = &service.listener {
-            let address = format!("{}:{}", listener.address, listener.port);
-            if let Some(first) = addresses.insert(address.clone(), service.name.clone()) {
-                return Err(XdsError::ListenerConflict { first, second: service.name.clone(), address });
             }
         }
         let owner = format!("service `{}`", service.name);
@@ -173,11 +172,7 @@ fn ads() -> Option<ConfigSource> {
     })
 }
 
-fn socket_address(
-    address: &str,
-    port: u16,
-    owner: impl Fn() -> String,
-) -> Result<Option<Address>, XdsError> {
+fn socket_address(address: &str, port: u16, owner: impl Fn() -> String) -> Result<Option<Address>, XdsError> {
     let Ok(ip) = address.parse::<IpAddr>() else {
         return Err(XdsError::Address { owner: owner(), address: address.to_owned() });
     };
@@ -211,18 +206,14 @@ fn cluster_of(service: &ServicePlan, options: &CompileOptions) -> Cluster {
         )
     };
     let http = HttpProtocolOptions {
-        upstream_protocol_options: Some(
-            http_protocol_options::UpstreamProtocolOptions::ExplicitHttpConfig(
-                http_protocol_options::ExplicitHttpConfig { protocol_config: Some(protocol) },
-            ),
-        ),
+        upstream_protocol_options: Some(http_protocol_options::UpstreamProtocolOptions::ExplicitHttpConfig(
+            http_protocol_options::ExplicitHttpConfig { protocol_config: Some(protocol) },
+        )),
         ..HttpProtocolOptions::default()
     };
     Cluster {
         name: cluster_name(&service.name),
-        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
-            cluster::DiscoveryType::Eds.into(),
-        )),
+        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
         eds_cluster_config: Some(cluster::EdsClusterConfig {
             eds_config: ads(),
             ..cluster::EdsClusterConfig::default()
@@ -368,8 +359,10 @@ fn connection_manager(service: &ServicePlan) -> HttpConnectionManager {
 }
 
 fn listener_of(service: &ServicePlan, address: Option<Address>) -> Listener {
-    let manager =
-        HttpConnectionManager { use_remote_address: Some(BoolValue { value: true }), ..connection_manager(service) };
+    let manager = HttpConnectionManager {
+        use_remote_address: Some(BoolValue { value: true }),
+        ..connection_manager(service)
+    };
     Listener {
         name: listener_name(&service.name),
         address,

@@ -108,7 +108,9 @@ pub enum XdsError {
         sum: u64,
     },
     /// An endpoint with more hosts than its weight can be divided among.
-    #[error("service `{service}`: endpoint `{endpoint}` has {hosts} hosts, too many to share weight {weight}")]
+    #[error(
+        "service `{service}`: endpoint `{endpoint}` has {hosts} hosts, too many to share weight {weight}"
+    )]
     TooManyHosts {
         /// The service.
         service: String,

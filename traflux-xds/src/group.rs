@@ -143,11 +143,7 @@ impl Group {
     }
 
     /// Takes in how far the members are. Tells whether another plan is in force now.
-    pub(crate) fn review<'a>(
-        &mut self,
-        members: impl Iterator<Item = &'a Progress>,
-        now: Timestamp,
-    ) -> bool {
+    pub(crate) fn review<'a>(&mut self, members: impl Iterator<Item = &'a Progress>, now: Timestamp) -> bool {
         let members: Vec<&Progress> = members.collect();
         if members.is_empty() {
             self.in_force = None;
@@ -210,7 +206,10 @@ impl Group {
         let snapshot = Snapshot::new(target.plan().clone(), sets);
         let plan = if replaced {
             // Back to the whole of what was good is that plan again, not a mixture.
-            self.last_good.as_ref().filter(|g| g.snapshot.same_content(&snapshot)).and_then(|g| g.plan.clone())
+            self.last_good
+                .as_ref()
+                .filter(|g| g.snapshot.same_content(&snapshot))
+                .and_then(|g| g.plan.clone())
         } else {
             Some(target.plan().clone())
         };
@@ -273,7 +272,10 @@ mod tests {
 
         group.aim(snapshot("p2", 2, 20));
         assert!(group.refuse(ResourceKind::Listener, &[("a".into(), version(2))], "cannot bind"));
-        assert_eq!((published(&group, ResourceKind::Listener), published(&group, ResourceKind::Endpoint)), (1, 20));
+        assert_eq!(
+            (published(&group, ResourceKind::Listener), published(&group, ResourceKind::Endpoint)),
+            (1, 20)
+        );
         assert_eq!(group.refusal(), Some("cannot bind"));
         assert!(group.is_rolled_back());
         assert!(!group.review([&on_one].into_iter(), at(2.0)));
@@ -286,7 +288,10 @@ mod tests {
 
         // The same listener again is not published; another is.
         group.aim(snapshot("p3", 2, 30));
-        assert_eq!((published(&group, ResourceKind::Listener), published(&group, ResourceKind::Endpoint)), (1, 30));
+        assert_eq!(
+            (published(&group, ResourceKind::Listener), published(&group, ResourceKind::Endpoint)),
+            (1, 30)
+        );
         group.aim(snapshot("p4", 4, 30));
         assert_eq!(published(&group, ResourceKind::Listener), 4);
         assert_eq!(group.refusal(), None);

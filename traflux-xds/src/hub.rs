@@ -202,7 +202,13 @@ impl Hub {
         );
         self.review(&mut state, &group);
         drop(state);
-        Some(Membership { hub: Arc::clone(self), id, node: name, updates, reason: "closed by the node".into() })
+        Some(Membership {
+            hub: Arc::clone(self),
+            id,
+            node: name,
+            updates,
+            reason: "closed by the node".into(),
+        })
     }
 
     fn review(&self, state: &mut State, name: &NodeGroup) {
@@ -311,8 +317,13 @@ impl Membership {
         let refusal = Refusal { version: version.clone(), at, reason: reason.clone() };
         member.kinds.entry(kind).or_default().refused = Some(refusal);
         tracing::warn!(node = %self.node, %group, kind = kind.short(), %version, %reason, "refused");
-        let event =
-            XdsEventKind::Refused { node: self.node.clone(), group: group.clone(), kind, version, reason: reason.clone() };
+        let event = XdsEventKind::Refused {
+            node: self.node.clone(),
+            group: group.clone(),
+            kind,
+            version,
+            reason: reason.clone(),
+        };
         self.hub.tell(&mut state, event);
         let Some(owner) = state.groups.get_mut(&group) else { return };
         if owner.refuse(kind, suspects, &reason) {

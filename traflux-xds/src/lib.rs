@@ -25,7 +25,7 @@
 //!     connect_timeout: Duration::from_secs(1),
 //!     http2: false,
 //!     endpoints: vec![endpoint("aws-1", 8081), endpoint("gcp-1", 8082)],
-//!     rows: vec![WeightRow { group: NodeGroup("eu".into()), weights: vec![70, 30] }],
+//!     rows: vec![WeightRow { group: NodeGroup("eu".into()), listener: None, weights: vec![70, 30] }],
 //! }]);
 //!
 //! let actuator = XdsActuator::new(NodeMatcher::by_zone(), XdsOptions::default())?;
@@ -74,3 +74,7 @@ pub use status::{LatencySummary, XdsCounters, XdsEvent, XdsEventKind, XdsStatus}
 pub use stream::{Protocol, XdsStream};
 #[cfg(feature = "tls")]
 pub use tls::TlsOptions;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

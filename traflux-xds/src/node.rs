@@ -150,7 +150,10 @@ mod tests {
         let rule = |name, conditions| NodeRule { group: group(name), conditions };
         let matcher = NodeMatcher {
             rules: vec![
-                rule("wrong", vec![NodeCondition::IdPrefix("edge-".into()), NodeCondition::Region("us".into())]),
+                rule(
+                    "wrong",
+                    vec![NodeCondition::IdPrefix("edge-".into()), NodeCondition::Region("us".into())],
+                ),
                 rule(
                     "gold",
                     vec![

@@ -28,12 +28,12 @@ pub(crate) use envoy_types::pb::envoy::extensions::filters::network::http_connec
 pub(crate) use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions, http_protocol_options,
 };
-pub(crate) use envoy_types::pb::envoy::r#type::v3::Percent;
 pub(crate) use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
     Resource as DeltaResource,
     aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
 };
+pub(crate) use envoy_types::pb::envoy::r#type::v3::Percent;
 pub(crate) use envoy_types::pb::google::protobuf::{
     Any, BoolValue, Duration as ProtoDuration, UInt32Value, value,
 };

@@ -72,8 +72,20 @@ impl ResourceKind {
 
 /// Content hash of one resource or of a set of them: 16 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "String", into = "String")]
 pub struct ResourceVersion(Arc<str>);
+
+impl From<String> for ResourceVersion {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<ResourceVersion> for String {
+    fn from(version: ResourceVersion) -> Self {
+        version.0.as_ref().to_owned()
+    }
+}
 
 impl ResourceVersion {
     /// Takes a version as text, for example one that a client reports.

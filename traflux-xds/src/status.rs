@@ -273,7 +273,7 @@ impl Latencies {
 
 /// Cuts a text to [`REASON_LIMIT`] characters.
 pub(crate) fn cut(reason: &str) -> String {
-    reason.chars().take(REASON_LIMIT).collect()
+    reason.trim().chars().take(REASON_LIMIT).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! The loop: observe → estimate → act → optimise → guard → control → learn. Its stages are the traits of
 //! [`traflux_core::stages`]; [`Controller::tick`] goes once around. [`service`] runs it beside Envoy and
-//! Prometheus; [`Config`] is what an operator writes.
+//! Prometheus; [`Config`] is what an operator writes; [`lab`] plays it on a simulated fleet.
 
 pub mod api;
 pub mod checkpoint;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod doctor;
+pub mod lab;
 pub mod service;
 
 pub use config::{Config, ConfigError};

@@ -1,1 +1,62 @@
-fn main() {}
+//! What can be done with this repository beyond building it?
+//!
+//! `cargo xtask test` checks everything, `cargo xtask live` shows the loop on a real Envoy and a real
+//! Prometheus, `cargo xtask bench` measures, `cargo xtask tools` fetches what `live` and `test` run. Nothing
+//! but the standard library, so that it starts in a second or two.
+
+mod bench;
+mod live;
+mod process;
+mod report;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Tasks of the Traflux repository
+
+Usage: cargo xtask <TASK> [OPTIONS]
+
+Tasks:
+  test    Formatting, clippy, unit, property, integration and doc tests, documentation, live tests
+  live    Show the closed loop on two real Envoys and a real Prometheus; ends by itself
+  bench   Criterion benches and the comparisons that the documentation quotes
+  tools   Fetch Envoy, grpcio and Prometheus into target/tools
+  help    Print this text
+
+`cargo xtask <TASK> --help` tells more.
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let task = arguments.next().unwrap_or_else(|| "help".to_owned());
+    let rest: Vec<String> = arguments.collect();
+    let help = rest.iter().any(|a| a == "--help" || a == "-h");
+    let done = match task.as_str() {
+        "test" if help => print(test::HELP),
+        "test" => test::run(&rest),
+        "live" if help => print(live::HELP),
+        "live" => live::run(&rest),
+        "bench" if help => print(bench::HELP),
+        "bench" => bench::run(&rest),
+        "tools" if help => print(tools::HELP),
+        "tools" => tools::run(&rest),
+        "help" | "--help" | "-h" => print(HELP),
+        _ => Err(format!("no task is called `{task}`; `cargo xtask help` lists them")),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn print(text: &str) -> Result<bool, String> {
+    report::say(text.trim_end());
+    Ok(true)
+}

@@ -24,6 +24,8 @@ use crate::units::{Latency, Rate, Timestamp};
 const OVERLOAD: f64 = 0.9;
 /// Utilisation implied by a loss from which it is a saturation, which low load cannot confirm.
 const SATURATED: f64 = 0.85;
+/// A loss not worth careful probing.
+const SMALL_LOSS: f64 = 1.2;
 /// Failing share that counts as a loss of capacity.
 const FAILING: f64 = 0.05;
 
@@ -42,6 +44,8 @@ pub(super) struct Evidence {
     latency_ratio: Option<f64>,
     /// Latency over what the nominal curve expects at the measured load.
     excess: f64,
+    /// Highest load offered in the window over nominal capacity.
+    offered: f64,
     /// Served load over nominal capacity.
     utilization: f64,
     /// The highest load that may have made this window's latency, over nominal capacity.
@@ -73,6 +77,7 @@ pub(super) struct CapacityTracker {
     slow_service: f64,
     attribution: Attribution,
     excess: f64,
+    overload: f64,
     last: Option<f64>,
     window: f64,
 }
@@ -97,6 +102,7 @@ impl Default for CapacityTracker {
             slow_service: 1.0,
             attribution: Attribution::Normal,
             excess: 1.0,
+            overload: 0.0,
             last: None,
             window: 0.0,
         }
@@ -153,12 +159,17 @@ impl CapacityTracker {
         self.samples = self.samples * (1.0 - weight(step, 3.0 * window.max(1.0))) + view.samples;
         self.samples = self.samples.min(1e9);
         let servers = self.servers(resource, config);
-        if nominal <= 0.0 {
+        if nominal < 1e-6 {
             return None;
         }
         let lag = if rising { config.surge_lag } else { 1.0 };
         let utilization = (served + background) / nominal;
-        let reference = (self.served.max() * lag + background) / nominal;
+        // Where as much is offered as ever in the last window, less served is the endpoint's doing; otherwise the
+        // load fell, and the latency may be that of what was served before.
+        let steady = view.offered >= 0.93 * self.offered.max();
+        let highest = if steady { served } else { self.served.max() };
+        let reference = (highest * lag + background) / nominal;
+        let offered = (self.offered.max() + background) / nominal;
         let overloaded = (self.offered.max() * lag + background) / nominal >= OVERLOAD;
         let known = self.service.prepare(resource, view, utilization, servers);
         let latency_ratio = view.latency.zip(known).map(|(latency, service)| latency / service);
@@ -167,9 +178,8 @@ impl CapacityTracker {
         } else {
             0.0
         };
-        let solve = |ratio: Option<f64>, load: f64| {
-            ratio.map_or(1.0, |r| slowdown(r, load, servers)).max(failing)
-        };
+        let solve =
+            |ratio: Option<f64>, load: f64| ratio.map_or(1.0, |r| slowdown(r, load, servers)).max(failing);
         // A far endpoint's round trip varies by some percent, which is none of its own time.
         let tolerated = known.map_or(0.0, |service| 0.03 * view.delay / service);
         let reference = reference.max(utilization);
@@ -182,6 +192,7 @@ impl CapacityTracker {
             exact: solve(latency_ratio, utilization),
             latency_ratio,
             excess: latency_ratio.map_or(1.0, |r| r / stretch(utilization.min(0.97), servers)),
+            offered,
             utilization,
             reference,
             overloaded,
@@ -201,31 +212,34 @@ impl CapacityTracker {
     ) {
         let Evidence { step, samples, utilization, .. } = *evidence;
         self.excess = evidence.excess;
+        self.overload = 0.0;
         let least = evidence.least / common;
         let exact = (evidence.exact / common).max(least);
         let window = self.window.max(1.0);
         let servers = self.servers(resource, config);
         let lost = self.loss > 1.05;
         // Few requests make a noisy mean: the relative error of n exponential times is 1/√n.
-        let threshold = config.loss_threshold * (1.0 + 2.0 / samples.max(1.0).sqrt());
+        let threshold = config.loss_threshold * (1.0 + 2.5 / samples.max(1.0).sqrt());
         let calibrating = self.service.is_calibrating(window, view, least);
         let onset = least > threshold && !calibrating;
         self.suspicion = if onset && !evidence.overloaded { self.suspicion.saturating_add(1) } else { 0 };
         let certain = least > 2.0 * threshold && samples >= 30.0;
         let confirmed = self.suspicion >= 2 || (self.suspicion == 1 && certain);
+        let steady = utilization >= 0.7 * evidence.reference;
         let band = 1.05 + 1.0 / samples.max(1.0).sqrt();
         if confirmed && least > self.loss * band {
             let gain = (config.loss_speed * (2.0 * step / window).min(1.0)).max(0.1);
             self.loss *= (least / self.loss).powf(gain);
-            self.saturate(evidence.reference * least >= SATURATED);
-        } else if lost && exact <= self.loss * band && exact * band >= self.loss {
-            // The loss is confirmed: what differs is noise, and is averaged.
+            self.saturate(evidence.reference * least >= SATURATED, config);
+        } else if lost && steady && !evidence.rising && exact * band >= self.loss {
+            // The loss is confirmed, and so is the load: what differs is noise, and is averaged.
             self.loss *= (exact / self.loss).powf(weight(step, window));
         } else if exact < self.loss && !evidence.rising {
             self.recover(evidence, exact, servers, config);
         }
-        if lost && evidence.reference * self.loss < SATURATED && least > threshold {
-            // Slow although it has room: the service itself is slow, and will show when it is not.
+        if lost && steady && evidence.reference * self.loss.max(least) < SATURATED && least > threshold {
+            // Slow although it has room, and had all the time: the service itself is slow, and will show when it
+            // is not.
             self.saturated = false;
         }
         self.loss = self.loss.clamp(1.0 / config.ceiling_ratio, 1.0 / config.floor_ratio);
@@ -245,10 +259,13 @@ impl CapacityTracker {
             self.service.learn(step, window, ratio, utilization, servers, resource, view, config);
         }
         self.attribution = self.attribute(evidence, common, config);
+        let saturated =
+            evidence.overloaded || (self.saturated && evidence.reference * self.loss >= SATURATED);
+        self.overload = if saturated { evidence.offered * self.loss } else { 0.0 };
     }
 
-    fn saturate(&mut self, saturated: bool) {
-        if saturated && self.probing && self.probes < 4 {
+    fn saturate(&mut self, saturated: bool, config: &CapacityConfig) {
+        if saturated && self.probing && self.probes < config.probe_doublings {
             self.probes += 1;
         }
         self.probing = false;
@@ -263,22 +280,20 @@ impl CapacityTracker {
     fn recover(&mut self, evidence: &Evidence, exact: f64, servers: f64, config: &CapacityConfig) {
         // Beyond nominal only on the evidence of a load that the nominal capacity could not carry so well.
         let proven = evidence.utilization >= OVERLOAD && evidence.errors < 0.01;
-        let target = if proven { exact } else { exact.max(1.0) };
+        let target = if proven { evidence.exact } else { exact.max(1.0) };
         if target >= self.loss {
             if self.loss < 1.0 {
                 self.loss += weight(evidence.step, 600.0) * (1.0 - self.loss);
             }
             return;
         }
+        let clear = 1.06 + 3.0 / evidence.samples.max(1.0).sqrt();
         let believed = stretch((evidence.utilization * self.loss).min(0.99), (servers / self.loss).max(1.0));
-        let evident = evidence.latency_ratio.is_some_and(|ratio| believed > 1.2 * ratio);
-        let blind = self.saturated && !evident;
+        let evident = evidence.latency_ratio.is_some_and(|ratio| believed > clear * ratio);
+        let blind = self.saturated && !evident && self.loss > SMALL_LOSS;
         self.probing |= blind;
-        let constant = if blind {
-            config.probe_s * f64::from(1u32 << self.probes)
-        } else {
-            config.recovery_s
-        };
+        let constant =
+            if blind { config.probe_s * f64::from(1u32 << self.probes) } else { config.recovery_s };
         // Capacity, not its inverse, returns exponentially: a loss of 10 is not half gone at 5.
         let capacity = 1.0 / self.loss;
         self.loss = 1.0 / (capacity + weight(evidence.step, constant) * (1.0 / target - capacity));
@@ -343,6 +358,18 @@ impl CapacityTracker {
     /// Why it is slow, where it is.
     pub(super) fn attribution(&self) -> Attribution {
         self.attribution
+    }
+
+    /// The share of failures that too much load explains, whether it grew or the capacity shrank: what exceeds
+    /// the capacity fails, and a sixth more while queues drain. Nothing explains more than a third: beyond
+    /// that it is an outage, whatever the reason. 0 when there is no overload.
+    pub(super) fn excuse(&self) -> f64 {
+        if self.overload > 0.0 { ((1.0 - OVERLOAD / self.overload).max(0.0) + 0.15).min(0.35) } else { 0.0 }
+    }
+
+    /// Whether requests are slow although the endpoint has room: a lower load does not cure it.
+    pub(super) fn is_slow_with_room(&self) -> bool {
+        self.attribution == Attribution::CapacityLoss && !self.saturated
     }
 
     /// Latency of the last window over what the nominal curve expects.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A value that makes no sense (NaN, negative, a ratio above 1) is replaced by the nearest that does when
 /// the estimator is made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EstimatorConfig {
     /// Demand forecast.
@@ -37,6 +38,7 @@ impl Default for EstimatorConfig {
 
 /// Parameters of the demand forecast.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DemandConfig {
     /// Time constant of the level.
@@ -71,6 +73,7 @@ impl Default for DemandConfig {
 
 /// Parameters of the capacity and curve estimates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CapacityConfig {
     /// Parallel servers where neither the topology nor `capacity · service time` tells.
@@ -83,6 +86,8 @@ pub struct CapacityConfig {
     pub recovery_s: f64,
     /// Time constant of recovery without evidence: after a saturation, while there is too little load to tell.
     pub probe_s: f64,
+    /// How often that time doubles when such a recovery ends in another saturation; at most 10.
+    pub probe_doublings: u32,
     /// The estimate never falls below this share of the nominal capacity, so that a recovery can be seen.
     pub floor_ratio: f64,
     /// The estimate never rises above this multiple of the nominal capacity.
@@ -109,8 +114,9 @@ impl Default for CapacityConfig {
             default_servers: 16.0,
             loss_threshold: 1.25,
             loss_speed: 0.8,
-            recovery_s: 40.0,
+            recovery_s: 30.0,
             probe_s: 150.0,
+            probe_doublings: 1,
             floor_ratio: 0.02,
             ceiling_ratio: 1.5,
             service_time_s: 600.0,
@@ -126,6 +132,7 @@ impl Default for CapacityConfig {
 
 /// Parameters of health.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthConfig {
     /// Error ratio, timeouts included, from which an endpoint is unhealthy.
@@ -189,6 +196,7 @@ impl EstimatorConfig {
         fix(&mut c.loss_speed, 0.05, 1.0, o.loss_speed);
         fix(&mut c.recovery_s, 1.0, DAY, o.recovery_s);
         fix(&mut c.probe_s, 1.0, DAY, o.probe_s);
+        c.probe_doublings = c.probe_doublings.min(10);
         fix(&mut c.floor_ratio, 1e-4, 1.0, o.floor_ratio);
         fix(&mut c.ceiling_ratio, 1.0, 10.0, o.ceiling_ratio);
         fix(&mut c.service_time_s, 1.0, 30.0 * DAY, o.service_time_s);

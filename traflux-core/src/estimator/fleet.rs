@@ -12,7 +12,7 @@ use super::peers::{Rise, common_slowdown};
 use super::readings::{Readings, View};
 use super::smooth::{Clock, weight};
 use crate::error::EstimateError;
-use crate::estimate::{Attribution, Estimate, Health, ResourceEstimate, RouteEstimate};
+use crate::estimate::{Estimate, Health, ResourceEstimate, RouteEstimate};
 use crate::stages::Estimator;
 use crate::telemetry::{ResourceTelemetry, Telemetry};
 use crate::topology::{Generation, Topology};
@@ -203,6 +203,8 @@ impl FleetEstimator {
             state.load = 0.0;
         }
         let attribution = state.capacity.attribution();
+        // Draining an overloaded endpoint would overload its peers next; its capacity estimate sends it less.
+        let excuse = state.capacity.excuse();
         let too_slow = state.capacity.excess() >= health.degraded_slowdown
             || view.p95.zip(health.p95_limit_ms).is_some_and(|(p95, limit)| p95 * 1e3 > limit);
         let signs = Signs {
@@ -210,9 +212,9 @@ impl FleetEstimator {
             window: telemetry.window.as_secs_f64(),
             probed: told.healthy,
             samples: view.samples,
-            errors: view.errors,
-            censored: view.censored,
-            slow: attribution == Attribution::CapacityLoss && too_slow,
+            errors: view.errors.map(|errors| (errors - excuse).max(0.0)),
+            censored: view.censored.map(|censored| (censored - excuse).max(0.0)),
+            slow: state.capacity.is_slow_with_room() && too_slow,
             signal: breaches(told, health, self.config.stale_s),
             fleet_seen,
         };

@@ -3,7 +3,7 @@
 //! | state | entered when |
 //! |---|---|
 //! | unhealthy | its probe fails, or at least half of its requests fail |
-//! | degraded | 5 % of requests fail or time out, a signal exceeds its limit, or it lost capacity and is 3 times slower than its load explains (or above the p95 limit) |
+//! | degraded | 5 % of requests fail or time out beyond what overload explains, a signal exceeds its limit, or its service is 3 times slower than its load explains (or above the p95 limit) |
 //! | healthy | none of these for some windows in a row and a minimum time |
 //! | unknown | never measured; or bad once and without any request for minutes, so that it is tried again |
 //!

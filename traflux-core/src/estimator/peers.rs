@@ -36,25 +36,32 @@ impl Rise {
 /// What slows the peers down: for each resource the capacity-weighted lower median of the others' slowdowns,
 /// at least 1, and 1 where fewer than two others can tell.
 pub(super) fn common_slowdown(slowdowns: &[Option<(f64, f64)>]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..slowdowns.len()).filter(|ix| slowdowns[*ix].is_some()).collect();
     let at = |ix: usize| slowdowns[ix].unwrap_or((1.0, 0.0));
+    let mut order: Vec<usize> = (0..slowdowns.len()).filter(|ix| slowdowns[*ix].is_some()).collect();
     order.sort_by(|a, b| at(*a).0.total_cmp(&at(*b).0).then(a.cmp(b)));
-    let total: f64 = order.iter().map(|ix| at(*ix).1).sum();
+    // Weight up to and including each place of the order, and the place of each resource in it.
+    let mut sums = Vec::with_capacity(order.len());
+    let mut places = vec![usize::MAX; slowdowns.len()];
+    let mut total = 0.0;
+    for (place, ix) in order.iter().enumerate() {
+        total += at(*ix).1;
+        sums.push(total);
+        places[*ix] = place;
+    }
     (0..slowdowns.len())
         .map(|own| {
-            let counted = usize::from(slowdowns[own].is_some());
-            if order.len() < 2 + counted {
+            let (_, weight) = at(own);
+            if order.len() < 2 + usize::from(slowdowns[own].is_some()) {
                 return 1.0;
             }
-            let half = 0.5 * (total - if counted == 1 { at(own).1 } else { 0.0 });
-            let mut sum = 0.0;
-            for ix in order.iter().copied().filter(|ix| *ix != own) {
-                sum += at(ix).1;
-                if sum >= half * (1.0 - 1e-12) {
-                    return at(ix).0.max(1.0);
-                }
+            let half = 0.5 * (total - weight) * (1.0 - 1e-12);
+            let below = |limit: f64| sums.partition_point(|sum| *sum < limit);
+            let mut place = below(half);
+            if place >= places[own] {
+                // Behind its own place the sums hold its own weight, which does not count.
+                place = below(half + weight).max(places[own] + 1);
             }
-            1.0
+            order.get(place).map_or(1.0, |ix| at(*ix).0.max(1.0))
         })
         .collect()
 }
@@ -70,6 +77,13 @@ mod tests {
         };
         assert_eq!(common_slowdown(&fleet(3)), [1.0; 8]);
         assert_eq!(common_slowdown(&fleet(7)), [3.0; 8]);
+    }
+
+    #[test]
+    fn a_large_endpoint_outweighs_small_ones_but_not_as_its_own_witness() {
+        let fleet = [Some((1.0, 10.0)), Some((4.0, 100.0)), Some((2.0, 10.0)), None];
+        // Others of the first: 4 (weight 100) and 2; of the second: 1 and 2; of the third: 1 and 4.
+        assert_eq!(common_slowdown(&fleet), [4.0, 1.0, 4.0, 4.0]);
     }
 
     #[test]

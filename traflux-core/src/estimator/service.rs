@@ -1,9 +1,9 @@
 //! How long does a request take when nobody else is there?
 //!
 //! Every latency measured below a utilisation of 0.7 gives one answer, `S = L/(1 + W(ρ))`. The configured time
-//! is where the search begins: over the first two windows readings correct it quickly (by at most a factor
-//! of 2 up when the delay of the routes is known; an unknown delay hides in the service time), afterwards
-//! slowly, so that a brown-out of minutes does not become the normal state.
+//! is where the search begins and counts as 50 requests: over the first windows readings correct it quickly
+//! (by at most a factor of 2 up when the delay of the routes is known; an unknown delay hides in the service
+//! time), afterwards slowly, so that a brown-out of minutes does not become the normal state.
 
 use super::config::CapacityConfig;
 use super::readings::View;
@@ -16,12 +16,15 @@ const LOW: f64 = 0.7;
 /// A first correction of the configured time beyond this factor is a fault, not a calibration.
 const CALIBRATION_LIMIT: f64 = 2.0;
 
+/// How many requests the configured time (or the first reading) is worth.
+const PRIOR: f64 = 50.0;
+
 /// The service time at no load of one endpoint.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ServiceTime {
     seconds: Option<f64>,
     learned: f64,
-    readings: u32,
+    requests: f64,
 }
 
 impl ServiceTime {
@@ -43,8 +46,11 @@ impl ServiceTime {
 
     /// Whether a deviation still corrects the configuration instead of accusing the endpoint.
     pub(super) fn is_calibrating(&self, window: f64, view: &View, slowdown: f64) -> bool {
-        (self.readings < 2 || self.learned < 2.0 * window)
-            && (view.delay <= 0.0 || slowdown <= CALIBRATION_LIMIT)
+        !self.is_calibrated(window) && (view.delay <= 0.0 || slowdown <= CALIBRATION_LIMIT)
+    }
+
+    fn is_calibrated(&self, window: f64) -> bool {
+        self.learned >= 2.0 * window && self.requests >= 2.0 * PRIOR
     }
 
     /// Takes a reading of an endpoint that is as it should be.
@@ -64,10 +70,11 @@ impl ServiceTime {
             return;
         }
         let reading = seconds * latency_ratio / stretch(utilization, servers);
-        let gain = if self.readings < 2 || self.learned < 2.0 * window {
-            (1.0 / (f64::from(self.readings) + 1.0)).max(weight(step, window))
-        } else {
+        let requests = view.samples * (step / window).min(1.0);
+        let gain = if self.is_calibrated(window) {
             weight(step, config.service_time_s)
+        } else {
+            requests / (self.requests + requests + PRIOR)
         };
         let mut next = seconds + gain * (reading - seconds);
         if let Some(configured) = resource.service_time.map(|s| s.as_secs()).filter(|s| *s > 0.0)
@@ -77,7 +84,7 @@ impl ServiceTime {
         }
         self.seconds = Some(next.clamp(1e-6, 1e5));
         self.learned = (self.learned + step).min(1e9);
-        self.readings = self.readings.saturating_add(1);
+        self.requests = (self.requests + requests).min(1e12);
     }
 
     /// The time in seconds; before any reading what is configured, else 10 ms.

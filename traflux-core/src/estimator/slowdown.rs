@@ -23,9 +23,10 @@ pub(super) fn slowdown(latency_ratio: f64, utilization: f64, servers: f64) -> f6
     if utilization <= 1e-9 {
         return ratio;
     }
+    let utilization = utilization.min(1e6);
     let (mut low, mut high) = (0.0, ratio.min((1.0 - 1e-9) / utilization));
     // f·stretch rises in f, from 0 to at least `ratio` at the upper end.
-    while high - low > 1e-4 * high {
+    while high - low > 5e-4 * high {
         let middle = 0.5 * (low + high);
         if middle * stretch(utilization * middle, servers) < ratio {
             low = middle;

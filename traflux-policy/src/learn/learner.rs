@@ -181,7 +181,12 @@ impl LearnerConfig {
             ("minibatch", self.minibatch as f64, self.minibatch >= 1, "[1, ∞)"),
             ("clip", self.clip, unit(self.clip) && self.clip > 0.0, "(0, 1]"),
             ("value_coefficient", self.value_coefficient, not_negative(self.value_coefficient), "[0, ∞)"),
-            ("entropy_coefficient", self.entropy_coefficient, not_negative(self.entropy_coefficient), "[0, ∞)"),
+            (
+                "entropy_coefficient",
+                self.entropy_coefficient,
+                not_negative(self.entropy_coefficient),
+                "[0, ∞)",
+            ),
             (
                 "max_gradient_norm",
                 self.max_gradient_norm,
@@ -366,7 +371,10 @@ impl Learner {
         let explained_variance = explained(&targets);
         let samples = self.samples(streams, &targets, count)?;
         let (model, optimizer) = self.trained.take().unwrap_or_else(|| {
-            (ActorCritic::from_parameters(&self.good, &self.device), AdamConfig::new().with_epsilon(1e-7).init())
+            (
+                ActorCritic::from_parameters(&self.good, &self.device),
+                AdamConfig::new().with_epsilon(1e-7).init(),
+            )
         });
         let (model, optimizer, losses) = self.epochs(model, optimizer, &samples)?;
         let learned = model.to_parameters(&self.good);
@@ -432,9 +440,10 @@ impl Learner {
             return Err(LearnError::Diverged { what: "the advantages' deviation", value: deviation });
         }
         let (shift, scale) = (f64::from(self.good.value_shift), f64::from(self.good.value_scale));
-        let pairs = streams.iter().zip(targets).flat_map(|(stream, targets)| {
-            stream.iter().zip(targets.advantages.iter().zip(&targets.returns))
-        });
+        let pairs = streams
+            .iter()
+            .zip(targets)
+            .flat_map(|(stream, targets)| stream.iter().zip(targets.advantages.iter().zip(&targets.returns)));
         Ok(pairs
             .map(|(transition, (advantage, target))| Sample {
                 transition,
@@ -462,7 +471,7 @@ impl Learner {
             for piece in order.chunks(order.len().div_ceil(pieces)) {
                 let chosen: Vec<&Sample<'_>> = piece.iter().map(|ix| &samples[*ix]).collect();
                 let (loss, terms) = self.loss(&model, &chosen);
-                let value = f64::from(loss.to_data().to_vec::<f32>().map_or(f32::NAN, |v| v[0]));
+                let value = f64::from(values(loss.clone())[0]);
                 if !value.is_finite() {
                     return Err(LearnError::Diverged { what: "the loss", value });
                 }
@@ -496,7 +505,8 @@ impl Learner {
         let column = |value: &dyn Fn(&Sample<'_>) -> f32| -> Tensor<1> {
             tensor(samples.iter().map(|s| value(s)).collect(), [batch], &self.device)
         };
-        let states = Padded::new(&transitions.iter().map(|t| &t.observation).collect::<Vec<_>>(), &self.device);
+        let states =
+            Padded::new(&transitions.iter().map(|t| &t.observation).collect::<Vec<_>>(), &self.device);
         let width = states.width;
         let actions = Actions::new(&transitions, width, &self.device);
         let out = model.forward(&self.good.shape, states.groups, states.context, states.present);
@@ -515,8 +525,7 @@ impl Learner {
                 (spread(out.multipliers) * actions.chosen).sum_dim(2).reshape([batch, places]);
             let log_std = multiplier_log_std.clone().reshape([1, 1]).expand([batch, places]);
             let multipliers = gaussian(actions.multipliers, means, log_std) * actions.taken.clone();
-            let headroom =
-                gaussian(actions.headroom, out.headroom, headroom_log_std.clone().expand([batch]));
+            let headroom = gaussian(actions.headroom, out.headroom, headroom_log_std.clone().expand([batch]));
             set + multipliers.sum_dim(1).reshape([batch]) + headroom
         };
         let then = column(&|s| s.transition.action.log_probability as f32);

@@ -88,11 +88,8 @@ impl ActorCritic {
         let trunk = self.rectified(LayerIx::TrunkIn, pooled);
         let trunk = self.rectified(LayerIx::TrunkOut, trunk);
 
-        let beside: Tensor<2> = trunk
-            .clone()
-            .reshape([batch, 1, h])
-            .expand([batch, count, h])
-            .reshape([batch * count, h]);
+        let beside: Tensor<2> =
+            trunk.clone().reshape([batch, 1, h]).expand([batch, count, h]).reshape([batch * count, h]);
         let head = self.rectified(LayerIx::GroupHidden, Tensor::cat(vec![encoded, beside], 1));
         let out = self.linear(LayerIx::GroupOut, head).reshape([batch, count, 2]);
         let column = |ix: usize| -> Tensor<2> { out.clone().narrow(2, ix, 1).reshape([batch, count]) };
@@ -156,7 +153,7 @@ impl ActorCritic {
 /// # Panics
 /// When the device does not give its data back as `f32`, which the CPU device always does.
 pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().to_vec::<f32>().expect("a float tensor of the CPU device is f32")
+    tensor.into_data().try_to_vec::<f32>().expect("a float tensor of the CPU device is f32")
 }
 
 #[cfg(test)]
@@ -182,7 +179,9 @@ mod tests {
             let states: Vec<Observation> = [1usize, 9, 4, 30]
                 .iter()
                 .map(|groups| Observation {
-                    groups: Array2::from_shape_fn((*groups, 7), |(i, j)| ((i * 7 + j * 3) as f32 * 0.37).sin()),
+                    groups: Array2::from_shape_fn((*groups, 7), |(i, j)| {
+                        ((i * 7 + j * 3) as f32 * 0.37).sin()
+                    }),
                     context: Array1::from_shape_fn(3, |j| (*groups as f32 * 0.1 + j as f32).cos()),
                     mask: vec![true; *groups],
                 })

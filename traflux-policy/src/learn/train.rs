@@ -6,7 +6,9 @@
 //! choice does not flatter the report. Equal configurations give bit-identical results, whatever the threads.
 
 use serde::{Deserialize, Serialize};
-use traflux_core::{Environment, EnvironmentError, Observation, ObservationSpace, Policy, PolicyError, Transition};
+use traflux_core::{
+    Environment, EnvironmentError, Observation, ObservationSpace, Policy, PolicyError, Transition,
+};
 
 use super::learner::{LearnError, LearnStats, Learner, LearnerConfig};
 use crate::checkpoint::{Checkpoint, CheckpointError, Provenance};
@@ -243,8 +245,7 @@ pub fn train(
         hidden: config.hidden,
     };
     let shared = SharedParameters::new(Parameters::seeded(shape, config.seed));
-    let mut learner =
-        Learner::new(LearnerConfig { seed: config.seed, ..config.learner }, shared.clone())?;
+    let mut learner = Learner::new(LearnerConfig { seed: config.seed, ..config.learner }, shared.clone())?;
     let mut first = Some(first);
     for worker in 0..config.environments {
         let env = first.take().unwrap_or_else(|| make_env(training_seed(config.seed, worker, 0)));
@@ -264,7 +265,13 @@ pub fn train(
     }
 
     let baseline = |seeds: &[u64]| {
-        evaluate(make_env, &|seed| baseline_policy(config, &space, seed), seeds, config.evaluation_steps, config.threads)
+        evaluate(
+            make_env,
+            &|seed| baseline_policy(config, &space, seed),
+            seeds,
+            config.evaluation_steps,
+            config.threads,
+        )
     };
     let validation_baseline = baseline(&config.validation_seeds)?.mean();
     let mut best: Option<(f64, usize, Parameters)> = None;
@@ -441,11 +448,7 @@ impl Worker {
     }
 }
 
-fn collect(
-    workers: &mut [Worker],
-    steps: usize,
-    threads: usize,
-) -> Result<Vec<Vec<Transition>>, TrainError> {
+fn collect(workers: &mut [Worker], steps: usize, threads: usize) -> Result<Vec<Vec<Transition>>, TrainError> {
     in_parallel(workers, threads, |worker| worker.collect(steps))
 }
 

@@ -15,7 +15,6 @@ const PARKED: usize = 256;
 /// A response that waits for its ACK or NACK.
 #[derive(Debug, Clone)]
 pub(super) struct InFlight {
-    pub nonce: String,
     pub version: ResourceVersion,
     pub at: Timestamp,
     /// Names sent with their versions, or `None` for a removal.

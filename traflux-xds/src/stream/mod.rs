@@ -424,8 +424,7 @@ impl XdsStream {
         state.forced.clear();
         state.last_nonce = Some(nonce.clone());
         state.sent_version = Some(version.clone());
-        state.in_flight =
-            Some(InFlight { nonce: nonce.clone(), version: version.clone(), at: now, content, rewarm });
+        state.in_flight = Some(InFlight { version: version.clone(), at: now, content, rewarm });
         Response { kind, nonce, version, resources, removed }
     }
 
@@ -461,15 +460,11 @@ impl XdsStream {
     }
 
     #[allow(clippy::type_complexity, reason = "the three parts of a response")]
-    fn pending(
-        &self,
-        kind: ResourceKind,
-    ) -> Option<(ResourceVersion, Vec<(String, Resource)>, Vec<String>)> {
+    fn pending(&self, kind: ResourceKind) -> Option<(ResourceVersion, Vec<(String, Resource)>, Vec<String>)> {
         self.snapshot.as_ref()?;
         let state = &self.kinds[kind.ix()];
         let selection = self.selection(kind);
-        let version =
-            ResourceVersion::of_selection(selection.iter().map(|(name, r)| (*name, r.version())));
+        let version = ResourceVersion::of_selection(selection.iter().map(|(name, r)| (*name, r.version())));
         match self.protocol {
             Protocol::StateOfTheWorld => {
                 if !(state.must_answer || self.differs(kind))

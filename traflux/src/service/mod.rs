@@ -16,4 +16,5 @@ pub use command::{
     Command, CommandError, ParameterPatch, Parameters, Reply, TrainReply, TrainRequest,
 };
 pub use run::{RunError, run};
+pub(crate) use source::http_options;
 pub use state::{ServiceState, TrainingView};

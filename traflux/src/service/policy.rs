@@ -2,7 +2,7 @@
 
 use traflux_core::{ObservationSpace, Policy, StateEncoder};
 use traflux_policy::{
-    ActionSpace, Checkpoint, CheckpointError, CriticalCount, EncoderConfig, FleetEncoder, LearnedPolicy,
+    Checkpoint, CheckpointError, CriticalCount, EncoderConfig, FleetEncoder, LearnedPolicy,
     SharedParameters, SignalFeature, TopK,
 };
 
@@ -17,9 +17,6 @@ pub(super) struct PolicySetup {
     pub(super) count: Option<CriticalCount>,
     /// Parameters of a learned policy.
     pub(super) parameters: Option<SharedParameters>,
-    /// What the learner of mode `learning` starts from.
-    #[cfg_attr(not(feature = "learn"), allow(dead_code))]
-    pub(super) actions: ActionSpace,
 }
 
 /// The encoder as configured: with the user's signals as features.
@@ -49,22 +46,21 @@ pub(super) fn set_up(config: &Config) -> Result<PolicySetup, CheckpointError> {
         Mode::Shadow => config.policy.checkpoint.is_some(),
         Mode::None => false,
     };
-    let (policy, count, parameters, actions) =
+    let (policy, count, parameters) =
         if learned { learned_policy(config, &space)? } else { plain_policy(config, &space) };
-    Ok(PolicySetup { encoder: Box::new(encoder), policy, count, parameters, actions })
+    Ok(PolicySetup { encoder: Box::new(encoder), policy, count, parameters })
 }
 
-type Chosen = (Option<Box<dyn Policy>>, Option<CriticalCount>, Option<SharedParameters>, ActionSpace);
+type Chosen = (Option<Box<dyn Policy>>, Option<CriticalCount>, Option<SharedParameters>);
 
 /// Without `k` everything may move and there is nothing to choose.
 fn plain_policy(config: &Config, space: &ObservationSpace) -> Chosen {
-    let actions = ActionSpace::default();
     match config.policy.k {
-        None => (None, None, None, actions),
+        None => (None, None, None),
         Some(k) => {
             let count = CriticalCount::new(k);
             let policy = TopK::new(count.clone(), config.objective.headroom, space);
-            (Some(Box::new(policy)), Some(count), None, actions)
+            (Some(Box::new(policy)), Some(count), None)
         }
     }
 }
@@ -86,5 +82,5 @@ fn learned_policy(config: &Config, space: &ObservationSpace) -> Result<Chosen, C
     let policy = LearnedPolicy::new(shared.clone(), space, actions, mode)
         .map_err(|error| CheckpointError::Features { reason: error.to_string() })?
         .with_critical_count(count.clone(), space);
-    Ok((Some(Box::new(policy)), Some(count), Some(shared), actions))
+    Ok((Some(Box::new(policy)), Some(count), Some(shared)))
 }

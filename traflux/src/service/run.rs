@@ -55,6 +55,12 @@ pub enum RunError {
         /// Why.
         reason: String,
     },
+    /// The learner cannot start.
+    #[error("policy: {reason}")]
+    Learner {
+        /// Why.
+        reason: String,
+    },
     /// The mode needs a feature that this program was built without.
     #[error("policy.mode: `{mode}` needs a program built with `--features {feature}`")]
     Feature {

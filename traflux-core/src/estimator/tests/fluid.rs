@@ -128,7 +128,8 @@ impl Endpoint {
         let age = Duration::from_secs_f64((now - time).max(0.0));
         let delta: Vec<f64> = last.iter().zip(first).map(|(a, b)| a - b).collect();
         let rate = delta[0] / (time - from);
-        let ratio = |part: f64| (delta[0] > 0.0).then(|| Reading::new((part / delta[0]).clamp(0.0, 1.0), age));
+        let ratio =
+            |part: f64| (delta[0] > 0.0).then(|| Reading::new((part / delta[0]).clamp(0.0, 1.0), age));
         Measurements {
             throughput: Some(Reading::new(Rate::saturating(rate), age)),
             latency_mean: (delta[1] > 0.0)
@@ -154,9 +155,18 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Eight endpoints of different size and distance, shares by capacity.
     pub(super) fn eight(cadence: Cadence, seed: u64) -> Self {
-        let endpoints = [(4.0, 2.0), (8.0, 5.0), (16.0, 20.0), (16.0, 70.0), (32.0, 85.0), (8.0, 90.0), (64.0, 150.0), (16.0, 160.0)]
-            .map(|(servers, delay)| Endpoint::new(servers, 0.02, delay * 1e-3))
-            .to_vec();
+        let endpoints = [
+            (4.0, 2.0),
+            (8.0, 5.0),
+            (16.0, 20.0),
+            (16.0, 70.0),
+            (32.0, 85.0),
+            (8.0, 90.0),
+            (64.0, 150.0),
+            (16.0, 160.0),
+        ]
+        .map(|(servers, delay)| Endpoint::new(servers, 0.02, delay * 1e-3))
+        .to_vec();
         Self::new(endpoints, cadence, seed)
     }
 

@@ -198,10 +198,8 @@ fn when_all_metrics_are_lost_a_bad_endpoint_is_not_forgiven() {
 #[test]
 fn a_signal_above_its_limit_degrades() {
     let topology = topology(0, &["a", "b", "c"]);
-    let health = HealthConfig {
-        signal_limits: BTreeMap::from([("cpu".to_owned(), 0.9)]),
-        ..HealthConfig::default()
-    };
+    let health =
+        HealthConfig { signal_limits: BTreeMap::from([("cpu".to_owned(), 0.9)]), ..HealthConfig::default() };
     let mut estimator = FleetEstimator::new(EstimatorConfig { health, ..EstimatorConfig::default() });
     let signal = |value: f64| {
         move |t: &mut Telemetry| {
@@ -211,7 +209,10 @@ fn a_signal_above_its_limit_degrades() {
     let healths = feed(&mut estimator, &topology, 0..20, 20.0, signal(0.8));
     assert_eq!(healths[19], Health::Healthy);
     assert_eq!(feed(&mut estimator, &topology, 20..21, 20.0, signal(0.95)), [Health::Degraded]);
-    assert_eq!(feed(&mut estimator, &topology, 21..60, 20.0, signal(f64::NAN)).last(), Some(&Health::Healthy));
+    assert_eq!(
+        feed(&mut estimator, &topology, 21..60, 20.0, signal(f64::NAN)).last(),
+        Some(&Health::Healthy)
+    );
 }
 
 #[test]

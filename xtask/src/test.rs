@@ -1,0 +1,77 @@
+//! Is everything as it should be?
+
+use std::time::{Duration, Instant};
+
+use crate::report::{Report, Verdict, say};
+use crate::{live, tools, workspace};
+
+/// Help of the task.
+pub(crate) const HELP: &str = "\
+Check everything; the last line is `N passed, N failed`
+
+Usage: cargo xtask test [--no-live]
+
+Steps: formatting, clippy without warnings, unit, property, integration and doc tests, documentation without
+warnings, then the live tests on two real Envoys and a real Prometheus, which are fetched into target/tools.
+Where one of them cannot be had, the live tests that did not run are named; with CI=true that is a failure.
+
+Options:
+  --no-live   Leave out the live tests
+";
+
+/// Longest time for a step that compiles; a clean build on two cores takes minutes.
+const BUILD: Duration = Duration::from_secs(20 * 60);
+
+/// Runs the task.
+pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
+    if let Some(unknown) = arguments.iter().find(|a| *a != "--no-live") {
+        return Err(format!("`{unknown}` is unknown; `cargo xtask test --help` tells what there is"));
+    }
+    let mut report = Report::default();
+    report.step("format", workspace::cargo(&["fmt", "--all", "--check"]), Duration::from_secs(120));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    report.step("clippy", workspace::cargo(&clippy), BUILD);
+    // Together with the test targets the programs get the same features as in the step after, so that nothing
+    // is compiled twice.
+    let build = workspace::cargo(&["build", "--workspace", "--bins", "--tests"]);
+    let built = report.step("build", build, BUILD).success;
+    report.step("test", workspace::cargo(&["test", "--workspace", "--no-fail-fast"]), BUILD);
+    let mut documentation = workspace::cargo(&["doc", "--workspace", "--no-deps"]);
+    documentation.env("RUSTDOCFLAGS", "-D warnings");
+    report.step("doc", documentation, BUILD);
+    if arguments.is_empty() {
+        run_live(&mut report, built)?;
+    } else {
+        report.add("live", Duration::ZERO, Verdict::NotRun("left out by --no-live".to_owned()));
+    }
+    say(&report.table());
+    say(&report.sum());
+    Ok(report.is_ok())
+}
+
+fn run_live(report: &mut Report, built: bool) -> Result<(), String> {
+    if !built {
+        report.add("live", Duration::ZERO, Verdict::NotRun("the programs could not be built".to_owned()));
+        return Ok(());
+    }
+    let started = Instant::now();
+    say("\n== tools: cargo xtask tools");
+    let tools = tools::ensure()?;
+    let missing = tools.missing();
+    for line in &missing {
+        say(line);
+    }
+    let verdict = match missing.as_slice() {
+        [] => Verdict::Ok,
+        some if workspace::is_ci() => Verdict::Failed(format!("{} (CI=true)", some.join("; "))),
+        some => Verdict::NotRun(some.join("; ")),
+    };
+    report.add("tools", started.elapsed(), verdict);
+    match live::claims(&tools, None) {
+        Ok(command) => {
+            report.step("live", command, live::LIMIT);
+        }
+        Err(why) => report.add("live", Duration::ZERO, Verdict::NotRun(why)),
+    }
+    Ok(())
+}
