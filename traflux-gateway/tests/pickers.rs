@@ -1,5 +1,7 @@
 //! One suite for every picker.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -48,8 +48,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let source = PrometheusSource::new(PromClient::new(http)?, options);
     println!("prometheus {}", source.client().version().await?);
     for (name, query) in source.queries(window.length).named() {
-        let answer = source.client().instant(query).await?;
-        println!("{name}: {} series\n  {query}", answer.samples().len());
+        match source.client().instant(query).await {
+            Ok(answer) => println!("{name}: {} series\n  {query}", answer.samples().len()),
+            Err(error) => println!("{name}: {error}\n  {query}"),
+        }
     }
     let started = std::time::Instant::now();
     let telemetry = source.collect(&topology, window).await?;

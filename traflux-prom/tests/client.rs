@@ -284,5 +284,8 @@ async fn a_tls_port_asked_in_plain_text_says_so() {
     let text = "Client sent an HTTP request to an HTTPS server.\n";
     let server = Server::start(move |_: &Request| Reply::Plain(400, text.into())).await;
     let error = server.client().version().await.unwrap_err();
-    assert!(error.to_string().ends_with("status 400: Client sent an HTTP request to an HTTPS server."), "{error}");
+    assert!(
+        error.to_string().ends_with("status 400: Client sent an HTTP request to an HTTPS server."),
+        "{error}"
+    );
 }

@@ -236,6 +236,34 @@ async fn a_server_that_refuses_everything_is_an_error() {
 }
 
 #[tokio::test]
+async fn percentiles_that_take_too_long_cost_only_the_percentiles() {
+    let throughput = series(&[("us", "ep1", 10.0)]);
+    let server = Server::start(move |request: &Request| {
+        let query = request.field("query").unwrap();
+        match query.as_str() {
+            q if q.starts_with("histogram_quantile") => Reply::Silent,
+            q if q.starts_with("sum by") && !q.contains(" or ") => Reply::vector(&throughput),
+            _ => Reply::vector("[]"),
+        }
+    })
+    .await;
+    let mut http = server.options();
+    http.deadline = Duration::from_millis(250);
+    let source = PrometheusSource::new(PromClient::new(http).unwrap(), SourceOptions::default());
+    let topology = topology(&[("us", "dyn")], &["ep1"]);
+    let telemetry = source.collect(&topology, window()).await.unwrap();
+    assert_eq!(telemetry.routes[0].measured.throughput.unwrap().value.get(), 10.0);
+    assert_eq!(telemetry.routes[0].measured.latency_p95, None);
+    assert_eq!(telemetry.warnings.iter().filter(|w| w.contains("did not answer within 250 ms")).count(), 2);
+    let order: Vec<bool> = server
+        .requests()
+        .iter()
+        .map(|r| r.field("query").unwrap().starts_with("histogram_quantile"))
+        .collect();
+    assert_eq!(order, [vec![false; 9], vec![true; 2]].concat());
+}
+
+#[tokio::test]
 async fn the_number_of_queries_does_not_depend_on_the_fleet() {
     for endpoints in [vec!["a"], vec!["a", "b", "c", "d", "e", "f"]] {
         let server = Server::start(|_: &Request| Reply::vector("[]")).await;

@@ -1,5 +1,7 @@
 //! The fleet as its clients and its controller see it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use proptest::prelude::*;

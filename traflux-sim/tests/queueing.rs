@@ -1,5 +1,7 @@
 //! The simulator against queueing formulas.
 
+#![allow(clippy::unwrap_used)]
+
 use traflux_core::Timestamp;
 use traflux_sim::{Fleet, Scenario};
 

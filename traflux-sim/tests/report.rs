@@ -1,5 +1,7 @@
 //! The report as text and as a page.
 
+#![allow(clippy::unwrap_used)]
+
 use traflux_sim::{ArmController, ArmResult, Baseline, CriticalRow, Report, Scenario, run_arm};
 
 fn arms(scenario: &Scenario) -> Vec<ArmResult> {

@@ -1,5 +1,7 @@
 //! Scenario files: what is refused, and in which words.
 
+#![allow(clippy::unwrap_used)]
+
 use traflux_sim::{Scenario, SimError};
 
 const GOOD: &str = "

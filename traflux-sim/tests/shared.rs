@@ -1,5 +1,7 @@
 //! The real stages on a simulated fleet.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use traflux_core::{

@@ -292,7 +292,12 @@ async fn a_body_that_is_wrong_gets_a_code_and_the_path_of_the_key() {
     let json_of = |text: &str| patch().header("content-type", "application/json").body(text.to_owned());
     let long = format!("{{\"k\": 1{}}}", " ".repeat(api::BODY_LIMIT));
     let cases = [
-        (patch().body("{\"k\":1}"), StatusCode::UNSUPPORTED_MEDIA_TYPE, "api_unsupported_media_type", "got none"),
+        (
+            patch().body("{\"k\":1}"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "api_unsupported_media_type",
+            "got none",
+        ),
         (
             patch().form(&[("k", "1")]),
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -384,13 +389,19 @@ async fn weights_are_by_service_source_and_endpoint_beside_what_is_in_force() {
     assert_eq!(api.json("/api/weights").await["plan_version"], Value::Null);
     api.state.record(decision(2));
     let weights = api.json("/api/weights").await;
-    assert_eq!(weights["services"], json!({ "checkout": { "eu": {
+    assert_eq!(
+        weights["services"],
+        json!({ "checkout": { "eu": {
         "a": { "share": 0.7, "weight": 7000 }, "b": { "share": 0.3, "weight": 3000 }
-    } } }));
-    assert_eq!(weights["groups"], json!([
-        { "group": "eu", "target": "p2", "in_force": "p1", "nodes": 2, "refused": 0 },
-        { "group": "us", "target": "p2", "in_force": null, "nodes": 0, "refused": 1 }
-    ]));
+    } } })
+    );
+    assert_eq!(
+        weights["groups"],
+        json!([
+            { "group": "eu", "target": "p2", "in_force": "p1", "nodes": 2, "refused": 0 },
+            { "group": "us", "target": "p2", "in_force": null, "nodes": 0, "refused": 1 }
+        ])
+    );
 }
 
 #[tokio::test]
@@ -548,9 +559,25 @@ async fn every_call_of_the_document_is_served_and_every_other_is_not() {
         }
     }
     for path in [
-        "/healthz", "/readyz", "/metrics", "/api/health", "/api/status", "/status", "/api/weights", "/weights",
-        "/api/decisions", "/api/metrics/all", "/api/metrics/training", "/api/metrics/weights",
-        "/api/parameters", "/api/train", "/api/freeze", "/api/resume", "/api/services", "/openapi.json", "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/api/health",
+        "/api/status",
+        "/status",
+        "/api/weights",
+        "/weights",
+        "/api/decisions",
+        "/api/metrics/all",
+        "/api/metrics/training",
+        "/api/metrics/weights",
+        "/api/parameters",
+        "/api/train",
+        "/api/freeze",
+        "/api/resume",
+        "/api/services",
+        "/openapi.json",
+        "/",
     ] {
         assert!(document["paths"].get(path).is_some(), "{path}");
     }
@@ -563,7 +590,8 @@ async fn real_answers_have_the_documented_shapes() {
     let failed: Value = api.get("/api/nothing").await.json().await.unwrap();
     conforms(&failed, &document["components"]["schemas"]["Error"], &document, "error");
     let unready: Value = api.get("/readyz").await.json().await.unwrap();
-    let schema = &document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]["application/json"]["schema"];
+    let schema =
+        &document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]["application/json"]["schema"];
     conforms(&unready, schema, &document, "unready");
     let mut checked = 0;
     for recorded in [false, true] {
@@ -572,8 +600,7 @@ async fn real_answers_have_the_documented_shapes() {
             api.state.set_ready(true);
         }
         for (path, item) in document["paths"].as_object().unwrap() {
-            let Some(schema) =
-                item["get"]["responses"]["200"]["content"]["application/json"].get("schema")
+            let Some(schema) = item["get"]["responses"]["200"]["content"]["application/json"].get("schema")
             else {
                 continue;
             };

@@ -60,9 +60,7 @@ impl Prometheus {
         };
         let up = |(source, instance, _): &(&str, &str, f64)| json!({ "traflux_source": source, "instance": instance });
         let series = || {
-            let labels = |(source, endpoint): &(&str, &str)| {
-                json!({ "traflux_source": source, "envoy_cluster_name": "checkout", "traflux_endpoint": endpoint })
-            };
+            let labels = |(source, endpoint): &(&str, &str)| json!({ "traflux_source": source, "envoy_cluster_name": "checkout", "traflux_endpoint": endpoint });
             self.series.iter().map(|s| (labels(s), 1.0)).collect::<Vec<_>>()
         };
         let one = |is: bool| vector(if is { vec![(json!({}), 1.0)] } else { Vec::new() });
@@ -92,7 +90,10 @@ impl Prometheus {
 
     async fn serve(self) -> SocketAddr {
         let app = Router::new()
-            .route("/api/v1/status/buildinfo", get(|| async { Json(json!({ "data": { "version": "2.42.0" } })) }))
+            .route(
+                "/api/v1/status/buildinfo",
+                get(|| async { Json(json!({ "data": { "version": "2.42.0" } })) }),
+            )
             .route("/api/v1/query", post(query))
             .with_state(Arc::new(self));
         listen(app).await
@@ -206,9 +207,24 @@ async fn a_sound_set_up_has_nothing_to_mend() {
     let findings = Rig::default().findings().await;
     assert!(!failed(&findings), "{}", render(&findings));
     for what in [
-        "configuration", "api address", "xds address", "state file", "prometheus", "clocks", "targets of eu",
-        "targets of us", "scrape interval", "series of eu", "series of us", "latency histograms",
-        "stats flush interval", "queries", "xds port", "controller", "envoys of eu", "envoys of us",
+        "configuration",
+        "api address",
+        "xds address",
+        "state file",
+        "prometheus",
+        "clocks",
+        "targets of eu",
+        "targets of us",
+        "scrape interval",
+        "series of eu",
+        "series of us",
+        "latency histograms",
+        "stats flush interval",
+        "queries",
+        "xds port",
+        "controller",
+        "envoys of eu",
+        "envoys of us",
     ] {
         assert_eq!(finding(&findings, what).level, Level::Ok, "{what}\n{}", render(&findings));
     }
@@ -228,7 +244,8 @@ async fn a_prometheus_that_is_gone_is_said_once() {
 async fn targets_without_the_label_are_missing_and_targets_that_are_down_are_named() {
     let none = Rig::with(Prometheus { targets: Vec::new(), ..Prometheus::default() }).findings().await;
     says(&none, "scrape targets", Level::Fail, "`traflux_source`", "bootstrap prometheus");
-    let targets = vec![("eu", "eu:9901", 0.0), ("us", "us:1", 1.0), ("us", "us:2", 0.0), ("asia", "as:1", 1.0)];
+    let targets =
+        vec![("eu", "eu:9901", 0.0), ("us", "us:1", 1.0), ("us", "us:2", 0.0), ("asia", "as:1", 1.0)];
     let some = Rig::with(Prometheus { targets, ..Prometheus::default() }).findings().await;
     says(&some, "targets of eu", Level::Fail, "down: eu:9901", "admin interface");
     says(&some, "targets of us", Level::Warn, "1 up, down: us:2", "scrape configuration");
@@ -243,7 +260,13 @@ async fn each_reason_for_missing_series_has_a_fix_of_its_own() {
     let what = "series of endpoints";
     says(&rig(true, true).findings().await, what, Level::Fail, "traflux_endpoint", "stats_tags");
     says(&rig(false, true).findings().await, what, Level::Fail, "none of zones", "--service-zone");
-    says(&rig(false, false).findings().await, what, Level::Fail, "upstream_rq_completed", "/stats/prometheus");
+    says(
+        &rig(false, false).findings().await,
+        what,
+        Level::Fail,
+        "upstream_rq_completed",
+        "/stats/prometheus",
+    );
 }
 
 #[tokio::test]
@@ -297,7 +320,8 @@ async fn a_controller_that_does_not_run_is_no_failure() {
 #[tokio::test]
 async fn envoys_that_are_missing_or_refuse_are_named() {
     let mut status = status();
-    status["alarms"] = json!([{ "code": "metrics_stale", "verdict": "alarm", "message": "no fresh metrics" }]);
+    status["alarms"] =
+        json!([{ "code": "metrics_stale", "verdict": "alarm", "message": "no fresh metrics" }]);
     status["data_plane"] = json!({
         "groups": [
             { "group": "eu", "target": "p8", "in_force": { "version": "p7" }, "nodes": 2,
@@ -307,7 +331,13 @@ async fn envoys_that_are_missing_or_refuse_are_named() {
         "counters": { "unknown_nodes": 3, "unauthorized_nodes": 0 }
     });
     let findings = Rig { status: Some(status), ..Rig::default() }.findings().await;
-    says(&findings, "envoys of eu", Level::Fail, "refused endpoint checkout: weight must", "last good weights");
+    says(
+        &findings,
+        "envoys of eu",
+        Level::Fail,
+        "refused endpoint checkout: weight must",
+        "last good weights",
+    );
     says(&findings, "envoys of us", Level::Fail, "none is connected", "bootstrap envoy");
     says(&findings, "envoys of no source", Level::Warn, "3 streams", "node.locality.zone");
     says(&findings, "alarm metrics_stale", Level::Fail, "no fresh metrics", "/api/decisions");

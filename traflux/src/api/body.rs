@@ -70,6 +70,13 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Api
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(bytes)
         .map_err(|error| ApiError::MalformedJson { problem: shortened(&error.to_string()) })?;
+    // A list would be taken for the fields in their order.
+    if !value.is_object() {
+        return Err(ApiError::InvalidBody {
+            path: "body".to_owned(),
+            problem: "must be an object".to_owned(),
+        });
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { "body".to_owned() } else { path };

@@ -33,7 +33,6 @@ use tokio::sync::watch;
 
 use crate::service::ServiceState;
 
-
 pub use error::ApiError;
 pub use limits::{BODY_LIMIT, REQUEST_LIMIT, REQUESTS_AT_A_TIME};
 pub use openapi::document;
@@ -41,7 +40,7 @@ pub use read::{DECISIONS_DEFAULT, DECISIONS_LIMIT};
 pub use view::{
     Alarm, DecisionPage, DecisionSummary, EndpointHealth, EndpointWeight, FreezeReply, GroupInForce,
     HealthReport, LoopMetrics, MetricsReport, Readiness, ServicesReply, ServicesRequest, StatusReport,
-    Verdict, WeightMoment, WeightMetrics, WeightsReport,
+    Verdict, WeightMetrics, WeightMoment, WeightsReport,
 };
 
 use auth::Token;

@@ -55,7 +55,13 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    fn new<H, T>(method: Method, path: &'static str, id: &'static str, summary: &'static str, handler: H) -> Self
+    fn new<H, T>(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, Arc<Shared>>,
         T: 'static,
@@ -195,7 +201,11 @@ fn looks() -> Vec<Operation> {
         )
         .json::<DecisionPage>()
         .query("limit", "Most decisions to return.", limit)
-        .query("before", "Only decisions of ticks before this one.", json!({ "type": "integer", "minimum": 0 })),
+        .query(
+            "before",
+            "Only decisions of ticks before this one.",
+            json!({ "type": "integer", "minimum": 0 }),
+        ),
         get("/api/metrics/all", "metrics_all", "All numbers at once.", read::metrics_all)
             .json::<MetricsReport>(),
         get(

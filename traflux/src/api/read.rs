@@ -72,7 +72,8 @@ pub(super) async fn decisions(
         });
     }
     Ok(Json(shared.service.decisions(|log| {
-        let mut rest = log.newest_first().filter(|d| page.before.is_none_or(|before| d.tick < before)).peekable();
+        let mut rest =
+            log.newest_first().filter(|d| page.before.is_none_or(|before| d.tick < before)).peekable();
         let (mut decisions, mut entries) = (Vec::new(), 0);
         while let Some(decision) = rest.peek() {
             entries += size(decision);

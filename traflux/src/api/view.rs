@@ -112,7 +112,8 @@ impl HealthReport {
         let last = state.decisions(|log| log.last().cloned());
         let ready = state.is_ready();
         let alarms = alarms(last.as_ref(), ready, &state.data_plane());
-        let endpoints: Vec<EndpointHealth> = last.iter().flat_map(|d| &d.endpoints).map(endpoint_health).collect();
+        let endpoints: Vec<EndpointHealth> =
+            last.iter().flat_map(|d| &d.endpoints).map(endpoint_health).collect();
         Self {
             verdict: verdict(&alarms),
             ready,
@@ -178,7 +179,11 @@ fn alarms(last: Option<&Decision>, ready: bool, data_plane: &Value) -> Vec<Alarm
         raise(Verdict::Degraded, failure.code, format!("{}: {}", failure.stage, failure.message));
     }
     if last.solver.as_ref().is_some_and(|s| s.status == SolverStatus::Overloaded) {
-        raise(Verdict::Degraded, "overloaded", "demand exceeds the capacity that can be counted on".to_owned());
+        raise(
+            Verdict::Degraded,
+            "overloaded",
+            "demand exceeds the capacity that can be counted on".to_owned(),
+        );
     }
     for endpoint in &last.endpoints {
         match endpoint.health {

@@ -17,7 +17,7 @@ use traflux_core::{ActionBounds, GuardConfig, LadderConfig, RewardWeights};
 
 use crate::controller::Mode;
 
-pub use build::{Built, EndpointSpec};
+pub use build::{Built, EndpointSpec, Resolved};
 pub use parse::ConfigError;
 pub(crate) use parse::{host_and_port, read_yaml};
 
@@ -393,6 +393,9 @@ pub struct TlsConfig {
     /// Authority that signed client certificates; set: clients must show one.
     #[serde(default)]
     pub client_ca_file: Option<PathBuf>,
+    /// A client certificate must bear the id of its Envoy.
+    #[serde(default)]
+    pub authorize_node_id: bool,
 }
 
 /// The HTTP API.

@@ -47,7 +47,9 @@ async fn xds_port(config: &Config) -> Finding {
     match tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(address)).await {
         Ok(Ok(_)) => Finding::ok(WHAT, format!("{address} accepts connections")),
         Ok(Err(error)) => Finding::warn(WHAT, format!("{address}: {error}"), fix),
-        Err(_) => Finding::warn(WHAT, format!("{address} did not accept within {} s", PATIENCE.as_secs()), fix),
+        Err(_) => {
+            Finding::warn(WHAT, format!("{address} did not accept within {} s", PATIENCE.as_secs()), fix)
+        }
     }
 }
 
@@ -97,7 +99,11 @@ fn running(status: &Value) -> Finding {
         status["mode"].as_str().unwrap_or("unknown")
     );
     if status["frozen"] == true {
-        return Finding::warn(WHAT, format!("{facts}; weights are frozen"), "POST /api/resume to move traffic again");
+        return Finding::warn(
+            WHAT,
+            format!("{facts}; weights are frozen"),
+            "POST /api/resume to move traffic again",
+        );
     }
     if status["ready"] != true {
         return Finding::warn(WHAT, format!("{facts}; not ready yet"), "GET /readyz says why");
@@ -118,7 +124,9 @@ fn alarms(status: &Value) -> Vec<Finding> {
         .into_iter()
         .flatten()
         // Groups are looked at one by one below.
-        .filter(|alarm| !matches!(text(alarm, "code"), "group_disconnected" | "resource_refused" | "not_ready"))
+        .filter(|alarm| {
+            !matches!(text(alarm, "code"), "group_disconnected" | "resource_refused" | "not_ready")
+        })
         .map(|alarm| {
             let what = format!("alarm {}", text(alarm, "code"));
             let fix = "GET /api/decisions shows what led to it";
@@ -159,7 +167,10 @@ fn groups(config: &Config, status: &Value) -> Vec<Finding> {
     if counter("unauthorized_nodes") > 0 {
         findings.push(Finding::warn(
             "envoy certificates",
-            format!("{} streams were refused: the certificate does not bear the node's id", counter("unauthorized_nodes")),
+            format!(
+                "{} streams were refused: the certificate does not bear the node's id",
+                counter("unauthorized_nodes")
+            ),
             "issue certificates whose subject alternative name is `node.id`",
         ));
     }

@@ -31,7 +31,9 @@ fn configuration(config: &Config) -> Finding {
                 config.endpoints().count()
             ),
         ),
-        Err(problem) => Finding::fail(WHAT, problem.to_string(), "`traflux schema` prints what a configuration may say"),
+        Err(problem) => {
+            Finding::fail(WHAT, problem.to_string(), "`traflux schema` prints what a configuration may say")
+        }
     }
 }
 
@@ -44,7 +46,8 @@ async fn names(config: &Config) -> Option<Finding> {
     let mut unknown = Vec::new();
     for name in &names {
         let looked_up = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name.as_str(), 0))).await;
-        let found = looked_up.is_ok_and(|answer| answer.is_ok_and(|mut addresses| addresses.next().is_some()));
+        let found =
+            looked_up.is_ok_and(|answer| answer.is_ok_and(|mut addresses| addresses.next().is_some()));
         if !found {
             unknown.push(name.clone());
         }
@@ -146,10 +149,13 @@ fn state_file(config: &Config) -> Finding {
     };
     match StateStore::new(path).load(&built.fleet.topology) {
         Ok(Some(_)) => Finding::ok(WHAT, format!("{} can be written and holds weights", path.display())),
-        Ok(None) => {
-            Finding::ok(WHAT, format!("{} can be written and holds no weights for this fleet yet", path.display()))
+        Ok(None) => Finding::ok(
+            WHAT,
+            format!("{} can be written and holds no weights for this fleet yet", path.display()),
+        ),
+        Err(problem) => {
+            Finding::fail(WHAT, problem.to_string(), "move it away; the start is then from static weights")
         }
-        Err(problem) => Finding::fail(WHAT, problem.to_string(), "move it away; the start is then from static weights"),
     }
 }
 
@@ -192,9 +198,11 @@ fn readable(key: &str, path: &Path) -> Option<Finding> {
 /// A secret that cannot be read, or that everybody can.
 fn private(key: &str, path: &Path) -> Option<Finding> {
     match std::fs::File::open(path).and_then(|file| file.metadata()) {
-        Err(error) => {
-            Some(Finding::fail(key, format!("{}: {error}", path.display()), "mend the path or its permissions"))
-        }
+        Err(error) => Some(Finding::fail(
+            key,
+            format!("{}: {error}", path.display()),
+            "mend the path or its permissions",
+        )),
         Ok(metadata) if world_readable(&metadata) => Some(Finding::fail(
             key,
             format!("{} can be read by everybody on this machine", path.display()),

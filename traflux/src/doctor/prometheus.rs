@@ -76,7 +76,9 @@ impl Look<'_> {
             Ok(version) => (Finding::ok(WHAT, format!("{}, version {version}", self.client.host())), true),
             // Servers that speak the API without telling a version are no Prometheus, but will do.
             Err(PromError::NotFound { .. }) => match self.client.instant("vector(1)").await {
-                Ok(_) => (Finding::ok(WHAT, format!("{} answers, without a version", self.client.host())), true),
+                Ok(_) => {
+                    (Finding::ok(WHAT, format!("{} answers, without a version", self.client.host())), true)
+                }
                 Err(problem) => (unreachable(WHAT, &problem), false),
             },
             Err(problem) => (unreachable(WHAT, &problem), false),
@@ -103,7 +105,10 @@ impl Look<'_> {
         // Anything between the two moments may be the true one.
         let difference = if theirs < before { theirs - before } else { (theirs - after).max(0.0) };
         if difference.abs() <= CLOCK_TOLERANCE_S {
-            return Finding::ok(WHAT, format!("Prometheus and this machine agree within {CLOCK_TOLERANCE_S:.0} s"));
+            return Finding::ok(
+                WHAT,
+                format!("Prometheus and this machine agree within {CLOCK_TOLERANCE_S:.0} s"),
+            );
         }
         let side = if difference > 0.0 { "ahead of" } else { "behind" };
         Finding::warn(
@@ -129,7 +134,8 @@ impl Look<'_> {
             by_source.entry(sample.labels.get(label).unwrap_or("")).or_default().push(sample);
         }
         if by_source.is_empty() {
-            let finding = Finding::fail("scrape targets", format!("no target carries the label `{label}`"), fix);
+            let finding =
+                Finding::fail("scrape targets", format!("no target carries the label `{label}`"), fix);
             return (vec![finding], false);
         }
         let mut findings = Vec::new();
@@ -179,17 +185,16 @@ impl Look<'_> {
         let query = format!("up{{{}!=\"\"}}[{}]", self.labels.source_label, promql_duration(range));
         let series = match self.client.instant(&query).await {
             Ok(Answer { value: Value::Matrix(series), .. }) => series,
-            Ok(answer) => return Finding::warn(WHAT, format!("a range gave a {}", answer.value.kind()), REPORT),
+            Ok(answer) => {
+                return Finding::warn(WHAT, format!("a range gave a {}", answer.value.kind()), REPORT);
+            }
             Err(problem) => return unreachable(WHAT, &problem),
         };
         let slowest = series
             .iter()
             .filter_map(|series| {
-                let mut steps: Vec<f64> = series
-                    .points
-                    .windows(2)
-                    .map(|pair| pair[1].at.since(pair[0].at).as_secs_f64())
-                    .collect();
+                let mut steps: Vec<f64> =
+                    series.points.windows(2).map(|pair| pair[1].at.since(pair[0].at).as_secs_f64()).collect();
                 steps.sort_by(f64::total_cmp);
                 steps.get(steps.len() / 2).copied()
             })
@@ -205,7 +210,9 @@ impl Look<'_> {
         if window < 2.0 * found {
             return Finding::fail(
                 WHAT,
-                format!("targets are scraped every {found:.1} s; a window of {window} s holds no two scrapes"),
+                format!(
+                    "targets are scraped every {found:.1} s; a window of {window} s holds no two scrapes"
+                ),
                 format!(
                     "scrape more often, or set `metrics.prometheus.window_s` to at least {:.0}",
                     (4.0 * found).ceil()
@@ -215,15 +222,22 @@ impl Look<'_> {
         if window < 3.9 * found {
             return Finding::warn(
                 WHAT,
-                format!("targets are scraped every {found:.1} s; a window of {window} s holds fewer than four"),
-                format!("scrape more often, or set `metrics.prometheus.window_s` to {:.0}", (4.0 * found).ceil()),
+                format!(
+                    "targets are scraped every {found:.1} s; a window of {window} s holds fewer than four"
+                ),
+                format!(
+                    "scrape more often, or set `metrics.prometheus.window_s` to {:.0}",
+                    (4.0 * found).ceil()
+                ),
             );
         }
         if (found / wanted - 1.0).abs() > 0.25 {
             return Finding::warn(
                 WHAT,
                 format!("targets are scraped every {found:.1} s, the configuration says {wanted} s"),
-                format!("set `metrics.prometheus.scrape_interval_s` to {found:.1}: it is part of the dead time"),
+                format!(
+                    "set `metrics.prometheus.scrape_interval_s` to {found:.1}: it is part of the dead time"
+                ),
             );
         }
         Finding::ok(WHAT, format!("{found:.1} s, window {window} s"))
@@ -281,7 +295,8 @@ impl Look<'_> {
             });
         }
         if !seen.is_empty() {
-            let names: BTreeSet<String> = seen.into_iter().map(|(_, service, endpoint)| format!("{service}/{endpoint}")).collect();
+            let names: BTreeSet<String> =
+                seen.into_iter().map(|(_, service, endpoint)| format!("{service}/{endpoint}")).collect();
             findings.push(Finding::warn(
                 "unknown series",
                 format!("of no configured endpoint: {}", some_of(&names)),
@@ -303,7 +318,9 @@ impl Look<'_> {
             return Finding::fail(
                 WHAT,
                 format!("there are zone series, but none with the label `{label}`"),
-                format!("add the `stats_tags` of `traflux bootstrap envoy` with `tag_name: {label}` to the Envoy"),
+                format!(
+                    "add the `stats_tags` of `traflux bootstrap envoy` with `tag_name: {label}` to the Envoy"
+                ),
             );
         }
         let clusters = format!("count({prefix}cluster_upstream_rq_completed{{{up}}})");
@@ -384,7 +401,8 @@ impl Look<'_> {
         if self.config.metrics.prometheus.native_histograms {
             return None;
         }
-        let range = Duration::from_secs_f64((8.0 * self.config.metrics.prometheus.scrape_interval_s).max(60.0));
+        let range =
+            Duration::from_secs_f64((8.0 * self.config.metrics.prometheus.scrape_interval_s).max(60.0));
         let changes = async |metric: &str| {
             let query = format!("max(changes({}[{}]))", self.endpoint_series(metric), promql_duration(range));
             let answer = self.client.instant(&query).await.ok()?;
@@ -428,10 +446,16 @@ impl Look<'_> {
         for (name, answer) in &answers {
             match answer {
                 Err(problem) => {
-                    return Finding::fail(WHAT, format!("{name}: {problem}"), "see `metrics.prometheus` of the documentation");
+                    return Finding::fail(
+                        WHAT,
+                        format!("{name}: {problem}"),
+                        "see `metrics.prometheus` of the documentation",
+                    );
                 }
                 // Health needs `per_endpoint_stats`; everything else works without.
-                Ok(answer) if answer.samples().is_empty() && *name != "health" => empty.push((*name).to_owned()),
+                Ok(answer) if answer.samples().is_empty() && *name != "health" => {
+                    empty.push((*name).to_owned())
+                }
                 Ok(_) => {}
             }
         }
@@ -481,7 +505,10 @@ impl Look<'_> {
     fn endpoint_series(&self, metric: &str) -> String {
         let prefix = QueryOptions::default().metric_prefix;
         let nothing = promql_string("");
-        format!("{prefix}{metric}{{{}!={nothing},{}!={nothing}}}", self.labels.endpoint_label, self.labels.source_label)
+        format!(
+            "{prefix}{metric}{{{}!={nothing},{}!={nothing}}}",
+            self.labels.endpoint_label, self.labels.source_label
+        )
     }
 }
 
@@ -498,9 +525,10 @@ fn unreachable(what: &str, problem: &PromError) -> Finding {
             "mend `metrics.prometheus.url`: it must lead to the API of Prometheus, without `/api/v1`"
         }
         PromError::Unavailable { .. } => "wait until Prometheus has started, or look at its log",
-        PromError::TooLarge { .. } | PromError::Query { .. } | PromError::Options { .. } | PromError::Prices { .. } => {
-            "mend `metrics.prometheus`"
-        }
+        PromError::TooLarge { .. }
+        | PromError::Query { .. }
+        | PromError::Options { .. }
+        | PromError::Prices { .. } => "mend `metrics.prometheus`",
     };
     Finding::fail(what, problem.to_string(), fix)
 }

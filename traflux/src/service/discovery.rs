@@ -4,16 +4,12 @@
 //! one of the configuration and is read again when its content changes. What cannot be read or resolved
 //! leaves the last good state in place, with a warning.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::config::{Config, ConfigError, ServiceConfig};
-
-/// Addresses by DNS name.
-pub(super) type Resolved = BTreeMap<String, Vec<String>>;
+use crate::config::{Config, ConfigError, Resolved, ServiceConfig};
 
 /// A DNS answer takes at most this long.
 const DNS_LIMIT: Duration = Duration::from_secs(5);
@@ -87,7 +83,7 @@ impl Discovery {
         let mut warnings = Vec::new();
         let mut changed = false;
         for name in names {
-            let looked_up = tokio::time::timeout(DNS_LIMIT, tokio::net::lookup_host((name.as_str(), 0))).await;
+            let looked_up = tokio::time::timeout(DNS_LIMIT, tokio::net::lookup_host((name.clone(), 0))).await;
             match looked_up {
                 Ok(Ok(addresses)) => {
                     let mut addresses: Vec<String> = addresses.map(|a| a.ip().to_string()).collect();

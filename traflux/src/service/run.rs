@@ -154,7 +154,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         learning,
         count: setup.count,
         parameters: setup.parameters,
-        actuator,
         events,
         lag: BTreeMap::new(),
     };
@@ -196,7 +195,6 @@ struct Service {
     learning: Learning,
     count: Option<CriticalCount>,
     parameters: Option<SharedParameters>,
-    actuator: XdsActuator,
     events: tokio::sync::broadcast::Receiver<XdsEvent>,
     /// By group: the plan that is not yet in force, and since when.
     lag: BTreeMap<NodeGroup, (PlanVersion, Instant)>,
@@ -478,7 +476,7 @@ fn xds_options(config: &Config) -> XdsOptions {
         certificate: tls.cert_file.clone(),
         key: tls.key_file.clone(),
         client_ca: tls.client_ca_file.clone(),
-        ..traflux_xds::TlsOptions::default()
+        authorize_node_id: tls.authorize_node_id,
     });
     XdsOptions {
         server: ServerOptions { max_streams: config.xds.max_streams, tls, ..ServerOptions::default() },
