@@ -33,3 +33,7 @@ pub use picker::{Candidate, Completion, Picker, PickerKind};
 pub use rng::Rng;
 pub use round_robin::RoundRobin;
 pub use weighted::{SmoothWeighted, WeightedRandom};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

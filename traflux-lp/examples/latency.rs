@@ -1,7 +1,8 @@
 //! How long does a solve take? Prints p50 and p99 of random fleets by size and solver.
 //!
-//! `cargo run --release -p traflux-lp --example latency -- [problems per size]`, with
+//! `cargo run --release -p traflux-lp --example latency -- [problems per size] [solver]`, with
 //! `--features clarabel` for that back end too.
+#![allow(clippy::print_stdout)]
 
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ const SLOW_SECONDS: f64 = 0.5;
 
 fn main() -> Result<(), traflux_core::SolveError> {
     let count: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(200);
+    let only = std::env::args().nth(2);
     println!(
         "{:<34} {:<10} {:>10} {:>10} {:>10} {:>8}",
         "fleet", "solver", "p50 ms", "p99 ms", "max ms", "pivots"
@@ -22,7 +24,8 @@ fn main() -> Result<(), traflux_core::SolveError> {
         for later in [false, true] {
             let state = if later { "demand changed" } else { "cold" };
             let name = format!("{flows} x {endpoints}, {movable} movable, {state}");
-            for solver in traflux_lp::available() {
+            let wanted = |name: &&str| only.as_ref().is_none_or(|only| only == name);
+            for solver in traflux_lp::available().into_iter().filter(wanted) {
                 row(&name, solver, count, later, |seed| {
                     let load = 0.3 + 0.6 * (seed % 7) as f64 / 6.0;
                     Fleet { movable, load, ..Fleet::new(flows, endpoints, seed) }

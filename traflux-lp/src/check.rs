@@ -198,7 +198,7 @@ pub fn verify(problem: &SplitProblem, solution: &SplitSolution, tolerance: f64) 
     for flow in 0..problem.demand.len() {
         let range = problem.flow_offsets[flow]..problem.flow_offsets[flow + 1];
         let sum: f64 = shares[range.clone()].iter().sum();
-        if !((sum - 1.0).abs() <= tolerance.min(1e-9)) {
+        if sum.is_nan() || (sum - 1.0).abs() > tolerance.min(1e-9) {
             return Err(CheckError::Sum { flow, sum });
         }
         for route in range {
@@ -218,7 +218,7 @@ pub fn verify(problem: &SplitProblem, solution: &SplitSolution, tolerance: f64) 
         return Ok(audit);
     }
     let off = (solution.objective - audit.objective).abs();
-    if !(off <= tolerance * audit.objective.abs().max(1e-12)) {
+    if off.is_nan() || off > tolerance * audit.objective.abs().max(1e-12) {
         return Err(CheckError::Objective { stated: solution.objective, found: audit.objective });
     }
     if let Objective::TwoStage(goal) = &problem.objective {
@@ -292,18 +292,20 @@ fn verify_duals(
     }
     for (resource, dual) in solution.capacity_duals.iter().copied().enumerate() {
         let (load, given) = (audit.loads[resource], given[resource]);
-        let level = load / problem.resources[resource].capacity;
+        let capacity = problem.resources[resource].capacity;
+        let level = if capacity > 0.0 { load / capacity } else { f64::INFINITY };
         // At its cap, or a resource that given load alone fills.
         let full =
             level >= goal.max_utilization * (1.0 - 10.0 * tolerance) || load <= given * (1.0 + tolerance);
-        if !(dual >= 0.0) || (dual > nothing && !full) {
+        if dual.is_nan() || dual < 0.0 || (dual > nothing && !full) {
             return Err(CheckError::Dual { what: "capacity dual of resource", at: resource, value: dual });
         }
     }
     if let Some(budget) = goal.budget_per_hour {
         let spare = audit.dollars_per_hour < budget * (1.0 - 10.0 * tolerance);
-        if !(solution.budget_dual >= 0.0) || (spare && solution.budget_dual > nothing * 1e6) {
-            return Err(CheckError::Dual { what: "budget dual", at: 0, value: solution.budget_dual });
+        let dual = solution.budget_dual;
+        if dual.is_nan() || dual < 0.0 || (spare && dual > nothing * 1e6) {
+            return Err(CheckError::Dual { what: "budget dual", at: 0, value: dual });
         }
     }
     Ok(())

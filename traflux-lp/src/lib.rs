@@ -1,7 +1,7 @@
 //! Which share of each flow should take each route?
 //!
 //! Solvers of [`SplitProblem`](traflux_core::SplitProblem), all behind
-//! [`WeightSolver`](traflux_core::WeightSolver):
+//! [`WeightSolver`]:
 //!
 //! * [`TransportSolver`], the default: a network simplex made for this problem, with exact duals.
 //! * [`GoodLpSolver`]: the same problem as a linear program for any back end of good_lp that is compiled in.

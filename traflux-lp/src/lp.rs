@@ -49,6 +49,7 @@ impl Lp {
 
 /// Why there is no solution.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(not(any(feature = "microlp", feature = "clarabel", feature = "highs")), allow(dead_code))]
 pub(crate) enum LpError {
     Infeasible,
     Unbounded,

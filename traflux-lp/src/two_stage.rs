@@ -305,3 +305,33 @@ fn lower_bound(stage: &Stage<'_>, solved: &Solved, marginal: &[f64]) -> f64 {
     }
     bound - solved.budget_price * stage.budget.unwrap_or(0.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Fleet;
+    use crate::transport::TransportEngine;
+
+    #[test]
+    fn prices_of_the_transport_solver_prove_that_its_split_is_best() {
+        for (flows, endpoints, seeds) in [(1, 100, 20), (6, 100, 20), (10, 1000, 2)] {
+            for seed in 0..seeds {
+                let load = 0.3 + 0.1 * (seed % 7) as f64;
+                let fleet = Fleet { load, ..Fleet::new(flows, endpoints, seed) };
+                let problem = fleet.problem();
+                let valid = ValidProblem::new(&problem).unwrap();
+                let mut engine = TransportEngine::default();
+                let mut stage = Stage::new(&valid, &fleet.goal);
+                let (_, level) = levels(&mut stage, &mut engine).unwrap();
+                stage.set_caps(level);
+                let mut solved = engine.least_cost(&stage).unwrap();
+                let shares = stage.all_shares(&solved.added);
+                let loads = valid.loads(&shares);
+                price_loads(&stage, &loads, &mut solved.resource_price);
+                let found = objective(&valid, &fleet.goal, &shares, &loads);
+                let bound = lower_bound(&stage, &solved, &marginal_costs(&stage, &solved));
+                assert!(found - bound <= 1e-9 * found, "{flows} x {endpoints}, {seed}: {found}, {bound}");
+            }
+        }
+    }
+}

@@ -40,7 +40,7 @@ fn grid(problem: &SplitProblem, steps: usize) -> Vec<Audit> {
             .collect();
         splits = splits.iter().flat_map(|s| rows.iter().map(|r| [s.as_slice(), r].concat())).collect();
     }
-    splits.iter().map(|shares| audit(problem, shares).unwrap()).collect()
+    splits.iter().map(|shares| audit(problem, shares).expect("one share per route")).collect()
 }
 
 fn small(seed: u64) -> (SplitProblem, usize) {
@@ -51,7 +51,7 @@ fn small(seed: u64) -> (SplitProblem, usize) {
     }
     for route in &mut problem.routes {
         // Bounds on the grid, so that the grid has splits.
-        (route.lower, route.upper) = (0.0, if seed % 3 == 0 { 0.5 } else { 1.0 });
+        (route.lower, route.upper) = (0.0, if seed.is_multiple_of(3) { 0.5 } else { 1.0 });
     }
     if let Objective::TwoStage(TwoStage { slack, budget_per_hour, .. }) = &mut problem.objective {
         *slack = 0.05;

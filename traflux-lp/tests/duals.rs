@@ -28,7 +28,7 @@ fn free(seed: u64) -> SplitProblem {
 }
 
 fn objective(solver: &mut dyn WeightSolver, problem: &SplitProblem) -> f64 {
-    solver.solve(problem).unwrap().objective
+    solver.solve(problem).expect("a feasible problem").objective
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_budget_dual_lies_between_what_one_dollar_more_saves_and_one_less_costs() {
             let at = |solver: &mut dyn WeightSolver, budget: f64| {
                 let mut moved = problem.clone();
                 limit(&mut moved, budget);
-                let solution = solver.solve(&moved).unwrap();
+                let solution = solver.solve(&moved).expect("a feasible problem");
                 solution.softened.is_empty().then_some(solution.objective)
             };
             let (Some(rich), Some(poor)) =

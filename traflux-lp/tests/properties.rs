@@ -46,10 +46,12 @@ proptest! {
         if let Objective::TwoStage(goal) = &mut problem.objective {
             goal.budget_per_hour = None;
         }
+        for resource in &mut problem.resources {
+            // Load without capacity does not count as utilization, so moving it there would seem to help.
+            resource.capacity = resource.capacity.max(1e-3 * problem.demand[0]);
+        }
         let solution = by_name("transport").unwrap().solve(&problem).unwrap();
         let own = check::verify(&problem, &solution, 1e-6).unwrap();
-        // A flow that had to use endpoints without capacity could always load the others less.
-        prop_assume!(solution.softened.is_empty());
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         for try_near in 0..40 {
             let any: Vec<f64> =

@@ -149,9 +149,20 @@ fn dense(layer: &Dense, input: &[f32], output: &mut [f32]) {
     accumulate(&layer.weight, input, output);
 }
 
-/// `output += input · weight`, with `weight` as `[inputs, outputs]`.
+/// `output += input · weight`, with `weight` as `[inputs, outputs]`. Four inputs at a time: most of the cost of
+/// narrow layers is loading and storing the output.
 fn accumulate(weight: &[f32], input: &[f32], output: &mut [f32]) {
-    for (x, row) in input.iter().zip(weight.chunks_exact(output.len())) {
+    let width = output.len();
+    let (blocks, rest) = input.as_chunks::<4>();
+    let (of_blocks, of_rest) = weight.split_at(blocks.len() * 4 * width);
+    for (x, rows) in blocks.iter().zip(of_blocks.chunks_exact(4 * width)) {
+        let (first, second) = rows.split_at(2 * width);
+        let ((a, b), (c, d)) = (first.split_at(width), second.split_at(width));
+        for ((((y, a), b), c), d) in output.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *y += (x[0] * a + x[1] * b) + (x[2] * c + x[3] * d);
+        }
+    }
+    for (x, row) in rest.iter().zip(of_rest.chunks_exact(width)) {
         for (y, w) in output.iter_mut().zip(row) {
             *y += x * w;
         }

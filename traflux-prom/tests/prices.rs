@@ -164,7 +164,7 @@ async fn an_address_is_asked_once_per_interval_and_overrides_the_configuration()
     })
     .await;
     let mut options = server.options();
-    options.deadline = Duration::from_millis(150);
+    options.deadline = Duration::from_millis(1500);
     options.url = format!("{}/v1/prices", server.url());
     let mut book = PriceBook::new()
         .with_values(vec![marginal(None, None, "ep1", 1.0)])

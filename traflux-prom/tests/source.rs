@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use common::{Reply, Request, Server, recorded, topology, window};
 use traflux_core::{Measurements, MetricsSource, Telemetry, Topology};
-use traflux_prom::{Layout, PrometheusSource, QueryOptions, QuerySet, Signal, SourceOptions, Timeouts};
+use traflux_prom::{
+    Layout, PromClient, PrometheusSource, QueryOptions, QuerySet, Signal, SourceOptions, Timeouts,
+};
 
 const SOURCES: [(&str, &str); 2] = [("us", "dyn"), ("eu", "dyn")];
 const ENDPOINTS: [&str; 3] = ["ep1", "ep2", "ep3"];
@@ -248,13 +250,13 @@ async fn percentiles_that_take_too_long_cost_only_the_percentiles() {
     })
     .await;
     let mut http = server.options();
-    http.deadline = Duration::from_millis(250);
+    http.deadline = Duration::from_millis(1500);
     let source = PrometheusSource::new(PromClient::new(http).unwrap(), SourceOptions::default());
     let topology = topology(&[("us", "dyn")], &["ep1"]);
     let telemetry = source.collect(&topology, window()).await.unwrap();
     assert_eq!(telemetry.routes[0].measured.throughput.unwrap().value.get(), 10.0);
     assert_eq!(telemetry.routes[0].measured.latency_p95, None);
-    assert_eq!(telemetry.warnings.iter().filter(|w| w.contains("did not answer within 250 ms")).count(), 2);
+    assert_eq!(telemetry.warnings.iter().filter(|w| w.contains("did not answer within 1500 ms")).count(), 2);
     let order: Vec<bool> = server
         .requests()
         .iter()
@@ -576,7 +578,7 @@ async fn ten_thousand_endpoints_are_read() {
     assert!(telemetry.routes.iter().all(|r| r.measured.throughput.unwrap().value.get() == 2.5));
     assert!(telemetry.resources.iter().all(|r| r.measured.throughput.unwrap().value.get() == 5.0));
     // Generous: an unoptimised build on a busy machine. A lookup that is not constant would take minutes.
-    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(started.elapsed() < Duration::from_secs(120));
 }
 
 #[tokio::test]

@@ -13,9 +13,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use traflux_core::{
-    InForce, Latency, PlanError, PlanVersion, Rate, Timestamp, Topology, WeightTable, Window,
-};
+use traflux_core::{InForce, PlanError, PlanVersion, Timestamp, Topology, WeightTable, Window};
 use traflux_gateway::{Candidate, Completion, Picker, PickerKind, Rng};
 
 use crate::condition::{Condition, Plumbing, Timeline, nanos, unit_price};
@@ -27,6 +25,9 @@ use crate::scenario::Scenario;
 use crate::scrape::{Counters, ScrapeLog};
 
 mod observe;
+mod truth;
+
+pub use truth::{Census, EndpointTruth};
 
 const MINUTE_NS: u64 = 60_000_000_000;
 const PICKER_STREAMS: u64 = 1 << 32;
@@ -153,36 +154,6 @@ struct EndpointState {
     queue_limit: usize,
     busy: u32,
     queue: VecDeque<u32>,
-}
-
-/// What is true of an endpoint now; telemetry does not tell, and no controller may ask.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EndpointTruth {
-    /// Requests per second it can serve now.
-    pub capacity: Rate,
-    /// Slots it has now.
-    pub slots: u32,
-    /// Mean service time now.
-    pub service_time: Latency,
-    /// Share of requests that fail or vanish by themselves, in [0, 1]; 1 in an outage.
-    pub failure_ratio: f64,
-    /// Requests being served.
-    pub busy: u32,
-    /// Requests waiting.
-    pub waiting: usize,
-}
-
-/// Where all requests are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Census {
-    /// Requests sent so far.
-    pub arrived: u64,
-    /// Answered well.
-    pub succeeded: u64,
-    /// Failed, timeouts included.
-    pub failed: u64,
-    /// Still open for their clients.
-    pub in_flight: u64,
 }
 
 impl Fleet {
@@ -386,54 +357,6 @@ impl Fleet {
         self.advance(Timestamp::new(Duration::from_nanos(self.end + self.timeout + 1)));
         let elapsed_s = self.end as f64 * 1e-9;
         self.recorder.outcome(arm, &self.scenario.name, self.seed, &self.timeline.windows, elapsed_s)
-    }
-
-    /// Where all requests are.
-    #[must_use]
-    pub fn census(&self) -> Census {
-        let (ended, failed) = self.recorder.totals();
-        let in_flight: u64 = self.sources.iter().flat_map(|s| &s.in_flight).map(|n| u64::from(*n)).sum();
-        Census { arrived: self.arrived, succeeded: ended - failed, failed, in_flight }
-    }
-
-    /// What is true of an endpoint now, by its position in the topology's resources: for oracles and tests only.
-    ///
-    /// # Panics
-    /// When there is no such endpoint.
-    #[must_use]
-    pub fn truth(&self, endpoint: usize) -> EndpointTruth {
-        let state = &self.endpoints[endpoint];
-        let condition = &state.condition;
-        let service = state.mean_service_ns * 1e-9 * condition.slowness(self.now as f64 * 1e-9);
-        let failure_ratio =
-            if condition.outage { 1.0 } else { 1.0 - (1.0 - condition.blackhole) * (1.0 - condition.errors) };
-        let capacity = if condition.outage { 0.0 } else { f64::from(condition.slots) / service };
-        EndpointTruth {
-            capacity: Rate::saturating(capacity),
-            slots: condition.slots,
-            service_time: Latency::saturating(service),
-            failure_ratio,
-            busy: state.busy,
-            waiting: state.queue.len(),
-        }
-    }
-
-    /// The rate at which a source sends now: for oracles and tests only.
-    ///
-    /// # Panics
-    /// When there is no such source.
-    #[must_use]
-    pub fn true_demand(&self, source: usize) -> Rate {
-        Rate::saturating(self.sources[source].arrivals.rate(self.now as f64 * 1e-9))
-    }
-
-    /// The round-trip time of a route now: for oracles and tests only.
-    ///
-    /// # Panics
-    /// When there is no such route.
-    #[must_use]
-    pub fn true_delay(&self, route: usize) -> Latency {
-        Latency::saturating(self.routes[route].round_trip as f64 * 1e-9)
     }
 
     fn check_weights(&self, weights: &WeightTable) -> Result<(), PlanError> {

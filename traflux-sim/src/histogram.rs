@@ -17,11 +17,12 @@ pub struct LatencyHistogram {
     counts: Vec<u32>,
     count: u64,
     sum_seconds: f64,
+    largest_seconds: f64,
 }
 
 impl Default for LatencyHistogram {
     fn default() -> Self {
-        Self { counts: vec![0; BUCKETS], count: 0, sum_seconds: 0.0 }
+        Self { counts: vec![0; BUCKETS], count: 0, sum_seconds: 0.0, largest_seconds: 0.0 }
     }
 }
 
@@ -31,7 +32,9 @@ impl LatencyHistogram {
     pub fn record_nanos(&mut self, nanos: u64) {
         self.counts[Self::bucket(nanos / 1000)] += 1;
         self.count += 1;
-        self.sum_seconds += nanos as f64 * 1e-9;
+        let seconds = nanos as f64 * 1e-9;
+        self.sum_seconds += seconds;
+        self.largest_seconds = self.largest_seconds.max(seconds);
     }
 
     /// How many were taken in.
@@ -47,6 +50,7 @@ impl LatencyHistogram {
     }
 
     /// The latency that a share `q` in [0, 1] of requests does not exceed; zero when empty.
+    /// Never above the largest.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Latency {
         let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);
@@ -55,7 +59,8 @@ impl LatencyHistogram {
             seen += u64::from(*count);
             if seen >= rank {
                 let (low, width) = Self::span(bucket);
-                return Latency::saturating((low as f64 + width as f64 / 2.0) * 1e-6);
+                let middle = (low as f64 + width as f64 / 2.0) * 1e-6;
+                return Latency::saturating(middle.min(self.largest_seconds));
             }
         }
         Latency::ZERO
@@ -68,6 +73,7 @@ impl LatencyHistogram {
         }
         self.count += other.count;
         self.sum_seconds += other.sum_seconds;
+        self.largest_seconds = self.largest_seconds.max(other.largest_seconds);
     }
 
     /// Forgets everything.
@@ -75,6 +81,7 @@ impl LatencyHistogram {
         self.counts.fill(0);
         self.count = 0;
         self.sum_seconds = 0.0;
+        self.largest_seconds = 0.0;
     }
 
     #[inline]

@@ -44,3 +44,7 @@ pub use random::{RandomSettings, random_scenario};
 pub use report::Report;
 pub use scenario::{Cloud, Endpoint, MetricsSettings, OutlierDetection, Scenario, Source, WEIGHT_TOTAL};
 pub use shared::SharedFleet;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -4,6 +4,8 @@
 //! ENVOY=/path/to/envoy cargo test -p traflux-xds --test envoy -- --ignored
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,7 @@
 //! The discovery server against clients in this process.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Encryption, client certificates and their renewal.
 #![cfg(feature = "tls")]
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 

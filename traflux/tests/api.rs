@@ -1,5 +1,7 @@
 //! The HTTP API, over a real socket, with a real [`ServiceState`] and a task that answers commands.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

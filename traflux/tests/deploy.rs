@@ -2,6 +2,8 @@
 //!
 //! After a change run `UPDATE_DOCS=1 cargo test -p traflux --test deploy`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! `traflux doctor` against a Prometheus and a controller that can be made to miss something.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

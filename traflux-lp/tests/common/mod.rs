@@ -12,7 +12,7 @@ use traflux_core::{
 
 pub fn solvers() -> Vec<(&'static str, Box<dyn WeightSolver>)> {
     let names = traflux_lp::available();
-    names.into_iter().map(|name| (name, traflux_lp::by_name(name).unwrap())).collect()
+    names.into_iter().map(|name| (name, traflux_lp::by_name(name).expect("an available name"))).collect()
 }
 
 pub fn relative(a: f64, b: f64) -> f64 {

@@ -19,8 +19,6 @@ pub(super) struct InFlight {
     pub at: Timestamp,
     /// Names sent with their versions, or `None` for a removal.
     pub content: BTreeMap<String, Option<ResourceVersion>>,
-    /// Clusters changed by this response whose endpoints must be answered again after it.
-    pub rewarm: Vec<String>,
 }
 
 /// Everything a stream remembers of one kind.

@@ -15,8 +15,9 @@
 //!   response. So the content that was refused counts as told, and going back to older content sends it.
 //! - **The first request of a kind is answered even when its version equals ours**: after a reconnect the
 //!   client waits for an answer. A name that is newly wanted is answered too.
-//! - **Endpoints are answered again after their cluster changed**, even when they did not: the proxy warms
-//!   the new cluster and waits for them.
+//! - **Endpoints are answered again after their cluster changed**, even when they did not, and before the
+//!   cluster is acknowledged: an Envoy warms the new cluster, waits for its endpoints, and only then
+//!   acknowledges it.
 //! - **Additions go clusters, endpoints, listeners, routes; removals the other way round**: listeners and
 //!   routes wait for what they refer to (for at most [`StreamLimits::ordering_grace`]), and clusters,
 //!   endpoints and routes that a new snapshot lacks stay until no listener refers to them.
@@ -340,7 +341,7 @@ impl XdsStream {
             // The nonce of a response already concluded: only the names could be new.
             return Outcome::Subscribed;
         };
-        let outcome = match error {
+        match error {
             None => {
                 if self.protocol == Protocol::StateOfTheWorld {
                     state.acked.clear();
@@ -371,16 +372,7 @@ impl XdsStream {
                 }
                 Outcome::Refused { version: flight.version, sent_at: flight.at, reason, suspects }
             }
-        };
-        if !flight.rewarm.is_empty() {
-            let endpoints = &mut self.kinds[ResourceKind::Endpoint.ix()];
-            match self.protocol {
-                Protocol::StateOfTheWorld => endpoints.must_answer = true,
-                Protocol::Delta => endpoints.forced.extend(flight.rewarm),
-            }
-            endpoints.forget_unwanted();
         }
-        outcome
     }
 
     fn send(
@@ -393,16 +385,8 @@ impl XdsStream {
     ) -> Response {
         self.responses += 1;
         let nonce = self.responses.to_string();
-        let mut rewarm = Vec::new();
         if kind == ResourceKind::Cluster {
-            let known = &self.kinds[kind.ix()].sent;
-            let endpoints = &self.kinds[ResourceKind::Endpoint.ix()];
-            rewarm.extend(
-                resources
-                    .iter()
-                    .filter(|(name, r)| known.get(name) != Some(r.version()) && endpoints.covers(name))
-                    .map(|(name, _)| name.clone()),
-            );
+            self.rewarm(&resources);
         }
         let content: BTreeMap<String, Option<ResourceVersion>> = resources
             .iter()
@@ -424,8 +408,22 @@ impl XdsStream {
         state.forced.clear();
         state.last_nonce = Some(nonce.clone());
         state.sent_version = Some(version.clone());
-        state.in_flight = Some(InFlight { version: version.clone(), at: now, content, rewarm });
+        state.in_flight = Some(InFlight { version: version.clone(), at: now, content });
         Response { kind, nonce, version, resources, removed }
+    }
+
+    /// Has the endpoints of changed clusters answered again, right after the clusters: an Envoy acknowledges
+    /// clusters only when they are warm, so waiting for that would be waiting for ever.
+    fn rewarm(&mut self, clusters: &[(String, Resource)]) {
+        let known = &self.kinds[ResourceKind::Cluster.ix()].sent;
+        let changed = clusters.iter().filter(|(name, r)| known.get(name) != Some(r.version()));
+        let changed: Vec<String> = changed.map(|(name, _)| name.clone()).collect();
+        let endpoints = &mut self.kinds[ResourceKind::Endpoint.ix()];
+        let again: Vec<String> = changed.into_iter().filter(|name| endpoints.covers(name)).collect();
+        match self.protocol {
+            Protocol::StateOfTheWorld => endpoints.must_answer |= !again.is_empty(),
+            Protocol::Delta => endpoints.forced.extend(again),
+        }
     }
 
     /// What the client wants and there is.

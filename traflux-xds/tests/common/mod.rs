@@ -1,6 +1,11 @@
 //! A plan, a server on loopback, and a client that speaks both variants.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "helpers of tests, of which each file uses its part"
+)]
 
 use std::time::Duration;
 
@@ -22,7 +27,7 @@ use traflux_core::{
 use traflux_xds::{NodeMatcher, ResourceKind, XdsActuator, XdsError, XdsOptions};
 
 /// Nothing on loopback takes this long, however busy the machine.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn group(name: &str) -> NodeGroup {
     NodeGroup(name.into())
@@ -213,7 +218,7 @@ pub async fn apply(served: &Served, plan: &TrafficPlan) {
 pub mod certificates {
     use std::path::Path;
 
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
     use traflux_xds::{ServerOptions, TlsOptions, XdsOptions};
 
     pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -221,6 +226,8 @@ pub mod certificates {
     impl Authority {
         pub fn new() -> Self {
             let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+            // Of its own name: with the default a certificate would seem to be issued by itself.
+            parameters.distinguished_name.push(DnType::CommonName, "authority of the tests");
             parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
         }

@@ -1,6 +1,6 @@
 //! How does an operator look into the running controller, and steer it?
 //!
-//! Every call is one [`Operation`](operation::Operation) of one table: the router and the OpenAPI document are
+//! Every call is one operation of one table: the router and the OpenAPI document are
 //! both made from it, so neither can say what the other does not. Reading needs no token; whatever changes
 //! state does. Errors are JSON with a stable code ([`ApiError`]).
 //!
