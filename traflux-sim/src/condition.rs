@@ -1,6 +1,6 @@
 //! What is true of an endpoint or a route at a moment?
 //!
-//! Processes are turned into boundaries in time; between two boundaries a [`Condition`] is constant, except
+//! Processes are turned into boundaries in time; between two boundaries a `Condition` is constant, except
 //! for slow starts, which are evaluated when a service begins.
 
 use traflux_core::{Rate, UnitPrice};
