@@ -46,10 +46,14 @@ def load(address, rate):
     call = grpc.insecure_channel(address).unary_unary(METHOD)
     draw = random.Random(address)
     due = time.monotonic()
+    # A call whose handle is collected is cancelled.
+    pending = set()
     while True:
         due += draw.expovariate(float(rate))
         time.sleep(max(0.0, due - time.monotonic()))
-        call.future(b"", timeout=DEADLINE_S)
+        made = call.future(b"", timeout=DEADLINE_S)
+        pending.add(made)
+        made.add_done_callback(pending.discard)
 
 
 def count(target, calls):
