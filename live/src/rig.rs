@@ -43,6 +43,9 @@ pub(crate) const RAMP_AFTER_S: f64 = 14.0;
 /// How long that takes.
 pub(crate) const RAMP_OVER_S: f64 = 8.0;
 
+/// How much a share may rise per second.
+pub(crate) const STEP_PER_S: f64 = 0.1;
+
 /// The system under test and everything around it.
 pub(crate) struct Rig {
     /// Directory of this run.
@@ -155,7 +158,7 @@ impl Rig {
             } },
             "control": {
                 "interval_s": 1,
-                "guard": { "step_per_s": 0.1, "drain_per_s": 0.2 },
+                "guard": { "step_per_s": STEP_PER_S, "drain_per_s": 0.2, "max_elapsed_s": 2 },
                 "ladder": {
                     "fresh_within_s": 6,
                     "alarm_after_s": ALARM_AFTER_S,

@@ -67,8 +67,10 @@ pub(crate) struct Group {
     pub target: Option<String>,
     /// Version of the plan that all its connected nodes acknowledged.
     pub in_force: Option<String>,
-    /// Resources that are parked after a refusal.
+    /// Refused versions of resources that it remembers, so as not to send them again.
     pub parked: usize,
+    /// Whether the last known good stands in for something refused.
+    pub rolled_back: bool,
 }
 
 impl Group {
@@ -140,6 +142,7 @@ impl Api {
             target: text(&group["target"]),
             in_force: text(&group["in_force"]["version"]),
             parked: group["parked"].as_array().map_or(0, Vec::len),
+            rolled_back: group["rolled_back"].as_bool().unwrap_or(false),
         })
     }
 

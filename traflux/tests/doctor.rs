@@ -26,7 +26,10 @@ struct Prometheus {
     /// (source, endpoint) of service checkout.
     series: Vec<(&'static str, &'static str)>,
     untagged_zones: bool,
+    /// Whether any cluster of an Envoy completed a request.
     clusters: bool,
+    /// Sources that sent requests to service checkout.
+    carrying: Vec<&'static str>,
     buckets: Vec<&'static str>,
     counter_changes: f64,
     histogram_changes: f64,
@@ -42,6 +45,7 @@ impl Default for Prometheus {
             series: vec![("eu", "a_1"), ("eu", "b"), ("us", "a_1"), ("us", "b")],
             untagged_zones: false,
             clusters: true,
+            carrying: vec!["eu", "us"],
             buckets: vec!["1", "2", "5", "10", "25", "50", "100", "250", "500", "1000", "2500", "+Inf"],
             counter_changes: 59.0,
             histogram_changes: 58.0,
@@ -80,6 +84,9 @@ impl Prometheus {
             one(self.untagged_zones)
         } else if query.starts_with("count(envoy_cluster_upstream_rq_completed") {
             one(self.clusters)
+        } else if query.starts_with("count by (traflux_source) (envoy_cluster_upstream_rq_completed") {
+            assert!(query.contains("envoy_cluster_name=~\"checkout\""), "{query}");
+            vector(self.carrying.iter().map(|s| (json!({ "traflux_source": s }), 1.0)).collect())
         } else if query.starts_with("count by (le)") {
             vector(self.buckets.iter().map(|le| (json!({ "le": le }), 1.0)).collect())
         } else if query.starts_with("max(changes(") {
@@ -256,27 +263,32 @@ async fn targets_without_the_label_are_missing_and_targets_that_are_down_are_nam
 
 #[tokio::test]
 async fn each_reason_for_missing_series_has_a_fix_of_its_own() {
-    let rig = |untagged_zones, clusters| {
-        Rig::with(Prometheus { series: Vec::new(), untagged_zones, clusters, ..Prometheus::default() })
+    let rig = |untagged_zones, carrying, clusters| {
+        let series = Vec::new();
+        Rig::with(Prometheus { series, untagged_zones, carrying, clusters, ..Prometheus::default() })
     };
     let what = "series of endpoints";
-    says(&rig(true, true).findings().await, what, Level::Fail, "traflux_endpoint", "stats_tags");
-    says(&rig(false, true).findings().await, what, Level::Fail, "none of zones", "--service-zone");
+    says(&rig(true, vec!["eu"], true).findings().await, what, Level::Fail, "traflux_endpoint", "stats_tags");
     says(
-        &rig(false, false).findings().await,
+        &rig(false, vec!["eu"], true).findings().await,
         what,
         Level::Fail,
-        "upstream_rq_completed",
-        "/stats/prometheus",
+        "none of zones",
+        "--service-zone",
     );
+    says(&rig(false, vec![], true).findings().await, what, Level::Warn, "no request", "listener");
+    says(&rig(false, vec![], false).findings().await, what, Level::Fail, "rq_completed", "/stats/prometheus");
 }
 
 #[tokio::test]
 async fn series_are_compared_with_the_configured_names() {
     let series = vec![("eu", "a_1"), ("eu", "old")];
-    let findings = Rig::with(Prometheus { series, ..Prometheus::default() }).findings().await;
+    let prometheus = Prometheus { series, ..Prometheus::default() };
+    let findings = Rig::with(prometheus.clone()).findings().await;
     says(&findings, "series of eu", Level::Warn, "1 endpoints; none yet of b", "first request");
-    says(&findings, "series of us", Level::Fail, "no series of any endpoint", "node.locality.zone");
+    says(&findings, "series of us", Level::Fail, "none of zones", "node.locality.zone");
+    let idle = Rig::with(Prometheus { carrying: vec!["eu"], ..prometheus }).findings().await;
+    says(&idle, "series of us", Level::Warn, "no request yet", "look again");
     says(&findings, "unknown series", Level::Warn, "checkout/old", "removed");
 }
 

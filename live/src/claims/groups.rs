@@ -30,10 +30,12 @@ pub(super) async fn check(rig: &Rig) -> Result<Finding> {
         ),
     );
 
-    let silent = rig.api.group(1).await?;
     rig.set_source_load(1, false);
     tokio::time::sleep(Duration::from_millis(500)).await;
     rig.signal_envoy(1, "STOP").await?;
+    // An acknowledgement that was under way arrives; after that there can be none.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let silent = rig.api.group(1).await?;
     let done = while_silent(rig, &silent.in_force, &mut finding).await;
     rig.signal_envoy(1, "CONT").await?;
     rig.set_source_load(1, true);

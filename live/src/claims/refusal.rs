@@ -39,6 +39,7 @@ pub(super) async fn check(rig: &Rig) -> Result<Finding> {
     // A roll-back to the last known good may follow the refusal; from then on nothing more may come.
     tokio::time::sleep(Duration::from_millis(1000)).await;
     let (sent, refused) = rig.api.responses_and_refusals("listener").await?;
+    let weights = rig.api.responses_and_refusals("endpoint").await?.0;
     let watched = Instant::now();
     let mut low = true;
     while watched.elapsed() < WATCHED {
@@ -49,6 +50,7 @@ pub(super) async fn check(rig: &Rig) -> Result<Finding> {
     }
     rig.api.patch(&json!({ "max_share": 1.0 })).await?;
     let (sent_later, refused_later) = rig.api.responses_and_refusals("listener").await?;
+    let weights_later = rig.api.responses_and_refusals("endpoint").await?.0;
     finding.require(
         refused - refused_before == 1 && refused_later == refused,
         format!(
@@ -59,7 +61,14 @@ pub(super) async fn check(rig: &Rig) -> Result<Finding> {
             WATCHED.as_secs()
         ),
     );
-    finding.require(sent_later == sent, format!("{} listener responses meanwhile", sent_later - sent));
+    finding.require(
+        sent_later == sent && weights_later > weights,
+        format!(
+            "meanwhile {} listener responses and {} of weights",
+            sent_later - sent,
+            weights_later - weights
+        ),
+    );
     let group = rig.api.group(0).await?;
     let status = rig.api.data_plane().await?;
     let reason = status["groups"]
@@ -68,14 +77,17 @@ pub(super) async fn check(rig: &Rig) -> Result<Finding> {
         .unwrap_or("")
         .to_owned();
     let reason: String = reason.chars().take(100).collect();
-    finding.require(group.parked == 1, format!("{} parked: \"{}\"", group.parked, reason.replace('\n', " ")));
+    finding.require(
+        group.parked == 1 && group.rolled_back,
+        format!("{} parked: \"{}\"", group.parked, reason.replace('\n', " ")),
+    );
 
     let port = free_ports(1)?[0];
     rig.api.replace_services(&services(format!("127.0.0.1:{port}"))).await?;
     let good = Instant::now();
     wait("the good version is in force", Duration::from_secs(10), || async {
         let group = rig.api.group(0).await?;
-        Ok(group.parked == 0 && group.is_settled())
+        Ok(!group.rolled_back && group.is_settled())
     })
     .await?;
     let target = SocketAddr::from(([127, 0, 0, 1], port));

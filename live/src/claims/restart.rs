@@ -3,15 +3,21 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{Finding, distance, percents};
-use crate::error::Result;
+use crate::error::{LiveError, Result};
 use crate::fleet::{SOURCES, WEB};
-use crate::rig::{Rig, wait};
+use crate::rig::{Rig, STEP_PER_S, wait};
 
 /// How long the controller is gone.
 const GONE: Duration = Duration::from_secs(5);
-/// Envoy's weights must not differ by more than this when the controller is back.
-const MOST_JUMP: f64 = 0.01;
+/// Restored weights differ from those before by rounding at most.
+const MOST_APART: f64 = 0.01;
+/// How long Envoys' weights are watched after the restart.
+const WATCHED: Duration = Duration::from_secs(8);
+/// Within any second weights move by no more than two steps of the guard: one push and the edge of the next.
+const MOST_PER_SECOND: f64 = 2.0 * STEP_PER_S;
 
 pub(super) async fn check(rig: &Rig) -> Result<Finding> {
     let mut finding = Finding::default();
@@ -24,48 +30,89 @@ pub(super) async fn check(rig: &Rig) -> Result<Finding> {
     .await?;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let plan = rig.api.decision().await?.plan().to_owned();
-    let before = [rig.admins[0].shares(&WEB).await?, rig.admins[1].shares(&WEB).await?];
+    let before = rows(rig).await?;
     let killed = Instant::now();
     rig.kill_traflux().await?;
+    let saved = saved_version(rig)?;
+    finding.require(saved == plan, format!("plan {plan} in force, {saved} saved"));
     tokio::time::sleep(GONE).await;
     let gone = rig.since(&WEB, None, killed);
+    let kept = apart(&before, &rows(rig).await?);
     finding.require(
-        gone.failed == 0 && gone.count > 0,
+        gone.failed == 0 && gone.count > 0 && kept < 1e-9,
         format!("gone for {} s: {} of {} requests failed", GONE.as_secs(), gone.failed, gone.count),
     );
 
     let restarted = Instant::now();
     rig.start_traflux().await?;
     let ready = restarted.elapsed();
-    // The first plan is the restored one; its version is that of the first decision unless that one already
-    // moved something, so it is the group's first target that is compared.
-    let first = rig.api.decisions(1000).await?.pop();
-    let restored = first.map(|d| d.plan().to_owned()).unwrap_or_default();
-    wait("Envoys are back", Duration::from_secs(20), || async {
-        Ok(rig.api.group(0).await?.is_settled() && rig.api.group(1).await?.is_settled())
-    })
-    .await?;
-    let after = [rig.admins[0].shares(&WEB).await?, rig.admins[1].shares(&WEB).await?];
-    let back = restarted.elapsed();
-    let jump = (0..SOURCES.len()).map(|s| distance(&before[s], &after[s])).fold(0.0, f64::max);
+    let first =
+        rig.api.decisions(1000).await?.pop().ok_or_else(|| LiveError::missing("the first decision"))?;
+    let first = vec![first.shares(&WEB, 0)?, first.shares(&WEB, 1)?];
+    let restored = apart(&before, &first);
     finding.require(
-        jump <= MOST_JUMP,
+        restored <= MOST_APART,
         format!(
-            "ready {:.1} s and all Envoys back {:.1} s after the restart; {} {} → {} %, jump {:.2} %",
+            "ready {:.1} s after the restart with {} %, {:.2} % apart from before",
             ready.as_secs_f64(),
-            back.as_secs_f64(),
-            SOURCES[0],
-            percents(&before[0]),
-            percents(&after[0]),
-            jump * 100.0
+            first.iter().map(|r| percents(r)).collect::<Vec<_>>().join(" and "),
+            restored * 100.0
         ),
     );
-    finding.require(restored == plan, format!("plan {plan} before, {restored} restored"));
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (back, fastest) = watch(rig, restarted, before).await?;
+    finding.require(
+        back.is_some() && fastest <= MOST_PER_SECOND,
+        format!(
+            "Envoys back {}, whose weights then moved by at most {:.1} % a second",
+            back.map_or("never".to_owned(), |d| format!("after {:.1} s", d.as_secs_f64())),
+            fastest * 100.0
+        ),
+    );
     let all = rig.since(&WEB, None, killed);
     finding.require(
         all.failed == 0,
         format!("{} of {} requests failed in all {}", all.failed, all.count, all.describe_failures()),
     );
     Ok(finding)
+}
+
+/// When all Envoys had acknowledged the controller's plan, and the largest move of Envoy's own weights within a
+/// second.
+async fn watch(rig: &Rig, from: Instant, before: Vec<Vec<f64>>) -> Result<(Option<Duration>, f64)> {
+    let mut back = None;
+    let mut fastest: f64 = 0.0;
+    let mut seen = vec![(from, before)];
+    while from.elapsed() < WATCHED {
+        let now = (Instant::now(), rows(rig).await?);
+        for (_, earlier) in seen.iter().rev().take_while(|(at, _)| now.0 - *at <= Duration::from_secs(1)) {
+            fastest = fastest.max(apart(earlier, &now.1));
+        }
+        seen.push(now);
+        if back.is_none() && rig.api.group(0).await?.is_settled() && rig.api.group(1).await?.is_settled() {
+            back = Some(from.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok((back, fastest))
+}
+
+/// The rows that the Envoys work by.
+async fn rows(rig: &Rig) -> Result<Vec<Vec<f64>>> {
+    let mut rows = Vec::new();
+    for source in 0..SOURCES.len() {
+        rows.push(rig.admins[source].shares(&WEB).await?);
+    }
+    Ok(rows)
+}
+
+fn apart(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| distance(a, b)).fold(0.0, f64::max)
+}
+
+/// Version of the plan in the state file.
+fn saved_version(rig: &Rig) -> Result<String> {
+    let path = rig.dir.join("state.json");
+    let text = std::fs::read_to_string(&path).map_err(|e| LiveError::file(&path, e))?;
+    let saved: Value = serde_json::from_str(&text).map_err(|e| LiveError::file(&path, e))?;
+    saved["version"].as_str().map(str::to_owned).ok_or_else(|| LiveError::missing("version in state.json"))
 }

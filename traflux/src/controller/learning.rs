@@ -2,7 +2,8 @@
 //!
 //! A measured window spans several ticks, so an action is *held* for the dead time plus one window, and the
 //! reward of that window is paid to it only if every plan pushed before the window began was acknowledged by
-//! every node group before it began. Otherwise the transition is dropped and counted.
+//! every node group before it began, or within a second of being sent: a tick and a window often begin at the
+//! same moment. Otherwise the transition is dropped and counted.
 
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ use traflux_core::{Action, NodeGroup, Observation, PlanVersion, Telemetry, Times
 
 use super::Controller;
 use super::decision::Decision;
+use super::store::StoreError;
+
+/// An acknowledgement this soon after sending is not late, wherever the window begins.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// One held action and what is needed to pay for it.
 #[derive(Debug, Clone)]
@@ -84,14 +89,17 @@ impl HeldStep {
     fn is_payable(&self, now: Timestamp) -> bool {
         let window_began = Timestamp::new(now.since_epoch().saturating_sub(self.window));
         self.plans.iter().all(|plan| {
-            plan.sent > window_began || plan.acknowledged.is_some_and(|at| at <= window_began)
+            let latest = window_began.max(plan.sent + PROMPT);
+            plan.sent > window_began || plan.acknowledged.is_some_and(|at| at <= latest)
         })
     }
 }
 
 impl Controller {
     /// Ends the held step, pays for it where that is right, and begins the next.
-    pub(super) fn begin_step(&mut self, next: HeldStep, telemetry: &Telemetry) {
+    pub(super) fn begin_step(&mut self, mut next: HeldStep, telemetry: &Telemetry) {
+        // The plan at hand counts too: nothing is paid while nobody has it in force.
+        next.sent(self.plan.version().clone(), telemetry.at);
         let previous = self.held.replace(next);
         let (Some(held), Some(next)) = (previous, &self.held) else { return };
         if !held.is_payable(telemetry.at) {
@@ -141,16 +149,19 @@ impl Controller {
         found
     }
 
-    /// Saves the plan once every group acknowledged it.
-    pub(super) fn remember(&mut self, decision: &mut Decision) {
-        let Some(store) = &self.store else { return };
-        let Some((version, _)) = self.in_force_everywhere() else { return };
+    /// Saves the plan once every group acknowledged it. Each tick does so before it decides; a service that
+    /// hears of an acknowledgement need not wait for the next tick.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the next call tries again.
+    pub fn save_acknowledged(&mut self) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let Some((version, _)) = self.in_force_everywhere() else { return Ok(()) };
         if version != *self.plan.version() || self.saved.as_ref() == Some(&version) {
-            return;
+            return Ok(());
         }
-        match store.save(&self.fleet.topology, &self.current, &version) {
-            Ok(()) => self.saved = Some(version),
-            Err(error) => decision.fail("store", error.code(), &error),
-        }
+        store.save(&self.fleet.topology, &self.current, &version)?;
+        self.saved = Some(version);
+        Ok(())
     }
 }

@@ -24,6 +24,9 @@ impl Controller {
         self.ticks += 1;
         let mut decision = Decision::new(self.ticks, now, self.mode, self.frozen);
 
+        if let Err(error) = self.save_acknowledged() {
+            decision.fail("store", error.code(), &error);
+        }
         let telemetry = self.observe(now, &mut decision).await;
         let fresh = telemetry.as_ref().and_then(Telemetry::freshest);
         let rung = self.ladder.advance(elapsed, fresh);
@@ -48,7 +51,6 @@ impl Controller {
         let guarded = self.guard(now, rung, state.as_ref(), &shares, &mut decision);
         self.control(now, &guarded, &mut decision).await;
         self.learn(now, telemetry.as_ref(), &mut decision);
-        self.remember(&mut decision);
         decision.finish(&self.fleet.topology, &self.current, &self.plan, state.as_ref().map(|s| &s.0));
         self.evidence.guard = guarded.actions;
         self.evidence.estimate = state.map(|(estimate, _)| estimate);

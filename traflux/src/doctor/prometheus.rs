@@ -258,6 +258,7 @@ impl Look<'_> {
         if answer.samples().is_empty() {
             return (vec![self.why_no_series().await], false);
         }
+        let carrying = self.sources_with_requests().await;
         let text = |sample: &Sample, label: &str| sample.labels.get(label).unwrap_or("").to_owned();
         let mut seen: BTreeSet<(String, String, String)> = answer
             .samples()
@@ -279,19 +280,17 @@ impl Look<'_> {
             let what = format!("series of {}", source.name);
             findings.push(if missing.is_empty() {
                 Finding::ok(what, format!("all {known} endpoints"))
-            } else if known == 0 {
-                Finding::fail(
-                    what,
-                    "no series of any endpoint",
-                    "start its Envoy with `node.locality.zone` (or `--service-zone`), and send a request through it",
-                )
-            } else {
+            } else if known > 0 {
                 Finding::warn(
                     what,
                     format!("{known} endpoints; none yet of {}", some_of(&missing)),
                     "an endpoint shows with its first request; if it never does, its name or the regular \
                      expression of `stats_tags` is not the one of `traflux bootstrap envoy`",
                 )
+            } else if carrying.contains(&source.name) {
+                Finding::fail(what, NO_ZONES, ZONE_FIX)
+            } else {
+                Finding::warn(what, "no request yet", "send a request through its Envoy and look again")
             });
         }
         if !seen.is_empty() {
@@ -323,21 +322,37 @@ impl Look<'_> {
                 ),
             );
         }
+        if !self.sources_with_requests().await.is_empty() {
+            return Finding::fail(WHAT, NO_ZONES, ZONE_FIX);
+        }
         let clusters = format!("count({prefix}cluster_upstream_rq_completed{{{up}}})");
         if any(self.client.instant(&clusters).await) {
-            return Finding::fail(
+            return Finding::warn(
                 WHAT,
-                "there are series of clusters, but none of zones",
-                "start Envoy with `node.locality.zone` (or `--service-zone`): without it there are no zone series; \
-                 then send a request",
+                "the Envoys are scraped, but no request went to a configured service yet",
+                "send a request through a listener and look again",
             );
         }
         Finding::fail(
             WHAT,
             format!("no series `{prefix}cluster_upstream_rq_completed`"),
-            "scrape `/stats/prometheus` of the admin interface, and send a request: with `usedonly` a series \
-             begins with the first one",
+            "scrape `/stats/prometheus` of the admin interface",
         )
+    }
+
+    /// Sources whose Envoys completed a request to a configured service, whatever its zone.
+    async fn sources_with_requests(&self) -> BTreeSet<String> {
+        let LabelMap { source_label, service_label, .. } = &self.labels;
+        let prefix = QueryOptions::default().metric_prefix;
+        // A sanitised name holds nothing that is special in a regular expression.
+        let services: Vec<String> = self.config.services.iter().map(|s| sanitize(&s.name)).collect();
+        let services = services.join("|");
+        let query = format!(
+            "count by ({source_label}) ({prefix}cluster_upstream_rq_completed\
+             {{{source_label}!=\"\",{service_label}=~\"{services}\"}} > 0)"
+        );
+        let Ok(answer) = self.client.instant(&query).await else { return BTreeSet::new() };
+        answer.samples().iter().filter_map(|s| s.labels.get(source_label)).map(str::to_owned).collect()
     }
 
     async fn histograms(&self) -> Finding {
@@ -368,7 +383,8 @@ impl Look<'_> {
             .collect();
         bounds.sort_by(f64::total_cmp);
         let timeout = self.config.services.iter().map(|s| s.timeout_ms).fold(0.0, f64::max);
-        let fix = "set `histogram_bucket_settings` as `traflux bootstrap envoy` prints them";
+        let fix =
+            "set `histogram_bucket_settings` with bounds there, as `traflux bootstrap envoy` prints them";
         let Some(last) = bounds.last() else {
             return Finding::fail(WHAT, "no buckets", fix);
         };
@@ -512,6 +528,9 @@ impl Look<'_> {
     }
 }
 
+const NO_ZONES: &str = "there are series of clusters, but none of zones";
+const ZONE_FIX: &str = "start Envoy with `node.locality.zone` (or `--service-zone`): without it there are no zone \
+     series, and with it latency is known per endpoint";
 const REPORT: &str = "this server does not answer like Prometheus; look at `metrics.prometheus.url`";
 
 fn unreachable(what: &str, problem: &PromError) -> Finding {

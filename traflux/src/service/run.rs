@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use traflux_core::estimator::FleetEstimator;
@@ -208,6 +209,12 @@ impl Service {
         loop {
             tokio::select! {
                 _ = interval.tick() => self.tick().await,
+                event = self.events.recv() => match event {
+                    Ok(event) => self.note(event),
+                    // Fell behind: the status still tells where every group stands.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                },
                 command = inbox.recv() => match command {
                     Some(command) => self.obey(command).await,
                     None => return,
@@ -230,7 +237,7 @@ impl Service {
             info!(proposed = ?decision.proposed, "shadow decision");
         }
         export::record(self.state.exporter(), &self.controller, &decision, began.elapsed());
-        self.export_data_plane();
+        self.export_lag();
         self.state.set_training(self.training());
         self.state.record(decision);
         self.state.set_ready(true);
@@ -243,28 +250,37 @@ impl Service {
         view
     }
 
-    /// Acknowledgements, refusals and how long each group lags behind.
-    fn export_data_plane(&mut self) {
+    /// Acknowledgements and refusals.
+    fn note(&mut self, event: XdsEvent) {
         let exporter = self.state.exporter();
-        while let Ok(event) = self.events.try_recv() {
-            match event.what {
-                XdsEventKind::InForce { group, plan } => {
-                    if let Some((version, since)) = self.lag.get(&group)
-                        && *version == plan
-                    {
-                        exporter.record_ack(&group, since.elapsed());
-                    }
+        match event.what {
+            XdsEventKind::InForce { group, plan } => {
+                if let Some((version, since)) = self.lag.get(&group)
+                    && *version == plan
+                {
+                    exporter.record_ack(&group, since.elapsed());
                 }
-                XdsEventKind::Refused { group, node, kind, reason, .. } => {
-                    warn!(%group, node, ?kind, "refused: {reason}");
-                    exporter.record_nack(&group);
+                if let Err(problem) = self.controller.save_acknowledged() {
+                    warn!(code = problem.code(), "{problem}");
                 }
-                XdsEventKind::Published { group, plan } => {
-                    self.lag.insert(group, (plan, Instant::now()));
-                }
-                _ => {}
             }
+            XdsEventKind::Refused { group, node, kind, reason, .. } => {
+                warn!(%group, node, ?kind, "refused: {reason}");
+                exporter.record_nack(&group);
+            }
+            XdsEventKind::Published { group, plan } => {
+                self.lag.insert(group, (plan, Instant::now()));
+            }
+            XdsEventKind::Connected { group, node } => info!(%group, node, "connected"),
+            XdsEventKind::Disconnected { group, node, reason } => info!(%group, node, reason, "disconnected"),
+            XdsEventKind::Rejected { node, reason } => warn!(node, reason, "rejected"),
+            XdsEventKind::RolledBack { group, plan } => warn!(%group, %plan, "rolled back"),
         }
+    }
+
+    /// How long each group lags behind the plan.
+    fn export_lag(&self) {
+        let exporter = self.state.exporter();
         let groups = self.controller.plan().node_groups();
         let version = self.controller.plan().version();
         let lags: Vec<(NodeGroup, Duration)> = groups

@@ -35,8 +35,7 @@ impl MetricsSource for PricedSource {
             let mut telemetry = self.prometheus.collect(topology, window).await?;
             if let Some(prices) = &self.prices {
                 let mut prices = prices.lock().await;
-                let poll = prices.poll(window.at).await;
-                telemetry.warnings.extend(poll.errors.iter().map(|error| format!("prices: {error}")));
+                prices.poll(window.at).await;
                 prices.apply(topology, &mut telemetry);
             }
             Ok(telemetry)
