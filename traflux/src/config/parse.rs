@@ -99,8 +99,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Key`] for the first key that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.check_sources()?;
         self.check_services()?;
+        self.check_sources()?;
         self.check_metrics()?;
         self.check_numbers()?;
         if !self.api.listen.ip().is_loopback() && !self.api.allow_remote {
