@@ -27,7 +27,9 @@ fn solve(criterion: &mut Criterion) {
                 let mut solver = traflux_lp::by_name(name).expect("an available solver");
                 let id = BenchmarkId::new(name, format!("{flows}x{endpoints}/{movable} movable/{state}"));
                 group.bench_with_input(id, problem, |bencher, problem| {
-                    bencher.iter(|| black_box(solver.solve(black_box(problem))).expect("the sample is feasible"));
+                    bencher.iter(|| {
+                        black_box(solver.solve(black_box(problem))).expect("the sample is feasible")
+                    });
                 });
             }
         }

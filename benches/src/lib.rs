@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use traflux::core::estimator::{EstimatorConfig, FleetEstimator};
 use traflux::core::{
-    ActuateError, Actuator, BoxFuture, Consumption, Flow, FleetReward, HourlyPrice, InForce, Latency,
+    ActuateError, Actuator, BoxFuture, Consumption, FleetReward, Flow, HourlyPrice, InForce, Latency,
     LatencyCurve, MetricsSource, NodeGroup, ObserveError, Rate, Reading, Receipt, Resource, RewardWeights,
     Route, StateEncoder, Telemetry, Topology, TrafficPlan, UnitPrice, Window,
 };

@@ -167,6 +167,6 @@ mod tests {
     fn the_script_is_in_order_and_ends_within_four_minutes() {
         assert!(SCRIPT.windows(2).all(|w| w[0].0 < w[1].0));
         assert!(SCRIPT.last().is_some_and(|last| last.0 < END_S));
-        assert!(END_S < 210);
+        const { assert!(END_S < 210) };
     }
 }

@@ -45,6 +45,8 @@ pub(crate) const RAMP_OVER_S: f64 = 8.0;
 
 /// How much a share may rise per second.
 pub(crate) const STEP_PER_S: f64 = 0.1;
+/// A pause allows a step as of this many seconds at most.
+pub(crate) const REST_S: f64 = 2.0;
 
 /// The system under test and everything around it.
 pub(crate) struct Rig {
@@ -158,7 +160,7 @@ impl Rig {
             } },
             "control": {
                 "interval_s": 1,
-                "guard": { "step_per_s": STEP_PER_S, "drain_per_s": 0.2, "max_elapsed_s": 2 },
+                "guard": { "step_per_s": STEP_PER_S, "drain_per_s": 0.2, "max_elapsed_s": REST_S },
                 "ladder": {
                     "fresh_within_s": 6,
                     "alarm_after_s": ALARM_AFTER_S,

@@ -20,6 +20,8 @@ pub struct GuardConfig {
     pub min_share: f64,
     /// Share that an endpoint in breach keeps, so that its recovery can be seen.
     pub probe_share: f64,
+    /// Share that an unhealthy endpoint keeps, for the same reason; its requests may fail. 0: none.
+    pub unhealthy_share: f64,
     /// Greatest share of any endpoint; raised where the row could not sum to one otherwise.
     pub max_share: f64,
     /// How much a share may rise or fall per second.
@@ -40,6 +42,7 @@ impl Default for GuardConfig {
         Self {
             min_share: 0.01,
             probe_share: 0.01,
+            unhealthy_share: 0.001,
             max_share: 1.0,
             step_per_s: 0.02,
             drain_per_s: 0.1,
@@ -60,6 +63,12 @@ impl GuardConfig {
         let rules = [
             ("min_share", self.min_share, share(self.min_share) && self.min_share <= 0.5, "[0, 0.5]"),
             ("probe_share", self.probe_share, share(self.probe_share) && self.probe_share <= 0.5, "[0, 0.5]"),
+            (
+                "unhealthy_share",
+                self.unhealthy_share,
+                share(self.unhealthy_share) && self.unhealthy_share <= self.probe_share,
+                "[0, probe_share]",
+            ),
             ("max_share", self.max_share, share(self.max_share) && self.max_share > 0.0, "(0, 1]"),
             ("step_per_s", self.step_per_s, share(self.step_per_s) && self.step_per_s > 0.0, "(0, 1]"),
             ("drain_per_s", self.drain_per_s, share(self.drain_per_s) && self.drain_per_s > 0.0, "(0, 1]"),
@@ -131,7 +140,7 @@ pub fn row_bounds(
             // In breach: never more than it has, unless nothing else can take it.
             Health::Degraded if any_receiver => (probe, current[ix].max(probe)),
             Health::Degraded => (probe, cap),
-            Health::Unhealthy => (0.0, probe),
+            Health::Unhealthy => (config.unhealthy_share.min(probe), probe),
         };
     }
     raise_to_hold(&mut upper, |ix| !matches!(health[ix], Health::Unhealthy) || panic);

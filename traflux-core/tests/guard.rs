@@ -73,6 +73,7 @@ fn a_million_hostile_proposals_break_no_invariant() {
         let config = GuardConfig {
             min_share: [0.0, 0.01, 0.05, 0.5][rng.random_range(0..4)],
             probe_share: [0.0, 0.01, 0.05][rng.random_range(0..3)],
+            unhealthy_share: 0.0,
             max_share: [0.1, 0.6, 1.0][rng.random_range(0..3)],
             survive_domain_loss: None,
             ..GuardConfig::default()

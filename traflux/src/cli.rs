@@ -4,6 +4,7 @@
 mod bootstrap;
 mod simulate;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -124,8 +125,15 @@ fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let config = read(&args.config)?;
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
         .map_err(|problem| format!("--log `{}`: {problem}", args.log))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if args.log_json { logs.json().init() } else { logs.init() }
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    if args.log_json {
+        logs.json().init()
+    } else {
+        logs.init()
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(crate::service::run(config, stopped()))?;
     Ok(ExitCode::SUCCESS)
@@ -169,7 +177,12 @@ fn check(args: &ConfigArgs) -> Result<ExitCode, Failure> {
         for (route, share) in topology.route_range(ix.into()).zip(row) {
             let route = &topology.routes()[route];
             let endpoint = &topology.groups()[route.group.ix()].name;
-            println!("    {:>5.1} %  {endpoint}  ({} round trip, {})", share * 100.0, route.delay, route.price);
+            println!(
+                "    {:>5.1} %  {endpoint}  ({} round trip, {})",
+                share * 100.0,
+                route.delay,
+                route.price
+            );
         }
     }
     let names = config.dns_names();

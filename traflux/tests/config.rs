@@ -36,9 +36,19 @@ fn a_small_configuration_builds_a_fleet_by_capacity() {
 #[test]
 fn a_refusal_names_the_path_of_the_key_and_the_value() {
     let cases = [
-        ("capacity_rps: 200", "capacity_rps: 200, capacity: 1", "services[0].endpoints[0]", "unknown field `capacity`"),
+        (
+            "capacity_rps: 200",
+            "capacity_rps: 200, capacity: 1",
+            "services[0].endpoints[0]",
+            "unknown field `capacity`",
+        ),
         ("capacity_rps: 200", "capacity_rps: 20x", "services[0].endpoints[0].capacity_rps", "20x"),
-        ("capacity_rps: 200", "capacity_rps: -1", "services[0].endpoints[0].capacity_rps", "-1 is outside [0,"),
+        (
+            "capacity_rps: 200",
+            "capacity_rps: -1",
+            "services[0].endpoints[0].capacity_rps",
+            "-1 is outside [0,",
+        ),
         ("capacity_rps: 200", "capacity_rps: .nan", "line 9 column 61", "non-finite float"),
         ("name: b", "name: a", "services[0].endpoints[1].name", "`a` is named twice"),
         ("127.0.0.1:8081", "127.0.0.1", "services[0].endpoints[0].address", "`127.0.0.1` is not host:port"),
@@ -63,7 +73,10 @@ fn no_endpoint_no_source_and_no_yaml_are_refused() {
         "    endpoints: []\n",
     );
     assert!(refusal(&none).contains("services[0].endpoints: is empty"), "{}", refusal(&none));
-    assert!(refusal("sources: []\nservices: []\nmetrics: { prometheus: { url: \"http://x\" } }").contains("is empty"));
+    assert!(
+        refusal("sources: []\nservices: []\nmetrics: { prometheus: { url: \"http://x\" } }")
+            .contains("is empty")
+    );
     let Err(ConfigError::Syntax { .. }) = Config::parse("services: [") else { panic!("not YAML") };
     assert!(refusal("{}").contains("missing field"));
 }
@@ -99,7 +112,8 @@ fn dns_names_are_listed_and_addresses_are_not() {
     let text = GOOD.replace("127.0.0.1:8081", "backend.internal:8081");
     let config = Config::parse(&text).unwrap();
     assert_eq!(config.dns_names(), ["backend.internal"]);
-    let resolved = [("backend.internal".to_owned(), vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()])].into();
+    let resolved =
+        [("backend.internal".to_owned(), vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()])].into();
     let built = config.build(&resolved).unwrap();
     let hosts: Vec<&str> =
         built.fleet.services[0].endpoints[0].hosts.iter().map(|h| h.address.as_str()).collect();

@@ -8,8 +8,8 @@ use traflux::core::estimator::{EstimatorConfig, FleetEstimator};
 use traflux::core::{
     Action, ActuateError, Actuator, BoxFuture, FleetReward, GroupIx, InForce, MetricsSource, NodeGroup,
     Observation, ObserveError, Policy, PolicyError, Receipt, Recorder, RewardWeights, Rung, SolveError,
-    Split, SplitProblem, SplitSolution, Telemetry, Timestamp, Topology, TrafficPlan, Transition, WeightSolver,
-    Window,
+    Split, SplitProblem, SplitSolution, Telemetry, Timestamp, Topology, TrafficPlan, Transition,
+    WeightSolver, Window,
 };
 use traflux::policy::{FleetEncoder, RandomActor};
 use traflux::sim::{Scenario, SharedFleet};

@@ -32,7 +32,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         fleet.with(|fleet| fleet.advance(now));
         let decision = controller.tick(now).now_or_never().ok_or("the simulated fleet answers at once")?;
         if decision.pushed && decision.churn > 0.02 {
-            println!("{second:>5} s: moved {:.0} %; {}", decision.churn * 100.0, decision.explanation.join("; "));
+            println!(
+                "{second:>5} s: moved {:.0} %; {}",
+                decision.churn * 100.0,
+                decision.explanation.join("; ")
+            );
         }
     }
     Ok(())

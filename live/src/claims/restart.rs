@@ -8,16 +8,19 @@ use serde_json::Value;
 use super::{Finding, distance, percents};
 use crate::error::{LiveError, Result};
 use crate::fleet::{SOURCES, WEB};
-use crate::rig::{Rig, STEP_PER_S, wait};
+use crate::rig::{REST_S, Rig, STEP_PER_S, wait};
 
 /// How long the controller is gone.
 const GONE: Duration = Duration::from_secs(5);
 /// Restored weights differ from those before by rounding at most.
 const MOST_APART: f64 = 0.01;
-/// How long Envoys' weights are watched after the restart.
-const WATCHED: Duration = Duration::from_secs(8);
-/// Within any second weights move by no more than two steps of the guard: one push and the edge of the next.
-const MOST_PER_SECOND: f64 = 2.0 * STEP_PER_S;
+/// Envoys come back in their own time: they wait longer after each attempt that failed.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// How long their weights are watched after that.
+const WATCHED: Duration = Duration::from_secs(3);
+/// The most by which weights may move within a second: a push that makes up for as long a rest as the guard
+/// allows, and the next one.
+const MOST_PER_SECOND: f64 = (REST_S + 1.0) * STEP_PER_S + 1e-3;
 
 pub(super) async fn check(rig: &Rig) -> Result<Finding> {
     let mut finding = Finding::default();
@@ -82,7 +85,7 @@ async fn watch(rig: &Rig, from: Instant, before: Vec<Vec<f64>>) -> Result<(Optio
     let mut back = None;
     let mut fastest: f64 = 0.0;
     let mut seen = vec![(from, before)];
-    while from.elapsed() < WATCHED {
+    while from.elapsed() < back.map_or(BACK_WITHIN, |at| at + WATCHED) {
         let now = (Instant::now(), rows(rig).await?);
         for (_, earlier) in seen.iter().rev().take_while(|(at, _)| now.0 - *at <= Duration::from_secs(1)) {
             fastest = fastest.max(apart(earlier, &now.1));

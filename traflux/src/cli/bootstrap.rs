@@ -61,14 +61,16 @@ pub(super) struct PrometheusArgs {
     /// An Envoy: its source and the address of its admin interface. May be repeated.
     #[arg(long = "envoy", value_name = "SOURCE=HOST:PORT", value_parser = envoy_target, required = true)]
     envoys: Vec<EnvoyTarget>,
+    /// How Prometheus reaches Traflux's API; `api.listen` unless given.
+    #[arg(long, value_name = "HOST:PORT")]
+    api: Option<String>,
     /// A file with rules to load; may be repeated.
     #[arg(long = "rules", value_name = "FILE")]
     rule_files: Vec<String>,
 }
 
 fn envoy_target(text: &str) -> Result<EnvoyTarget, String> {
-    let (source, admin) =
-        text.split_once('=').ok_or_else(|| format!("`{text}` is not SOURCE=HOST:PORT"))?;
+    let (source, admin) = text.split_once('=').ok_or_else(|| format!("`{text}` is not SOURCE=HOST:PORT"))?;
     crate::config::host_and_port(admin)?;
     Ok(EnvoyTarget { source: source.to_owned(), admin: admin.to_owned() })
 }
@@ -127,7 +129,9 @@ fn prometheus(args: &PrometheusArgs) -> Result<String, Failure> {
     }
     Ok(prometheus_config(&PrometheusBootstrap {
         envoys: args.envoys.clone(),
-        traflux: vec![TrafluxTarget { address: config.api.listen.to_string() }],
+        traflux: vec![TrafluxTarget {
+            address: args.api.clone().unwrap_or_else(|| config.api.listen.to_string()),
+        }],
         scrape_interval: Duration::from_secs_f64(prometheus.scrape_interval_s),
         source_label: prometheus.source_label.clone(),
         histograms: if prometheus.native_histograms { Histograms::Native } else { Histograms::Classic },

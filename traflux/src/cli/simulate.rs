@@ -28,8 +28,10 @@ pub(super) struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  traflux evaluate\n  traflux evaluate --scenario brownout --seeds 30\n  \
-                        traflux evaluate --arms traflux,static-capacity-weights --strict")]
+#[command(
+    after_help = "Examples:\n  traflux evaluate\n  traflux evaluate --scenario brownout --seeds 30\n  \
+                        traflux evaluate --arms traflux,static-capacity-weights --strict"
+)]
 pub(super) struct EvaluateArgs {
     /// A built-in scenario, or a file.
     #[arg(long, default_value = "demo", value_name = "NAME|FILE")]

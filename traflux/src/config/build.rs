@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use traflux_core::{
-    AssembleConfig, Consumption, EndpointPlan, Flow, HostPlan, HourlyPrice, Latency, ListenerPlan, NodeGroup, Rate,
-    Resource, Route, ServicePlan, Topology, TwoStage, UnitPrice, WeightRow,
+    AssembleConfig, Consumption, EndpointPlan, Flow, HostPlan, HourlyPrice, Latency, ListenerPlan, NodeGroup,
+    Rate, Resource, Route, ServicePlan, Topology, TwoStage, UnitPrice, WeightRow,
 };
 
 use super::parse::host_and_port;
@@ -129,7 +129,8 @@ impl Config {
                 });
                 for endpoint in &service.endpoints {
                     let (resource, group) = placed[endpoint.name.as_str()];
-                    let lookup = |table: &BTreeMap<String, f64>| table.get(&endpoint.name).copied().unwrap_or(0.0);
+                    let lookup =
+                        |table: &BTreeMap<String, f64>| table.get(&endpoint.name).copied().unwrap_or(0.0);
                     builder.add_route(Route {
                         name: format!("{}/{}", source.name, endpoint.name),
                         flow,

@@ -59,8 +59,8 @@ impl ConfigError {
 /// # Errors
 /// [`ConfigError::Syntax`] or [`ConfigError::Key`].
 pub(crate) fn read_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
-    let value: serde_json::Value =
-        serde_saphyr::from_str(text).map_err(|e| ConfigError::Syntax { reason: first_line(&e.to_string()) })?;
+    let value: serde_json::Value = serde_saphyr::from_str(text)
+        .map_err(|e| ConfigError::Syntax { reason: first_line(&e.to_string()) })?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         ConfigError::key(if path == "." { "top level".to_owned() } else { path }, error.inner().to_string())
@@ -99,8 +99,19 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Key`] for the first key that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
+        // With a discovery file endpoints may come later.
+        self.check_with(self.discovery.file.is_none())
+    }
+
+    /// The same for services that were replaced while running: tables of the sources may name endpoints that
+    /// left and may come back.
+    pub(crate) fn check_replaced(&self) -> Result<(), ConfigError> {
+        self.check_with(false)
+    }
+
+    fn check_with(&self, endpoints_are_known: bool) -> Result<(), ConfigError> {
         self.check_services()?;
-        self.check_sources()?;
+        self.check_sources(endpoints_are_known)?;
         self.check_metrics()?;
         self.check_numbers()?;
         if !self.api.listen.ip().is_loopback() && !self.api.allow_remote {
@@ -112,7 +123,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_sources(&self) -> Result<(), ConfigError> {
+    fn check_sources(&self, endpoints_are_known: bool) -> Result<(), ConfigError> {
         if self.sources.is_empty() {
             return Err(ConfigError::key("sources", "is empty; at least one source is needed"));
         }
@@ -129,8 +140,7 @@ impl Config {
                 [("rtt_ms", &source.rtt_ms), ("egress_usd_per_million", &source.egress_usd_per_million)]
             {
                 for (endpoint, value) in table {
-                    // With a discovery file endpoints may come later.
-                    if self.discovery.file.is_none() && !endpoints.contains(endpoint.as_str()) {
+                    if endpoints_are_known && !endpoints.contains(endpoint.as_str()) {
                         return Err(ConfigError::key(
                             at(&format!("{key}.{endpoint}")),
                             "no endpoint has this name",
@@ -238,7 +248,12 @@ impl Config {
     fn check_numbers(&self) -> Result<(), ConfigError> {
         let objective = &self.objective;
         within("objective.max_utilization", objective.max_utilization, 0.05, 1.0)?;
-        within("objective.usd_per_million_for_10_ms", objective.usd_per_million_for_10_ms.unwrap_or(1.0), 1e-6, 1e9)?;
+        within(
+            "objective.usd_per_million_for_10_ms",
+            objective.usd_per_million_for_10_ms.unwrap_or(1.0),
+            1e-6,
+            1e9,
+        )?;
         within("objective.budget_usd_per_hour", objective.budget_usd_per_hour.unwrap_or(1.0), 0.0, 1e12)?;
         within("objective.error_ms", objective.error_ms, 0.0, 3.6e6)?;
         within("objective.churn_ms", objective.churn_ms, 0.0, 1e5)?;

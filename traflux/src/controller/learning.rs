@@ -142,7 +142,9 @@ impl Controller {
             let in_force = self.stages.actuator.in_force(group)?;
             match &mut found {
                 None => found = Some((in_force.version, in_force.since)),
-                Some((version, since)) if *version == in_force.version => *since = (*since).max(in_force.since),
+                Some((version, since)) if *version == in_force.version => {
+                    *since = (*since).max(in_force.since)
+                }
                 Some(_) => return None,
             }
         }

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use traflux_core::{
-    Actuator, AssembleConfig, Estimate, Estimator, Generation, GuardAction, GuardConfig, Ladder, LadderConfig, MetricsSource,
-    PlanError, PlanVersion, Policy, Recorder, Reward, RewardFunction, ServicePlan, Split, SplitSolution, StateEncoder,
-    Telemetry, Timestamp, Topology, TrafficPlan, WeightGuard, WeightSolver, WeightTable, quantize,
+    Actuator, AssembleConfig, Estimate, Estimator, Generation, GuardAction, GuardConfig, Ladder,
+    LadderConfig, MetricsSource, PlanError, PlanVersion, Policy, Recorder, Reward, RewardFunction,
+    ServicePlan, Split, SplitSolution, StateEncoder, Telemetry, Timestamp, Topology, TrafficPlan,
+    WeightGuard, WeightSolver, WeightTable, quantize,
 };
 
 pub use decision::{Decision, DecisionLog, FlowView, GroupView, GuardView, SolverView};
@@ -128,7 +129,9 @@ impl Fleet {
         let amounts: Vec<f64> = topology
             .routes()
             .iter()
-            .map(|r| r.consumption.first().map_or(1.0, |c| topology.resources()[c.resource.ix()].capacity.get()))
+            .map(|r| {
+                r.consumption.first().map_or(1.0, |c| topology.resources()[c.resource.ix()].capacity.get())
+            })
             .collect();
         let fallback = Split::proportional(&topology, &amounts);
         Self { topology: Arc::new(topology), fallback, services }
@@ -343,11 +346,8 @@ impl Controller {
         let weights = weigh(&carried, self.config.weight_total)?;
         let plan = TrafficPlan::from_weights(&topology, &fleet.services, &weights)?;
         let current = weights.shares()?;
-        fleet.fallback = Split::new(
-            generation,
-            fleet.fallback.offsets().to_vec(),
-            fleet.fallback.shares().to_vec(),
-        )?;
+        fleet.fallback =
+            Split::new(generation, fleet.fallback.offsets().to_vec(), fleet.fallback.shares().to_vec())?;
         self.stages.estimator.rebuild(&self.fleet.topology, &topology);
         fleet.topology = topology;
         self.unsent = self.unsent || plan.version() != self.plan.version();

@@ -93,8 +93,7 @@ impl StateStore {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.io(&error)),
         };
-        let corrupt =
-            |reason: String| StoreError::Corrupt { path: self.path.display().to_string(), reason };
+        let corrupt = |reason: String| StoreError::Corrupt { path: self.path.display().to_string(), reason };
         let saved: Saved = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
         if saved.format != FORMAT {
             return Err(corrupt(format!("format is `{}`, expected `{FORMAT}`", saved.format)));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use traflux_core::assemble::assemble;
 use traflux_core::ladder::capacity_split;
 use traflux_core::{
-    Action, Assembled, Estimate, Guard, GuardContext, GroupIx, Guarded, Health, Observation, Rung,
+    Action, Assembled, Estimate, GroupIx, Guard, GuardContext, Guarded, Health, Observation, Rung,
     SplitSolution, Telemetry, Timestamp, TrafficPlan, Window,
 };
 
@@ -210,8 +210,7 @@ impl Controller {
         decision.proposed = guarded.split.shares().to_vec();
         if may_move && rested && moved > self.config.dead_band {
             let plan = weigh(&guarded.split, self.config.weight_total).and_then(|weights| {
-                let plan =
-                    TrafficPlan::from_weights(&self.fleet.topology, &self.fleet.services, &weights)?;
+                let plan = TrafficPlan::from_weights(&self.fleet.topology, &self.fleet.services, &weights)?;
                 Ok((plan, weights.shares()?))
             });
             match plan {
@@ -251,4 +250,3 @@ impl Controller {
         self.current_since.map_or(limit, |since| now.since(since)).min(limit)
     }
 }
-

@@ -271,16 +271,18 @@ impl ArmController for LoopArm {
                 }),
         );
         self.critical.extend(
-            decision.endpoints.iter().filter(|e| matches!(e.health, Health::Degraded | Health::Unhealthy)).map(
-                |endpoint| CriticalRow {
+            decision
+                .endpoints
+                .iter()
+                .filter(|e| matches!(e.health, Health::Degraded | Health::Unhealthy))
+                .map(|endpoint| CriticalRow {
                     at_s: decision.at_s,
                     group: endpoint.name.clone(),
                     reason: match endpoint.health {
                         Health::Unhealthy => "unhealthy".to_owned(),
                         _ => "degraded".to_owned(),
                     },
-                },
-            ),
+                }),
         );
         if self.keep_decisions {
             self.decisions.push(decision);
@@ -300,4 +302,3 @@ impl ArmController for LoopArm {
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("a simulated fleet answers at once")
 }
-

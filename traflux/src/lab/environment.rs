@@ -171,7 +171,8 @@ impl Environment for FleetEnvironment {
         now(running.controller.start()).map_err(|e| failed(e.to_string()))?;
         // The first step shows the fleet under its static weights as far as nothing is in breach.
         running.advance();
-        running.before = running.telemetry().ok_or_else(|| failed("no telemetry after one step".to_owned()))?;
+        running.before =
+            running.telemetry().ok_or_else(|| failed("no telemetry after one step".to_owned()))?;
         let observation = running.observation();
         self.running = Some(running);
         Ok(observation)
@@ -190,9 +191,9 @@ impl Environment for FleetEnvironment {
         }
         lock(&running.desk).action = action.clone();
         running.advance();
-        let after = running
-            .telemetry()
-            .ok_or_else(|| EnvironmentError::Failed { reason: "no telemetry at the end of a step".to_owned() })?;
+        let after = running.telemetry().ok_or_else(|| EnvironmentError::Failed {
+            reason: "no telemetry at the end of a step".to_owned(),
+        })?;
         let reward = running.reward.reward(&running.before, &after);
         let info = reward_info(&reward);
         running.before = after;

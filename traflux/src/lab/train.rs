@@ -72,7 +72,12 @@ impl LabTrainError {
 /// Episodes for training: the fleets are small, so that one virtual hour takes a fraction of a second. The
 /// policy sees ratios, not rates, so it does not matter that real fleets are larger.
 fn training_scenarios() -> RandomSettings {
-    RandomSettings { duration_s: 2400.0, fleet_rps: (80.0, 240.0), events: (1, 4), ..RandomSettings::default() }
+    RandomSettings {
+        duration_s: 2400.0,
+        fleet_rps: (80.0, 240.0),
+        events: (1, 4),
+        ..RandomSettings::default()
+    }
 }
 
 /// Trains with a progress bar on standard error, saves the checkpoint, and says in words what came of it.

@@ -30,7 +30,8 @@ pub(super) struct Learning {
 impl Learning {
     pub(super) fn start(config: &Config, setup: &PolicySetup) -> Result<Self, RunError> {
         use traflux_policy::{Learner, LearnerConfig, spawn_learner};
-        let Some(parameters) = setup.parameters.as_ref().filter(|_| config.policy.mode == Mode::Learning) else {
+        let Some(parameters) = setup.parameters.as_ref().filter(|_| config.policy.mode == Mode::Learning)
+        else {
             return Ok(Self::default());
         };
         let refuse = |reason: String| RunError::Learner { reason };
@@ -53,7 +54,8 @@ impl Learning {
     }
 
     pub(super) fn set_learning_rate(&self, rate: f64) -> Result<(), CommandError> {
-        let handle = self.handle.as_ref().ok_or(CommandError::NotAvailable { what: "learning_rate", needs: NEEDS })?;
+        let handle =
+            self.handle.as_ref().ok_or(CommandError::NotAvailable { what: "learning_rate", needs: NEEDS })?;
         handle.set_learning_rate(rate).map_err(|problem| CommandError::Invalid {
             key: "learning_rate".to_owned(),
             problem: problem.to_string(),
@@ -66,7 +68,8 @@ impl Learning {
         request: &TrainRequest,
         parameters: Option<&SharedParameters>,
     ) -> Result<TrainReply, CommandError> {
-        let handle = self.handle.as_ref().ok_or(CommandError::NotAvailable { what: "training", needs: NEEDS })?;
+        let handle =
+            self.handle.as_ref().ok_or(CommandError::NotAvailable { what: "training", needs: NEEDS })?;
         let wanted = request.updates.unwrap_or(1);
         if !(1..=10).contains(&wanted) {
             return Err(CommandError::Invalid {

@@ -12,9 +12,7 @@ mod run;
 mod source;
 mod state;
 
-pub use command::{
-    Command, CommandError, ParameterPatch, Parameters, Reply, TrainReply, TrainRequest,
-};
+pub use command::{Command, CommandError, ParameterPatch, Parameters, Reply, TrainReply, TrainRequest};
 pub use run::{RunError, run};
 pub(crate) use source::http_options;
 pub use state::{ServiceState, TrainingView};

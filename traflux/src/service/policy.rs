@@ -2,8 +2,8 @@
 
 use traflux_core::{ObservationSpace, Policy, StateEncoder};
 use traflux_policy::{
-    Checkpoint, CheckpointError, CriticalCount, EncoderConfig, FleetEncoder, LearnedPolicy,
-    SharedParameters, SignalFeature, TopK,
+    Checkpoint, CheckpointError, CriticalCount, EncoderConfig, FleetEncoder, LearnedPolicy, SharedParameters,
+    SignalFeature, TopK,
 };
 
 use crate::config::Config;

@@ -22,7 +22,7 @@ use super::learner::Learning;
 use super::state::{ServiceState, TrainingView};
 use super::{export, policy, source};
 use crate::config::{Config, ConfigError, ServiceConfig};
-use crate::controller::{Controller, Mode, Stages, StateStore, StoreError};
+use crate::controller::{Controller, Decision, Mode, Stages, StateStore, StoreError};
 
 /// Why the service could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -110,10 +110,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         policy: setup.policy,
         solver: traflux_lp::by_name(&config.objective.solver)?,
         actuator: Box::new(actuator.clone()),
-        reward: Box::new(FleetReward::new(
-            built.fleet.topology.as_ref().clone(),
-            config.objective.reward,
-        )),
+        reward: Box::new(FleetReward::new(built.fleet.topology.as_ref().clone(), config.objective.reward)),
         recorder: learning.recorder(),
     };
     let mut controller = Controller::new(built.fleet, stages, built.control)?.with_mode(config.policy.mode);
@@ -157,6 +154,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         parameters: setup.parameters,
         events,
         lag: BTreeMap::new(),
+        failing: Vec::new(),
+        rung: traflux_core::Rung::Normal.name(),
     };
     tokio::select! {
         () = service.run(inbox) => {}
@@ -199,6 +198,9 @@ struct Service {
     events: tokio::sync::broadcast::Receiver<XdsEvent>,
     /// By group: the plan that is not yet in force, and since when.
     lag: BTreeMap<NodeGroup, (PlanVersion, Instant)>,
+    /// (stage, code) of what failed in the last tick.
+    failing: Vec<(&'static str, &'static str)>,
+    rung: &'static str,
 }
 
 impl Service {
@@ -227,9 +229,7 @@ impl Service {
         self.discover().await;
         let began = Instant::now();
         let decision = self.controller.tick(now()).await;
-        for failure in &decision.failures {
-            warn!(stage = failure.stage, code = failure.code, "{}", failure.message);
-        }
+        self.log_failures(&decision);
         if decision.pushed {
             info!(plan = decision.plan_version, churn = decision.churn, "pushed");
         }
@@ -241,6 +241,24 @@ impl Service {
         self.state.set_training(self.training());
         self.state.record(decision);
         self.state.set_ready(true);
+    }
+
+    /// A failure is logged when it begins and when it ends, not at every tick between.
+    fn log_failures(&mut self, decision: &Decision) {
+        for failure in &decision.failures {
+            if !self.failing.contains(&(failure.stage, failure.code)) {
+                warn!(stage = failure.stage, code = failure.code, "{}", failure.message);
+            }
+        }
+        let failing: Vec<_> = decision.failures.iter().map(|f| (f.stage, f.code)).collect();
+        for (stage, code) in self.failing.iter().filter(|before| !failing.contains(before)) {
+            info!(stage, code, "no longer fails");
+        }
+        self.failing = failing;
+        if self.rung != decision.rung.name() {
+            self.rung = decision.rung.name();
+            warn!(rung = self.rung, "ladder of failure");
+        }
     }
 
     fn training(&self) -> TrainingView {
@@ -320,15 +338,14 @@ impl Service {
             ConfigError::Key { path, problem } => CommandError::Invalid { key: path, problem },
             other => CommandError::Invalid { key: "services".to_owned(), problem: other.to_string() },
         };
-        config.check().map_err(invalid)?;
+        config.check_replaced().map_err(invalid)?;
         self.rebuild(&config)?;
         self.config = config;
         Ok(())
     }
 
     fn rebuild(&mut self, config: &Config) -> Result<(), CommandError> {
-        let invalid =
-            |problem: String| CommandError::Invalid { key: "services".to_owned(), problem };
+        let invalid = |problem: String| CommandError::Invalid { key: "services".to_owned(), problem };
         let built = config.build(self.discovery.resolved()).map_err(|e| invalid(e.to_string()))?;
         self.prometheus.set_labels(source::label_map(config, &built.fleet.services));
         self.controller.set_fleet(built.fleet).map_err(|e| invalid(e.to_string()))?;
@@ -423,7 +440,7 @@ impl Service {
         if patch.k.is_some() {
             config.policy.k = patch.k;
         }
-        config.check().map_err(|problem| match problem {
+        config.check_replaced().map_err(|problem| match problem {
             ConfigError::Key { path, problem } => CommandError::Invalid { key: path, problem },
             other => CommandError::Invalid { key: "parameters".to_owned(), problem: other.to_string() },
         })?;
