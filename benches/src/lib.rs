@@ -1,5 +1,6 @@
 //! What the benches share: a fleet of any size whose telemetry is made up, not measured.
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use traflux::core::estimator::{EstimatorConfig, FleetEstimator};
 use traflux::core::{
     ActuateError, Actuator, BoxFuture, Consumption, FleetReward, Flow, HourlyPrice, InForce, Latency,
     LatencyCurve, MetricsSource, NodeGroup, ObserveError, Rate, Reading, Receipt, Resource, RewardWeights,
-    Route, StateEncoder, Telemetry, Topology, TrafficPlan, UnitPrice, Window,
+    Route, StateEncoder, Telemetry, Timestamp, Topology, TrafficPlan, UnitPrice, Window,
 };
 use traflux::policy::{FleetEncoder, TopK};
 use traflux::{ControlConfig, Controller, Fleet, Stages};
@@ -86,18 +87,20 @@ impl MetricsSource for MadeUpMetrics {
     }
 }
 
-/// Takes every plan and drops it.
-#[derive(Debug)]
-pub struct Nowhere;
+/// Takes every plan, says that it is in force, and drops it.
+#[derive(Debug, Default)]
+pub struct Nowhere(std::sync::Mutex<Option<InForce>>);
 
 impl Actuator for Nowhere {
     fn apply<'a>(&'a self, plan: &'a TrafficPlan) -> BoxFuture<'a, Result<Receipt, ActuateError>> {
         let receipt = Receipt { version: plan.version().clone(), changed: true };
+        let in_force = InForce { version: plan.version().clone(), since: Timestamp::ZERO };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_force);
         Box::pin(std::future::ready(Ok(receipt)))
     }
 
     fn in_force(&self, _: &NodeGroup) -> Option<InForce> {
-        None
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -116,7 +119,7 @@ pub fn controller(flows: usize, endpoints: usize, k: usize) -> Controller {
         encoder: Box::new(encoder),
         policy: Some(Box::new(policy)),
         solver: traflux::lp::by_name("transport").expect("the default solver is always there"),
-        actuator: Box::new(Nowhere),
+        actuator: Box::new(Nowhere::default()),
         reward: Box::new(FleetReward::new(topology.clone(), RewardWeights::default())),
         recorder: None,
     };

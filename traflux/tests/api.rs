@@ -147,6 +147,7 @@ fn decision(tick: u64) -> Decision {
         solver: None,
         explanation: vec!["b is capped: one more request/s there costs 41 ms".to_owned()],
         guard: Vec::new(),
+        held_flows: Vec::new(),
         proposed: vec![0.7, 0.3],
         flows: vec![FlowView {
             name: "eu/checkout".to_owned(),

@@ -316,6 +316,20 @@ fn a_reward_is_paid_only_when_its_plans_were_acknowledged_before_the_window() {
 }
 
 #[test]
+fn rows_of_a_source_without_data_plane_stand_still() {
+    let mut rig = Rig::new("steady", Parts::default());
+    rig.actuator.acknowledges.store(false, Ordering::Relaxed);
+    let before = rig.controller.current().clone();
+    let decisions = rig.ticks(40);
+    assert_eq!(rig.controller.current(), &before);
+    assert_eq!(decisions.last().unwrap().held_flows.len(), 3);
+    assert!(decisions.last().unwrap().solver.is_some(), "it goes on deciding");
+    rig.actuator.acknowledges.store(true, Ordering::Relaxed);
+    rig.ticks(40);
+    assert!(rig.controller.current().churn(&before) > 0.1);
+}
+
+#[test]
 fn an_endpoint_that_leaves_gives_its_share_to_the_others_and_a_new_one_starts_at_its_floor() {
     let mut rig = Rig::new("steady", Parts::default());
     rig.ticks(60);

@@ -142,6 +142,8 @@ pub struct Decision {
     pub explanation: Vec<String>,
     /// What the guard changed.
     pub guard: Vec<GuardView>,
+    /// Flows held because no data plane of their source is connected.
+    pub held_flows: Vec<String>,
     /// Shares after the guard, in route order; what shadow mode would have pushed.
     pub proposed: Vec<f64>,
     /// Flows with the shares in force.
@@ -174,6 +176,7 @@ impl Decision {
             solver: None,
             explanation: Vec::new(),
             guard: Vec::new(),
+            held_flows: Vec::new(),
             proposed: Vec::new(),
             flows: Vec::new(),
             endpoints: Vec::new(),

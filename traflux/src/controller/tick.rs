@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use traflux_core::assemble::assemble;
 use traflux_core::ladder::capacity_split;
 use traflux_core::{
-    Action, Assembled, Estimate, GroupIx, Guard, GuardContext, Guarded, Health, Observation, Rung,
-    SplitSolution, Telemetry, Timestamp, TrafficPlan, Window,
+    Action, Assembled, Estimate, FlowIx, GroupIx, Guard, GuardContext, Guarded, Health, NodeGroup,
+    Observation, Rung, Split, SplitSolution, Telemetry, Timestamp, TrafficPlan, Window,
 };
 
 use super::decision::Decision;
@@ -21,6 +21,8 @@ impl Controller {
     pub async fn tick(&mut self, now: Timestamp) -> Decision {
         let elapsed = self.last_tick.map_or(Duration::ZERO, |last| now.since(last));
         self.last_tick = Some(now);
+        // Nothing is known of the time before the first tick, so it allows no step.
+        self.current_since.get_or_insert(now);
         self.ticks += 1;
         let mut decision = Decision::new(self.ticks, now, self.mode, self.frozen);
 
@@ -48,7 +50,8 @@ impl Controller {
                 state = Some((estimate, assembled));
             }
         }
-        let guarded = self.guard(now, rung, state.as_ref(), &shares, &mut decision);
+        let mut guarded = self.guard(now, rung, state.as_ref(), &shares, &mut decision);
+        self.hold_disconnected(&mut guarded, &mut decision);
         self.control(now, &guarded, &mut decision).await;
         self.learn(now, telemetry.as_ref(), &mut decision);
         decision.finish(&self.fleet.topology, &self.current, &self.plan, state.as_ref().map(|s| &s.0));
@@ -242,6 +245,27 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Holds the rows of node groups in which nobody is connected: a row that ran ahead of its data planes would
+    /// reach them in one jump when they come back, and is not what traffic does meanwhile.
+    fn hold_disconnected(&self, guarded: &mut Guarded, decision: &mut Decision) {
+        let topology = &self.fleet.topology;
+        let mut shares = guarded.split.shares().to_vec();
+        for (ix, flow) in topology.flows().iter().enumerate() {
+            if self.stages.actuator.in_force(&NodeGroup(flow.source.clone())).is_none() {
+                let range = topology.route_range(FlowIx::from(ix));
+                shares[range.clone()].copy_from_slice(&self.current.shares()[range]);
+                decision.held_flows.push(flow.name.clone());
+            }
+        }
+        if decision.held_flows.is_empty() {
+            return;
+        }
+        // Rows of valid splits make a valid split; should they ever not, what is in force is safe.
+        let offsets = self.current.offsets().to_vec();
+        guarded.split =
+            Split::new(self.current.generation(), offsets, shares).unwrap_or_else(|_| self.current.clone());
     }
 
     /// Time since the split in force was decided, for the step limit.
