@@ -12,7 +12,7 @@ use crate::say;
 const CELLS: usize = 40;
 
 /// One glyph for each endpoint of a service.
-const GLYPHS: [char; 4] = ['█', '▓', '▒', '░'];
+const GLYPHS: [char; 5] = ['█', '▓', '▒', '░', '·'];
 
 /// Something that happens.
 #[derive(Debug, Clone, Copy)]

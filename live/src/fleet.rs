@@ -50,6 +50,8 @@ const fn endpoint(
 
 /// The service of most claims. Its slots are ample, so that a brown-out of × 10 slows requests down and
 /// does not pile them up until they time out: what then fails would not be the move's fault, nor show it.
+/// Each source has two endpoints near by, and either can take all of its traffic: when one browns out, latency
+/// can be what it was before.
 pub(crate) const WEB: Service = Service {
     name: "web",
     timeout_ms: 3000,
@@ -59,6 +61,7 @@ pub(crate) const WEB: Service = Service {
         endpoint("us-a", 20.0, 64, 300.0, 3.0, [2.0, 30.0]),
         endpoint("us-b", 25.0, 64, 300.0, 2.0, [2.0, 30.0]),
         endpoint("eu-a", 20.0, 64, 300.0, 3.0, [30.0, 2.0]),
+        endpoint("eu-b", 25.0, 64, 300.0, 2.0, [30.0, 2.0]),
         endpoint("ap-a", 60.0, 64, 300.0, 1.0, [50.0, 50.0]),
     ],
 };

@@ -43,6 +43,9 @@ pub(crate) const RAMP_AFTER_S: f64 = 14.0;
 /// How long that takes.
 pub(crate) const RAMP_OVER_S: f64 = 8.0;
 
+/// Sources whose Envoy speaks the delta variant of xDS; the others get the state of the world.
+pub(crate) const DELTA_SOURCES: [&str; 1] = [SOURCES[1]];
+
 /// How much a share may rise per second.
 pub(crate) const STEP_PER_S: f64 = 0.1;
 /// A pause allows a step as of this many seconds at most.
@@ -207,6 +210,9 @@ impl Rig {
                 command.args(["bootstrap", "envoy", "--config"]).arg(&config);
                 command.args(["--source", source, "--admin", &format!("127.0.0.1:{port}")]);
                 command.args(["--node-id", &format!("{source}-1")]);
+                if DELTA_SOURCES.contains(source) {
+                    command.arg("--delta");
+                }
             })
             .await?;
         }

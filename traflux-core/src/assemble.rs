@@ -49,16 +49,16 @@ impl Default for AssembleConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CriticalReason {
-    /// The policy chose its group.
-    Chosen,
     /// Its endpoint is in breach of its objective, or unhealthy.
     Breach,
     /// Its endpoint would be above the wanted utilisation with the split in force.
     Saturated,
+    /// Its tier went out of use while it carried traffic.
+    Tier,
+    /// The policy chose its group.
+    Chosen,
     /// A flow with movable routes needed somewhere to move to.
     Receiver,
-    /// Its tier came into use or went out of use.
-    Tier,
 }
 
 impl CriticalReason {
@@ -123,7 +123,7 @@ pub fn assemble(
     assert_eq!(estimate.routes.len(), topology.routes().len(), "one estimate per route");
     assert_eq!(current.shares().len(), topology.routes().len(), "one share per route");
     let health = route_health(topology, estimate);
-    let active = tiers_in_use(topology, estimate, config.objective.max_utilization);
+    let active = tiers_in_use(topology, estimate, current, config.objective.max_utilization);
     let headroom = config.headroom.max(action.headroom);
     let demand: Vec<f64> = estimate
         .flows
@@ -172,11 +172,11 @@ pub fn assemble(
             });
         }
     }
-    let domains: std::collections::BTreeSet<&str> =
+    let names: std::collections::BTreeSet<&str> =
         topology.resources().iter().filter_map(|r| r.domain.as_deref()).collect();
-    let domain_ix = |name: &Option<String>| {
-        name.as_deref().and_then(|name| domains.iter().position(|domain| *domain == name))
-    };
+    let domains: std::collections::BTreeMap<&str, usize> =
+        names.into_iter().enumerate().map(|(ix, name)| (name, ix)).collect();
+    let domain_ix = |name: &Option<String>| name.as_deref().and_then(|name| domains.get(name).copied());
     let mut multipliers = vec![1.0; topology.resources().len()];
     for (ix, group) in topology.groups().iter().enumerate() {
         if let Some(resource) = group.resource {
@@ -245,14 +245,14 @@ fn chosen_or_forced(
         .enumerate()
         .map(|(ix, route)| {
             let tier_changed = !active[ix] && current.shares()[ix] > 0.0;
-            if chosen[route.group.ix()] {
-                Some(CriticalReason::Chosen)
-            } else if matches!(health[ix], Health::Degraded | Health::Unhealthy) {
+            if matches!(health[ix], Health::Degraded | Health::Unhealthy) {
                 Some(CriticalReason::Breach)
             } else if route.consumption.iter().any(|c| saturated[c.resource.ix()]) {
                 Some(CriticalReason::Saturated)
             } else if tier_changed {
                 Some(CriticalReason::Tier)
+            } else if chosen[route.group.ix()] {
+                Some(CriticalReason::Chosen)
             } else {
                 None
             }

@@ -4,12 +4,13 @@
 //! has nothing to correct while the optimiser works. Where bounds contradict each other, this order decides:
 //! the row sums to one; health; cap; floor; step.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::Health;
-use crate::topology::Topology;
+use crate::topology::{RouteIx, Topology};
 
 /// Limits on shares and on their change.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -145,17 +146,17 @@ pub fn row_bounds(
     }
     raise_to_hold(&mut upper, |ix| !matches!(health[ix], Health::Unhealthy) || panic);
 
+    // Whatever is drained must be able to land: receivers may rise as fast as others drain.
+    let drained = |ix: usize| !receiver(ix) && current[ix] > probe;
+    let draining = if panic { 0 } else { (0..n).filter(|ix| drained(*ix)).count() };
+
     // The step limit gives way to health, cap and floor.
     let (wanted_lower, wanted_upper) = (lower.clone(), upper.clone());
     for ix in 0..n {
         let leaving = !panic && !receiver(ix);
         let down = if leaving { drain } else { step };
-        // Whatever is drained must be able to land: receivers may rise as fast as others drain.
-        let up = if !panic && (0..n).any(|other| other != ix && !receiver(other) && current[other] > probe) {
-            drain
-        } else {
-            step
-        };
+        let others = draining - usize::from(draining > 0 && drained(ix));
+        let up = if others > 0 { drain } else { step };
         lower[ix] = (current[ix] - down).max(wanted_lower[ix]);
         upper[ix] = (current[ix] + up).min(wanted_upper[ix]);
         // Above what it may have: down as far as one step goes. Below its floor: up at once, a floor is small.
@@ -176,57 +177,65 @@ pub fn row_bounds(
     RowBounds { lower, upper, panic }
 }
 
+/// Capacity must exceed demand by this factor before a tier that carries traffic is given up: without it a
+/// demand near the limit would fill and drain a tier in turn.
+const TIER_HYSTERESIS: f64 = 0.9;
+
 /// Which routes' tiers may carry traffic: all tiers up to the first one at which the capacity that may be
 /// counted on covers the service's demand at the wanted utilisation.
 ///
-/// `capacity` is by resource, `demand` by flow, `usable` by route.
+/// `capacity` is by resource, `demand` by flow, `usable` and `current` (shares in force) by route.
 #[must_use]
 pub fn active_tiers(
     topology: &Topology,
     capacity: &[f64],
     demand: &[f64],
     usable: &[bool],
+    current: &[f64],
     max_utilization: f64,
 ) -> Vec<bool> {
     let routes = topology.routes();
     if topology.groups().iter().all(|g| g.tier == 0) {
         return vec![true; routes.len()];
     }
-    let mut active = vec![true; routes.len()];
-    let services: std::collections::BTreeSet<&str> =
-        topology.flows().iter().map(|f| f.service.as_str()).collect();
-    for service in services {
-        let of_service = |ix: usize| topology.flows()[routes[ix].flow.ix()].service == service;
-        let wanted: f64 = topology
-            .flows()
-            .iter()
-            .zip(demand)
-            .filter(|(flow, _)| flow.service == service)
-            .map(|(_, demand)| demand)
-            .sum();
-        let mut by_tier: std::collections::BTreeMap<u8, std::collections::BTreeSet<usize>> =
-            Default::default();
-        for ix in (0..routes.len()).filter(|ix| of_service(*ix)) {
-            let tier = topology.groups()[routes[ix].group.ix()].tier;
-            let entry = by_tier.entry(tier).or_default();
-            if let (true, Some(first)) = (usable[ix], routes[ix].consumption.first()) {
-                entry.insert(first.resource.ix());
-            }
-        }
-        let mut last = by_tier.keys().next_back().copied().unwrap_or(0);
-        let mut sum = 0.0;
-        for (tier, resources) in &by_tier {
-            sum += resources.iter().map(|r| capacity[*r]).sum::<f64>();
-            if sum * max_utilization >= wanted && sum > 0.0 {
-                last = *tier;
-                break;
-            }
-        }
-        for ix in (0..routes.len()).filter(|ix| of_service(*ix)) {
-            active[ix] = topology.groups()[routes[ix].group.ix()].tier <= last;
-        }
+    // By service: its demand, and by tier its resources and whether the tier carries traffic.
+    #[derive(Default)]
+    struct Tiers {
+        demand: f64,
+        by_tier: BTreeMap<u8, (BTreeSet<usize>, bool)>,
     }
-    active
+    let mut services: BTreeMap<&str, Tiers> = BTreeMap::new();
+    for (flow, demand) in topology.flows().iter().zip(demand) {
+        services.entry(&flow.service).or_default().demand += demand;
+    }
+    let service_of = |ix: usize| topology.flows()[routes[ix].flow.ix()].service.as_str();
+    for ix in 0..routes.len() {
+        let tiers = services.entry(service_of(ix)).or_default();
+        let tier = tiers.by_tier.entry(topology.tier(RouteIx::from(ix))).or_default();
+        if let (true, Some(first)) = (usable[ix], routes[ix].consumption.first()) {
+            tier.0.insert(first.resource.ix());
+        }
+        tier.1 |= current[ix] > 0.0;
+    }
+    let last_tier: BTreeMap<&str, u8> = services
+        .into_iter()
+        .map(|(service, tiers)| {
+            let highest = tiers.by_tier.keys().next_back().copied().unwrap_or(0);
+            let mut sum = 0.0;
+            let last = tiers.by_tier.iter().find_map(|(tier, (resources, _))| {
+                sum += resources.iter().map(|r| capacity[*r]).sum::<f64>();
+                let above_carries = tiers
+                    .by_tier
+                    .range(tier.saturating_add(1)..)
+                    .filter(|(other, _)| *other > tier)
+                    .any(|(_, (_, carries))| *carries);
+                let margin = if above_carries { TIER_HYSTERESIS } else { 1.0 };
+                (sum > 0.0 && sum * max_utilization * margin >= tiers.demand).then_some(*tier)
+            });
+            (service, last.unwrap_or(highest))
+        })
+        .collect();
+    (0..routes.len()).map(|ix| topology.tier(RouteIx::from(ix)) <= last_tier[service_of(ix)]).collect()
 }
 
 /// Raises upper bounds, of the allowed routes first and then of all, until a row can sum to one.

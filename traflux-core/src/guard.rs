@@ -202,11 +202,16 @@ impl Guard for WeightGuard {
 
 /// The routes of each flow whose tier may carry traffic, from the estimates.
 #[must_use]
-pub fn tiers_in_use(topology: &Topology, estimate: &Estimate, max_utilization: f64) -> Vec<bool> {
+pub fn tiers_in_use(
+    topology: &Topology,
+    estimate: &Estimate,
+    current: &Split,
+    max_utilization: f64,
+) -> Vec<bool> {
     let capacity: Vec<f64> = estimate.resources.iter().map(|r| r.capacity_lower.get()).collect();
     let demand: Vec<f64> = estimate.flows.iter().map(|f| f.upper.get()).collect();
     let usable: Vec<bool> = route_health(topology, estimate).iter().map(|h| h.may_receive()).collect();
-    active_tiers(topology, &capacity, &demand, &usable, max_utilization)
+    active_tiers(topology, &capacity, &demand, &usable, current.shares(), max_utilization)
 }
 
 /// The worse of a route's own health and that of the first resource it consumes.
@@ -356,6 +361,9 @@ fn spread_domains(
     if before <= limit {
         return;
     }
+    // Where even the static split exceeds the limit, a little more than what that reaches is enough: the whole
+    // static split would give up everything else for nothing.
+    let limit = limit.max(worst(context.fallback.shares()) * 1.02);
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..30 {
         let middle = 0.5 * (low + high);
@@ -397,10 +405,14 @@ pub fn worst_after_domain_loss(topology: &Topology, estimate: &Estimate, shares:
         for (flow, range) in topology.flow_offsets().windows(2).map(|w| w[0]..w[1]).enumerate() {
             let kept: f64 =
                 range.clone().filter(|ix| domain_of(*ix) != Some(lost)).map(|ix| shares[ix]).sum();
+            let demand = estimate.flows[flow].upper.get();
             if kept <= 0.0 {
+                // All in the lost domain: nothing is left, unless nothing else could have served it.
+                if demand > 0.0 && range.clone().any(|ix| domain_of(ix) != Some(lost)) {
+                    return f64::INFINITY;
+                }
                 continue;
             }
-            let demand = estimate.flows[flow].upper.get();
             for ix in range.filter(|ix| domain_of(*ix) != Some(lost)) {
                 for c in &topology.routes()[ix].consumption {
                     load[c.resource.ix()] += demand * shares[ix] / kept * c.per_request;

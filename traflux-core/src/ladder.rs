@@ -96,6 +96,11 @@ impl Ladder {
         Self { config, stale_s: 0.0 }
     }
 
+    /// Replaces the times.
+    pub fn set_config(&mut self, config: LadderConfig) {
+        self.config = config;
+    }
+
     /// How long nothing fresh was seen.
     #[must_use]
     pub fn stale_for(&self) -> Duration {
@@ -108,7 +113,6 @@ impl Ladder {
         let config = &self.config;
         match freshest {
             Some(age) if age.as_secs_f64() <= config.fresh_within_s => self.stale_s = 0.0,
-            // An old reading came: staleness is at least its excess age, but an absurd age is no evidence.
             _ => self.stale_s += elapsed.as_secs_f64().min(config.max_elapsed_s),
         }
         self.rung()

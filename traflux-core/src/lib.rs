@@ -63,3 +63,7 @@ pub use topology::{
 };
 pub use transition::Transition;
 pub use units::{HourlyPrice, Latency, Rate, Timestamp, UnitError, UnitPrice};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

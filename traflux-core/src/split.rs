@@ -150,11 +150,16 @@ impl Split {
 
     /// Carries shares over to a changed topology by route name: routes that stay keep their proportions; a
     /// flow that lost routes spreads their share over those that stay in proportion; new routes start at
-    /// zero, or, where a flow kept nothing, share it evenly.
+    /// zero. A flow that is new or kept nothing gets its row of `fallback`, a split of the new topology.
     #[must_use]
-    pub fn carried_to(&self, old: &Topology, new: &Topology) -> Self {
-        let amounts: Vec<f64> =
+    pub fn carried_to(&self, old: &Topology, new: &Topology, fallback: &Self) -> Self {
+        let mut amounts: Vec<f64> =
             new.routes().iter().map(|r| old.route(&r.name).map_or(0.0, |ix| self.shares[ix.ix()])).collect();
+        for range in new.flow_offsets().windows(2).map(|w| w[0]..w[1]) {
+            if amounts[range.clone()].iter().all(|a| *a == 0.0) {
+                amounts[range.clone()].copy_from_slice(&fallback.shares[range]);
+            }
+        }
         Self::proportional(new, &amounts)
     }
 }

@@ -119,6 +119,11 @@ pub trait Actuator: Send + Sync {
 
     /// What a node group acknowledged last; `None` when nobody of it is connected.
     fn in_force(&self, group: &NodeGroup) -> Option<InForce>;
+
+    /// Whether anybody of a node group is there to follow, whatever it acknowledged.
+    fn is_connected(&self, group: &NodeGroup) -> bool {
+        self.in_force(group).is_some()
+    }
 }
 
 /// Reward: what a step earned.

@@ -56,7 +56,10 @@ enum Combine {
 /// One number per route and per resource, where known.
 struct Column {
     routes: Vec<Option<f64>>,
+    /// Over all series of the resource, those of no route included.
     resources: Vec<Option<f64>>,
+    /// By resource, the part that belongs to no route: traffic of sources that the topology does not know.
+    strangers: Vec<Option<f64>>,
 }
 
 /// How far a histogram may be behind its counter, and the time over which both are counted, in seconds.
@@ -175,6 +178,7 @@ impl<'a> Assembly<'a> {
             };
             self.telemetry.resources[ix].measured = cells.measurements(longest, lag);
         }
+        self.background(&completed, &ages);
         self.health(index, answers.healthy.as_ref());
         self.targets(answers);
     }
@@ -235,6 +239,31 @@ impl<'a> Assembly<'a> {
         self.telemetry
     }
 
+    /// Traffic of unknown sources, in the unit of the endpoint: nothing here moves it, and it takes capacity.
+    ///
+    /// Summed from its own series, which is exactly 0 where every series belongs to a route. What a stranger's
+    /// request consumes is not known; the mean over the endpoint's routes stands in for it.
+    fn background(&mut self, completed: &Column, ages: &Column) {
+        let mut consumed = vec![(0.0, 0.0); self.topology.resources().len()];
+        for route in self.topology.routes() {
+            if let Some(endpoint) = route.consumption.first() {
+                let (sum, routes) = &mut consumed[endpoint.resource.ix()];
+                *sum += endpoint.per_request;
+                *routes += 1.0;
+            }
+        }
+        for (ix, (sum, routes)) in consumed.into_iter().enumerate() {
+            if completed.resources[ix].is_none() || routes == 0.0 {
+                continue;
+            }
+            let requests = completed.strangers[ix].unwrap_or(0.0).max(0.0);
+            let age = ages.strangers[ix].filter(|_| completed.strangers[ix].is_some());
+            let age = age.or(ages.resources[ix]).map_or(self.window.length, seconds);
+            let load = Rate::saturating(requests * sum / routes);
+            self.telemetry.resources[ix].background = Some(Reading::new(load, age));
+        }
+    }
+
     fn place(&self, index: &LabelIndex, sample: &Sample) -> Option<Place> {
         index.place(&sample.labels, self.map, self.options.queries.layout)
     }
@@ -243,6 +272,7 @@ impl<'a> Assembly<'a> {
         Column {
             routes: vec![None; self.topology.routes().len()],
             resources: vec![None; self.topology.resources().len()],
+            strangers: vec![None; self.topology.resources().len()],
         }
     }
 
@@ -315,7 +345,9 @@ impl<'a> Assembly<'a> {
                 "{series} series of endpoints that are not in the topology were ignored: {names}"
             ));
         }
-        for age in column.routes.iter_mut().chain(&mut column.resources).flatten() {
+        for age in
+            column.routes.iter_mut().chain(&mut column.resources).chain(&mut column.strangers).flatten()
+        {
             *age = -*age;
         }
         column
@@ -384,9 +416,12 @@ impl<'a> Assembly<'a> {
 
 impl Column {
     fn add(&mut self, place: Place, value: f64, combine: Combine) {
-        let cells = place.route.map(|route| &mut self.routes[route.ix()]);
         let resource: ResourceIx = place.resource;
-        for cell in cells.into_iter().chain(std::iter::once(&mut self.resources[resource.ix()])) {
+        let part = match place.route {
+            Some(route) => &mut self.routes[route.ix()],
+            None => &mut self.strangers[resource.ix()],
+        };
+        for cell in [part, &mut self.resources[resource.ix()]] {
             *cell = Some(match (*cell, combine) {
                 (None, _) => value,
                 (Some(known), Combine::Sum) => known + value,

@@ -1,4 +1,4 @@
-//! Prometheus's own tool judges what we generate. Run with
+//! Prometheus's own tool judges what we generate. `cargo xtask test` runs this test; by hand:
 //! `PROMTOOL=/path/to/promtool cargo test -p traflux-prom --test promtool -- --ignored`.
 #![allow(clippy::unwrap_used)]
 

@@ -9,7 +9,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use common::{Reply, Request, Server, recorded, topology, window};
-use traflux_core::{Measurements, MetricsSource, Telemetry, Topology};
+use traflux_core::{
+    Consumption, Flow, HourlyPrice, Latency, Measurements, MetricsSource, Rate, Resource, Route, Telemetry,
+    Topology, UnitPrice,
+};
 use traflux_prom::{
     Layout, PromClient, PrometheusSource, QueryOptions, QuerySet, Signal, SourceOptions, Timeouts,
 };
@@ -337,6 +340,61 @@ async fn traffic_of_an_unknown_source_counts_for_the_endpoint_but_for_no_route()
     assert_eq!(telemetry.routes[0].measured.throughput.unwrap().value.get(), 3.0);
     assert_eq!(telemetry.routes[1].measured.throughput, None);
     assert_eq!(telemetry.resources[0].measured.throughput.unwrap().value.get(), 7.0);
+}
+
+#[tokio::test]
+async fn traffic_of_unknown_sources_is_background_load_of_its_own_age() {
+    let loaded = [("us", "ep1", 3.0), ("mars", "ep1", 4.0), ("moon", "ep1", 0.5), ("us", "ep2", 6.0)];
+    let server = made_up(&[
+        ("throughput", series(&loaded)),
+        // Evaluated at 5000.5; the newest sample of an unknown source is 4.5 s old, that of a known one 1.5 s.
+        ("sample age", series(&[("us", "ep1", 4999.0), ("mars", "ep1", 4996.0), ("us", "ep2", 4998.5)])),
+    ])
+    .await;
+    let telemetry = collected(&server, SourceOptions::default(), &topology(&SOURCES, &ENDPOINTS)).await;
+    let background: Vec<_> = telemetry
+        .resources
+        .iter()
+        .map(|r| r.background.map(|reading| (reading.value.get(), reading.age.as_millis())))
+        .collect();
+    // Nothing was measured of ep3, so nothing is said about it.
+    assert_eq!(background, [Some((4.5, 4500)), Some((0.0, 2000)), None]);
+}
+
+#[tokio::test]
+async fn a_fleet_of_known_sources_alone_has_no_background_load() {
+    let (_, telemetry) = recording("busy").await;
+    assert!(telemetry.resources.iter().all(|r| r.background.unwrap().value.get() == 0.0));
+}
+
+#[tokio::test]
+async fn background_load_is_in_the_unit_of_the_endpoint() {
+    let mut builder = Topology::builder();
+    let name = |name: &str| Resource {
+        name: name.into(),
+        capacity: Rate::per_second(1000.0),
+        concurrency: None,
+        service_time: None,
+        domain: None,
+        hourly_price: HourlyPrice::ZERO,
+    };
+    let (endpoint, group) = builder.add_endpoint(name("ep1"), 0);
+    // 10 tokens per request of one source, 30 of the other.
+    for (source, per_request) in [("us", 10.0), ("eu", 30.0)] {
+        let flow =
+            builder.add_flow(Flow { name: source.into(), source: source.into(), service: "dyn".into() });
+        builder.add_route(Route {
+            name: format!("{source}/ep1"),
+            flow,
+            group,
+            consumption: vec![Consumption { resource: endpoint, per_request }],
+            delay: Latency::ZERO,
+            price: UnitPrice::ZERO,
+        });
+    }
+    let server = made_up(&[("throughput", series(&[("us", "ep1", 1.0), ("mars", "ep1", 4.0)]))]).await;
+    let telemetry = collected(&server, SourceOptions::default(), &builder.build().unwrap()).await;
+    assert_eq!(telemetry.resources[0].background.unwrap().value.get(), 80.0);
 }
 
 #[tokio::test]

@@ -95,4 +95,8 @@ impl Actuator for XdsActuator {
     fn in_force(&self, group: &NodeGroup) -> Option<InForce> {
         self.hub.in_force(group)
     }
+
+    fn is_connected(&self, group: &NodeGroup) -> bool {
+        self.hub.is_connected(group)
+    }
 }

@@ -20,6 +20,10 @@ pub const LATENCY_BUCKETS_MS: [f64; 26] = [
     250.0, 350.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 10_000.0, 60_000.0,
 ];
 
+/// First wait before an Envoy whose stream broke connects again, and the longest one.
+const RECONNECT_BASE: &str = "0.2s";
+const RECONNECT_MAX: &str = "2s";
+
 /// TLS towards the discovery server. Paths are as Envoy sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapTls {
@@ -48,6 +52,9 @@ pub struct EnvoyBootstrap {
     pub admin: (IpAddr, u16),
     /// Connections from clients at a time.
     pub max_downstream_connections: u32,
+    /// Whether the stream carries differences only (delta xDS) instead of the state of the world. Either
+    /// works; with thousands of endpoints in one service, differences are less to send.
+    pub delta: bool,
     /// Encryption towards the discovery server.
     pub tls: Option<BootstrapTls>,
 }
@@ -62,6 +69,7 @@ impl Default for EnvoyBootstrap {
             xds_port: 18000,
             admin: (IpAddr::from([127, 0, 0, 1]), 9901),
             max_downstream_connections: 50_000,
+            delta: false,
             tls: None,
         }
     }
@@ -144,11 +152,15 @@ overload_manager:
         max_active_downstream_connections: {connections}
 dynamic_resources:
   ads_config:
-    api_type: GRPC
+    api_type: {api_type}
     transport_api_version: V3
     set_node_on_first_message_only: true
     grpc_services:
-      - envoy_grpc: {{ cluster_name: {XDS_CLUSTER} }}
+      - envoy_grpc:
+          cluster_name: {XDS_CLUSTER}
+          # A server that was restarted is found again within seconds; by default Envoy waits up to 30 s.
+          retry_policy:
+            retry_back_off: {{ base_interval: {RECONNECT_BASE}, max_interval: {RECONNECT_MAX} }}
   cds_config: {{ ads: {{}}, resource_api_version: V3 }}
   lds_config: {{ ads: {{}}, resource_api_version: V3 }}
 static_resources:
@@ -177,6 +189,7 @@ static_resources:
         admin = quoted(&envoy.admin.0.to_string()),
         admin_port = envoy.admin.1,
         connections = envoy.max_downstream_connections,
+        api_type = if envoy.delta { "DELTA_GRPC" } else { "GRPC" },
         host = quoted(&envoy.xds_host),
         port = envoy.xds_port,
     )?;
@@ -269,6 +282,13 @@ mod tests {
         assert!(!envoy_bootstrap(&tls(None)).unwrap().contains("private_key"));
         let with = envoy_bootstrap(&tls(Some(("/c.pem".into(), "/k.pem".into())))).unwrap();
         assert!(with.contains(r#"private_key: { filename: "/k.pem" }"#));
+    }
+
+    #[test]
+    fn differences_are_asked_for_only_where_wanted() {
+        let with = |delta| envoy_bootstrap(&EnvoyBootstrap { delta, ..Default::default() }).unwrap();
+        assert!(with(false).contains("api_type: GRPC\n"));
+        assert!(with(true).contains("api_type: DELTA_GRPC\n"));
     }
 
     #[test]

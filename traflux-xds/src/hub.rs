@@ -156,6 +156,10 @@ impl Hub {
         self.state().groups.get(group)?.in_force().cloned()
     }
 
+    pub(crate) fn is_connected(&self, group: &NodeGroup) -> bool {
+        self.state().members.values().any(|member| member.group == *group)
+    }
+
     pub(crate) fn reject(&self, node: &str, reason: &str, rejection: Rejection) {
         tracing::warn!(node, reason, "stream rejected");
         let mut state = self.state();

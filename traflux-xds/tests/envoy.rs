@@ -1,4 +1,4 @@
-//! The discovery server against a real Envoy.
+//! The discovery server against a real Envoy. `cargo xtask test` runs these tests; by hand:
 //!
 //! ```text
 //! ENVOY=/path/to/envoy cargo test -p traflux-xds --test envoy -- --ignored
@@ -149,6 +149,16 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs an Envoy: set ENVOY to its path"]
 async fn an_envoy_follows_refuses_once_and_goes_on() {
+    follows_refuses_once_and_goes_on(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an Envoy: set ENVOY to its path"]
+async fn an_envoy_that_receives_differences_follows_refuses_once_and_goes_on() {
+    follows_refuses_once_and_goes_on(true).await;
+}
+
+async fn follows_refuses_once_and_goes_on(delta: bool) {
     let folder = tempfile::tempdir().unwrap();
     let served = serve(XdsOptions::default()).await;
     let backends = [backend("a"), backend("b")];
@@ -161,6 +171,7 @@ async fn an_envoy_follows_refuses_once_and_goes_on() {
             node_id: "edge-1".into(),
             group: "eu".into(),
             xds_port: served.address.port(),
+            delta,
             ..EnvoyBootstrap::default()
         },
     );

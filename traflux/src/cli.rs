@@ -7,6 +7,7 @@ mod simulate;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -135,7 +136,10 @@ fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         logs.init()
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(crate::service::run(config, stopped()))?;
+    let result = runtime.block_on(crate::service::run(config, stopped()));
+    // A name that is still being looked up holds up no shutdown.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,8 +164,11 @@ async fn stopped() {
 }
 
 fn check(args: &ConfigArgs) -> Result<ExitCode, Failure> {
-    let config = read(args)?;
-    let built = config.build(&Default::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let prepared = runtime
+        .block_on(crate::service::prepare(read(args)?))
+        .map_err(|problem| format!("{}: {problem}", args.config.display()))?;
+    let (config, built) = (prepared.config(), prepared.built());
     let topology = &built.fleet.topology;
     println!(
         "{}: {} sources, {} services, {} endpoints, {} routes",

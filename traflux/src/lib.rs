@@ -24,3 +24,11 @@ pub use traflux_policy as policy;
 pub use traflux_prom as prom;
 pub use traflux_sim as sim;
 pub use traflux_xds as xds;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeOfTheProject;

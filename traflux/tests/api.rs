@@ -84,11 +84,14 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
         k: Some(3),
         max_utilization: 0.8,
         usd_per_million_for_10_ms: None,
+        budget_usd_per_hour: Some(12.0),
         error_ms: 2000.0,
         churn_ms: 2.0,
         headroom: 0.1,
         min_share: 0.01,
         max_share: 1.0,
+        probe_share: 0.01,
+        min_healthy: 0.34,
         step_per_s: 0.02,
         learning_rate: None,
     };
@@ -96,12 +99,14 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
         match command {
             Command::Freeze(reply) | Command::Resume(reply) => reply.send(Ok(())).unwrap(),
             Command::Parameters(reply) => reply.send(Ok(parameters.clone())).unwrap(),
-            Command::Patch(ParameterPatch { k: Some(0), .. }, reply) => {
+            Command::Patch(ParameterPatch { k: Some(Some(0)), .. }, reply) => {
                 let problem = "is 0, must be at least 1".to_owned();
                 reply.send(Err(CommandError::Invalid { key: "policy.k".to_owned(), problem })).unwrap();
             }
             Command::Patch(patch, reply) => {
-                parameters.k = patch.k.or(parameters.k);
+                parameters.k = patch.k.unwrap_or(parameters.k);
+                parameters.budget_usd_per_hour =
+                    patch.budget_usd_per_hour.unwrap_or(parameters.budget_usd_per_hour);
                 reply.send(Ok(parameters.clone())).unwrap();
             }
             Command::Services(services, reply) => {
@@ -262,6 +267,10 @@ async fn parameters_change_as_asked_and_refusals_name_the_key() {
         api.change(Method::PATCH, "/api/parameters", json!({ "k": 5 })).await.json().await.unwrap();
     assert_eq!(changed["k"], 5);
     assert_eq!(api.json("/api/parameters").await["k"], 5);
+    assert_eq!(api.json("/api/parameters").await["budget_usd_per_hour"], 12.0);
+    let patch = json!({ "budget_usd_per_hour": null, "k": null });
+    let cleared: Value = api.change(Method::PATCH, "/api/parameters", patch).await.json().await.unwrap();
+    assert_eq!((&cleared["budget_usd_per_hour"], &cleared["k"]), (&Value::Null, &Value::Null));
     let refused = api.change(Method::PATCH, "/api/parameters", json!({ "k": 0 })).await;
     let (status, code, message) = error_of(refused).await;
     assert_eq!((status, code.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "command_invalid"));

@@ -360,7 +360,7 @@ fn a_clock_that_jumps_moves_no_more_than_one_step() {
     let mut rig = Rig::new("steady", Parts::default());
     rig.ticks(60);
     let before = rig.controller.current().clone();
-    // An hour forward, then back again; the fleet's own time stands still.
+    // An hour forward, then back again; the fleet's own time stands still meanwhile.
     for second in [4000.0, 300.0, 305.0] {
         let decision = rig.controller.tick(Timestamp::from_secs_f64(second)).now_or_never().unwrap();
         assert!(decision.proposed.iter().all(|s| s.is_finite()));
@@ -375,5 +375,26 @@ fn a_clock_that_jumps_moves_no_more_than_one_step() {
             .map(|(a, b)| (a - b).abs())
             .fold(0.0, f64::max);
         assert!(moved <= step * 3.0 + 1e-3, "moved {moved}");
+    }
+    // After the jump back control goes on.
+    let mut pushed = 0;
+    for second in (310..600).step_by(5) {
+        let at = Timestamp::from_secs_f64(f64::from(second));
+        rig.fleet.with(|fleet| fleet.advance(at));
+        pushed += u32::from(rig.controller.tick(at).now_or_never().unwrap().pushed);
+    }
+    assert!(pushed > 0, "nothing was pushed after the clock went back");
+}
+
+#[test]
+fn static_weights_use_the_lowest_tier_that_has_capacity() {
+    let mut scenario = Scenario::built_in("steady").unwrap();
+    scenario.endpoints[0].tier = 1;
+    let topology = scenario.topology().unwrap();
+    let services = TrafficPlan::services_of(&topology);
+    let fleet = Fleet::new(topology, services);
+    let standby = scenario.endpoints[0].name.as_str();
+    for (route, share) in fleet.topology.routes().iter().zip(fleet.fallback.shares()) {
+        assert_eq!(*share == 0.0, route.name.ends_with(&format!("/{standby}")), "{}", route.name);
     }
 }

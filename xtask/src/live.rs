@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
         say(&report.table());
         return Ok(false);
     }
-    let tools = tools::ensure()?;
+    let tools = tools::ensure();
     for line in tools.missing() {
         say(&line);
     }
@@ -62,9 +62,27 @@ pub(crate) fn claims(tools: &Tools, list: Option<&str>) -> Result<Command, Strin
     Ok(command)
 }
 
+/// The call that runs the tests which need a program that is not built here: `None` where none of the programs
+/// can be had.
+pub(crate) fn components(tools: &Tools) -> Option<Command> {
+    let tests = [("envoy", "ENVOY", &tools.envoy), ("promtool", "PROMTOOL", &tools.promtool)];
+    let there: Vec<_> =
+        tests.iter().filter_map(|(test, name, tool)| Some((test, name, tool.as_ref().ok()?))).collect();
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
+    for (test, ..) in &there {
+        arguments.extend(["--test", test]);
+    }
+    arguments.extend(["--", "--ignored"]);
+    let mut command = workspace::cargo(&arguments);
+    for (_, name, tool) in &there {
+        command.env(name, tool);
+    }
+    (!there.is_empty()).then_some(command)
+}
+
 fn program(tools: &Tools, task: &str) -> Result<Command, String> {
     let (Ok(envoy), Ok(prometheus)) = (&tools.envoy, &tools.prometheus) else {
-        return Err("none of the live claims can run without Envoy and Prometheus".to_owned());
+        return Err(format!("{} need Envoy and Prometheus", tools::CLAIMS));
     };
     let programs = workspace::target_dir().join("debug");
     let mut command = Command::new(programs.join("traflux-live"));

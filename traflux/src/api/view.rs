@@ -91,7 +91,7 @@ pub struct HealthReport {
     pub uptime_s: f64,
     /// Ticks so far.
     pub ticks: u64,
-    /// Time since the last tick by this machine's clock, seconds; `null` before the first.
+    /// Time since the last tick, seconds; `null` before the first.
     pub last_tick_age_s: Option<f64>,
     /// Where the ladder of failure stands.
     #[serde(flatten)]
@@ -107,8 +107,7 @@ pub struct HealthReport {
 }
 
 impl HealthReport {
-    /// `now_s` is the wall clock in seconds since the epoch.
-    pub(super) fn of(state: &ServiceState, now_s: f64) -> Self {
+    pub(super) fn of(state: &ServiceState) -> Self {
         let last = state.decisions(|log| log.last().cloned());
         let ready = state.is_ready();
         let alarms = alarms(last.as_ref(), ready, &state.data_plane());
@@ -119,7 +118,7 @@ impl HealthReport {
             ready,
             uptime_s: state.uptime().as_secs_f64(),
             ticks: state.ticks(),
-            last_tick_age_s: last.as_ref().map(|d| (now_s - d.at_s).max(0.0)),
+            last_tick_age_s: state.since_last_tick().map(|age| age.as_secs_f64()),
             rung: last.as_ref().map_or(Rung::Normal, |d| d.rung),
             freshest_age_s: endpoints.iter().filter_map(|e| e.age_s).reduce(f64::min),
             alarms,

@@ -40,6 +40,9 @@ pub(super) struct EnvoyArgs {
     /// How this Envoy reaches the discovery server; `xds.listen` unless given.
     #[arg(long, value_name = "HOST:PORT")]
     xds: Option<String>,
+    /// Receive differences only (delta xDS) instead of whole resources.
+    #[arg(long)]
+    delta: bool,
     /// Roots of the discovery server's certificate, as Envoy sees the path.
     #[arg(long, requires = "server_name", value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -105,6 +108,7 @@ fn envoy(args: &EnvoyArgs) -> Result<String, Failure> {
         xds_host,
         xds_port,
         admin: (args.admin.ip(), args.admin.port()),
+        delta: args.delta,
         tls: args.ca.as_ref().zip(args.server_name.as_ref()).map(|(ca, name)| BootstrapTls {
             ca: ca.display().to_string(),
             server_name: name.clone(),

@@ -108,6 +108,9 @@ pub(super) fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     if let Some(path) = &result.html {
         println!("report: {}", path.display());
     }
+    println!(
+        "a policy of your own: cargo run --release -p traflux --features learn -- train; see docs/training.md"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

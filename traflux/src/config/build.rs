@@ -50,15 +50,7 @@ impl Config {
 
     /// The host names that must be resolved before hosts can be sent to Envoy.
     pub fn dns_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .endpoints()
-            .flat_map(|spec| spec.endpoint.hosts().filter_map(|host| host_and_port(host).ok()))
-            .map(|(host, _)| host)
-            .filter(|host| host.parse::<std::net::IpAddr>().is_err())
-            .collect();
-        names.sort();
-        names.dedup();
-        names
+        dns_names(&self.services)
     }
 
     /// Builds topology, services and numbers.
@@ -148,6 +140,20 @@ impl Config {
         let services = self.services.iter().map(|s| service_plan(s, resolved)).collect();
         Ok(Fleet::new(topology, services))
     }
+}
+
+/// The host names of services that must be resolved.
+pub(crate) fn dns_names(services: &[ServiceConfig]) -> Vec<String> {
+    let mut names: Vec<String> = services
+        .iter()
+        .flat_map(|service| &service.endpoints)
+        .flat_map(|endpoint| endpoint.hosts().filter_map(|host| host_and_port(host).ok()))
+        .map(|(host, _)| host)
+        .filter(|host| host.parse::<std::net::IpAddr>().is_err())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// `X` dollars per million requests for 10 ms each are 10⁴ seconds of delay for `X` dollars.

@@ -17,6 +17,7 @@ use traflux_core::{ActionBounds, GuardConfig, LadderConfig, RewardWeights};
 
 use crate::controller::Mode;
 
+pub(crate) use build::dns_names;
 pub use build::{Built, EndpointSpec, Resolved};
 pub use parse::ConfigError;
 pub(crate) use parse::{host_and_port, read_yaml};
@@ -218,7 +219,7 @@ fn default_source_label() -> String {
     "traflux_source".to_owned()
 }
 
-/// Credentials for Prometheus. Secrets stay in files or variables.
+/// Credentials for an HTTP source. Secrets stay in files.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
@@ -260,7 +261,7 @@ fn default_endpoint_label() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveConfig {
-    /// Name of the solver: `transport` (default), `microlp`, `clarabel`.
+    /// Name of the solver: `transport` (default), `microlp`; with the feature of that name `clarabel`, `highs`.
     pub solver: String,
     /// Utilisation of the capacity counted on that may be used freely.
     pub max_utilization: f64,
@@ -339,10 +340,14 @@ impl Default for ControlSection {
 pub struct PolicyConfig {
     /// What the controller does with its decisions.
     pub mode: Mode,
-    /// How many endpoints a policy may choose; those in breach move beside them. `null`: all.
+    /// How many endpoints a policy may choose; those in breach move beside them. `null`: as many as the
+    /// checkpoint was trained to choose, all without a checkpoint.
     pub k: Option<usize>,
     /// A trained checkpoint. `null`: the one that comes with the program.
     pub checkpoint: Option<PathBuf>,
+    /// Where mode `learning` keeps what it learned: written after updates and at the end, read first at the
+    /// start when it is there. `null`: what was learned ends with the process.
+    pub save_to: Option<PathBuf>,
     /// Seed of an exploring policy.
     pub seed: u64,
     /// Learning rate of mode `learning`.
@@ -357,6 +362,7 @@ impl Default for PolicyConfig {
             mode: Mode::None,
             k: None,
             checkpoint: None,
+            save_to: None,
             seed: 1,
             learning_rate: 3e-4,
             bounds: ActionBounds::default(),
@@ -420,15 +426,24 @@ impl Default for ApiConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PricesConfig {
-    /// A JSON or CSV file, read again when its content changes.
+    /// A JSON or CSV file, read at every tick and taken over when its content changed.
     #[serde(default)]
     pub file: Option<PathBuf>,
     /// A URL that answers with JSON.
     #[serde(default)]
     pub url: Option<String>,
-    /// Time between looks, in seconds.
+    /// Time between requests to `url`, in seconds.
     #[serde(default = "default_refresh_s")]
     pub refresh_s: f64,
+    /// Limit on each request to `url`, in milliseconds.
+    #[serde(default = "default_query_timeout_ms")]
+    pub timeout_ms: f64,
+    /// Headers to add to requests to `url`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Credentials for `url`.
+    #[serde(default)]
+    pub auth: AuthConfig,
 }
 
 fn default_refresh_s() -> f64 {

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::Config;
+use serde_json::Value;
+
+use super::{AuthConfig, Config, PricesConfig};
+use crate::controller::Mode;
 
 /// A configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -59,7 +62,7 @@ impl ConfigError {
 /// # Errors
 /// [`ConfigError::Syntax`] or [`ConfigError::Key`].
 pub(crate) fn read_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
-    let value: serde_json::Value = serde_saphyr::from_str(text)
+    let value: Value = serde_saphyr::from_str(text)
         .map_err(|e| ConfigError::Syntax { reason: first_line(&e.to_string()) })?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
@@ -211,12 +214,7 @@ impl Config {
     fn check_metrics(&self) -> Result<(), ConfigError> {
         let prometheus = &self.metrics.prometheus;
         let at = |key: &str| format!("metrics.prometheus.{key}");
-        if !(prometheus.url.starts_with("http://") || prometheus.url.starts_with("https://")) {
-            return Err(ConfigError::key(
-                at("url"),
-                format!("`{}` must start with http:// or https://", prometheus.url),
-            ));
-        }
+        http_url(&at("url"), &prometheus.url)?;
         within(&at("scrape_interval_s"), prometheus.scrape_interval_s, 0.1, 3600.0)?;
         within(&at("timeout_ms"), prometheus.timeout_ms, 1.0, 60_000.0)?;
         let least = 4.0 * prometheus.scrape_interval_s;
@@ -229,18 +227,24 @@ impl Config {
                 ),
             ));
         }
-        let auth = &prometheus.auth;
-        if auth.username.is_some() != auth.password_file.is_some() {
-            return Err(ConfigError::key(at("auth"), "`username` and `password_file` need each other"));
-        }
-        if auth.cert_file.is_some() != auth.key_file.is_some() {
-            return Err(ConfigError::key(at("auth"), "`cert_file` and `key_file` need each other"));
-        }
-        if auth.username.is_some() && auth.bearer_token_file.is_some() {
-            return Err(ConfigError::key(
-                at("auth"),
-                "basic authentication and a bearer token exclude each other",
-            ));
+        check_auth(&at("auth"), &prometheus.auth)?;
+        let mut names = BTreeSet::new();
+        for (ix, signal) in prometheus.signals.iter().enumerate() {
+            let at = |key: &str| format!("metrics.prometheus.signals[{ix}].{key}");
+            name(&at("name"), &signal.name)?;
+            if !names.insert(&signal.name) {
+                return Err(ConfigError::key(at("name"), format!("`{}` is named twice", signal.name)));
+            }
+            if signal.query.trim().is_empty() {
+                return Err(ConfigError::key(at("query"), "is empty"));
+            }
+            if signal.label.is_empty() {
+                return Err(ConfigError::key(at("label"), "is empty"));
+            }
+            // The limit is also the scale of the policy's feature.
+            if let Some(limit) = signal.limit.filter(|limit| !(limit.is_finite() && *limit > 0.0)) {
+                return Err(ConfigError::key(at("limit"), format!("{limit} must be finite and above 0")));
+            }
         }
         Ok(())
     }
@@ -274,20 +278,115 @@ impl Config {
         within("control.ladder.ramp_after_s", ladder.ramp_after_s, ladder.alarm_after_s, 86_400.0)?;
         within("control.ladder.ramp_over_s", ladder.ramp_over_s, 0.0, 86_400.0)?;
         within("control.ladder.max_elapsed_s", ladder.max_elapsed_s, 0.1, 3600.0)?;
-        if self.policy.k == Some(0) {
-            return Err(ConfigError::key("policy.k", "is 0, must be at least 1"));
-        }
-        within("policy.learning_rate", self.policy.learning_rate, 1e-8, 1.0)?;
         within("discovery.file_refresh_s", self.discovery.file_refresh_s, 0.1, 86_400.0)?;
         within("discovery.dns_refresh_s", self.discovery.dns_refresh_s, 1.0, 86_400.0)?;
-        if let Some(prices) = &self.prices {
-            within("prices.refresh_s", prices.refresh_s, 0.1, 86_400.0)?;
-            if prices.file.is_some() == prices.url.is_some() {
-                return Err(ConfigError::key("prices", "give either `file` or `url`"));
-            }
+        let reward = &objective.reward;
+        within("objective.reward.latency", reward.latency, 0.0, 1e6)?;
+        within("objective.reward.errors", reward.errors, 0.0, 1e6)?;
+        within("objective.reward.price", reward.price, 0.0, 1e6)?;
+        within("objective.reward.churn", reward.churn, 0.0, 1e6)?;
+        self.check_estimator()?;
+        self.check_policy()?;
+        self.prices.as_ref().map_or(Ok(()), check_prices)
+    }
+
+    fn check_policy(&self) -> Result<(), ConfigError> {
+        let policy = &self.policy;
+        if policy.k == Some(0) {
+            return Err(ConfigError::key("policy.k", "is 0, must be at least 1"));
+        }
+        within("policy.learning_rate", policy.learning_rate, 1e-8, 1.0)?;
+        let bounds = &policy.bounds;
+        within("policy.bounds.headroom_max", bounds.headroom_max, 0.0, 5.0)?;
+        within("policy.bounds.multiplier_min", bounds.multiplier_min, 1e-3, 1e3)?;
+        within("policy.bounds.multiplier_max", bounds.multiplier_max, bounds.multiplier_min, 1e3)?;
+        if policy.save_to.is_some() && policy.mode != Mode::Learning {
+            return Err(ConfigError::key(
+                "policy.save_to",
+                format!(
+                    "has an effect in mode `learning` only, the mode is `{}`; to use what was learned, name the \
+                     file in policy.checkpoint",
+                    policy.mode.name()
+                ),
+            ));
         }
         Ok(())
     }
+
+    /// The estimators would replace what makes no sense; an operator wants to know of it instead.
+    fn check_estimator(&self) -> Result<(), ConfigError> {
+        const AT: &str = "control.estimator";
+        let estimator = &self.control.estimator;
+        if let Some((key, given, nearest)) = first_difference(estimator, &estimator.clone().sanitized()) {
+            return Err(ConfigError::key(
+                format!("{AT}.{key}"),
+                format!("{given} is out of range, the nearest value in range is {nearest}"),
+            ));
+        }
+        let health = &estimator.health;
+        within(&format!("{AT}.health.p95_limit_ms"), health.p95_limit_ms.unwrap_or(1.0), 1e-3, 3.6e6)?;
+        match health.signal_limits.iter().find(|(_, limit)| !limit.is_finite()) {
+            Some((signal, limit)) => Err(ConfigError::key(
+                format!("{AT}.health.signal_limits.{signal}"),
+                format!("{limit} must be finite"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_auth(path: &str, auth: &AuthConfig) -> Result<(), ConfigError> {
+    if auth.username.is_some() != auth.password_file.is_some() {
+        return Err(ConfigError::key(path, "`username` and `password_file` need each other"));
+    }
+    if auth.cert_file.is_some() != auth.key_file.is_some() {
+        return Err(ConfigError::key(path, "`cert_file` and `key_file` need each other"));
+    }
+    if auth.username.is_some() && auth.bearer_token_file.is_some() {
+        return Err(ConfigError::key(path, "basic authentication and a bearer token exclude each other"));
+    }
+    Ok(())
+}
+
+fn check_prices(prices: &PricesConfig) -> Result<(), ConfigError> {
+    within("prices.refresh_s", prices.refresh_s, 0.1, 86_400.0)?;
+    within("prices.timeout_ms", prices.timeout_ms, 1.0, 60_000.0)?;
+    match (&prices.file, &prices.url) {
+        (Some(_), None) => {
+            if !prices.headers.is_empty() || prices.auth != AuthConfig::default() {
+                return Err(ConfigError::key("prices", "`auth` and `headers` need `url`"));
+            }
+            Ok(())
+        }
+        (None, Some(url)) => {
+            http_url("prices.url", url)?;
+            check_auth("prices.auth", &prices.auth)
+        }
+        _ => Err(ConfigError::key("prices", "give either `file` or `url`")),
+    }
+}
+
+fn http_url(path: &str, url: &str) -> Result<(), ConfigError> {
+    if url.starts_with("http://") || url.starts_with("https://") {
+        Ok(())
+    } else {
+        Err(ConfigError::key(path, format!("`{url}` must start with http:// or https://")))
+    }
+}
+
+/// The first key whose value differs, with both values.
+fn first_difference<T: serde::Serialize>(given: &T, other: &T) -> Option<(String, Value, Value)> {
+    fn walk(path: &str, given: &Value, other: &Value) -> Option<(String, Value, Value)> {
+        match (given, other) {
+            (Value::Object(given), Value::Object(other)) => given.iter().find_map(|(key, value)| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                walk(&path, value, other.get(key)?)
+            }),
+            _ if given != other => Some((path.to_owned(), given.clone(), other.clone())),
+            _ => None,
+        }
+    }
+    walk("", &serde_json::to_value(given).ok()?, &serde_json::to_value(other).ok()?)
 }
 
 /// Splits `host:port`, with IPv6 addresses in brackets.

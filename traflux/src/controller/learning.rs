@@ -5,6 +5,7 @@
 //! every node group before it began, or within a second of being sent: a tick and a window often begin at the
 //! same moment. Otherwise the transition is dropped and counted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -85,7 +86,8 @@ impl HeldStep {
         }
     }
 
-    /// Whether the window that ends at `now` shows this action and nothing else.
+    /// Whether the window that ends at `now` shows this action: plans sent within the window re-solve under it,
+    /// those before must have been in force when it began.
     fn is_payable(&self, now: Timestamp) -> bool {
         let window_began = Timestamp::new(now.since_epoch().saturating_sub(self.window));
         self.plans.iter().all(|plan| {
@@ -121,12 +123,13 @@ impl Controller {
         }
     }
 
-    /// Notes acknowledgements; drops a step at whose end nothing could be measured.
-    pub(super) fn learn(&mut self, now: Timestamp, telemetry: Option<&Telemetry>, decision: &mut Decision) {
+    /// Notes acknowledgements; drops a step during which the state could not be estimated: what happened then was
+    /// not what the action asked for.
+    pub(super) fn learn(&mut self, now: Timestamp, estimated: bool, decision: &mut Decision) {
         let in_force = self.in_force_everywhere();
         if let Some(held) = &mut self.held {
             held.note(in_force.as_ref().map(|(version, since)| (version, *since)));
-            if telemetry.is_none() && held.is_over(now) {
+            if !estimated && held.is_over(now) {
                 self.held = None;
                 self.learning.dropped_unmeasured += 1;
             }
@@ -151,19 +154,26 @@ impl Controller {
         found
     }
 
-    /// Saves the plan once every group acknowledged it. Each tick does so before it decides; a service that
-    /// hears of an acknowledgement need not wait for the next tick.
+    /// Saves the rows of the plan that their node groups acknowledged. Each tick does so before it decides; a
+    /// service that hears of an acknowledgement need not wait for the next tick.
     ///
     /// # Errors
     /// [`StoreError`]; the next call tries again.
     pub fn save_acknowledged(&mut self) -> Result<(), StoreError> {
         let Some(store) = &self.store else { return Ok(()) };
-        let Some((version, _)) = self.in_force_everywhere() else { return Ok(()) };
-        if version != *self.plan.version() || self.saved.as_ref() == Some(&version) {
+        let version = self.plan.version();
+        let acknowledged: BTreeSet<String> = self
+            .plan
+            .node_groups()
+            .into_iter()
+            .filter(|group| self.stages.actuator.in_force(group).is_some_and(|f| f.version == *version))
+            .map(|group| group.0)
+            .collect();
+        if acknowledged.is_empty() || self.saved.as_ref() == Some(&(version.clone(), acknowledged.clone())) {
             return Ok(());
         }
-        store.save(&self.fleet.topology, &self.current, &version)?;
-        self.saved = Some(version);
+        store.save(&self.fleet.topology, &self.current, version, |source| acknowledged.contains(source))?;
+        self.saved = Some((version.clone(), acknowledged));
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use traflux_core::{
     Actuator, AssembleConfig, Estimate, Estimator, Generation, GuardAction, GuardConfig, Ladder,
-    LadderConfig, MetricsSource, PlanError, PlanVersion, Policy, Recorder, Reward, RewardFunction,
+    LadderConfig, MetricsSource, PlanError, PlanVersion, Policy, Recorder, Reward, RewardFunction, RouteIx,
     ServicePlan, Split, SplitSolution, StateEncoder, Telemetry, Timestamp, Topology, TrafficPlan,
     WeightGuard, WeightSolver, WeightTable, quantize,
 };
@@ -123,16 +123,22 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// A fleet whose static split is proportional to the nominal capacity of each route's first resource.
+    /// A fleet whose static split is proportional to the nominal capacity of each route's first resource, within
+    /// the lowest priority tier of each flow that has any capacity.
     #[must_use]
     pub fn new(topology: Topology, services: Vec<ServicePlan>) -> Self {
-        let amounts: Vec<f64> = topology
-            .routes()
-            .iter()
-            .map(|r| {
-                r.consumption.first().map_or(1.0, |c| topology.resources()[c.resource.ix()].capacity.get())
-            })
-            .collect();
+        let capacity = |ix: usize| {
+            let first = topology.routes()[ix].consumption.first();
+            first.map_or(1.0, |c| topology.resources()[c.resource.ix()].capacity.get())
+        };
+        let tier = |ix: usize| topology.tier(RouteIx::from(ix));
+        let mut amounts = vec![0.0; topology.routes().len()];
+        for range in topology.flow_offsets().windows(2).map(|w| w[0]..w[1]) {
+            let lowest = range.clone().filter(|ix| capacity(*ix) > 0.0).map(tier).min();
+            for ix in range.filter(|ix| Some(tier(*ix)) == lowest) {
+                amounts[ix] = capacity(ix);
+            }
+        }
         let fallback = Split::proportional(&topology, &amounts);
         Self { topology: Arc::new(topology), fallback, services }
     }
@@ -176,7 +182,8 @@ pub struct Controller {
     last_reward: Option<Reward>,
     evidence: Evidence,
     store: Option<StateStore>,
-    saved: Option<PlanVersion>,
+    /// What the store holds: a version and the sources that acknowledged it.
+    saved: Option<(PlanVersion, std::collections::BTreeSet<String>)>,
 }
 
 impl Controller {
@@ -224,7 +231,7 @@ impl Controller {
     /// # Errors
     /// [`StoreError`] when the file exists and cannot be read; it is never overwritten then.
     pub fn with_store(mut self, store: StateStore) -> Result<Self, StoreError> {
-        if let Some(shares) = store.load(&self.fleet.topology)? {
+        if let Some(shares) = store.load(&self.fleet.topology, &self.fleet.fallback)? {
             let weights = weigh(&shares, self.config.weight_total)?;
             self.plan = TrafficPlan::from_weights(&self.fleet.topology, &self.fleet.services, &weights)?;
             self.current = weights.shares()?;
@@ -258,6 +265,7 @@ impl Controller {
     /// Replaces the numbers of the loop. Takes effect with the next tick.
     pub fn set_config(&mut self, config: ControlConfig) {
         self.guard.set_config(config.guard);
+        self.ladder.set_config(config.ladder);
         self.config = config;
     }
 
@@ -270,6 +278,11 @@ impl Controller {
     /// Replaces the reward: the topology it was made for changed.
     pub fn set_reward(&mut self, reward: Box<dyn RewardFunction>) {
         self.stages.reward = reward;
+    }
+
+    /// Ends the held action unpaid: the next tick asks the policy again.
+    pub fn end_step(&mut self) {
+        self.held = None;
     }
 
     /// The mode.
@@ -342,12 +355,13 @@ impl Controller {
     pub fn set_fleet(&mut self, mut fleet: Fleet) -> Result<(), PlanError> {
         let generation = Generation(self.fleet.topology.generation().0 + 1);
         let topology = Arc::new(fleet.topology.as_ref().clone().with_generation(generation));
-        let carried = self.current.carried_to(&self.fleet.topology, &topology);
+        let fallback =
+            Split::new(generation, fleet.fallback.offsets().to_vec(), fleet.fallback.shares().to_vec())?;
+        let carried = self.current.carried_to(&self.fleet.topology, &topology, &fallback);
         let weights = weigh(&carried, self.config.weight_total)?;
         let plan = TrafficPlan::from_weights(&topology, &fleet.services, &weights)?;
         let current = weights.shares()?;
-        fleet.fallback =
-            Split::new(generation, fleet.fallback.offsets().to_vec(), fleet.fallback.shares().to_vec())?;
+        fleet.fallback = fallback;
         self.stages.estimator.rebuild(&self.fleet.topology, &topology);
         fleet.topology = topology;
         self.unsent = self.unsent || plan.version() != self.plan.version();

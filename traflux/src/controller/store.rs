@@ -82,27 +82,22 @@ impl StateStore {
         &self.path
     }
 
-    /// Reads the saved split as far as it fits the topology: flows that are new get `None` back as a whole,
-    /// routes that are new get share 0.
+    /// Reads the saved split as far as it fits the topology: a flow that is new gets its row of `fallback`, a
+    /// route that is new share 0. `None` when nothing was ever saved.
     ///
     /// # Errors
     /// [`StoreError`] for a file that exists but cannot be understood.
-    pub fn load(&self, topology: &Topology) -> Result<Option<Split>, StoreError> {
-        let text = match std::fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.io(&error)),
-        };
-        let corrupt = |reason: String| StoreError::Corrupt { path: self.path.display().to_string(), reason };
-        let saved: Saved = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
-        if saved.format != FORMAT {
-            return Err(corrupt(format!("format is `{}`, expected `{FORMAT}`", saved.format)));
-        }
+    pub fn load(&self, topology: &Topology, fallback: &Split) -> Result<Option<Split>, StoreError> {
+        let Some(saved) = self.read()? else { return Ok(None) };
         let mut amounts = vec![0.0; topology.routes().len()];
         for (ix, flow) in topology.flows().iter().enumerate() {
-            let Some(row) = saved.shares.get(&flow.name) else { return Ok(None) };
+            let Some(row) = saved.shares.get(&flow.name) else {
+                let range = topology.route_range(FlowIx::from(ix));
+                amounts[range.clone()].copy_from_slice(&fallback.shares()[range]);
+                continue;
+            };
             if let Some((route, share)) = row.iter().find(|(_, s)| !s.is_finite() || **s < 0.0 || **s > 1.0) {
-                return Err(corrupt(format!("share of `{route}` is {share}")));
+                return Err(self.corrupt(format!("share of `{route}` is {share}")));
             }
             for at in topology.route_range(FlowIx::from(ix)) {
                 amounts[at] = row.get(&topology.routes()[at].name).copied().unwrap_or(0.0);
@@ -111,13 +106,24 @@ impl StateStore {
         Ok(Some(Split::proportional(topology, &amounts)))
     }
 
-    /// Replaces the file: written beside it, synced, renamed.
+    /// Replaces the file: written beside it, synced, renamed. Rows of sources that are not acknowledged stay as
+    /// they were in the file.
     ///
     /// # Errors
     /// [`StoreError::Io`]; the old file then stays.
-    pub fn save(&self, topology: &Topology, split: &Split, version: &PlanVersion) -> Result<(), StoreError> {
-        let mut shares = BTreeMap::new();
-        for (ix, flow) in topology.flows().iter().enumerate() {
+    pub fn save(
+        &self,
+        topology: &Topology,
+        split: &Split,
+        version: &PlanVersion,
+        acknowledged: impl Fn(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut shares = match self.read()? {
+            Some(saved) => saved.shares,
+            None => BTreeMap::new(),
+        };
+        shares.retain(|flow, _| topology.flow(flow).is_some());
+        for (ix, flow) in topology.flows().iter().enumerate().filter(|(_, f)| acknowledged(&f.source)) {
             let row = topology
                 .route_range(FlowIx::from(ix))
                 .map(|at| (topology.routes()[at].name.clone(), split.shares()[at]))
@@ -135,6 +141,23 @@ impl StateStore {
         file.write_all(text.as_bytes()).map_err(|e| self.io(&e))?;
         file.sync_all().map_err(|e| self.io(&e))?;
         std::fs::rename(&beside, &self.path).map_err(|e| self.io(&e))
+    }
+
+    fn read(&self) -> Result<Option<Saved>, StoreError> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.io(&error)),
+        };
+        let saved: Saved = serde_json::from_str(&text).map_err(|e| self.corrupt(e.to_string()))?;
+        if saved.format != FORMAT {
+            return Err(self.corrupt(format!("format is `{}`, expected `{FORMAT}`", saved.format)));
+        }
+        Ok(Some(saved))
+    }
+
+    fn corrupt(&self, reason: String) -> StoreError {
+        StoreError::Corrupt { path: self.path.display().to_string(), reason }
     }
 
     fn io(&self, error: &std::io::Error) -> StoreError {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use traflux_core::assemble::assemble;
 use traflux_core::ladder::capacity_split;
 use traflux_core::{
-    Action, Assembled, Estimate, FlowIx, GroupIx, Guard, GuardContext, Guarded, Health, NodeGroup,
-    Observation, Rung, Split, SplitSolution, Telemetry, Timestamp, TrafficPlan, Window,
+    Action, ActuateError, Assembled, Estimate, FlowIx, GroupIx, Guard, GuardContext, Guarded, Health,
+    NodeGroup, Observation, Rung, Split, SplitSolution, Telemetry, Timestamp, TrafficPlan, Window,
 };
 
 use super::decision::Decision;
@@ -20,6 +20,9 @@ impl Controller {
     /// ([`traflux_core::ladder`]) says what happens instead. Equal inputs give bit-identical decisions.
     pub async fn tick(&mut self, now: Timestamp) -> Decision {
         let elapsed = self.last_tick.map_or(Duration::ZERO, |last| now.since(last));
+        if self.last_tick.is_some_and(|last| last > now) {
+            self.clock_went_back(now);
+        }
         self.last_tick = Some(now);
         // Nothing is known of the time before the first tick, so it allows no step.
         self.current_since.get_or_insert(now);
@@ -53,7 +56,7 @@ impl Controller {
         let mut guarded = self.guard(now, rung, state.as_ref(), &shares, &mut decision);
         self.hold_disconnected(&mut guarded, &mut decision);
         self.control(now, &guarded, &mut decision).await;
-        self.learn(now, telemetry.as_ref(), &mut decision);
+        self.learn(now, state.is_some(), &mut decision);
         decision.finish(&self.fleet.topology, &self.current, &self.plan, state.as_ref().map(|s| &s.0));
         self.evidence.guard = guarded.actions;
         self.evidence.estimate = state.map(|(estimate, _)| estimate);
@@ -199,52 +202,78 @@ impl Controller {
 
     /// Quantises and pushes, unless nothing worth a push changed or nothing may be pushed.
     async fn control(&mut self, now: Timestamp, guarded: &Guarded, decision: &mut Decision) {
-        let moved = guarded
-            .split
-            .shares()
-            .iter()
-            .zip(self.current.shares())
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f64::max);
         let rested = self
             .last_push
             .is_none_or(|last| now.since(last).as_secs_f64() >= self.config.min_push_interval_s * 0.999);
         let may_move = self.mode != Mode::Shadow && !self.frozen;
         decision.proposed = guarded.split.shares().to_vec();
-        if may_move && rested && moved > self.config.dead_band {
+        if may_move && rested && self.is_worth_a_push(&guarded.split) {
             let plan = weigh(&guarded.split, self.config.weight_total).and_then(|weights| {
                 let plan = TrafficPlan::from_weights(&self.fleet.topology, &self.fleet.services, &weights)?;
                 Ok((plan, weights.shares()?))
             });
             match plan {
                 Ok((plan, current)) if plan.version() != self.plan.version() => {
-                    decision.churn = current.churn(&self.current);
-                    self.plan = plan;
-                    self.current = current;
-                    self.current_since = Some(now);
-                    self.unsent = true;
+                    self.offer(plan, Some(current), now, decision).await;
                 }
                 Ok(_) => {}
                 Err(error) => decision.fail("quantise", error.code(), &error),
             }
         }
-        if self.unsent {
-            match self.stages.actuator.apply(&self.plan).await {
-                Ok(_) => {
-                    self.unsent = false;
-                    self.last_push = Some(now);
-                    decision.pushed = true;
-                    if let Some(held) = &mut self.held {
-                        held.sent(self.plan.version().clone(), now);
-                    }
-                }
-                // The same version is offered again at the next tick, unless a newer one replaces it.
-                Err(error) => {
-                    self.unsent = error.is_transient();
-                    decision.fail("control", error.code(), &error);
-                }
+        if self.unsent && !decision.pushed {
+            self.offer(self.plan.clone(), None, now, decision).await;
+        }
+    }
+
+    /// Offers a plan to the actuator. A plan that cannot be expressed changes nothing: what was sent before stays
+    /// the truth. One that a node group refuses is in force for all others. Otherwise the same version is offered
+    /// again at the next tick, unless a newer one replaces it.
+    async fn offer(
+        &mut self,
+        plan: TrafficPlan,
+        current: Option<Split>,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) {
+        let outcome = self.stages.actuator.apply(&plan).await;
+        if let Err(error) = &outcome {
+            decision.fail("control", error.code(), error);
+            if matches!(error, ActuateError::Compile { .. }) {
+                self.unsent = false;
+                return;
             }
         }
+        if let Some(current) = current {
+            decision.churn = current.churn(&self.current);
+            self.current = current;
+            self.current_since = Some(now);
+        }
+        self.plan = plan;
+        self.unsent = outcome.as_ref().is_err_and(ActuateError::is_transient);
+        if !self.unsent {
+            self.last_push = Some(now);
+            decision.pushed = true;
+            if let Some(held) = &mut self.held {
+                held.sent(self.plan.version().clone(), now);
+            }
+        }
+    }
+
+    /// Whether some share moved by more than the dead band, which shrinks with the even share where there are
+    /// many routes; leaving zero always counts.
+    fn is_worth_a_push(&self, split: &Split) -> bool {
+        (0..split.flows()).map(FlowIx::from).any(|flow| {
+            let (new, old) = (split.row(flow), self.current.row(flow));
+            let band = self.config.dead_band * (10.0 / new.len() as f64).min(1.0);
+            new.iter().zip(old).any(|(a, b)| (a - b).abs() > band || (*a > 0.0 && *b == 0.0))
+        })
+    }
+
+    /// Whatever happened lies in the future now: it counts as having happened just now, so that control goes on.
+    fn clock_went_back(&mut self, now: Timestamp) {
+        self.last_push = self.last_push.map(|at| at.min(now));
+        self.current_since = self.current_since.map(|at| at.min(now));
+        self.held = None;
     }
 
     /// Holds the rows of node groups in which nobody is connected: a row that ran ahead of its data planes would
@@ -253,7 +282,7 @@ impl Controller {
         let topology = &self.fleet.topology;
         let mut shares = guarded.split.shares().to_vec();
         for (ix, flow) in topology.flows().iter().enumerate() {
-            if self.stages.actuator.in_force(&NodeGroup(flow.source.clone())).is_none() {
+            if !self.stages.actuator.is_connected(&NodeGroup(flow.source.clone())) {
                 let range = topology.route_range(FlowIx::from(ix));
                 shares[range.clone()].copy_from_slice(&self.current.shares()[range]);
                 decision.held_flows.push(flow.name.clone());

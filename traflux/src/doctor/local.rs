@@ -147,7 +147,7 @@ fn state_file(config: &Config) -> Finding {
     let Ok(built) = config.build(&Default::default()) else {
         return Finding::ok(WHAT, format!("{} can be written", path.display()));
     };
-    match StateStore::new(path).load(&built.fleet.topology) {
+    match StateStore::new(path).load(&built.fleet.topology, &built.fleet.fallback) {
         Ok(Some(_)) => Finding::ok(WHAT, format!("{} can be written and holds weights", path.display())),
         Ok(None) => Finding::ok(
             WHAT,

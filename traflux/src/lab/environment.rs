@@ -190,6 +190,7 @@ impl Environment for FleetEnvironment {
             });
         }
         lock(&running.desk).action = action.clone();
+        running.controller.end_step();
         running.advance();
         let after = running.telemetry().ok_or_else(|| EnvironmentError::Failed {
             reason: "no telemetry at the end of a step".to_owned(),

@@ -7,58 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::parameters::{ParameterPatch, Parameters};
 use crate::config::ServiceConfig;
-
-/// Parameters that may change while the controller runs; what is not set stays.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ParameterPatch {
-    /// How many endpoints a policy may choose.
-    pub k: Option<usize>,
-    /// Utilisation that may be used freely, in [0.05, 1].
-    pub max_utilization: Option<f64>,
-    /// What saving 10 ms on a million requests is worth, in dollars.
-    pub usd_per_million_for_10_ms: Option<f64>,
-    /// Milliseconds of latency that one failed request is worth.
-    pub error_ms: Option<f64>,
-    /// Milliseconds of latency that moving one request is worth.
-    pub churn_ms: Option<f64>,
-    /// Least demand headroom.
-    pub headroom: Option<f64>,
-    /// Least share of a healthy endpoint.
-    pub min_share: Option<f64>,
-    /// Greatest share of any endpoint.
-    pub max_share: Option<f64>,
-    /// How much a share may move per second.
-    pub step_per_s: Option<f64>,
-    /// Learning rate; needs a policy that learns.
-    pub learning_rate: Option<f64>,
-}
-
-/// The parameters in force.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Parameters {
-    /// How many endpoints a policy may choose; `null`: all.
-    pub k: Option<usize>,
-    /// Utilisation that may be used freely.
-    pub max_utilization: f64,
-    /// What saving 10 ms on a million requests is worth, in dollars; `null`: price plays no part.
-    pub usd_per_million_for_10_ms: Option<f64>,
-    /// Milliseconds of latency that one failed request is worth.
-    pub error_ms: f64,
-    /// Milliseconds of latency that moving one request is worth.
-    pub churn_ms: f64,
-    /// Least demand headroom.
-    pub headroom: f64,
-    /// Least share of a healthy endpoint.
-    pub min_share: f64,
-    /// Greatest share of any endpoint.
-    pub max_share: f64,
-    /// How much a share may move per second.
-    pub step_per_s: f64,
-    /// Learning rate; `null` without a policy that learns.
-    pub learning_rate: Option<f64>,
-}
 
 /// A request to train.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

@@ -1,9 +1,8 @@
 //! Learning beside control, where the program was built with it.
 
 use traflux_core::Recorder;
-use traflux_policy::SharedParameters;
 
-use super::command::{CommandError, TrainReply, TrainRequest};
+use super::command::{CommandError, Reply, TrainReply, TrainRequest};
 use super::policy::PolicySetup;
 use super::run::RunError;
 use super::state::TrainingView;
@@ -23,14 +22,28 @@ const NEEDS: &str = "policy.mode `learning`";
 #[derive(Default)]
 pub(super) struct Learning {
     #[cfg(feature = "learn")]
-    handle: Option<traflux_policy::LearnerHandle>,
+    learner: Option<Running>,
+}
+
+#[cfg(feature = "learn")]
+struct Running {
+    handle: std::sync::Arc<traflux_policy::LearnerHandle>,
+    parameters: traflux_policy::SharedParameters,
+    /// One request to train at a time.
+    turn: std::sync::Arc<tokio::sync::Semaphore>,
 }
 
 #[cfg(feature = "learn")]
 impl Learning {
+    /// Whether this program can do what the mode asks for.
+    pub(super) fn check(_: &Config) -> Result<(), RunError> {
+        Ok(())
+    }
+
     pub(super) fn start(config: &Config, setup: &PolicySetup) -> Result<Self, RunError> {
         use traflux_policy::{Learner, LearnerConfig, spawn_learner};
-        let Some(parameters) = setup.parameters.as_ref().filter(|_| config.policy.mode == Mode::Learning)
+        let Some((parameters, _)) =
+            setup.learned.as_ref().filter(|_| config.policy.mode == Mode::Learning)
         else {
             return Ok(Self::default());
         };
@@ -42,65 +55,73 @@ impl Learning {
         };
         let learner = Learner::new(learner, parameters.clone()).map_err(|e| refuse(e.to_string()))?;
         let handle = spawn_learner(learner, BATCH, WAITING).map_err(|e| refuse(e.to_string()))?;
-        Ok(Self { handle: Some(handle) })
+        Ok(Self {
+            learner: Some(Running {
+                handle: std::sync::Arc::new(handle),
+                parameters: parameters.clone(),
+                turn: std::sync::Arc::new(tokio::sync::Semaphore::new(1)),
+            }),
+        })
     }
 
     pub(super) fn recorder(&self) -> Option<Box<dyn Recorder>> {
-        self.handle.as_ref().map(|handle| Box::new(handle.recorder()) as Box<dyn Recorder>)
+        self.learner.as_ref().map(|learner| Box::new(learner.handle.recorder()) as Box<dyn Recorder>)
     }
 
     pub(super) fn learning_rate(&self) -> Option<f64> {
-        self.handle.as_ref().map(|handle| handle.status().learning_rate)
+        self.learner.as_ref().map(|learner| learner.handle.status().learning_rate)
     }
 
     pub(super) fn set_learning_rate(&self, rate: f64) -> Result<(), CommandError> {
-        let handle =
-            self.handle.as_ref().ok_or(CommandError::NotAvailable { what: "learning_rate", needs: NEEDS })?;
-        handle.set_learning_rate(rate).map_err(|problem| CommandError::Invalid {
+        let learner = self
+            .learner
+            .as_ref()
+            .ok_or(CommandError::NotAvailable { what: "learning_rate", needs: NEEDS })?;
+        learner.handle.set_learning_rate(rate).map_err(|problem| CommandError::Invalid {
             key: "learning_rate".to_owned(),
             problem: problem.to_string(),
         })
     }
 
-    /// Updates on what was recorded. Blocks the loop for as long as the updates take, so they are few.
-    pub(super) fn train(
-        &self,
-        request: &TrainRequest,
-        parameters: Option<&SharedParameters>,
-    ) -> Result<TrainReply, CommandError> {
-        let handle =
-            self.handle.as_ref().ok_or(CommandError::NotAvailable { what: "training", needs: NEEDS })?;
+    /// Transitions learned from, or waiting to be.
+    pub(super) fn received(&self) -> u64 {
+        self.learner.as_ref().map_or(0, |learner| learner.handle.status().received)
+    }
+
+    /// Updates on what was recorded, on a thread of its own: the loop goes on meanwhile.
+    pub(super) fn train(&self, request: &TrainRequest, reply: Reply<TrainReply>) {
+        // A caller that no longer waits for its reply is no failure, here and below.
+        let Some(learner) = &self.learner else {
+            let _ = reply.send(Err(CommandError::NotAvailable { what: "training", needs: NEEDS }));
+            return;
+        };
         let wanted = request.updates.unwrap_or(1);
         if !(1..=10).contains(&wanted) {
-            return Err(CommandError::Invalid {
+            let _ = reply.send(Err(CommandError::Invalid {
                 key: "updates".to_owned(),
                 problem: format!("{wanted} is outside [1, 10]"),
-            });
+            }));
+            return;
         }
-        let mut updates = 0;
-        for _ in 0..wanted {
-            match handle.learn_now() {
-                Ok(stats) => updates += stats.updates as u64,
-                // What was recorded is used up after the first update.
-                Err(_) if updates > 0 => break,
-                Err(problem) => {
-                    return Err(CommandError::Invalid {
-                        key: "updates".to_owned(),
-                        problem: problem.to_string(),
-                    });
-                }
-            }
-        }
-        Ok(TrainReply {
-            transitions: handle.status().received,
-            updates,
-            parameters_version: parameters.map_or(0, SharedParameters::version),
-        })
+        let Ok(turn) = std::sync::Arc::clone(&learner.turn).try_acquire_owned() else {
+            let needs = "the training in progress to end";
+            let _ = reply.send(Err(CommandError::NotAvailable { what: "training", needs }));
+            return;
+        };
+        let (handle, parameters) = (std::sync::Arc::clone(&learner.handle), learner.parameters.clone());
+        tokio::task::spawn_blocking(move || {
+            let _ = reply.send(learn(&handle, wanted).map(|updates| TrainReply {
+                transitions: handle.status().received,
+                updates,
+                parameters_version: parameters.version(),
+            }));
+            drop(turn);
+        });
     }
 
     pub(super) fn view(&self) -> TrainingView {
-        let Some(handle) = &self.handle else { return TrainingView::default() };
-        let status = handle.status();
+        let Some(learner) = &self.learner else { return TrainingView::default() };
+        let status = learner.handle.status();
         TrainingView {
             dropped_by_learner: status.dropped,
             updates: status.updates,
@@ -111,19 +132,47 @@ impl Learning {
         }
     }
 
-    pub(super) fn stop(&mut self) {
-        // Dropping the handle ends its thread after the update in progress.
-        self.handle = None;
+    /// Ends the learner's thread after the update in progress.
+    pub(super) async fn stop(&mut self) {
+        let learner = self.learner.take();
+        // The thread is joined where it may block.
+        if let Err(problem) = tokio::task::spawn_blocking(move || drop(learner)).await {
+            tracing::error!("learner: {problem}");
+        }
     }
+}
+
+#[cfg(feature = "learn")]
+fn learn(handle: &traflux_policy::LearnerHandle, wanted: usize) -> Result<u64, CommandError> {
+    let mut updates = 0;
+    for _ in 0..wanted {
+        match handle.learn_now() {
+            Ok(stats) => updates += stats.updates as u64,
+            // What was recorded is used up after the first update.
+            Err(_) if updates > 0 => break,
+            Err(problem) => {
+                return Err(CommandError::Invalid {
+                    key: "updates".to_owned(),
+                    problem: problem.to_string(),
+                });
+            }
+        }
+    }
+    Ok(updates)
 }
 
 #[cfg(not(feature = "learn"))]
 impl Learning {
-    pub(super) fn start(config: &Config, _: &PolicySetup) -> Result<Self, RunError> {
+    /// Whether this program can do what the mode asks for.
+    pub(super) fn check(config: &Config) -> Result<(), RunError> {
         match config.policy.mode {
             Mode::Learning => Err(RunError::Feature { mode: "learning", feature: "learn" }),
-            _ => Ok(Self::default()),
+            _ => Ok(()),
         }
+    }
+
+    pub(super) fn start(config: &Config, _: &PolicySetup) -> Result<Self, RunError> {
+        Self::check(config).map(|()| Self::default())
     }
 
     pub(super) fn recorder(&self) -> Option<Box<dyn Recorder>> {
@@ -138,17 +187,18 @@ impl Learning {
         Err(CommandError::NotAvailable { what: "learning_rate", needs: NEEDS })
     }
 
-    pub(super) fn train(
-        &self,
-        _: &TrainRequest,
-        _: Option<&SharedParameters>,
-    ) -> Result<TrainReply, CommandError> {
-        Err(CommandError::NotAvailable { what: "training", needs: NEEDS })
+    pub(super) fn received(&self) -> u64 {
+        0
+    }
+
+    pub(super) fn train(&self, _: &TrainRequest, reply: Reply<TrainReply>) {
+        // A caller that no longer waits for its reply is no failure.
+        let _ = reply.send(Err(CommandError::NotAvailable { what: "training", needs: NEEDS }));
     }
 
     pub(super) fn view(&self) -> TrainingView {
         TrainingView::default()
     }
 
-    pub(super) fn stop(&mut self) {}
+    pub(super) async fn stop(&mut self) {}
 }

@@ -7,12 +7,17 @@ mod command;
 mod discovery;
 mod export;
 mod learner;
+mod parameters;
 mod policy;
+mod prepare;
 mod run;
+mod save;
 mod source;
 mod state;
 
-pub use command::{Command, CommandError, ParameterPatch, Parameters, Reply, TrainReply, TrainRequest};
+pub use command::{Command, CommandError, Reply, TrainReply, TrainRequest};
+pub use parameters::{ParameterPatch, Parameters};
+pub use prepare::{Prepared, prepare};
 pub use run::{RunError, run};
 pub(crate) use source::http_options;
 pub use state::{ServiceState, TrainingView};

@@ -6,6 +6,7 @@ use traflux_policy::{
     SignalFeature, TopK,
 };
 
+use super::run::RunError;
 use crate::config::Config;
 use crate::controller::Mode;
 
@@ -14,9 +15,33 @@ pub(super) struct PolicySetup {
     pub(super) encoder: Box<dyn StateEncoder>,
     pub(super) policy: Option<Box<dyn Policy>>,
     /// How many groups the policy may choose; `None`: there is no policy that chooses.
-    pub(super) count: Option<CriticalCount>,
-    /// Parameters of a learned policy.
-    pub(super) parameters: Option<SharedParameters>,
+    pub(super) count: Option<Count>,
+    /// A learned policy: its parameters, and the checkpoint that they come from.
+    pub(super) learned: Option<(SharedParameters, Checkpoint)>,
+}
+
+/// How many groups a policy may choose.
+#[derive(Debug, Clone)]
+pub(super) struct Count {
+    handle: CriticalCount,
+    /// The count where `policy.k` is not set.
+    unset: usize,
+}
+
+impl Count {
+    fn new(k: Option<usize>, unset: usize) -> Self {
+        Self { handle: CriticalCount::new(k.unwrap_or(unset)), unset }
+    }
+
+    /// The count in use; `None`: all.
+    pub(super) fn current(&self) -> Option<usize> {
+        Some(self.handle.current()).filter(|count| *count < usize::MAX)
+    }
+
+    /// Changes it from the next decision on.
+    pub(super) fn set(&self, k: Option<usize>) {
+        self.handle.set(k.unwrap_or(self.unset));
+    }
 }
 
 /// The encoder as configured: with the user's signals as features.
@@ -37,8 +62,8 @@ pub(crate) fn encoder(config: &Config) -> FleetEncoder {
 /// without policy would do otherwise.
 ///
 /// # Errors
-/// [`CheckpointError`] for a checkpoint that cannot be used with these features.
-pub(super) fn set_up(config: &Config) -> Result<PolicySetup, CheckpointError> {
+/// [`RunError::Checkpoint`] and [`RunError::Signals`] for a checkpoint that cannot be used with these features.
+pub(super) fn set_up(config: &Config) -> Result<PolicySetup, RunError> {
     let encoder = encoder(config);
     let space = encoder.space();
     let learned = match config.policy.mode {
@@ -46,41 +71,57 @@ pub(super) fn set_up(config: &Config) -> Result<PolicySetup, CheckpointError> {
         Mode::Shadow => config.policy.checkpoint.is_some(),
         Mode::None => false,
     };
-    let (policy, count, parameters) =
+    let (policy, count, learned) =
         if learned { learned_policy(config, &space)? } else { plain_policy(config, &space) };
-    Ok(PolicySetup { encoder: Box::new(encoder), policy, count, parameters })
+    Ok(PolicySetup { encoder: Box::new(encoder), policy, count, learned })
 }
 
-type Chosen = (Option<Box<dyn Policy>>, Option<CriticalCount>, Option<SharedParameters>);
+type Chosen = (Option<Box<dyn Policy>>, Option<Count>, Option<(SharedParameters, Checkpoint)>);
 
 /// Without `k` everything may move and there is nothing to choose.
 fn plain_policy(config: &Config, space: &ObservationSpace) -> Chosen {
     match config.policy.k {
         None => (None, None, None),
         Some(k) => {
-            let count = CriticalCount::new(k);
-            let policy = TopK::new(count.clone(), config.objective.headroom, space);
+            let count = Count::new(Some(k), usize::MAX);
+            let policy = TopK::new(count.handle.clone(), config.objective.headroom, space);
             (Some(Box::new(policy)), Some(count), None)
         }
     }
 }
 
-fn learned_policy(config: &Config, space: &ObservationSpace) -> Result<Chosen, CheckpointError> {
-    let checkpoint = match &config.policy.checkpoint {
-        Some(path) => Checkpoint::load(path)?,
-        None => crate::checkpoint::shipped()?,
+fn learned_policy(config: &Config, space: &ObservationSpace) -> Result<Chosen, RunError> {
+    let (key, checkpoint) = checkpoint(config)?;
+    let refuse = |source: CheckpointError| match source {
+        // Every signal is a feature, so signals are the first thing that may not fit.
+        CheckpointError::Features { reason } if !config.metrics.prometheus.signals.is_empty() => {
+            RunError::Signals { key, mode: config.policy.mode.name(), reason }
+        }
+        source => RunError::Checkpoint { key, source },
     };
-    checkpoint.check_space(space)?;
-    let mut actions = checkpoint.actions;
-    actions.bounds = config.policy.bounds;
-    let count = CriticalCount::new(config.policy.k.unwrap_or(actions.critical));
-    let shared = SharedParameters::new(checkpoint.parameters.clone());
+    checkpoint.check_space(space).map_err(refuse)?;
+    let mut began = checkpoint;
+    began.actions.bounds = config.policy.bounds;
+    let count = Count::new(config.policy.k, began.actions.critical);
+    let shared = SharedParameters::new(began.parameters.clone());
     let mode = match config.policy.mode {
         Mode::Learning => traflux_policy::learned::Mode::Exploring { seed: config.policy.seed },
         _ => traflux_policy::learned::Mode::Frozen,
     };
-    let policy = LearnedPolicy::new(shared.clone(), space, actions, mode)
-        .map_err(|error| CheckpointError::Features { reason: error.to_string() })?
-        .with_critical_count(count.clone(), space);
-    Ok((Some(Box::new(policy)), Some(count), Some(shared)))
+    let policy = LearnedPolicy::new(shared.clone(), space, began.actions, mode)
+        .map_err(|error| refuse(CheckpointError::Features { reason: error.to_string() }))?
+        .with_critical_count(count.handle.clone(), space);
+    Ok((Some(Box::new(policy)), Some(count), Some((shared, began))))
+}
+
+/// The checkpoint to begin with, and the key that led to it: what was learned earlier, what is configured, or
+/// what comes with the program.
+fn checkpoint(config: &Config) -> Result<(&'static str, Checkpoint), RunError> {
+    let policy = &config.policy;
+    let (key, loaded) = match (&policy.save_to, &policy.checkpoint) {
+        (Some(path), _) if path.exists() => ("policy.save_to", Checkpoint::load(path)),
+        (_, Some(path)) => ("policy.checkpoint", Checkpoint::load(path)),
+        _ => ("policy.checkpoint", crate::checkpoint::shipped()),
+    };
+    Ok((key, loaded.map_err(|source| RunError::Checkpoint { key, source })?))
 }

@@ -9,19 +9,20 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use traflux_core::estimator::FleetEstimator;
 use traflux_core::{FleetReward, NodeGroup, PlanError, PlanVersion, SolveError, Timestamp};
-use traflux_policy::{CheckpointError, CriticalCount, SharedParameters};
+use traflux_policy::{CheckpointError, SharedParameters};
 use traflux_prom::{Exporter, PromError, PrometheusSource};
-use traflux_xds::{
-    NodeCondition, NodeMatcher, NodeRule, ServerOptions, XdsActuator, XdsError, XdsEvent, XdsEventKind,
-    XdsOptions,
-};
+use traflux_xds::{XdsError, XdsEvent, XdsEventKind};
 
-use super::command::{Command, CommandError, ParameterPatch, Parameters, TrainReply, TrainRequest};
-use super::discovery::Discovery;
+use super::command::{Command, CommandError};
+use super::discovery::{Discovery, Found, Names};
 use super::learner::Learning;
+use super::parameters::{ParameterPatch, Parameters, invalid};
+use super::policy::Count;
+use super::prepare::{Prepared, estimator_config, prepare};
+use super::save::Saver;
 use super::state::{ServiceState, TrainingView};
-use super::{export, policy, source};
-use crate::config::{Config, ConfigError, ServiceConfig};
+use super::{export, source};
+use crate::config::{Config, ConfigError, Resolved, ServiceConfig};
 use crate::controller::{Controller, Decision, Mode, Stages, StateStore, StoreError};
 
 /// Why the service could not start or had to stop.
@@ -30,15 +31,42 @@ pub enum RunError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Metrics or prices.
+    /// The file with services.
+    #[error("discovery.file: {source}")]
+    Discovery {
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+    /// The connection to Prometheus.
     #[error("metrics.prometheus: {0}")]
     Prometheus(#[from] PromError),
+    /// Where prices come from.
+    #[error("prices: {0}")]
+    Prices(PromError),
     /// The discovery server.
     #[error("xds: {0}")]
     Xds(#[from] XdsError),
     /// The checkpoint.
-    #[error("policy.checkpoint: {0}")]
-    Checkpoint(#[from] CheckpointError),
+    #[error("{key}: {source}")]
+    Checkpoint {
+        /// The key that led to it.
+        key: &'static str,
+        /// What is wrong with it.
+        source: CheckpointError,
+    },
+    /// The policy was trained without the user's signals, or with others.
+    #[error(
+        "metrics.prometheus.signals: {key} was trained on other features ({reason}); signals are features: use a \
+         checkpoint that was trained with these, or set policy.mode to `none` instead of `{mode}`"
+    )]
+    Signals {
+        /// The key that led to the checkpoint.
+        key: &'static str,
+        /// The mode.
+        mode: &'static str,
+        /// The first difference.
+        reason: String,
+    },
     /// The saved weights.
     #[error("state_file: {0}")]
     Store(#[from] StoreError),
@@ -48,9 +76,15 @@ pub enum RunError {
     /// The static weights.
     #[error("static weights: {0}")]
     Plan(#[from] PlanError),
-    /// The API cannot listen, or its token cannot be read.
-    #[error("{key}: {reason}")]
+    /// The API cannot listen.
+    #[error("api.listen: {reason}")]
     Api {
+        /// Why.
+        reason: String,
+    },
+    /// A file that a key names cannot be used.
+    #[error("{key}: {reason}")]
+    File {
         /// The key of the configuration.
         key: &'static str,
         /// Why.
@@ -72,6 +106,38 @@ pub enum RunError {
     },
 }
 
+impl RunError {
+    /// A stable name.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(error) | Self::Discovery { source: error } => error.code(),
+            Self::Prometheus(error) | Self::Prices(error) => error.code(),
+            Self::Xds(error) => error.code(),
+            Self::Checkpoint { source, .. } => source.code(),
+            Self::Signals { .. } => "run_signals",
+            Self::Store(error) => error.code(),
+            Self::Solver(error) => error.code(),
+            Self::Plan(error) => error.code(),
+            Self::Api { .. } => "run_api",
+            Self::File { .. } => "run_file",
+            Self::Learner { .. } => "run_learner",
+            Self::Feature { .. } => "run_feature",
+        }
+    }
+
+    /// Whether the same start may succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Xds(error) => error.is_transient(),
+            // The port may be free again.
+            Self::Api { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Commands waiting for the loop; more wait at their sender.
 const COMMANDS: usize = 32;
 
@@ -81,34 +147,21 @@ const COMMANDS: usize = 32;
 /// [`RunError`] for whatever keeps the service from starting. Once it runs, failures are logged, shown and
 /// ridden out.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-    let token = read_token(&config)?;
-    let mut discovery = Discovery::new(&config);
-    let mut config = config;
-    match discovery.services().await {
-        Ok(Some(services)) => {
-            config.services = services;
-            config.check()?;
-        }
-        Ok(None) => {}
-        Err(problem) => return Err(problem.into()),
-    }
-    for warning in discovery.resolve(&config).await.1 {
-        warn!("{warning}");
-    }
-
-    let built = config.build(discovery.resolved())?;
-    let prometheus = source::prometheus(&config, &built.fleet.services)?;
+    let clock = Clock::start();
+    let Prepared { config, services_file, token, setup, solver, prometheus, prices, actuator, .. } =
+        prepare(config).await?;
+    let mut names = Names::of_system();
+    let resolved = names.addresses_of(&config.dns_names()).await;
+    let built = config.build(&resolved)?;
+    prometheus.set_labels(source::label_map(&config, &built.fleet.services));
     report_reachability(&config, &prometheus).await;
-    let prices = config.prices.as_ref().map(source::price_book).transpose()?;
-    let actuator = XdsActuator::new(node_matcher(&config), xds_options(&config))?;
-    let setup = policy::set_up(&config)?;
     let learning = Learning::start(&config, &setup)?;
     let stages = Stages {
         source: Box::new(source::PricedSource::new(Arc::clone(&prometheus), prices)),
         estimator: Box::new(FleetEstimator::new(estimator_config(&config))),
         encoder: setup.encoder,
         policy: setup.policy,
-        solver: traflux_lp::by_name(&config.objective.solver)?,
+        solver,
         actuator: Box::new(actuator.clone()),
         reward: Box::new(FleetReward::new(built.fleet.topology.as_ref().clone(), config.objective.reward)),
         recorder: learning.recorder(),
@@ -117,14 +170,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if let Some(path) = &config.state_file {
         controller = controller.with_store(StateStore::new(path))?;
     }
-    if let Err(problem) = controller.start().await {
-        error!(code = problem.code(), "first plan: {problem}");
-    }
+    let handed_over = match controller.start().await {
+        Ok(()) => true,
+        Err(problem) => {
+            error!(code = problem.code(), "first plan: {problem}");
+            false
+        }
+    };
 
     let xds = actuator.bind(config.xds.listen).await?;
     let listener = tokio::net::TcpListener::bind(config.api.listen)
         .await
-        .map_err(|e| RunError::Api { key: "api.listen", reason: format!("{}: {e}", config.api.listen) })?;
+        .map_err(|e| RunError::Api { reason: format!("{}: {e}", config.api.listen) })?;
     let (stop, stopped) = watch::channel(false);
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let status = actuator.clone();
@@ -143,15 +200,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     ));
 
     let events = actuator.subscribe();
+    let saver = setup
+        .learned
+        .as_ref()
+        .and_then(|(parameters, began)| Saver::of(&config, began.clone(), parameters.clone()));
     let mut service = Service {
+        clock,
+        discovery: Discovery::start(&config, services_file, names),
+        resolved,
         config,
         controller,
+        handed_over,
         prometheus,
-        discovery,
         state,
         learning,
+        saver,
         count: setup.count,
-        parameters: setup.parameters,
+        parameters: setup.learned.map(|(parameters, _)| parameters),
         events,
         lag: BTreeMap::new(),
         failing: Vec::new(),
@@ -161,10 +226,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         () = service.run(inbox) => {}
         () = shutdown => info!("shutting down"),
     }
-    service.learning.stop();
     // Nobody listens any more when the tasks ended by themselves; that is no failure.
     let _ = stop.send(true);
     let ends = async {
+        let learned = service.learning.received();
+        service.learning.stop().await;
+        if let Some(saver) = &mut service.saver {
+            saver.save_last(learned).await;
+        }
         match xds.await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(problem)) => warn!("discovery server: {problem}"),
@@ -180,6 +249,24 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
+/// The wall clock at the start, carried on by a clock that never jumps: a step of the wall clock would stall
+/// the loop or make every measurement old.
+struct Clock {
+    start: Duration,
+    instant: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start, instant: Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::new(self.start + self.instant.elapsed())
+    }
+}
+
 async fn until(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone: stop as well.
     let _ = stopped.wait_for(|stop| *stop).await;
@@ -187,13 +274,19 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 /// What the loop owns.
 struct Service {
+    clock: Clock,
     config: Config,
     controller: Controller,
+    /// Whether the actuator has taken a plan.
+    handed_over: bool,
     prometheus: Arc<PrometheusSource>,
     discovery: Discovery,
+    /// Addresses of the names in force.
+    resolved: Resolved,
     state: Arc<ServiceState>,
     learning: Learning,
-    count: Option<CriticalCount>,
+    saver: Option<Saver>,
+    count: Option<Count>,
     parameters: Option<SharedParameters>,
     events: tokio::sync::broadcast::Receiver<XdsEvent>,
     /// By group: the plan that is not yet in force, and since when.
@@ -217,8 +310,9 @@ impl Service {
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 },
+                found = self.discovery.next() => self.take_over(found),
                 command = inbox.recv() => match command {
-                    Some(command) => self.obey(command).await,
+                    Some(command) => self.obey(command),
                     None => return,
                 },
             }
@@ -226,9 +320,8 @@ impl Service {
     }
 
     async fn tick(&mut self) {
-        self.discover().await;
         let began = Instant::now();
-        let decision = self.controller.tick(now()).await;
+        let decision = self.controller.tick(self.clock.now()).await;
         self.log_failures(&decision);
         if decision.pushed {
             info!(plan = decision.plan_version, churn = decision.churn, "pushed");
@@ -239,8 +332,12 @@ impl Service {
         export::record(self.state.exporter(), &self.controller, &decision, began.elapsed());
         self.export_lag();
         self.state.set_training(self.training());
+        if let Some(saver) = &mut self.saver {
+            saver.save_new(self.learning.received()).await;
+        }
+        self.handed_over |= decision.pushed;
         self.state.record(decision);
-        self.state.set_ready(true);
+        self.state.set_ready(self.handed_over);
     }
 
     /// A failure is logged when it begins and when it ends, not at every tick between.
@@ -312,50 +409,66 @@ impl Service {
         exporter.record_in_force(lags.iter().map(|(group, lag)| (group, *lag)));
     }
 
-    async fn discover(&mut self) {
-        match self.discovery.services().await {
-            Ok(Some(services)) => {
-                if let Err(problem) = self.replace_services(services) {
-                    warn!("discovery.file: {problem}; the endpoints in force stay");
+    fn take_over(&mut self, found: Found) {
+        match found {
+            Found::Services { services, addresses, reply } => {
+                let result = self.replace_services(services, addresses);
+                match reply {
+                    // A caller that no longer waits for its reply is no failure.
+                    Some(reply) => drop(reply.send(result)),
+                    None => {
+                        if let Err(problem) = result {
+                            warn!("discovery.file: {problem}; the endpoints in force stay");
+                        }
+                    }
                 }
             }
-            Ok(None) => {}
-            Err(problem) => warn!("discovery.file: {problem}; the endpoints in force stay"),
-        }
-        let (changed, warnings) = self.discovery.resolve(&self.config).await;
-        for warning in warnings {
-            warn!("{warning}");
-        }
-        if changed && let Err(problem) = self.rebuild(&self.config.clone()) {
-            warn!("dns: {problem}; the endpoints in force stay");
+            Found::Addresses(addresses) => {
+                let mut resolved = self.resolved.clone();
+                resolved.extend(addresses);
+                if let Err(problem) = self.rebuild(self.config.clone(), resolved) {
+                    warn!("dns: {problem}; the endpoints in force stay");
+                }
+            }
         }
     }
 
-    fn replace_services(&mut self, services: Vec<ServiceConfig>) -> Result<(), CommandError> {
-        let mut config = self.config.clone();
-        config.services = services;
-        let invalid = |problem: ConfigError| match problem {
-            ConfigError::Key { path, problem } => CommandError::Invalid { key: path, problem },
-            other => CommandError::Invalid { key: "services".to_owned(), problem: other.to_string() },
-        };
-        config.check_replaced().map_err(invalid)?;
-        self.rebuild(&config)?;
-        self.config = config;
-        Ok(())
+    fn replace_services(
+        &mut self,
+        services: Vec<ServiceConfig>,
+        addresses: Resolved,
+    ) -> Result<(), CommandError> {
+        let config = self.with_services(services)?;
+        let mut resolved = self.resolved.clone();
+        resolved.extend(addresses);
+        self.rebuild(config, resolved)
     }
 
-    fn rebuild(&mut self, config: &Config) -> Result<(), CommandError> {
-        let invalid = |problem: String| CommandError::Invalid { key: "services".to_owned(), problem };
-        let built = config.build(self.discovery.resolved()).map_err(|e| invalid(e.to_string()))?;
-        self.prometheus.set_labels(source::label_map(config, &built.fleet.services));
-        self.controller.set_fleet(built.fleet).map_err(|e| invalid(e.to_string()))?;
+    fn with_services(&self, services: Vec<ServiceConfig>) -> Result<Config, CommandError> {
+        let config = Config { services, ..self.config.clone() };
+        config.check_replaced().map_err(|problem| invalid("services", problem))?;
+        Ok(config)
+    }
+
+    /// Takes over a configuration and the addresses of its names; names that it does not use are forgotten.
+    fn rebuild(&mut self, config: Config, mut resolved: Resolved) -> Result<(), CommandError> {
+        let refuse = |problem: String| CommandError::Invalid { key: "services".to_owned(), problem };
+        let names = config.dns_names();
+        resolved.retain(|name, _| names.contains(name));
+        let built = config.build(&resolved).map_err(|problem| invalid("services", problem))?;
+        let labels = source::label_map(&config, &built.fleet.services);
+        self.controller.set_fleet(built.fleet).map_err(|e| refuse(e.to_string()))?;
+        self.prometheus.set_labels(labels);
         let topology = self.controller.fleet().topology.as_ref().clone();
         self.controller.set_reward(Box::new(FleetReward::new(topology, config.objective.reward)));
+        self.discovery.in_force(&config);
+        self.resolved = resolved;
+        self.config = config;
         info!(generation = self.controller.fleet().topology.generation().0, "endpoints replaced");
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command) {
         // A caller that no longer waits for its reply is no failure.
         match command {
             Command::Freeze(reply) => {
@@ -372,18 +485,12 @@ impl Service {
             Command::Patch(patch, reply) => {
                 let _ = reply.send(self.patch(&patch));
             }
-            Command::Services(services, reply) => {
-                let result = self.replace_services(services);
-                if result.is_ok() {
-                    for warning in self.discovery.resolve(&self.config).await.1 {
-                        warn!("{warning}");
-                    }
-                }
-                let _ = reply.send(result);
-            }
-            Command::Train(request, reply) => {
-                let _ = reply.send(self.train(&request));
-            }
+            // What is wrong in itself is refused before its names are looked up.
+            Command::Services(services, reply) => match self.with_services(services) {
+                Ok(config) => self.discovery.resolve(config.services, reply),
+                Err(refusal) => drop(reply.send(Err(refusal))),
+            },
+            Command::Train(request, reply) => self.learning.train(&request, reply),
         }
     }
 
@@ -395,55 +502,14 @@ impl Service {
         }
     }
 
-    fn train(&mut self, request: &TrainRequest) -> Result<TrainReply, CommandError> {
-        self.learning.train(request, self.parameters.as_ref())
-    }
-
     fn read_parameters(&self) -> Parameters {
-        let objective = &self.config.objective;
-        let guard = &self.config.control.guard;
-        Parameters {
-            k: self.count.as_ref().map(CriticalCount::current),
-            max_utilization: objective.max_utilization,
-            usd_per_million_for_10_ms: objective.usd_per_million_for_10_ms,
-            error_ms: objective.error_ms,
-            churn_ms: objective.churn_ms,
-            headroom: objective.headroom,
-            min_share: guard.min_share,
-            max_share: guard.max_share,
-            step_per_s: guard.step_per_s,
-            learning_rate: self.learning.learning_rate(),
-        }
+        let k = self.count.as_ref().and_then(Count::current);
+        Parameters::of(&self.config, k, self.learning.learning_rate())
     }
 
     /// All of the patch, or nothing and what is wrong with it.
     fn patch(&mut self, patch: &ParameterPatch) -> Result<Parameters, CommandError> {
-        let mut config = self.config.clone();
-        let objective = &mut config.objective;
-        let guard = &mut config.control.guard;
-        let set = |target: &mut f64, value: Option<f64>| {
-            if let Some(value) = value {
-                *target = value;
-            }
-        };
-        set(&mut objective.max_utilization, patch.max_utilization);
-        set(&mut objective.error_ms, patch.error_ms);
-        set(&mut objective.churn_ms, patch.churn_ms);
-        set(&mut objective.headroom, patch.headroom);
-        set(&mut guard.min_share, patch.min_share);
-        set(&mut guard.max_share, patch.max_share);
-        set(&mut guard.step_per_s, patch.step_per_s);
-        set(&mut config.policy.learning_rate, patch.learning_rate);
-        if patch.usd_per_million_for_10_ms.is_some() {
-            objective.usd_per_million_for_10_ms = patch.usd_per_million_for_10_ms;
-        }
-        if patch.k.is_some() {
-            config.policy.k = patch.k;
-        }
-        config.check_replaced().map_err(|problem| match problem {
-            ConfigError::Key { path, problem } => CommandError::Invalid { key: path, problem },
-            other => CommandError::Invalid { key: "parameters".to_owned(), problem: other.to_string() },
-        })?;
+        let config = patch.applied_to(&self.config)?;
         if patch.k.is_some() && self.count.is_none() {
             return Err(CommandError::NotAvailable {
                 what: "k",
@@ -462,61 +528,6 @@ impl Service {
     }
 }
 
-fn now() -> Timestamp {
-    Timestamp::new(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// Limits of the user's signals go to the estimator, which calls what exceeds them in breach.
-fn estimator_config(config: &Config) -> traflux_core::estimator::EstimatorConfig {
-    let mut estimator = config.control.estimator.clone();
-    for signal in &config.metrics.prometheus.signals {
-        if let Some(limit) = signal.limit {
-            estimator.health.signal_limits.entry(signal.name.clone()).or_insert(limit);
-        }
-    }
-    estimator
-}
-
-fn node_matcher(config: &Config) -> NodeMatcher {
-    let rules = config
-        .sources
-        .iter()
-        .map(|source| {
-            let nodes = &source.nodes;
-            let conditions: Vec<NodeCondition> = [
-                nodes.zone.clone().map(NodeCondition::Zone),
-                nodes.region.clone().map(NodeCondition::Region),
-                nodes.cluster.clone().map(NodeCondition::Cluster),
-                nodes.id_prefix.clone().map(NodeCondition::IdPrefix),
-            ]
-            .into_iter()
-            .flatten()
-            .collect();
-            // Unset: the zone is the source's name.
-            let conditions = if conditions.is_empty() {
-                vec![NodeCondition::Zone(source.name.clone())]
-            } else {
-                conditions
-            };
-            NodeRule { group: NodeGroup(source.name.clone()), conditions }
-        })
-        .collect();
-    NodeMatcher { rules, ..NodeMatcher::default() }
-}
-
-fn xds_options(config: &Config) -> XdsOptions {
-    let tls = config.xds.tls.as_ref().map(|tls| traflux_xds::TlsOptions {
-        certificate: tls.cert_file.clone(),
-        key: tls.key_file.clone(),
-        client_ca: tls.client_ca_file.clone(),
-        authorize_node_id: tls.authorize_node_id,
-    });
-    XdsOptions {
-        server: ServerOptions { max_streams: config.xds.max_streams, tls, ..ServerOptions::default() },
-        ..XdsOptions::default()
-    }
-}
-
 /// One clear message when Prometheus cannot be reached. The service runs all the same: Envoys that connect
 /// must get the last weights that were known to be good.
 async fn report_reachability(config: &Config, prometheus: &PrometheusSource) {
@@ -527,19 +538,4 @@ async fn report_reachability(config: &Config, prometheus: &PrometheusSource) {
             config.metrics.prometheus.url
         );
     }
-}
-
-fn read_token(config: &Config) -> Result<Option<String>, RunError> {
-    let Some(path) = &config.api.token_file else { return Ok(None) };
-    let refuse = |reason: String| RunError::Api { key: "api.token_file", reason };
-    let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("{}: {e}", path.display())))?;
-    let token = text.trim();
-    if token.len() < 16 {
-        return Err(refuse(format!(
-            "{}: token has {} characters, must have at least 16",
-            path.display(),
-            token.len()
-        )));
-    }
-    Ok(Some(token.to_owned()))
 }

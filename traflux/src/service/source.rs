@@ -11,7 +11,7 @@ use traflux_prom::{
     QueryOptions, Secret, Signal, SourceOptions, Timeouts, TlsOptions,
 };
 
-use crate::config::{Config, PricesConfig, PrometheusConfig};
+use crate::config::{AuthConfig, Config, PricesConfig, PrometheusConfig};
 
 /// Telemetry from Prometheus, with prices from wherever they come.
 pub(super) struct PricedSource {
@@ -32,12 +32,13 @@ impl MetricsSource for PricedSource {
         window: Window,
     ) -> BoxFuture<'a, Result<Telemetry, ObserveError>> {
         Box::pin(async move {
-            let mut telemetry = self.prometheus.collect(topology, window).await?;
-            if let Some(prices) = &self.prices {
-                let mut prices = prices.lock().await;
-                prices.poll(window.at).await;
-                prices.apply(topology, &mut telemetry);
-            }
+            let Some(prices) = &self.prices else { return self.prometheus.collect(topology, window).await };
+            let mut prices = prices.lock().await;
+            // What could not be read becomes a warning of the telemetry below.
+            let (telemetry, _) =
+                tokio::join!(self.prometheus.collect(topology, window), prices.poll(window.at));
+            let mut telemetry = telemetry?;
+            prices.apply(topology, &mut telemetry);
             Ok(telemetry)
         })
     }
@@ -45,9 +46,17 @@ impl MetricsSource for PricedSource {
 
 /// The connection to Prometheus as configured.
 pub(crate) fn http_options(config: &PrometheusConfig) -> HttpOptions {
-    let auth = &config.auth;
-    let mut options = HttpOptions::new(config.url.clone());
-    options.deadline = Duration::from_secs_f64(config.timeout_ms * 1e-3);
+    connection(&config.url, config.timeout_ms, &config.headers, &config.auth)
+}
+
+fn connection(
+    url: &str,
+    timeout_ms: f64,
+    headers: &BTreeMap<String, String>,
+    auth: &AuthConfig,
+) -> HttpOptions {
+    let mut options = HttpOptions::new(url);
+    options.deadline = Duration::from_secs_f64(timeout_ms * 1e-3);
     options.auth = match (&auth.username, &auth.password_file, &auth.bearer_token_file) {
         (Some(username), Some(file), _) => {
             Auth::Basic { username: username.clone(), password: Secret::File(file.clone()) }
@@ -56,7 +65,7 @@ pub(crate) fn http_options(config: &PrometheusConfig) -> HttpOptions {
         _ => Auth::None,
     };
     options.headers =
-        config.headers.iter().map(|(name, value)| (name.clone(), Secret::Text(value.clone()))).collect();
+        headers.iter().map(|(name, value)| (name.clone(), Secret::Text(value.clone()))).collect();
     options.tls = TlsOptions {
         ca_file: auth.ca_file.clone(),
         client_certificate: auth.cert_file.clone().zip(auth.key_file.clone()),
@@ -121,13 +130,14 @@ pub(super) fn prometheus(
 /// Prices as configured.
 ///
 /// # Errors
-/// [`PromError`] for a URL that cannot be used.
+/// [`PromError`] for a URL, header or certificate that cannot be used.
 pub(super) fn price_book(config: &PricesConfig) -> Result<PriceBook, PromError> {
     let book = PriceBook::new();
     match (&config.file, &config.url) {
         (Some(file), _) => Ok(book.with_file(file)),
         (_, Some(url)) => {
-            book.with_http(HttpOptions::new(url.clone()), Duration::from_secs_f64(config.refresh_s))
+            let options = connection(url, config.timeout_ms, &config.headers, &config.auth);
+            book.with_http(options, Duration::from_secs_f64(config.refresh_s))
         }
         _ => Ok(book),
     }

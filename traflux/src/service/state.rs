@@ -41,6 +41,8 @@ pub struct ServiceState {
     started: Instant,
     ready: AtomicBool,
     ticks: AtomicU64,
+    /// When the last decision was added, in milliseconds since the start.
+    last_tick_ms: AtomicU64,
 }
 
 /// A command not answered within this time is given up.
@@ -63,6 +65,7 @@ impl ServiceState {
             started: Instant::now(),
             ready: AtomicBool::new(false),
             ticks: AtomicU64::new(0),
+            last_tick_ms: AtomicU64::new(0),
         }
     }
 
@@ -73,6 +76,8 @@ impl ServiceState {
 
     /// Adds a decision.
     pub fn record(&self, decision: crate::controller::Decision) {
+        let at = self.started.elapsed().as_millis() as u64;
+        self.last_tick_ms.store(at, Ordering::Relaxed);
         self.ticks.fetch_add(1, Ordering::Relaxed);
         self.decisions.write().unwrap_or_else(PoisonError::into_inner).push(decision);
     }
@@ -105,6 +110,12 @@ impl ServiceState {
     /// Ticks so far.
     pub fn ticks(&self) -> u64 {
         self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Time since the last tick, whatever the wall clock did meanwhile; `None` before the first.
+    pub fn since_last_tick(&self) -> Option<Duration> {
+        let at = Duration::from_millis(self.last_tick_ms.load(Ordering::Relaxed));
+        (self.ticks() > 0).then(|| self.uptime().saturating_sub(at))
     }
 
     /// Whether the first plan was handed over and a tick has been made.
