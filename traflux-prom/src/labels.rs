@@ -2,7 +2,7 @@
 //!
 //! A series carries three labels: the source (put on the scrape target), the cluster (the service) and the
 //! endpoint (cut out of the statistic's name by the data plane's `stats_tags`). [`LabelMap`] knows how the
-//! three are called and how names of the topology look in them; [`LabelIndex`] finds the position.
+//! three are called and how names of the topology look in them; `LabelIndex` finds the position.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,4 +1,4 @@
-//! What is true now, and when the next plan is in force? From telemetry to an [`Estimate`].
+//! What is true now, and when the next plan is in force? From telemetry to an [`Estimate`](crate::Estimate).
 //!
 //! [`FleetEstimator`] forecasts demand, infers capacity with a lower confidence bound, learns latency curves and
 //! judges health. [`RawEstimator`] believes the last reading and the nominal capacity: an arm to compare with.

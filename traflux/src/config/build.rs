@@ -53,6 +53,20 @@ impl Config {
         dns_names(&self.services)
     }
 
+    /// The same configuration without the endpoints that have no host yet: a name that cannot be resolved must
+    /// not keep the others from the Envoys. A service of which nothing would be left keeps everything; no plan
+    /// is made of it then, and the Envoys keep what they have.
+    #[must_use]
+    pub(crate) fn reachable(&self, resolved: &Resolved) -> Self {
+        let mut config = self.clone();
+        for service in &mut config.services {
+            if has_hosts(service, resolved) {
+                service.endpoints.retain(|endpoint| !host_plans(endpoint, resolved).is_empty());
+            }
+        }
+        config
+    }
+
     /// Builds topology, services and numbers.
     ///
     /// `resolved` gives the addresses of DNS names; a name without an entry leaves its host out.
@@ -167,19 +181,7 @@ fn service_plan(service: &ServiceConfig, resolved: &Resolved) -> ServicePlan {
         .iter()
         .map(|endpoint| EndpointPlan {
             name: endpoint.name.clone(),
-            hosts: endpoint
-                .hosts()
-                .filter_map(|host| host_and_port(host).ok())
-                .flat_map(|(host, port)| match host.parse::<std::net::IpAddr>() {
-                    Ok(_) => vec![HostPlan { address: host, port }],
-                    Err(_) => resolved
-                        .get(&host)
-                        .into_iter()
-                        .flatten()
-                        .map(|address| HostPlan { address: address.clone(), port })
-                        .collect(),
-                })
-                .collect(),
+            hosts: host_plans(endpoint, resolved),
             region: endpoint.region.clone(),
             tier: endpoint.tier,
         })
@@ -202,6 +204,27 @@ fn service_plan(service: &ServiceConfig, resolved: &Resolved) -> ServicePlan {
             })
             .collect(),
     }
+}
+
+/// Whether any endpoint of a service has a host.
+pub(crate) fn has_hosts(service: &ServiceConfig, resolved: &Resolved) -> bool {
+    service.endpoints.iter().any(|endpoint| !host_plans(endpoint, resolved).is_empty())
+}
+
+fn host_plans(endpoint: &EndpointConfig, resolved: &Resolved) -> Vec<HostPlan> {
+    endpoint
+        .hosts()
+        .filter_map(|host| host_and_port(host).ok())
+        .flat_map(|(host, port)| match host.parse::<std::net::IpAddr>() {
+            Ok(_) => vec![HostPlan { address: host, port }],
+            Err(_) => resolved
+                .get(&host)
+                .into_iter()
+                .flatten()
+                .map(|address| HostPlan { address: address.clone(), port })
+                .collect(),
+        })
+        .collect()
 }
 
 fn listener(listen: std::net::SocketAddr) -> ListenerPlan {

@@ -1,7 +1,7 @@
 //! How do the stages become a controller?
 //!
 //! A [`Controller`] owns one of each stage and what passes from tick to tick: the split in force, the held
-//! action, where the ladder of failure stands. [`Controller::tick`](tick) is the loop.
+//! action, where the ladder of failure stands. [`Controller::tick`] is the loop.
 
 mod decision;
 mod learning;

@@ -22,7 +22,7 @@ use super::prepare::{Prepared, estimator_config, prepare};
 use super::save::Saver;
 use super::state::{ServiceState, TrainingView};
 use super::{export, source};
-use crate::config::{Config, ConfigError, Resolved, ServiceConfig};
+use crate::config::{Config, ConfigError, Resolved, ServiceConfig, has_hosts};
 use crate::controller::{Controller, Decision, Mode, Stages, StateStore, StoreError};
 
 /// Why the service could not start or had to stop.
@@ -152,7 +152,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         prepare(config).await?;
     let mut names = Names::of_system();
     let resolved = names.addresses_of(&config.dns_names()).await;
-    let built = config.build(&resolved)?;
+    let built = config.reachable(&resolved).build(&resolved)?;
     prometheus.set_labels(source::label_map(&config, &built.fleet.services));
     report_reachability(&config, &prometheus).await;
     let learning = Learning::start(&config, &setup)?;
@@ -412,12 +412,16 @@ impl Service {
     fn take_over(&mut self, found: Found) {
         match found {
             Found::Services { services, addresses, reply } => {
-                let result = self.replace_services(services, addresses);
                 match reply {
-                    // A caller that no longer waits for its reply is no failure.
-                    Some(reply) => drop(reply.send(result)),
+                    Some(reply) => {
+                        let result = with_hosts(&services, &addresses)
+                            .and_then(|()| self.replace_services(services, addresses));
+                        // A caller that no longer waits for its reply is no failure.
+                        drop(reply.send(result));
+                    }
+                    // Nobody would send the file again once its names can be resolved.
                     None => {
-                        if let Err(problem) = result {
+                        if let Err(problem) = self.replace_services(services, addresses) {
                             warn!("discovery.file: {problem}; the endpoints in force stay");
                         }
                     }
@@ -455,7 +459,7 @@ impl Service {
         let refuse = |problem: String| CommandError::Invalid { key: "services".to_owned(), problem };
         let names = config.dns_names();
         resolved.retain(|name, _| names.contains(name));
-        let built = config.build(&resolved).map_err(|problem| invalid("services", problem))?;
+        let built = config.reachable(&resolved).build(&resolved).map_err(|problem| invalid("services", problem))?;
         let labels = source::label_map(&config, &built.fleet.services);
         self.controller.set_fleet(built.fleet).map_err(|e| refuse(e.to_string()))?;
         self.prometheus.set_labels(labels);
@@ -525,6 +529,17 @@ impl Service {
         self.controller.set_config(config.control());
         self.config = config;
         Ok(self.read_parameters())
+    }
+}
+
+/// Refuses a service whose names all fail: no plan could be made of it.
+fn with_hosts(services: &[ServiceConfig], resolved: &Resolved) -> Result<(), CommandError> {
+    match services.iter().position(|service| !has_hosts(service, resolved)) {
+        None => Ok(()),
+        Some(ix) => Err(CommandError::Invalid {
+            key: format!("services[{ix}].endpoints"),
+            problem: "none of its names can be resolved".to_owned(),
+        }),
     }
 }
 
