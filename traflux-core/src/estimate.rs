@@ -63,9 +63,9 @@ pub struct ResourceEstimate {
     pub capacity: Rate,
     /// Lower confidence bound of the capacity: what the optimiser may count on.
     pub capacity_lower: Rate,
-    /// Load on it now, in its unit per second.
+    /// Load on it now, background included, in its unit per second.
     pub load: Rate,
-    /// Load that no flow here controls.
+    /// The part of it that no flow here controls.
     pub background: Rate,
     /// Latency as a function of utilisation, without the routes' own delay.
     pub curve: LatencyCurve,

@@ -1,4 +1,5 @@
 //! The question to the solver: the choice of K limits churn and never traps traffic.
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 //!
 //! The invariants are checked by code that shares nothing with the guard. `TRAFLUX_GUARD_STEPS` sets the
 //! number of steps; the default is the million of the claim.
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 

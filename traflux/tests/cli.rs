@@ -1,4 +1,5 @@
 //! The program as people run it.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -79,4 +80,24 @@ fn the_shipped_checkpoint_fits_the_encoder_and_names_the_command_that_made_it() 
     let checkpoint = traflux::checkpoint::shipped().unwrap();
     checkpoint.check_space(&traflux::policy::FleetEncoder::default().space()).unwrap();
     assert!(checkpoint.provenance.command.starts_with("traflux train"), "{:?}", checkpoint.provenance);
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    let mut links = 0;
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|e| e == "md")) {
+        let text = std::fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            links += 1;
+            assert!(page.parent().unwrap().join(target).exists(), "{}: {link}", page.display());
+        }
+    }
+    assert!(links > 10, "{links} links");
 }

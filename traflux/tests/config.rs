@@ -1,4 +1,5 @@
 //! What a configuration is refused for, and with which words.
+#![allow(clippy::unwrap_used)]
 
 use traflux::{Config, ConfigError};
 
@@ -63,6 +64,50 @@ fn a_refusal_names_the_path_of_the_key_and_the_value() {
         let message = refusal(&text);
         assert!(message.contains(path), "`{to}` must name {path}: {message}");
         assert!(message.contains(problem), "`{to}` must say `{problem}`: {message}");
+    }
+}
+
+#[test]
+fn keys_of_every_section_are_checked() {
+    let cases = [
+        ("policy: { bounds: { multiplier_min: 0 } }", "policy.bounds.multiplier_min: 0 is outside"),
+        ("policy: { bounds: { multiplier_max: 0.1 } }", "policy.bounds.multiplier_max: 0.1 is outside [0.5,"),
+        ("policy: { bounds: { headroom_max: 9 } }", "policy.bounds.headroom_max: 9 is outside [0, 5]"),
+        ("policy: { save_to: x }", "policy.save_to: has an effect in mode `learning` only"),
+        ("objective: { reward: { churn: -1 } }", "objective.reward.churn: -1 is outside"),
+        (
+            "control: { estimator: { demand: { growth_limit: 0.5 } } }",
+            "control.estimator.demand.growth_limit: 0.5 is out of range, the nearest value in range is 1.0",
+        ),
+        (
+            "control: { estimator: { capacity: { probe_doublings: 11 } } }",
+            "control.estimator.capacity.probe_doublings: 11 is out of range",
+        ),
+        (
+            "control: { estimator: { health: { p95_limit_ms: 0 } } }",
+            "control.estimator.health.p95_limit_ms: 0 is outside",
+        ),
+        ("prices: { url: \"ftp://p\" }", "prices.url: `ftp://p` must start with http:// or https://"),
+        ("prices: { url: \"http://p\", timeout_ms: 0 }", "prices.timeout_ms: 0 is outside"),
+        (
+            "prices: { url: \"http://p\", auth: { username: u } }",
+            "prices.auth: `username` and `password_file`",
+        ),
+        ("prices: { file: p.json, headers: { a: b } }", "prices: `auth` and `headers` need `url`"),
+        ("prices: { file: p.json, url: \"http://p\" }", "prices: give either `file` or `url`"),
+    ];
+    for (section, message) in cases {
+        let refused = refusal(&format!("{GOOD}{section}\n"));
+        assert!(refused.starts_with(message), "`{section}`: {refused}");
+    }
+    let signals = [
+        ("[{ name: a, query: up }, { name: a, query: up }]", "signals[1].name: `a` is named twice"),
+        ("[{ name: a, query: \" \" }]", "signals[0].query: is empty"),
+        ("[{ name: a, query: up, limit: 0 }]", "signals[0].limit: 0 must be finite and above 0"),
+    ];
+    for (list, message) in signals {
+        let refused = refusal(&GOOD.replace("9090\" }", &format!("9090\", signals: {list} }}")));
+        assert_eq!(refused, format!("metrics.prometheus.{message}"));
     }
 }
 

@@ -1,4 +1,5 @@
 //! The loop, tick by tick, on simulated fleets and with stages that fail.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -257,7 +258,7 @@ struct Broken(AtomicU64);
 
 impl Policy for Broken {
     fn act(&mut self, _: &Observation) -> Result<Action, PolicyError> {
-        if self.0.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             return Err(PolicyError::Failed { reason: "raised".to_owned() });
         }
         Ok(Action {

@@ -1,4 +1,5 @@
 //! What the loop is worth on the demonstration scenario, against the arms whose weights are fixed.
+#![allow(clippy::unwrap_used)]
 
 use traflux::lab::{ArmKind, compare};
 use traflux::sim::Scenario;

@@ -185,7 +185,8 @@ async fn a_name_that_cannot_be_resolved_holds_up_no_tick() {
         format!("discovery: {{ file: \"{file}\", dns_refresh_s: 1 }}\n")
     };
     let running = Running::start(empty_prometheus().await, "127.0.0.1", more).await;
-    let before = running.until("/api/status", |status| serves(status, &["a"])).await["ticks"].as_u64().unwrap();
+    let before =
+        running.until("/api/status", |status| serves(status, &["a"])).await["ticks"].as_u64().unwrap();
     let began = Instant::now();
     running.until("/api/status", |status| status["ticks"].as_u64().unwrap() >= before + 20).await;
     // 20 ticks are 2 s; a lookup in each, or one that waits for its limit, would take far longer.
@@ -195,8 +196,7 @@ async fn a_name_that_cannot_be_resolved_holds_up_no_tick() {
 
 #[tokio::test]
 async fn the_service_is_not_ready_while_no_plan_can_be_handed_over() {
-    let running =
-        Running::launch(empty_prometheus().await, "name.invalid", |_| String::new()).await;
+    let running = Running::launch(empty_prometheus().await, "name.invalid", |_| String::new()).await;
     running.until("/api/status", |status| status["ticks"].as_u64() > Some(2)).await;
     let ready = running.get("/readyz").await.unwrap();
     assert_eq!(ready["ready"], false, "{ready}");
@@ -208,15 +208,11 @@ async fn a_file_of_services_is_followed_and_a_broken_one_changes_nothing() {
     let list = |name: &str| services(name, "127.0.0.1").to_string();
     let running = Running::start(empty_prometheus().await, "127.0.0.1", |at| {
         std::fs::write(at.join("services.yaml"), list("c")).unwrap();
-        format!(
-            "discovery: {{ file: \"{}\", file_refresh_s: 0.1 }}\n",
-            at.join("services.yaml").display()
-        )
+        format!("discovery: {{ file: \"{}\", file_refresh_s: 0.1 }}\n", at.join("services.yaml").display())
     })
     .await;
-    let first = |name: &'static str| {
-        move |status: &Value| status["decision"]["flows"][0]["shares"][0][0] == name
-    };
+    let first =
+        |name: &'static str| move |status: &Value| status["decision"]["flows"][0]["shares"][0][0] == name;
     running.until("/api/status", first("c")).await;
     let path = running.directory.path().join("services.yaml");
     std::fs::write(&path, list("d").replace("capacity_rps", "capacity")).unwrap();
@@ -239,13 +235,46 @@ async fn a_price_file_that_breaks_is_a_warning_of_every_decision() {
     running
         .until("/api/status", |status| {
             let warnings = status["decision"]["warnings"].as_array();
-            warnings.is_some_and(|all| all.iter().any(|w| {
-                let text = w.as_str().unwrap();
-                text.contains("prices.json") && text.contains("s ago stay")
-            }))
+            warnings.is_some_and(|all| {
+                all.iter().any(|w| {
+                    let text = w.as_str().unwrap();
+                    text.contains("prices.json") && text.contains("s ago stay")
+                })
+            })
         })
         .await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn prices_are_asked_for_with_the_credentials_and_headers_configured() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = |headers: axum::http::HeaderMap| async move {
+        let is = |name: &str, value: &str| headers.get(name).is_some_and(|v| v == value);
+        if is("authorization", "Bearer price-secret") && is("x-tenant", "blue") {
+            Ok(axum::Json(json!([{ "endpoint": "a", "usd_per_million": 1 }])))
+        } else {
+            Err(StatusCode::FORBIDDEN)
+        }
+    };
+    let router = axum::Router::new().route("/prices", axum::routing::get(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    for (tenant, accepted) in [("blue", true), ("red", false)] {
+        let running = Running::start(empty_prometheus().await, "127.0.0.1", |at| {
+            std::fs::write(at.join("price-token"), "price-secret").unwrap();
+            format!(
+                "prices: {{ url: \"http://{address}/prices\", headers: {{ x-tenant: {tenant} }}, \
+                 auth: {{ bearer_token_file: \"{}\" }} }}\n",
+                at.join("price-token").display()
+            )
+        })
+        .await;
+        let status = running.until("/api/status", |status| status["ticks"].as_u64() > Some(1)).await;
+        let warnings = status["decision"]["warnings"].to_string();
+        assert_eq!(warnings.contains("none were ever read"), !accepted, "{tenant}: {warnings}");
+        running.stop().await;
+    }
 }
 
 /// What is refused before anything is opened, with the key that is wrong.
@@ -310,4 +339,46 @@ async fn learning_is_refused_by_a_program_that_cannot_learn() {
         policy: { mode: learning }\n";
     let Err(refused) = prepare(Config::parse(text).unwrap()).await else { panic!("was taken") };
     assert_eq!(refused.code(), "run_feature");
+}
+
+#[cfg(feature = "learn")]
+#[tokio::test]
+async fn a_request_to_train_is_answered_beside_the_loop_and_without_experience_refused() {
+    let running = Running::start(empty_prometheus().await, "127.0.0.1", |at| {
+        format!("policy: {{ mode: learning, save_to: \"{}\" }}\n", at.join("learned.safetensors").display())
+    })
+    .await;
+    let (status, body) = running.change(Method::POST, "/api/train", json!({ "updates": 3 })).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(body["error"]["message"], "updates: none of 0 transitions can be learned from");
+    let (_, patched) =
+        running.change(Method::PATCH, "/api/parameters", json!({ "learning_rate": 0.01, "k": 1 })).await;
+    assert_eq!((&patched["learning_rate"], &patched["k"]), (&json!(0.01), &json!(1)));
+    let (_, unset) = running.change(Method::PATCH, "/api/parameters", json!({ "k": null })).await;
+    let shipped = traflux::checkpoint::shipped().unwrap();
+    assert_eq!(unset["k"], shipped.actions.critical);
+    let learned = running.directory.path().join("learned.safetensors");
+    running.stop().await;
+    assert!(!learned.exists(), "nothing was learned");
+}
+
+#[cfg(feature = "learn")]
+#[tokio::test]
+async fn what_was_learned_before_is_read_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("learned.safetensors");
+    let text = format!(
+        "sources: [{{ name: eu }}]\n\
+         services: [{{ name: s, endpoints: [{{ name: a, address: \"127.0.0.1:81\", capacity_rps: 1 }}] }}]\n\
+         metrics: {{ prometheus: {{ url: \"http://127.0.0.1:9\" }} }}\n\
+         policy: {{ mode: learning, checkpoint: \"{}\", save_to: \"{}\" }}\n",
+        directory.path().join("none").display(),
+        path.display()
+    );
+    let refusal = async || prepare(Config::parse(&text).unwrap()).await.err().map(|e| e.to_string());
+    assert!(refusal().await.unwrap().starts_with("policy.checkpoint: "));
+    traflux::checkpoint::shipped().unwrap().save(&path).unwrap();
+    assert_eq!(refusal().await, None);
+    std::fs::write(&path, "half").unwrap();
+    assert!(refusal().await.unwrap().starts_with("policy.save_to: "));
 }

@@ -113,7 +113,7 @@ impl FleetEstimator {
         for (ix, (_, state)) in self.resources.iter_mut().enumerate() {
             let (resource, told) = (&topology.resources()[ix], &telemetry.resources[ix]);
             state.capacity.announce(told.capacity.map(|r| r.value), resource.capacity);
-            if let Some(background) = told.background {
+            if let Some(background) = told.background.filter(|r| r.age <= stale) {
                 state.background = background.value.get().min(1e12);
             }
             let (view, background) = (&readings.resources[ix], state.background);
@@ -201,6 +201,7 @@ impl FleetEstimator {
             }
         } else if fleet_seen && is_gone(&state.clock, telemetry, self.config.stale_s) {
             state.load = 0.0;
+            state.background = 0.0;
         }
         let attribution = state.capacity.attribution();
         // Draining an overloaded endpoint would overload its peers next; its capacity estimate sends it less.
@@ -224,7 +225,7 @@ impl FleetEstimator {
         ResourceEstimate {
             capacity,
             capacity_lower,
-            load: Rate::saturating(state.load),
+            load: Rate::saturating(state.load + state.background),
             background: Rate::saturating(state.background),
             curve: state.capacity.curve(resource, config),
             latency: state.latency.map(Latency::saturating),

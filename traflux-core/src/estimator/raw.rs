@@ -52,7 +52,7 @@ impl Estimator for RawEstimator {
                 ResourceEstimate {
                     capacity,
                     capacity_lower: capacity,
-                    load: Rate::saturating(view.offered),
+                    load: Rate::saturating(view.offered) + t.background.map_or(Rate::ZERO, |r| r.value),
                     background: t.background.map_or(Rate::ZERO, |r| r.value),
                     curve: LatencyCurve::new(
                         resource.service_time.unwrap_or(Latency::millis(10.0)),

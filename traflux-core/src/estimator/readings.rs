@@ -84,7 +84,8 @@ impl Readings {
                     .map(|(ix, ..)| (routes[*ix].offered, topology.routes()[*ix].delay.as_secs()))
                     .collect();
                 let own = view(&t.measured, window, stale, mean(&delays).unwrap_or(0.0));
-                let mut pooled = pool(members, &mut routes, own);
+                let background = t.background.filter(|r| r.age <= stale).map_or(0.0, |r| r.value.get());
+                let mut pooled = pool(members, &mut routes, own, background);
                 pooled.delay = mean(&delays).unwrap_or(0.0);
                 pooled
             })
@@ -121,13 +122,15 @@ fn view(measured: &Measurements, window: f64, stale: Duration, delay: f64) -> Vi
     }
 }
 
-/// A resource as the sum of its routes; `own` measurements stand in for what the routes do not say.
-fn pool(members: &[(usize, f64, bool)], routes: &mut [View], own: View) -> View {
+/// A resource as the sum of its routes; `own` measurements stand in for what the routes do not say, less the
+/// `background`, which they contain and no route here carries.
+fn pool(members: &[(usize, f64, bool)], routes: &mut [View], own: View, background: f64) -> View {
     let fresh: Vec<(usize, f64, bool)> =
         members.iter().copied().filter(|(ix, ..)| routes[*ix].age.is_some()).collect();
     if fresh.is_empty() {
         let per_request = members.iter().map(|m| m.1).sum::<f64>() / members.len().max(1) as f64;
-        return View { offered: own.offered * per_request.max(f64::MIN_POSITIVE), ..own };
+        let offered = own.offered * per_request.max(f64::MIN_POSITIVE) - background;
+        return View { offered: offered.max(0.0), ..own };
     }
     let offered: f64 = fresh.iter().map(|(ix, per_request, _)| routes[*ix].offered * per_request).sum();
     let samples: f64 = fresh.iter().map(|(ix, ..)| routes[*ix].samples).sum();

@@ -17,8 +17,8 @@ use traflux_core::{ActionBounds, GuardConfig, LadderConfig, RewardWeights};
 
 use crate::controller::Mode;
 
-pub(crate) use build::{dns_names, has_hosts};
 pub use build::{Built, EndpointSpec, Resolved};
+pub(crate) use build::{dns_names, has_hosts};
 pub use parse::ConfigError;
 pub(crate) use parse::{host_and_port, read_yaml};
 

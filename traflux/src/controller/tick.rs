@@ -40,18 +40,18 @@ impl Controller {
         self.evidence = Evidence::default();
         let mut shares = self.current.shares().to_vec();
         let mut state = None;
-        if let (Rung::Normal, Some(telemetry)) = (rung, &telemetry) {
-            if let Some(estimate) = self.estimate(telemetry, &mut decision) {
-                let observation = self.encode(telemetry, &estimate, &mut decision);
-                let action = self.act(now, telemetry, observation, &mut decision);
-                let (assembled, solution) = self.optimise(&estimate, &action, now, &mut decision);
-                shares = match &solution {
-                    Some(solution) => solution.split.shares().to_vec(),
-                    None => capacity_split(&self.fleet.topology, &estimate).shares().to_vec(),
-                };
-                self.evidence.solution = solution;
-                state = Some((estimate, assembled));
-            }
+        if let (Rung::Normal, Some(telemetry)) = (rung, &telemetry)
+            && let Some(estimate) = self.estimate(telemetry, &mut decision)
+        {
+            let observation = self.encode(telemetry, &estimate, &mut decision);
+            let action = self.act(now, telemetry, observation, &mut decision);
+            let (assembled, solution) = self.optimise(&estimate, &action, now, &mut decision);
+            shares = match &solution {
+                Some(solution) => solution.split.shares().to_vec(),
+                None => capacity_split(&self.fleet.topology, &estimate).shares().to_vec(),
+            };
+            self.evidence.solution = solution;
+            state = Some((estimate, assembled));
         }
         let mut guarded = self.guard(now, rung, state.as_ref(), &shares, &mut decision);
         self.hold_disconnected(&mut guarded, &mut decision);
@@ -119,10 +119,8 @@ impl Controller {
         let (Some(policy), Some(observation)) = (&mut self.stages.policy, observation) else {
             return everything();
         };
-        if let Some(held) = &self.held {
-            if !held.is_over(now) {
-                return held.action().clone();
-            }
+        if let Some(held) = self.held.as_ref().filter(|held| !held.is_over(now)) {
+            return held.action().clone();
         }
         let action = match policy.act(&observation) {
             Ok(action) => action.clamped(&self.config.action_bounds, groups),

@@ -76,6 +76,9 @@ pub fn compare(
     Ok(Comparison { scenario: scenario.clone(), arms })
 }
 
+/// A number of one run.
+type Number = fn(&Outcome) -> f64;
+
 /// One claim with the numbers that decide it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
@@ -103,7 +106,7 @@ impl Comparison {
         let mut claims = Vec::new();
         for rival in [ArmKind::RoundRobin, ArmKind::StaticCapacity, ArmKind::StaticCostAware] {
             let Some(baseline) = self.arm(rival) else { continue };
-            let numbers: [(&str, &str, fn(&Outcome) -> f64); 2] = [
+            let numbers: [(&str, &str, Number); 2] = [
                 ("mean latency", "ms", |o| o.mean.as_millis()),
                 ("SLO misses", "percentage points", |o| o.slo_miss_ratio * 100.0),
             ];

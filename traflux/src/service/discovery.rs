@@ -262,7 +262,8 @@ impl Names {
                 }
                 Err(reason) => {
                     if self.failing.get(&name) != Some(&reason) {
-                        let kept = if self.known.contains_key(&name) { "its last addresses" } else { "no host" };
+                        let kept =
+                            if self.known.contains_key(&name) { "its last addresses" } else { "no host" };
                         warn!("{name} cannot be resolved: {reason}; it has {kept} until it can");
                         self.failing.insert(name, reason);
                     }
@@ -301,8 +302,10 @@ mod tests {
         (directory, ServicesFile { path, content: None, complaint: None })
     }
 
+    type Shared<T> = Arc<Mutex<T>>;
+
     /// A resolver whose answers are a table, and the names that it was asked for.
-    fn table() -> (Names, Arc<Mutex<Resolved>>, Arc<Mutex<Vec<String>>>) {
+    fn table() -> (Names, Shared<Resolved>, Shared<Vec<String>>) {
         let (answers, asked) = (Arc::new(Mutex::new(Resolved::new())), Arc::new(Mutex::new(Vec::new())));
         let (served, noted) = (Arc::clone(&answers), Arc::clone(&asked));
         let names = Names::with(Arc::new(move |name| {

@@ -42,8 +42,7 @@ impl Learning {
 
     pub(super) fn start(config: &Config, setup: &PolicySetup) -> Result<Self, RunError> {
         use traflux_policy::{Learner, LearnerConfig, spawn_learner};
-        let Some((parameters, _)) =
-            setup.learned.as_ref().filter(|_| config.policy.mode == Mode::Learning)
+        let Some((parameters, _)) = setup.learned.as_ref().filter(|_| config.policy.mode == Mode::Learning)
         else {
             return Ok(Self::default());
         };

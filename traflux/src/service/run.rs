@@ -459,7 +459,8 @@ impl Service {
         let refuse = |problem: String| CommandError::Invalid { key: "services".to_owned(), problem };
         let names = config.dns_names();
         resolved.retain(|name, _| names.contains(name));
-        let built = config.reachable(&resolved).build(&resolved).map_err(|problem| invalid("services", problem))?;
+        let built =
+            config.reachable(&resolved).build(&resolved).map_err(|problem| invalid("services", problem))?;
         let labels = source::label_map(&config, &built.fleet.services);
         self.controller.set_fleet(built.fleet).map_err(|e| refuse(e.to_string()))?;
         self.prometheus.set_labels(labels);

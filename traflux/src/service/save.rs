@@ -42,7 +42,7 @@ impl Saver {
             return;
         }
         self.finish().await;
-        if let Some((version, checkpoint)) = self.new(learned) {
+        if let Some((version, checkpoint)) = self.pending(learned) {
             let path = self.path.clone();
             self.writing =
                 Some(tokio::task::spawn_blocking(move || checkpoint.save(&path).map(|()| version)));
@@ -57,7 +57,7 @@ impl Saver {
     }
 
     /// What is to be written: parameters that were published since the last time.
-    fn new(&self, learned: u64) -> Option<(u64, Checkpoint)> {
+    fn pending(&self, learned: u64) -> Option<(u64, Checkpoint)> {
         let version = self.parameters.version();
         if version == self.saved {
             return None;
