@@ -171,7 +171,7 @@ impl Rig {
                     "ramp_over_s": RAMP_OVER_S,
                 },
                 "estimator": {
-                    "capacity": { "recovery_s": 10, "probe_s": 20 },
+                    "capacity": { "recovery_s": 5, "probe_s": 10 },
                     "health": { "min_hold_s": 5, "forget_s": 20 },
                 },
             },

@@ -247,10 +247,11 @@ impl Decision {
         list.iter().map(|f| format!("{}: {}", f["stage"].as_str().unwrap_or("?"), f["message"])).collect()
     }
 
-    /// An endpoint's health in one word.
-    pub(crate) fn health(&self, endpoint: &str) -> &str {
+    /// Whether an endpoint is healthy and shows no loss of capacity.
+    pub(crate) fn is_trusted(&self, endpoint: &str) -> bool {
         let list = self.0["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().find(|e| e["name"] == endpoint).and_then(|e| e["health"].as_str()).unwrap_or("unknown")
+        let found = list.iter().find(|e| e["name"] == endpoint);
+        found.is_some_and(|e| e["health"] == "healthy" && e["attribution"] == "normal")
     }
 }
 

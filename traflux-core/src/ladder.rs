@@ -58,7 +58,7 @@ impl Rung {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LadderConfig {
-    /// The freshest reading may be this old and still count as fresh.
+    /// The freshest reading may be this old and still count as fresh; the service raises it to 2.5 scrape intervals.
     pub fresh_within_s: f64,
     /// From here on the alarm is raised.
     pub alarm_after_s: f64,
@@ -66,7 +66,7 @@ pub struct LadderConfig {
     pub ramp_after_s: f64,
     /// How long that move takes.
     pub ramp_over_s: f64,
-    /// Most staleness that one tick can add.
+    /// Most staleness that one tick can add; the service raises it to the control interval.
     pub max_elapsed_s: f64,
 }
 

@@ -22,6 +22,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 const RECOVERY: Duration = Duration::from_secs(30);
 /// It is back at this many times what it was before.
 const RECOVERED: f64 = 1.5;
+/// An endpoint that is well again is trusted again within this time.
+const TRUSTED_WITHIN: Duration = Duration::from_secs(60);
 const RECOVERY_WINDOW: Duration = Duration::from_secs(4);
 
 pub(super) async fn check(rig: &Rig) -> Result<Finding> {
@@ -30,11 +32,11 @@ pub(super) async fn check(rig: &Rig) -> Result<Finding> {
     let victim = greatest(&decision.shares(&WEB, 0)?);
     brown_out(rig, &[victim], "any may move", &mut finding).await?;
 
-    // The first victim must be trusted again, or too little is left to move to.
+    // The first victim must be trusted with all of a source's traffic again, or too little is left near by.
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(30) {
+    while started.elapsed() < TRUSTED_WITHIN {
         let decision = rig.api.decision().await?;
-        if decision.health(WEB.endpoints[victim].name) == "healthy" {
+        if decision.is_trusted(WEB.endpoints[victim].name) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

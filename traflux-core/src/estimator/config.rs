@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Parameters of a [`FleetEstimator`](super::FleetEstimator). Times are in seconds, ratios in [0, 1].
 ///
-/// A value that makes no sense (NaN, negative, a ratio above 1) is replaced by the nearest that does when
-/// the estimator is made.
+/// A value that makes no sense (NaN, negative, a ratio above 1) is refused in a configuration file; an estimator
+/// made with one takes the nearest that does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -20,7 +20,8 @@ pub struct EstimatorConfig {
     pub health: HealthConfig,
     /// A reading older than this teaches nothing new.
     pub stale_s: f64,
-    /// Time from a plan's decision until traffic follows it: push, connection reuse.
+    /// Time from a plan's decision until traffic follows it: push, connection reuse; the service raises it to the
+    /// control interval.
     pub control_delay_s: f64,
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use traflux_core::{
-    AssembleConfig, Consumption, EndpointPlan, Flow, HostPlan, HourlyPrice, Latency, ListenerPlan, NodeGroup,
-    Rate, Resource, Route, ServicePlan, Topology, TwoStage, UnitPrice, WeightRow,
+    AssembleConfig, Consumption, EndpointPlan, Flow, HostPlan, HourlyPrice, LadderConfig, Latency,
+    ListenerPlan, NodeGroup, Rate, Resource, Route, ServicePlan, Topology, TwoStage, UnitPrice, WeightRow,
 };
 
 use super::parse::host_and_port;
@@ -89,7 +89,13 @@ impl Config {
             dead_band: self.control.dead_band,
             min_push_interval_s: self.control.min_push_interval_s,
             guard: self.control.guard,
-            ladder: self.control.ladder,
+            ladder: LadderConfig {
+                // Between two scrapes nothing newer can come.
+                fresh_within_s: self.control.ladder.fresh_within_s.max(2.5 * prometheus.scrape_interval_s),
+                // A tick must be able to count its own length.
+                max_elapsed_s: self.control.ladder.max_elapsed_s.max(self.control.interval_s),
+                ..self.control.ladder
+            },
             assemble: AssembleConfig {
                 objective: TwoStage {
                     max_utilization: objective.max_utilization,

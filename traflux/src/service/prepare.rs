@@ -106,6 +106,8 @@ async fn actuator(config: &Config) -> Result<XdsActuator, RunError> {
 /// Limits of the user's signals go to the estimator, which calls what exceeds them in breach.
 pub(super) fn estimator_config(config: &Config) -> EstimatorConfig {
     let mut estimator = config.control.estimator.clone();
+    // What is decided now acts until the next decision is in force.
+    estimator.control_delay_s = estimator.control_delay_s.max(config.control.interval_s);
     for signal in &config.metrics.prometheus.signals {
         if let Some(limit) = signal.limit {
             estimator.health.signal_limits.entry(signal.name.clone()).or_insert(limit);

@@ -526,6 +526,7 @@ impl Service {
         }
         if let (Some(count), Some(k)) = (&self.count, patch.k) {
             count.set(k);
+            self.controller.end_step();
         }
         self.controller.set_config(config.control());
         self.config = config;
