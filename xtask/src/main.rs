@@ -1,10 +1,11 @@
 //! What can be done with this repository beyond building it?
 //!
 //! `cargo xtask test` checks everything, `cargo xtask live` shows the loop on a real Envoy and a real
-//! Prometheus, `cargo xtask bench` measures, `cargo xtask tools` fetches what `live` and `test` run. Nothing
+//! Prometheus, `cargo xtask doc` builds the documentation, `cargo xtask bench` measures, `cargo xtask tools` fetches what `live` and `test` run. Nothing
 //! but the standard library, so that it starts in a second or two.
 
 mod bench;
+mod doc;
 mod live;
 mod process;
 mod report;
@@ -20,8 +21,9 @@ Tasks of the Traflux repository
 Usage: cargo xtask <TASK> [OPTIONS]
 
 Tasks:
-  test    Formatting, clippy, unit, property, integration and doc tests, documentation, live tests
+  test    Formatting, clippy, unit, property, integration and doc tests, live tests
   live    Show the closed loop on two real Envoys and a real Prometheus; ends by itself
+  doc     Build the documentation of all crates; a warning is a failure
   bench   Criterion benches and the comparisons that the documentation quotes
   tools   Fetch Envoy, grpcio and Prometheus into target/tools
   help    Print this text
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
         "test" => test::run(&rest),
         "live" if help => print(live::HELP),
         "live" => live::run(&rest),
+        "doc" if help => print(doc::HELP),
+        "doc" => doc::run(&rest),
         "bench" if help => print(bench::HELP),
         "bench" => bench::run(&rest),
         "tools" if help => print(tools::HELP),

@@ -19,7 +19,7 @@ const FACTOR: f64 = 10.0;
 const LEAST_FALL: f64 = 0.8;
 const WITHIN: Duration = Duration::from_secs(60);
 /// After the fall, the 95th percentile has this long to come back.
-const RECOVERY: Duration = Duration::from_secs(30);
+const RECOVERY: Duration = Duration::from_secs(60);
 /// It is back at this many times what it was before.
 const RECOVERED: f64 = 1.5;
 /// An endpoint that is well again is trusted again within this time.
