@@ -17,7 +17,7 @@ use crate::topology::{RouteIx, Topology};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardConfig {
-    /// Least share of a healthy endpoint of the active tiers; halves below `0.5 / n` where there are many.
+    /// Least share of a healthy endpoint of the active tiers; at most `0.5 / n` of a flow's `n` endpoints.
     pub min_share: f64,
     /// Share that an endpoint in breach keeps, so that its recovery can be seen.
     pub probe_share: f64,

@@ -192,6 +192,26 @@ fn check(config: &GuardConfig, context: &GuardContext<'_>, given: &[f64]) {
     }
 }
 
+/// Fresh metrics, one tier, this many seconds since the split in force was decided.
+fn normal<'a>(
+    topology: &'a Topology,
+    current: &'a Split,
+    fallback: &'a Split,
+    health: &'a [Health],
+    seconds: u64,
+) -> GuardContext<'a> {
+    GuardContext {
+        topology,
+        current,
+        fallback,
+        health,
+        active: &[],
+        estimate: None,
+        rung: Rung::Normal,
+        elapsed: Duration::from_secs(seconds),
+    }
+}
+
 #[test]
 fn an_unhealthy_endpoint_is_drained_to_its_probe_share_within_seconds() {
     let topology = topology(1, 4);
@@ -201,16 +221,7 @@ fn an_unhealthy_endpoint_is_drained_to_its_probe_share_within_seconds() {
     let mut current = fallback.clone();
     let health = [Health::Unhealthy, Health::Healthy, Health::Healthy, Health::Healthy];
     for _ in 0..3 {
-        let context = GuardContext {
-            topology: &topology,
-            current: &current,
-            fallback: &fallback,
-            health: &health,
-            active: &[],
-            estimate: None,
-            rung: Rung::Normal,
-            elapsed: Duration::from_secs(1),
-        };
+        let context = normal(&topology, &current, &fallback, &health, 1);
         let wanted = current.shares().to_vec();
         current = guard.constrain(&context, &wanted).split;
     }
@@ -226,16 +237,7 @@ fn when_almost_everything_looks_unhealthy_the_static_split_applies() {
     let fallback = Split::uniform(&topology);
     let current = Split::new(topology.generation(), vec![0, 4], vec![0.4, 0.2, 0.2, 0.2]).unwrap();
     let health = [Health::Healthy, Health::Unhealthy, Health::Unhealthy, Health::Unhealthy];
-    let context = GuardContext {
-        topology: &topology,
-        current: &current,
-        fallback: &fallback,
-        health: &health,
-        active: &[],
-        estimate: None,
-        rung: Rung::Normal,
-        elapsed: Duration::from_secs(10),
-    };
+    let context = normal(&topology, &current, &fallback, &health, 10);
     let guarded = guard.constrain(&context, &[1.0, 0.0, 0.0, 0.0]);
     assert!(guarded.actions.iter().any(|a| a.reason == GuardReason::MinHealthy));
     for share in guarded.split.shares() {
@@ -283,16 +285,7 @@ fn a_row_of_ten_thousand_endpoints_keeps_its_floor() {
     let mut current = fallback.clone();
     // 0.1 per step: after ten steps the first endpoint has all that the floors leave.
     for _ in 0..12 {
-        let context = GuardContext {
-            topology: &topology,
-            current: &current,
-            fallback: &fallback,
-            health: &health,
-            active: &[],
-            estimate: None,
-            rung: Rung::Normal,
-            elapsed: Duration::from_secs(5),
-        };
+        let context = normal(&topology, &current, &fallback, &health, 5);
         current = guard.constrain(&context, &wanted).split;
     }
     let least = current.shares().iter().copied().fold(f64::INFINITY, f64::min);

@@ -14,7 +14,7 @@ use traflux_policy::{FleetEncoder, LearnedPolicy, RandomActor};
 use traflux_sim::arms::{ArmController, Baseline, CostAware, CriticalRow};
 use traflux_sim::{Scenario, SharedFleet, SimError};
 
-use crate::controller::{ControlConfig, Controller, Decision, Fleet, Mode, Stages};
+use crate::controller::{ControlConfig, Controller, Fleet, Mode, Stages};
 
 /// Every way to route a fleet that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,43 +168,13 @@ pub struct LoopArm {
     config: ControlConfig,
     controller: Option<Controller>,
     critical: Vec<CriticalRow>,
-    keep_decisions: bool,
-    decisions: Vec<Decision>,
 }
 
 impl LoopArm {
     /// An arm with the scenario's control configuration.
     #[must_use]
     pub fn new(kind: ArmKind, scenario: &Scenario, seed: u64) -> Self {
-        Self {
-            kind,
-            seed,
-            config: control_config(scenario),
-            controller: None,
-            critical: Vec::new(),
-            keep_decisions: false,
-            decisions: Vec::new(),
-        }
-    }
-
-    /// Keeps every decision; see [`decisions`](Self::decisions).
-    #[must_use]
-    pub fn keeping_decisions(mut self) -> Self {
-        self.keep_decisions = true;
-        self
-    }
-
-    /// Replaces the numbers of the loop.
-    #[must_use]
-    pub fn with_config(mut self, config: ControlConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// The decisions kept.
-    #[must_use]
-    pub fn decisions(&self) -> &[Decision] {
-        &self.decisions
+        Self { kind, seed, config: control_config(scenario), controller: None, critical: Vec::new() }
     }
 
     fn build(&self, fleet: &SharedFleet) -> Result<Controller, SimError> {
@@ -243,7 +213,6 @@ impl ArmController for LoopArm {
 
     fn start(&mut self, fleet: &SharedFleet) -> Result<(), SimError> {
         self.critical.clear();
-        self.decisions.clear();
         let mut controller = self.build(fleet)?;
         now(controller.start()).map_err(|e| SimError::Arm {
             arm: self.kind.to_string(),
@@ -284,9 +253,6 @@ impl ArmController for LoopArm {
                     },
                 }),
         );
-        if self.keep_decisions {
-            self.decisions.push(decision);
-        }
         Ok(())
     }
 
