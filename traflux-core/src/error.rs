@@ -79,6 +79,112 @@ codes!(TopologyError {
     Self::TooManyRoutes { .. } => "topology_too_many_routes", false;
 });
 
+/// A network, a traffic matrix or a routing that does not hold together.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NetworkError {
+    /// Two nodes share a name.
+    #[error("node `{name}` is named twice")]
+    DuplicateNode {
+        /// The name.
+        name: String,
+    },
+    /// A link from or to a node that does not exist.
+    #[error("link {link} refers to node {node}, but there are {nodes} nodes")]
+    UnknownNode {
+        /// Position of the link.
+        link: usize,
+        /// The index.
+        node: usize,
+        /// How many there are.
+        nodes: usize,
+    },
+    /// A link from a node to itself.
+    #[error("link {link} leads from node `{node}` to itself")]
+    SelfLoop {
+        /// Position of the link.
+        link: usize,
+        /// The node.
+        node: String,
+    },
+    /// A capacity of zero, or a weight that is not finite and positive.
+    #[error("link {link} has {quantity} {value}; it must be finite and positive")]
+    LinkValue {
+        /// Position of the link.
+        link: usize,
+        /// capacity or weight.
+        quantity: &'static str,
+        /// The number.
+        value: f64,
+    },
+    /// A vector of the wrong length.
+    #[error("{what} has {got} entries, expected {expected}")]
+    Length {
+        /// What has it.
+        what: &'static str,
+        /// Its length.
+        got: usize,
+        /// What fits.
+        expected: usize,
+    },
+    /// A demand that is NaN, infinite or negative.
+    #[error(
+        "demand from node {source_node} to node {target_node} is {value}; it must be finite and not negative"
+    )]
+    Demand {
+        /// Row of the matrix.
+        source_node: usize,
+        /// Column of the matrix.
+        target_node: usize,
+        /// The number.
+        value: f64,
+    },
+    /// Demand between nodes that no path joins.
+    #[error("no path leads from node `{source_node}` to node `{target_node}`, which ask for {demand} bit/s")]
+    Disconnected {
+        /// Name of the source.
+        source_node: String,
+        /// Name of the target.
+        target_node: String,
+        /// The demand.
+        demand: f64,
+    },
+    /// A path that does not lead from the source of its pair to the target.
+    #[error("a path of pair {pair} does not lead from its source to its target")]
+    BrokenPath {
+        /// Position of the pair.
+        pair: usize,
+    },
+    /// Shares of a pair that are negative or do not sum to 1.
+    #[error("shares of pair {pair} sum to {sum}; they must be positive and sum to 1")]
+    Shares {
+        /// Position of the pair.
+        pair: usize,
+        /// Their sum.
+        sum: f64,
+    },
+    /// More nodes than pairs can be indexed of.
+    #[error("{nodes} nodes, limit {limit}")]
+    TooLarge {
+        /// How many.
+        nodes: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+}
+
+codes!(NetworkError {
+    Self::DuplicateNode { .. } => "network_duplicate_node", false;
+    Self::UnknownNode { .. } => "network_unknown_node", false;
+    Self::SelfLoop { .. } => "network_self_loop", false;
+    Self::LinkValue { .. } => "network_link_value", false;
+    Self::Length { .. } => "network_length", false;
+    Self::Demand { .. } => "network_demand", false;
+    Self::Disconnected { .. } => "network_disconnected", false;
+    Self::BrokenPath { .. } => "network_broken_path", false;
+    Self::Shares { .. } => "network_shares", false;
+    Self::TooLarge { .. } => "network_too_large", false;
+});
+
 /// Metrics could not be had.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ObserveError {

@@ -17,6 +17,7 @@ pub mod estimate;
 pub mod estimator;
 pub mod guard;
 pub mod ladder;
+pub mod network;
 pub mod observation;
 pub mod plan;
 pub mod problem;
@@ -34,13 +35,16 @@ pub use bounds::{GuardConfig, RowBounds};
 pub use curve::{LatencyCurve, Tangent};
 pub use environment::{Environment, Step};
 pub use error::{
-    ActuateError, EncodeError, EnvironmentError, EstimateError, ObserveError, PlanError, PolicyError,
-    SolveError, TopologyError,
+    ActuateError, EncodeError, EnvironmentError, EstimateError, NetworkError, ObserveError, PlanError,
+    PolicyError, SolveError, TopologyError,
 };
 pub use estimate::{Attribution, Estimate, FlowEstimate, Health, ResourceEstimate, RouteEstimate};
 pub use estimator::{EstimatorConfig, FleetEstimator, RawEstimator};
 pub use guard::{GuardAction, GuardContext, GuardReason, Guarded, WeightGuard};
 pub use ladder::{Ladder, LadderConfig, Rung};
+pub use network::{
+    BaseRouting, Link, LinkIx, Network, Node, NodeIx, PathShare, Rerouting, Routing, TrafficMatrix,
+};
 pub use observation::{Observation, ObservationSpace};
 pub use plan::{
     EndpointPlan, HostPlan, InForce, ListenerPlan, NodeGroup, PlanVersion, Receipt, ServicePlan, TrafficPlan,
@@ -62,7 +66,7 @@ pub use topology::{
     TopologyBuilder,
 };
 pub use transition::Transition;
-pub use units::{HourlyPrice, Latency, Rate, Timestamp, UnitError, UnitPrice};
+pub use units::{BitRate, HourlyPrice, Latency, Rate, Timestamp, UnitError, UnitPrice};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -39,6 +39,8 @@ macro_rules! index {
     };
 }
 
+pub(crate) use index;
+
 index!(
     /// Position of a flow.
     FlowIx

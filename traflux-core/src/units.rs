@@ -144,6 +144,32 @@ quantity!(
     "a price per hour"
 );
 
+quantity!(
+    /// Bits per second: capacity of a link, demand between two nodes.
+    BitRate,
+    "a bit rate"
+);
+
+impl BitRate {
+    /// `value` bits per second.
+    ///
+    /// # Panics
+    /// When `value` is NaN, infinite or negative; see [`BitRate::new`] for data from outside.
+    #[must_use]
+    pub fn bits_per_second(value: f64) -> Self {
+        Self::new(value).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `value` gigabits (10⁹ bits) per second.
+    ///
+    /// # Panics
+    /// When `value` is NaN, infinite or negative.
+    #[must_use]
+    pub fn gigabits_per_second(value: f64) -> Self {
+        Self::bits_per_second(value * 1e9)
+    }
+}
+
 impl Rate {
     /// `value` events per second.
     ///
@@ -222,6 +248,20 @@ impl HourlyPrice {
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1}/s", self.0)
+    }
+}
+
+/// With the largest of the prefixes k, M, G, T that leaves a number of at least 1.
+impl fmt::Display for BitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scale, prefix) = match self.0 {
+            x if x >= 1e12 => (1e-12, "T"),
+            x if x >= 1e9 => (1e-9, "G"),
+            x if x >= 1e6 => (1e-6, "M"),
+            x if x >= 1e3 => (1e-3, "k"),
+            _ => (1.0, ""),
+        };
+        write!(f, "{:.2} {prefix}bit/s", self.0 * scale)
     }
 }
 

@@ -1,0 +1,1 @@
+//! How are networks and matrices read from and written to the files people have?
