@@ -25,8 +25,8 @@ use traflux_core::{SolveError, SplitProblem, SplitSolution, WeightSolver};
 
 use crate::domain_loss;
 use crate::literal;
-use crate::network::{Ended, Network, Piece};
 use crate::portable;
+use crate::simplex::{Ended, Network, Piece};
 use crate::stage::{Engine, Solved, Stage};
 use crate::two_stage;
 use crate::validate::ValidProblem;

@@ -7,7 +7,7 @@
 use traflux_core::SolveError;
 
 use super::{Layout, MAX_STEPS, ROUNDING, TransportEngine};
-use crate::network::{Ended, Piece};
+use crate::simplex::{Ended, Piece};
 use crate::stage::{Solved, Stage};
 use crate::two_stage;
 
