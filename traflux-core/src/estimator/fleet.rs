@@ -117,6 +117,10 @@ impl FleetEstimator {
                 state.background = background.value.get().min(1e12);
             }
             let (view, background) = (&readings.resources[ix], state.background);
+            if view.unmeasured {
+                assessed.push(None);
+                continue;
+            }
             assessed.push(state.capacity.assess(
                 at,
                 window,
@@ -221,7 +225,12 @@ impl FleetEstimator {
         };
         let healthy: Health = state.health.update(telemetry.at, &signs, health);
         let config = &self.config.capacity;
-        let (capacity, capacity_lower) = state.capacity.capacity(telemetry.at, resource.capacity, config);
+        let (capacity, mut capacity_lower) =
+            state.capacity.capacity(telemetry.at, resource.capacity, config);
+        if view.unmeasured {
+            // A quota is known, however little was sent.
+            capacity_lower = capacity;
+        }
         ResourceEstimate {
             capacity,
             capacity_lower,
