@@ -277,11 +277,8 @@ mod tests {
     #[test]
     fn with_one_choice_every_group_with_some_relief_has_its_turn() {
         let mut policy = TopK::new(1, 0.0, &space());
-        let state = observation(&[
-            [0.9, 2.0, 0.1, 0.0, 0.0],
-            [0.4, 1.0, 1.0, 0.0, 0.0],
-            [0.5, 0.1, 1.2, 0.3, 0.0],
-        ]);
+        let state =
+            observation(&[[0.9, 2.0, 0.1, 0.0, 0.0], [0.4, 1.0, 1.0, 0.0, 0.0], [0.5, 0.1, 1.2, 0.3, 0.0]]);
         let mut turns = [0; 3];
         for _ in 0..60 {
             turns[policy.act(&state).unwrap().critical[0].ix()] += 1;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use traflux_core::{
     AssembleConfig, Consumption, EndpointPlan, Flow, HostPlan, HourlyPrice, LadderConfig, Latency,
-    ListenerPlan, NodeGroup, Rate, Resource, ResourceIx, Route, ServicePlan, Topology, TwoStage, UnitPrice, WeightRow,
+    ListenerPlan, NodeGroup, Rate, Resource, ResourceIx, Route, ServicePlan, Topology, TwoStage, UnitPrice,
+    WeightRow,
 };
 
 use super::parse::host_and_port;
