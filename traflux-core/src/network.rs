@@ -405,7 +405,7 @@ impl Routing {
             }
             let sum: f64 = rerouting.paths.iter().map(|path| path.share).sum();
             let positive = rerouting.paths.iter().all(|path| path.share > 0.0);
-            if !positive || !((sum - 1.0).abs() <= SHARE_TOLERANCE) {
+            if !positive || (sum - 1.0).abs() > SHARE_TOLERANCE {
                 return Err(NetworkError::Shares { pair, sum });
             }
         }

@@ -89,6 +89,12 @@ pub trait Policy: Send {
     /// # Errors
     /// [`PolicyError`]; the controller then acts as if there were no policy.
     fn act(&mut self, observation: &Observation) -> Result<Action, PolicyError>;
+
+    /// Whether its action is held for a whole learning step, so that a reward belongs to one action. One that
+    /// does not learn from rewards need not wait and acts at every tick.
+    fn holds(&self) -> bool {
+        true
+    }
 }
 
 /// Optimise: the exact shares.

@@ -334,6 +334,26 @@ impl Checkpoint {
         }
         Ok(())
     }
+
+    /// The same policy for an encoder that gives further features of groups, such as a user's signals: they
+    /// begin without influence, and a learner may give them some.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Features`] when a feature that the policy was trained on is not given.
+    pub fn widened(mut self, space: &ObservationSpace) -> Result<Self, CheckpointError> {
+        let trained = &self.observations.group_features;
+        let places: Vec<Option<usize>> =
+            space.group_features.iter().map(|name| trained.iter().position(|t| t == name)).collect();
+        if let Some(lost) = trained.iter().find(|name| !space.group_features.contains(name)) {
+            return Err(CheckpointError::Features {
+                reason: format!("group feature `{lost}` is not given by the encoder"),
+            });
+        }
+        self.parameters = self.parameters.with_group_features(&places);
+        self.observations.group_features.clone_from(&space.group_features);
+        self.check_space(space)?;
+        Ok(self)
+    }
 }
 
 fn read_header(document: &str) -> Result<Header, CheckpointError> {
@@ -415,9 +435,10 @@ fn malformed(error: SafeTensorError) -> CheckpointError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learned::LearnedPolicy;
     use crate::range::InputRange;
     use ndarray::{arr1, arr2};
-    use traflux_core::Observation;
+    use traflux_core::{Observation, Policy};
 
     fn space() -> ObservationSpace {
         ObservationSpace {
@@ -472,6 +493,30 @@ mod tests {
         assert_eq!(Checkpoint::load(&path).unwrap(), checkpoint());
         assert_eq!(fs::read(&path).unwrap(), checkpoint().to_bytes().unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no partial file stays");
+    }
+
+    #[test]
+    fn a_widened_policy_decides_as_before_whatever_the_new_feature_says() {
+        let mut wide = space();
+        wide.group_features.insert(1, "signal.cpu".into());
+        let widened = checkpoint().widened(&wide).unwrap();
+        assert_eq!(Checkpoint::from_bytes(&widened.to_bytes().unwrap()).unwrap(), widened);
+        let mut narrow_policy = LearnedPolicy::from_checkpoint(&checkpoint(), &space()).unwrap();
+        let mut wide_policy = LearnedPolicy::from_checkpoint(&widened, &wide).unwrap();
+        let context = arr1(&[1.0]);
+        for cpu in [-10.0, 0.0, 1.0, 10.0] {
+            let narrow = Observation {
+                groups: arr2(&[[0.1, 0.2], [0.5, -0.3]]),
+                context: context.clone(),
+                mask: vec![true; 2],
+            };
+            let given = Observation { groups: arr2(&[[0.1, cpu, 0.2], [0.5, -cpu, -0.3]]), ..narrow.clone() };
+            assert_eq!(wide_policy.act(&given).unwrap(), narrow_policy.act(&narrow).unwrap());
+            assert_eq!(wide_policy.status().fallbacks(), 0);
+        }
+        let mut other = space();
+        other.group_features[0] = "load".into();
+        assert_eq!(checkpoint().widened(&other).unwrap_err().code(), "checkpoint_features");
     }
 
     #[test]

@@ -45,14 +45,18 @@ impl From<usize> for CriticalCount {
 ///
 /// With utilisation `u`, its mean `ū` over groups that may be chosen, relative traffic `t` and relative spare
 /// capacity `f` of a group (1 = an even share of the fleet's), `ℓ` its log latency ratio, `e` its errors and
-/// timeouts, `p` its price above the mean price (relative), `b` = 1 in breach, and `x⁺ = max(x, 0)`:
+/// timeouts, `p` its price above the mean price (relative), `b` = 1 in breach, `n` the number of decisions since
+/// it was chosen last, and `x⁺ = max(x, 0)`:
 ///
 /// ```text
-/// score = b + t · ((u − ū)⁺ + ℓ⁺ + e + p⁺)      relief of moving traffic away
-///           + f · ((ū − u)⁺ + (−p)⁺)             relief of moving traffic here
+/// relief = t · ((u − ū)⁺ + ℓ⁺ + e + p⁺)      of moving traffic away
+///        + f · ((ū − u)⁺ + (−p)⁺)             of moving traffic here
+/// score  = (1 − b) · (1 + n) · relief
 /// ```
 ///
-/// Both sides are scored, because a group that must give needs another that may take.
+/// Both sides count, because a group that must give needs another that may take. What is in breach moves
+/// whether it is chosen or not, so no choice is spent on it. Waiting counts, because relief is a guess: with
+/// K = 1 a group whose relief never comes true would keep all others where they are.
 #[derive(Debug, Clone)]
 pub struct TopK {
     count: CriticalCount,
@@ -60,6 +64,8 @@ pub struct TopK {
     columns: Columns,
     chooser: Chooser,
     scores: Vec<f32>,
+    /// By group: decisions since it was chosen last.
+    waited: Vec<u32>,
 }
 
 /// Where the score's inputs are; a feature that the encoder does not give counts as zero.
@@ -97,6 +103,7 @@ impl TopK {
             },
             chooser: Chooser::default(),
             scores: Vec::new(),
+            waited: Vec::new(),
         }
     }
 
@@ -122,7 +129,8 @@ impl TopK {
         }
         let mean = sum / counted.max(1.0);
         self.scores.clear();
-        self.scores.extend(rows().map(|row| {
+        self.waited.resize(observation.len(), 0);
+        self.scores.extend(rows().zip(&self.waited).map(|(row, waited)| {
             let excess = value(&row, columns.utilization) - mean;
             let price = value(&row, columns.price);
             let away = excess.max(0.0)
@@ -131,9 +139,8 @@ impl TopK {
                 + value(&row, columns.censored)
                 + price.max(0.0);
             let here = (-excess).max(0.0) + (-price).max(0.0);
-            value(&row, columns.breach)
-                + value(&row, columns.traffic) * away
-                + value(&row, columns.spare) * here
+            let relief = value(&row, columns.traffic) * away + value(&row, columns.spare) * here;
+            (1.0 - value(&row, columns.breach)) * (1.0 + *waited as f32) * relief
         }));
         Ok(&self.scores)
     }
@@ -144,7 +151,17 @@ impl Policy for TopK {
         self.scores(observation)?;
         let count = self.count.current();
         let critical = self.chooser.top(&self.scores, &observation.mask, count, None);
+        for waited in &mut self.waited {
+            *waited = waited.saturating_add(1);
+        }
+        for group in &critical {
+            self.waited[group.ix()] = 0;
+        }
         Ok(Action { headroom: self.headroom, ..Action::choose(critical) })
+    }
+
+    fn holds(&self) -> bool {
+        false
     }
 }
 
@@ -174,6 +191,10 @@ impl Policy for AllCritical {
         let critical = open.map(|(ix, _)| GroupIx::from(ix)).collect();
         Ok(Action { headroom: self.headroom, ..Action::choose(critical) })
     }
+
+    fn holds(&self) -> bool {
+        false
+    }
 }
 
 /// Always the same groups, those of them that exist and may be chosen.
@@ -196,6 +217,10 @@ impl Policy for FixedSet {
         let open = |g: &GroupIx| observation.mask.get(g.ix()).copied().unwrap_or(false);
         let critical = self.groups.iter().copied().filter(open).collect();
         Ok(Action { headroom: self.headroom, ..Action::choose(critical) })
+    }
+
+    fn holds(&self) -> bool {
+        false
     }
 }
 
@@ -243,10 +268,22 @@ mod tests {
     }
 
     #[test]
-    fn top_k_picks_an_endpoint_in_breach_first() {
+    fn top_k_spends_no_choice_on_what_is_in_breach_and_moves_anyway() {
         let mut policy = TopK::new(1, 0.0, &space());
-        let state = observation(&[[0.9, 1.5, 0.1, 0.2, 0.0], [0.3, 0.1, 1.0, 0.0, 1.0]]);
-        assert_eq!(policy.act(&state).unwrap().critical, [GroupIx(1)]);
+        let state = observation(&[[0.5, 1.0, 0.5, 0.2, 0.0], [0.9, 2.0, 0.1, 0.0, 1.0]]);
+        assert_eq!(policy.act(&state).unwrap().critical, [GroupIx(0)]);
+    }
+
+    #[test]
+    fn with_one_choice_every_group_with_some_relief_has_its_turn() {
+        let mut policy = TopK::new(1, 0.0, &space());
+        let state =
+            observation(&[[0.9, 2.0, 0.1, 0.0, 0.0], [0.4, 1.0, 1.0, 0.0, 0.0], [0.5, 0.1, 1.2, 0.3, 0.0]]);
+        let mut turns = [0; 3];
+        for _ in 0..60 {
+            turns[policy.act(&state).unwrap().critical[0].ix()] += 1;
+        }
+        assert!(turns[0] > turns[1] && turns[1] > turns[2] && turns[2] >= 3, "{turns:?}");
     }
 
     #[test]

@@ -138,6 +138,22 @@ impl Parameters {
         Self { shape, dense, log_std: [-0.7, -1.2], value_shift: 0.0, value_scale: 1.0, range: None }
     }
 
+    /// The same network for features of groups in another order, with new ones (`None`) that have no influence
+    /// yet. `places`: where each feature was before.
+    #[must_use]
+    pub(crate) fn with_group_features(mut self, places: &[Option<usize>]) -> Self {
+        let hidden = self.shape.hidden;
+        let first = &mut self.dense[LayerIx::EncoderIn as usize].weight;
+        let rows = places.iter().map(|place| match place {
+            Some(place) => first[place * hidden..(place + 1) * hidden].to_vec(),
+            None => vec![0.0; hidden],
+        });
+        *first = rows.collect::<Vec<_>>().concat();
+        self.range = self.range.map(|range| range.with_group_features(places));
+        self.shape.group_features = places.len();
+        self
+    }
+
     /// Sizes of the network.
     #[must_use]
     pub fn shape(&self) -> NetworkShape {

@@ -66,6 +66,16 @@ impl InputRange {
         })
     }
 
+    /// The same range for features of groups in another order; a new one (`None`) may have any value.
+    pub(crate) fn with_group_features(mut self, places: &[Option<usize>]) -> Self {
+        let at = |bounds: &[f32], any: f32| {
+            places.iter().map(|place| place.map_or(any, |place| bounds[place])).collect::<Vec<f32>>()
+        };
+        self.group_low = at(&self.group_low, f32::MIN / 4.0);
+        self.group_high = at(&self.group_high, f32::MAX / 4.0);
+        self
+    }
+
     pub(crate) fn tensors(&self) -> [(&'static str, &Vec<f32>); 4] {
         [
             ("group_low", &self.group_low),

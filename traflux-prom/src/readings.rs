@@ -10,7 +10,7 @@ use traflux_core::{Latency, Measurements, Rate, Reading, ResourceIx, Telemetry, 
 
 use crate::answer::{Answer, Sample};
 use crate::labels::{LabelIndex, LabelMap, Place};
-use crate::source::{Signal, SourceOptions};
+use crate::source::{Signal, SourceOptions, Timeouts};
 
 /// Above this share of censored requests the 95th percentile *is* one of them.
 const CENSORED_LIMIT: f64 = 0.05;
@@ -42,6 +42,7 @@ pub(crate) struct Assembly<'a> {
     window: Window,
     map: &'a LabelMap,
     options: &'a SourceOptions,
+    timeouts: &'a Timeouts,
     telemetry: Telemetry,
     remarks: BTreeSet<String>,
 }
@@ -87,9 +88,10 @@ impl<'a> Assembly<'a> {
         window: Window,
         map: &'a LabelMap,
         options: &'a SourceOptions,
+        timeouts: &'a Timeouts,
     ) -> Self {
         let telemetry = Telemetry::empty(topology, window.at, window.length);
-        Self { topology, window, map, options, telemetry, remarks: BTreeSet::new() }
+        Self { topology, window, map, options, timeouts, telemetry, remarks: BTreeSet::new() }
     }
 
     pub(crate) fn warn(&mut self, warning: String) {
@@ -145,7 +147,7 @@ impl<'a> Assembly<'a> {
             window: self.window.length.as_secs_f64(),
         };
         let services: Vec<Option<Duration>> =
-            self.topology.flows().iter().map(|f| self.options.timeouts.of(&f.service)).collect();
+            self.topology.flows().iter().map(|f| self.timeouts.of(&f.service)).collect();
         let mut longest: Vec<Option<Duration>> = vec![None; self.topology.resources().len()];
         for (ix, route) in self.topology.routes().iter().enumerate() {
             let timeout = services[route.flow.ix()];

@@ -62,7 +62,7 @@ pub struct SourceOptions {
     pub queries: QueryOptions,
     /// The user's own measurements.
     pub signals: Vec<Signal>,
-    /// Route timeouts.
+    /// Route timeouts at the start; see [`PrometheusSource::set_timeouts`].
     pub timeouts: Timeouts,
     /// Series taken of one answer; what is beyond is dropped with a warning.
     pub max_series: usize,
@@ -86,6 +86,7 @@ pub struct PrometheusSource {
     client: PromClient,
     options: SourceOptions,
     labels: RwLock<Arc<LabelMap>>,
+    timeouts: RwLock<Arc<Timeouts>>,
 }
 
 impl PrometheusSource {
@@ -93,7 +94,8 @@ impl PrometheusSource {
     #[must_use]
     pub fn new(client: PromClient, options: SourceOptions) -> Self {
         let labels = RwLock::new(Arc::new(options.labels.clone()));
-        Self { client, options, labels }
+        let timeouts = RwLock::new(Arc::new(options.timeouts.clone()));
+        Self { client, options, labels, timeouts }
     }
 
     /// The client it asks with.
@@ -107,6 +109,11 @@ impl PrometheusSource {
         *self.labels.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(labels);
     }
 
+    /// Replaces the route timeouts: discovery changed the services.
+    pub fn set_timeouts(&self, timeouts: Timeouts) {
+        *self.timeouts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(timeouts);
+    }
+
     /// The questions it asks for averages over `window`.
     #[must_use]
     pub fn queries(&self, window: Duration) -> QuerySet {
@@ -117,8 +124,12 @@ impl PrometheusSource {
         Arc::clone(&self.labels.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn timeouts(&self) -> Arc<Timeouts> {
+        Arc::clone(&self.timeouts.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn ask(&self, topology: &Topology, window: Window) -> Result<Telemetry, PromError> {
-        let labels = self.labels();
+        let (labels, timeouts) = (self.labels(), self.timeouts());
         let set = QuerySet::new(&self.options.queries, &labels, window.length);
         let signals = &self.options.signals;
         let freshness: Vec<Option<String>> = signals
@@ -145,7 +156,7 @@ impl PrometheusSource {
         }
 
         let mut results = results.into_iter();
-        let mut assembly = Assembly::new(topology, window, &labels, &self.options);
+        let mut assembly = Assembly::new(topology, window, &labels, &self.options, &timeouts);
         let mut next = |name: &str, assembly: &mut Assembly<'_>| match results.next().flatten() {
             Some(Ok(answer)) => Some(assembly.admit(name, answer)),
             Some(Err(error)) => {

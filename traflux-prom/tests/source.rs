@@ -463,6 +463,29 @@ async fn the_recorded_survivor_bias_is_seen() {
 }
 
 #[tokio::test]
+async fn timeouts_of_services_that_came_later_are_those_that_were_set_last() {
+    let one = |value| series(&[("us", "ep1", value)]);
+    let server = made_up(&[
+        ("throughput", one(40.0)),
+        ("throughput before", one(40.0)),
+        ("timeouts", one(28.3)),
+        ("latency count", one(11.7)),
+        ("p95 per source", one(30.0)),
+    ])
+    .await;
+    let topology = topology(&[("us", "dyn")], &["ep1"]);
+    let source = PrometheusSource::new(server.client(), SourceOptions::default());
+    let p95 = async || {
+        let telemetry = source.collect(&topology, window()).await.unwrap();
+        telemetry.routes[0].measured.latency_p95.map(|p95| p95.value.as_millis())
+    };
+    let before = p95().await;
+    let services = BTreeMap::from([("dyn".to_owned(), Duration::from_millis(700))]);
+    source.set_timeouts(Timeouts { default: None, services });
+    assert_eq!((before == Some(700.0), p95().await), (false, Some(700.0)));
+}
+
+#[tokio::test]
 async fn a_censored_share_up_to_five_percent_leaves_the_percentile_alone() {
     assert_eq!(censored(100.0, 100.0, 5.0, 5.0, 95.0).await.latency_p95.unwrap().value.as_millis(), 30.0);
     assert_eq!(censored(100.0, 100.0, 5.1, 5.1, 94.9).await.latency_p95.unwrap().value.as_millis(), 2000.0);

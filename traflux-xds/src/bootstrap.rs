@@ -44,6 +44,8 @@ pub struct EnvoyBootstrap {
     pub cluster: String,
     /// The node group: becomes `node.locality.zone`.
     pub group: String,
+    /// `node.locality.region`, for sources that are told apart by it.
+    pub region: Option<String>,
     /// Host name or IP address of the discovery server.
     pub xds_host: String,
     /// Its port.
@@ -65,6 +67,7 @@ impl Default for EnvoyBootstrap {
             node_id: "envoy-1".to_owned(),
             cluster: "edge".to_owned(),
             group: "default".to_owned(),
+            region: None,
             xds_host: "127.0.0.1".to_owned(),
             xds_port: 18000,
             admin: (IpAddr::from([127, 0, 0, 1]), 9901),
@@ -130,7 +133,7 @@ node:
   id: {id}
   cluster: {cluster}
   locality:
-    zone: {group}
+    zone: {group}{region}
 admin:
   address:
     socket_address: {{ address: {admin}, port_value: {admin_port} }}
@@ -186,6 +189,7 @@ static_resources:
         id = quoted(&envoy.node_id),
         cluster = quoted(&envoy.cluster),
         group = quoted(&envoy.group),
+        region = envoy.region.as_ref().map_or_else(String::new, |r| format!("\n    region: {}", quoted(r))),
         admin = quoted(&envoy.admin.0.to_string()),
         admin_port = envoy.admin.1,
         connections = envoy.max_downstream_connections,
@@ -248,6 +252,16 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_region_stands_beside_the_zone_where_one_is_given() {
+        let with = |region| envoy_bootstrap(&EnvoyBootstrap { region, ..Default::default() }).unwrap();
+        assert!(!with(None).contains("region:"));
+        assert!(
+            with(Some("eu \"1\"".into()))
+                .contains("    zone: \"default\"\n    region: \"eu \\\"1\\\"\"\nadmin:")
+        );
+    }
 
     #[test]
     fn a_group_with_a_dot_is_refused_with_a_name_that_works() {

@@ -163,6 +163,7 @@ fn decision(tick: u64) -> Decision {
             shares: vec![("a".to_owned(), 0.7), ("b".to_owned(), 0.3)],
             weights: vec![("a".to_owned(), 7000), ("b".to_owned(), 3000)],
         }],
+        shared: Vec::new(),
         endpoints: vec![endpoint("a", Health::Healthy), endpoint("b", Health::Degraded)],
         plan_version: format!("p{tick}"),
         pushed: tick.is_multiple_of(2),

@@ -164,3 +164,31 @@ fn dns_names_are_listed_and_addresses_are_not() {
         built.fleet.services[0].endpoints[0].hosts.iter().map(|h| h.address.as_str()).collect();
     assert_eq!(hosts, ["10.0.0.1", "10.0.0.2"]);
 }
+
+#[test]
+fn what_endpoints_share_is_taken_by_the_requests_of_the_sources_named() {
+    let shared = "shared:\n\
+        \x20 - { name: quota, capacity_per_s: 9000, per_request: { a: 350, b: 100 } }\n\
+        \x20 - { name: link, capacity_per_s: 1e6, per_request: { b: 2000 }, sources: [eu] }\n";
+    let text = GOOD.replace("services:", "  - name: eu\nservices:") + shared;
+    let topology = Config::parse(&text).unwrap().build(&Default::default()).unwrap().fleet.topology;
+    let taken = |route: &str| -> Vec<(&str, f64)> {
+        let route = &topology.routes()[topology.route(route).unwrap().ix()];
+        let name = |c: &traflux::core::Consumption| topology.resources()[c.resource.ix()].name.as_str();
+        route.consumption.iter().map(|c| (name(c), c.per_request)).collect()
+    };
+    assert_eq!(taken("us-east/a"), [("a", 1.0), ("quota", 350.0)]);
+    assert_eq!(taken("us-east/b"), [("b", 1.0), ("quota", 100.0)]);
+    assert_eq!(taken("eu/b"), [("b", 1.0), ("quota", 100.0), ("link", 2000.0)]);
+    for (right, wrong, message) in [
+        ("name: quota", "name: a", "shared[0].name: `a` is named twice"),
+        ("9000", "-1", "shared[0].capacity_per_s: -1 is outside [0,"),
+        ("{ a: 350, b: 100 }", "{}", "shared[0].per_request: is empty"),
+        ("a: 350", "c: 350", "shared[0].per_request.c: no endpoint has this name"),
+        ("a: 350", "a: 0", "shared[0].per_request.a: 0 is outside [0.000000001,"),
+        ("[eu]", "[asia]", "shared[1].sources[0]: no source has the name `asia`"),
+    ] {
+        let refused = refusal(&text.replace(right, wrong));
+        assert!(refused.starts_with(message), "{refused}");
+    }
+}

@@ -316,18 +316,26 @@ async fn preparing_refuses_what_running_would() {
 }
 
 #[tokio::test]
-async fn signals_that_the_policy_was_not_trained_with_are_named() {
+async fn a_policy_takes_signals_that_it_was_not_trained_with_and_refuses_to_miss_its_own() {
     let text = "sources: [{ name: eu }]\n\
         services: [{ name: s, endpoints: [{ name: a, address: \"127.0.0.1:81\", capacity_rps: 1 }] }]\n\
         metrics: { prometheus: { url: \"http://127.0.0.1:9\", signals: [{ name: cpu, query: up }] } }\n\
         policy: { mode: frozen }\n";
-    let Err(refused) = prepare(Config::parse(text).unwrap()).await else { panic!("was taken") };
-    assert_eq!(refused.code(), "run_signals");
-    let refused = refused.to_string();
-    assert!(refused.starts_with("metrics.prometheus.signals: "), "{refused}");
-    assert!(refused.contains("policy.mode to `none`"), "{refused}");
-    let taken = text.replace("mode: frozen", "mode: none");
-    assert!(prepare(Config::parse(&taken).unwrap()).await.is_ok());
+    assert!(prepare(Config::parse(text).unwrap()).await.is_ok());
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("with-memory.safetensors");
+    let shipped = traflux::checkpoint::shipped().unwrap();
+    let mut space = shipped.observations.clone();
+    space.group_features.extend(["signal.memory".to_owned(), "signal.memory.known".to_owned()]);
+    shipped.widened(&space).unwrap().save(&path).unwrap();
+    let other = text.replace("frozen", &format!("frozen, checkpoint: \"{}\"", path.display()));
+    let Err(refused) = prepare(Config::parse(&other).unwrap()).await else { panic!("was taken") };
+    assert_eq!(refused.code(), "checkpoint_features");
+    let expected = "group feature `signal.memory` is not given by the encoder";
+    assert!(refused.to_string().contains(expected), "{refused}");
+    let own = other.replace("name: cpu", "name: memory");
+    assert!(prepare(Config::parse(&own).unwrap()).await.is_ok());
 }
 
 #[cfg(not(feature = "learn"))]

@@ -3,7 +3,7 @@
 //! was before; no 5xx comes of the move.
 //!
 //! "Did not pick it" is made certain by arithmetic: with K = 1 two endpoints brown out at once, so the policy
-//! cannot have picked both. Once the shares have fallen, K is what it was, and latency has to come back.
+//! cannot have picked both.
 
 use std::time::{Duration, Instant};
 
@@ -73,9 +73,6 @@ async fn brown_out(rig: &Rig, victims: &[usize], title: &str, finding: &mut Find
         rig.backend(name(*victim))?.slow_down(FACTOR);
     }
     let outcome = watch(rig, &watched, &rows, started).await;
-    // What had to be shown without a choice is shown. With one endpoint to choose, the few percent that were
-    // moved far away in the haste would stay there, for nothing of theirs is in breach.
-    rig.api.patch(&json!({ "k": ALL })).await?;
     let settled = Instant::now();
     let during = rig.timeline.summary(Stretch {
         service: Some(WEB.name),

@@ -11,6 +11,7 @@ use super::health::{HealthTracker, Signs};
 use super::peers::{Rise, common_slowdown};
 use super::readings::{Readings, View};
 use super::smooth::{Clock, weight};
+use crate::curve::LatencyCurve;
 use crate::error::EstimateError;
 use crate::estimate::{Estimate, Health, ResourceEstimate, RouteEstimate};
 use crate::stages::Estimator;
@@ -117,6 +118,10 @@ impl FleetEstimator {
                 state.background = background.value.get().min(1e12);
             }
             let (view, background) = (&readings.resources[ix], state.background);
+            if view.unmeasured {
+                assessed.push(None);
+                continue;
+            }
             assessed.push(state.capacity.assess(
                 at,
                 window,
@@ -221,13 +226,19 @@ impl FleetEstimator {
         };
         let healthy: Health = state.health.update(telemetry.at, &signs, health);
         let config = &self.config.capacity;
-        let (capacity, capacity_lower) = state.capacity.capacity(telemetry.at, resource.capacity, config);
+        let (capacity, mut capacity_lower) = state.capacity.capacity(telemetry.at, resource.capacity, config);
+        let mut curve = state.capacity.curve(resource, config);
+        if view.unmeasured {
+            // A quota is known, however little was sent, and nobody waits for it below its limit.
+            capacity_lower = capacity;
+            curve = LatencyCurve::new(resource.service_time.unwrap_or(Latency::ZERO), 1.0);
+        }
         ResourceEstimate {
             capacity,
             capacity_lower,
             load: Rate::saturating(state.load + state.background),
             background: Rate::saturating(state.background),
-            curve: state.capacity.curve(resource, config),
+            curve,
             latency: state.latency.map(Latency::saturating),
             error_ratio: state.errors.clamp(0.0, 1.0),
             health: healthy,

@@ -38,6 +38,8 @@ pub(super) struct View {
     pub(super) excess: f64,
     /// Known delay of the route, or of a resource's routes in the mean by traffic, in seconds; 0 = unknown.
     pub(super) delay: f64,
+    /// A resource that nobody measures, such as a quota: its capacity is what was said, and it witnesses nothing.
+    pub(super) unmeasured: bool,
 }
 
 /// All numbers of one collection.
@@ -119,18 +121,21 @@ fn view(measured: &Measurements, window: f64, stale: Duration, delay: f64) -> Vi
         p95: measured.latency_p95.filter(|r| fresh(r.age)).map(|r| r.value.as_secs()),
         excess: 0.0,
         delay,
+        unmeasured: false,
     }
 }
 
 /// A resource as the sum of its routes; `own` measurements stand in for what the routes do not say, less the
 /// `background`, which they contain and no route here carries.
 fn pool(members: &[(usize, f64, bool)], routes: &mut [View], own: View, background: f64) -> View {
+    let is_endpoint = members.iter().any(|(_, _, first)| *first);
+    let unmeasured = !is_endpoint && own.latency.is_none() && own.errors.is_none();
     let fresh: Vec<(usize, f64, bool)> =
         members.iter().copied().filter(|(ix, ..)| routes[*ix].age.is_some()).collect();
     if fresh.is_empty() {
         let per_request = members.iter().map(|m| m.1).sum::<f64>() / members.len().max(1) as f64;
         let offered = own.offered * per_request.max(f64::MIN_POSITIVE) - background;
-        return View { offered: offered.max(0.0), ..own };
+        return View { offered: offered.max(0.0), unmeasured, ..own };
     }
     let offered: f64 = fresh.iter().map(|(ix, per_request, _)| routes[*ix].offered * per_request).sum();
     let samples: f64 = fresh.iter().map(|(ix, ..)| routes[*ix].samples).sum();
@@ -163,7 +168,6 @@ fn pool(members: &[(usize, f64, bool)], routes: &mut [View], own: View, backgrou
             .collect();
         mean(&parts)
     };
-    let is_endpoint = members.iter().any(|(_, _, first)| *first);
     View {
         age: fresh.iter().filter_map(|(ix, ..)| routes[*ix].age).min(),
         offered: offered.min(RATE_LIMIT),
@@ -174,6 +178,7 @@ fn pool(members: &[(usize, f64, bool)], routes: &mut [View], own: View, backgrou
         p95: own.p95,
         excess: 0.0,
         delay: 0.0,
+        unmeasured,
     }
 }
 

@@ -13,7 +13,6 @@ use super::view::{
     DecisionPage, HealthReport, MetricsReport, Readiness, StatusReport, WeightMetrics, WeightsReport,
 };
 use super::{ApiError, Shared};
-use crate::controller::Decision;
 use crate::service::{Command, Parameters, TrainingView};
 
 /// Decisions of a page unless told.
@@ -73,7 +72,7 @@ pub(super) async fn decisions(
             log.newest_first().filter(|d| page.before.is_none_or(|before| d.tick < before)).peekable();
         let (mut decisions, mut entries) = (Vec::new(), 0);
         while let Some(decision) = rest.peek() {
-            entries += size(decision);
+            entries += decision.entries();
             if decisions.len() == limit || (entries > ENTRIES_LIMIT && !decisions.is_empty()) {
                 break;
             }
@@ -83,15 +82,6 @@ pub(super) async fn decisions(
         let next_before = if more { decisions.last().map(|d| d.tick) } else { None };
         DecisionPage { decisions, next_before }
     })))
-}
-
-/// About how many things a decision holds: what its size in bytes grows with.
-fn size(decision: &Decision) -> usize {
-    decision.endpoints.len()
-        + decision.critical.len()
-        + decision.guard.len()
-        + decision.proposed.len()
-        + decision.flows.iter().map(|f| f.shares.len() + f.weights.len()).sum::<usize>()
 }
 
 pub(super) async fn metrics_all(State(shared): Context) -> Json<MetricsReport> {

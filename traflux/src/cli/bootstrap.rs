@@ -105,6 +105,7 @@ fn envoy(args: &EnvoyArgs) -> Result<String, Failure> {
         }),
         cluster: nodes.cluster.clone().unwrap_or_else(|| "edge".to_owned()),
         group: nodes.zone.clone().unwrap_or_else(|| source.name.clone()),
+        region: nodes.region.clone(),
         xds_host,
         xds_port,
         admin: (args.admin.ip(), args.admin.port()),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use traflux_core::{
     AssembleConfig, Consumption, EndpointPlan, Flow, HostPlan, HourlyPrice, LadderConfig, Latency,
-    ListenerPlan, NodeGroup, Rate, Resource, Route, ServicePlan, Topology, TwoStage, UnitPrice, WeightRow,
+    ListenerPlan, NodeGroup, Rate, Resource, ResourceIx, Route, ServicePlan, Topology, TwoStage, UnitPrice,
+    WeightRow,
 };
 
 use super::parse::host_and_port;
@@ -132,6 +133,29 @@ impl Config {
             );
             placed.insert(endpoint.name.as_str(), ids);
         }
+        let shared: Vec<ResourceIx> = self
+            .shared
+            .iter()
+            .map(|shared| {
+                builder.add_resource(Resource {
+                    name: shared.name.clone(),
+                    capacity: Rate::saturating(shared.capacity_per_s),
+                    concurrency: None,
+                    service_time: None,
+                    domain: None,
+                    hourly_price: HourlyPrice::ZERO,
+                })
+            })
+            .collect();
+        // What a request takes of its endpoint, and behind it of what endpoints share.
+        let consumption = |source: &str, endpoint: &str, own: ResourceIx| {
+            let taken = self.shared.iter().zip(&shared).filter_map(|(shared, resource)| {
+                let here = shared.sources.is_empty() || shared.sources.iter().any(|s| s == source);
+                let per_request = *shared.per_request.get(endpoint)?;
+                here.then_some(Consumption { resource: *resource, per_request })
+            });
+            std::iter::once(Consumption { resource: own, per_request: 1.0 }).chain(taken).collect()
+        };
         for source in &self.sources {
             for service in &self.services {
                 let flow = builder.add_flow(Flow {
@@ -147,7 +171,7 @@ impl Config {
                         name: format!("{}/{}", source.name, endpoint.name),
                         flow,
                         group,
-                        consumption: vec![Consumption { resource, per_request: 1.0 }],
+                        consumption: consumption(&source.name, &endpoint.name, resource),
                         delay: Latency::saturating(lookup(&source.rtt_ms) * 1e-3),
                         price: UnitPrice::saturating(
                             lookup(&source.egress_usd_per_million) + endpoint.price_usd_per_million,

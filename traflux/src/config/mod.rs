@@ -30,6 +30,9 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     /// Where traffic goes to.
     pub services: Vec<ServiceConfig>,
+    /// Capacity that endpoints share: the quota of a provider, an egress link.
+    #[serde(default)]
+    pub shared: Vec<SharedConfig>,
     /// Where measurements come from.
     pub metrics: MetricsConfig,
     /// What is optimised.
@@ -161,6 +164,23 @@ pub struct EndpointConfig {
     /// Paid per hour, used or not, in dollars.
     #[serde(default)]
     pub hourly_usd: f64,
+}
+
+/// Capacity that endpoints share, in a unit of its own per second: tokens of a provider's quota, bytes of an
+/// egress link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedConfig {
+    /// Unique name, also among endpoints.
+    pub name: String,
+    /// What all requests together may take per second. As with endpoints `objective.max_utilization` of it is
+    /// used freely.
+    pub capacity_per_s: f64,
+    /// What one request to each of these endpoints takes of it; other endpoints take nothing.
+    pub per_request: BTreeMap<String, f64>,
+    /// Only requests of these sources take of it: an egress link. Empty: those of all sources.
+    #[serde(default)]
+    pub sources: Vec<String>,
 }
 
 /// Where measurements come from.
@@ -315,7 +335,7 @@ pub struct ControlSection {
     pub ladder: LadderConfig,
     /// The estimators.
     pub estimator: EstimatorConfig,
-    /// Decisions kept for the API.
+    /// Decisions kept for the API; fewer where a fleet is so large that they would fill the memory.
     pub decisions_kept: usize,
 }
 

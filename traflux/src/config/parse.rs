@@ -115,6 +115,7 @@ impl Config {
     fn check_with(&self, endpoints_are_known: bool) -> Result<(), ConfigError> {
         self.check_services()?;
         self.check_sources(endpoints_are_known)?;
+        self.check_shared(endpoints_are_known)?;
         self.check_metrics()?;
         self.check_numbers()?;
         if !self.api.listen.ip().is_loopback() && !self.api.allow_remote {
@@ -150,6 +151,38 @@ impl Config {
                         ));
                     }
                     within(&at(&format!("{key}.{endpoint}")), *value, 0.0, 1e9)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_shared(&self, endpoints_are_known: bool) -> Result<(), ConfigError> {
+        let endpoints: BTreeSet<&str> = self.endpoints().map(|spec| spec.endpoint.name.as_str()).collect();
+        let mut names = endpoints.clone();
+        for (ix, shared) in self.shared.iter().enumerate() {
+            let at = |key: &str| format!("shared[{ix}].{key}");
+            name(&at("name"), &shared.name)?;
+            if !names.insert(&shared.name) {
+                return Err(ConfigError::key(at("name"), format!("`{}` is named twice", shared.name)));
+            }
+            within(&at("capacity_per_s"), shared.capacity_per_s, 0.0, 1e15)?;
+            if shared.per_request.is_empty() {
+                return Err(ConfigError::key(at("per_request"), "is empty; at least one endpoint is needed"));
+            }
+            for (endpoint, taken) in &shared.per_request {
+                let at = at(&format!("per_request.{endpoint}"));
+                if endpoints_are_known && !endpoints.contains(endpoint.as_str()) {
+                    return Err(ConfigError::key(at, "no endpoint has this name"));
+                }
+                within(&at, *taken, 1e-9, 1e12)?;
+            }
+            for (nth, source) in shared.sources.iter().enumerate() {
+                if !self.sources.iter().any(|s| s.name == *source) {
+                    return Err(ConfigError::key(
+                        at(&format!("sources[{nth}]")),
+                        format!("no source has the name `{source}`"),
+                    ));
                 }
             }
         }

@@ -112,6 +112,19 @@ pub struct GroupView {
     pub age_s: Option<f64>,
 }
 
+/// What endpoints share, such as a quota, as estimated.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SharedView {
+    /// Its name.
+    pub name: String,
+    /// Capacity that is counted on, in its own unit per second.
+    pub capacity_per_s: f64,
+    /// Load, in its own unit per second.
+    pub load_per_s: f64,
+    /// Load over capacity.
+    pub utilization: f64,
+}
+
 /// One tick.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Decision {
@@ -150,6 +163,8 @@ pub struct Decision {
     pub flows: Vec<FlowView>,
     /// Endpoints as estimated.
     pub endpoints: Vec<GroupView>,
+    /// What they share, as estimated.
+    pub shared: Vec<SharedView>,
     /// Version of the plan.
     pub plan_version: String,
     /// Whether a plan was pushed.
@@ -180,11 +195,22 @@ impl Decision {
             proposed: Vec::new(),
             flows: Vec::new(),
             endpoints: Vec::new(),
+            shared: Vec::new(),
             plan_version: String::new(),
             pushed: false,
             churn: 0.0,
             reward: None,
         }
+    }
+
+    /// About how many things it holds (endpoints, shares, changes): what its size in bytes grows with.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.endpoints.len()
+            + self.critical.len()
+            + self.guard.len()
+            + self.proposed.len()
+            + self.flows.iter().map(|f| f.shares.len() + f.weights.len()).sum::<usize>()
     }
 
     pub(super) fn fail(&mut self, stage: &'static str, code: &'static str, error: &dyn std::error::Error) {
@@ -280,6 +306,23 @@ impl Decision {
                 age_s: state.age.map(|a| a.as_secs_f64()),
             })
             .collect();
+        let mut of_a_group = vec![false; topology.resources().len()];
+        for resource in topology.groups().iter().filter_map(|group| group.resource) {
+            of_a_group[resource.ix()] = true;
+        }
+        self.shared = topology
+            .resources()
+            .iter()
+            .zip(&estimate.resources)
+            .zip(of_a_group)
+            .filter(|(_, endpoint)| !endpoint)
+            .map(|((resource, state), _)| SharedView {
+                name: resource.name.clone(),
+                capacity_per_s: state.capacity_lower.get(),
+                load_per_s: state.load.get(),
+                utilization: state.utilization(),
+            })
+            .collect();
     }
 }
 
@@ -290,26 +333,33 @@ fn weights_of(plan: &TrafficPlan, service: &str, source: &str) -> Vec<(String, u
     service.endpoints.iter().map(|e| e.name.clone()).zip(row.weights.iter().copied()).collect()
 }
 
-/// The latest decisions, a bounded number of them.
+/// The latest decisions, a bounded number of them and of what they hold together.
 #[derive(Debug, Clone)]
 pub struct DecisionLog {
     limit: usize,
     decisions: VecDeque<Decision>,
+    entries: usize,
 }
 
 impl DecisionLog {
+    /// Most [entries](Decision::entries) of all decisions together, the latest excepted: some 100 MB, a dozen
+    /// decisions of a fleet of 10,000 endpoints and 3 sources.
+    pub const ENTRIES: usize = 1_000_000;
+
     /// A log of at most `limit` decisions (at least one).
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), decisions: VecDeque::new() }
+        Self { limit: limit.max(1), decisions: VecDeque::new(), entries: 0 }
     }
 
-    /// Adds a decision; the oldest leaves when the log is full.
+    /// Adds a decision; the oldest leave when the log is full.
     pub fn push(&mut self, decision: Decision) {
-        while self.decisions.len() >= self.limit {
-            self.decisions.pop_front();
-        }
+        self.entries += decision.entries();
         self.decisions.push_back(decision);
+        while self.decisions.len() > self.limit || self.entries > Self::ENTRIES && self.decisions.len() > 1 {
+            let oldest = self.decisions.pop_front();
+            self.entries -= oldest.map_or(0, |d| d.entries());
+        }
     }
 
     /// The latest decision.
@@ -321,5 +371,31 @@ impl DecisionLog {
     /// Newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Decision> {
         self.decisions.iter().rev()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_decisions_leave_the_log_before_they_fill_the_memory() {
+        let decision = |tick, shares| {
+            let mut decision = Decision::new(tick, Timestamp::ZERO, Mode::None, false);
+            decision.proposed = vec![0.0; shares];
+            decision
+        };
+        let ticks = |log: &DecisionLog| log.newest_first().map(|d| d.tick).collect::<Vec<_>>();
+        let mut log = DecisionLog::new(3);
+        (1..=4).for_each(|tick| log.push(decision(tick, DecisionLog::ENTRIES / 10)));
+        assert_eq!(ticks(&log), [4, 3, 2], "the number is the limit");
+        log.push(decision(5, DecisionLog::ENTRIES * 8 / 10));
+        assert_eq!(ticks(&log), [5, 4, 3], "just full");
+        log.push(decision(6, DecisionLog::ENTRIES * 8 / 10));
+        assert_eq!(ticks(&log), [6]);
+        log.push(decision(7, DecisionLog::ENTRIES * 2));
+        assert_eq!(ticks(&log), [7], "the latest stays whatever its size");
+        log.push(decision(8, 1));
+        assert_eq!(ticks(&log), [8]);
     }
 }

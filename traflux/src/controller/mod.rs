@@ -19,7 +19,7 @@ use traflux_core::{
     WeightGuard, WeightSolver, WeightTable, quantize,
 };
 
-pub use decision::{Decision, DecisionLog, FlowView, GroupView, GuardView, SolverView};
+pub use decision::{Decision, DecisionLog, FlowView, GroupView, GuardView, SharedView, SolverView};
 pub use learning::{HeldStep, LearningStats};
 pub use store::{StateStore, StoreError};
 

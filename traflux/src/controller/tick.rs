@@ -130,9 +130,13 @@ impl Controller {
                 return everything();
             }
         };
+        decision.acted = true;
+        if !policy.holds() {
+            self.held = None;
+            return action;
+        }
         let length = Duration::from_secs_f64(self.config.dead_time_s + self.config.window_s);
         let next = HeldStep::new(now, length, self.window(), observation, action.clone(), telemetry.clone());
-        decision.acted = true;
         self.begin_step(next, telemetry);
         action
     }

@@ -62,7 +62,7 @@ pub(crate) fn encoder(config: &Config) -> FleetEncoder {
 /// without policy would do otherwise.
 ///
 /// # Errors
-/// [`RunError::Checkpoint`] and [`RunError::Signals`] for a checkpoint that cannot be used with these features.
+/// [`RunError::Checkpoint`] for a checkpoint that cannot be used with these features.
 pub(super) fn set_up(config: &Config) -> Result<PolicySetup, RunError> {
     let encoder = encoder(config);
     let space = encoder.space();
@@ -92,15 +92,14 @@ fn plain_policy(config: &Config, space: &ObservationSpace) -> Chosen {
 
 fn learned_policy(config: &Config, space: &ObservationSpace) -> Result<Chosen, RunError> {
     let (key, checkpoint) = checkpoint(config)?;
-    let refuse = |source: CheckpointError| match source {
-        // Every signal is a feature, so signals are the first thing that may not fit.
-        CheckpointError::Features { reason } if !config.metrics.prometheus.signals.is_empty() => {
-            RunError::Signals { key, mode: config.policy.mode.name(), reason }
-        }
-        source => RunError::Checkpoint { key, source },
-    };
-    checkpoint.check_space(space).map_err(refuse)?;
-    let mut began = checkpoint;
+    let refuse = |source: CheckpointError| RunError::Checkpoint { key, source };
+    let new = |name: &&String| !checkpoint.observations.group_features.contains(name);
+    let untrained: Vec<&String> = space.group_features.iter().filter(new).collect();
+    if !untrained.is_empty() {
+        let mode = config.policy.mode.name();
+        tracing::info!(?untrained, mode, "features without influence on the policy until it learns of them");
+    }
+    let mut began = checkpoint.widened(space).map_err(refuse)?;
     began.actions.bounds = config.policy.bounds;
     let count = Count::new(config.policy.k, began.actions.critical);
     let shared = SharedParameters::new(began.parameters.clone());

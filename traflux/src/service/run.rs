@@ -54,19 +54,6 @@ pub enum RunError {
         /// What is wrong with it.
         source: CheckpointError,
     },
-    /// The policy was trained without the user's signals, or with others.
-    #[error(
-        "metrics.prometheus.signals: {key} was trained on other features ({reason}); signals are features: use a \
-         checkpoint that was trained with these, or set policy.mode to `none` instead of `{mode}`"
-    )]
-    Signals {
-        /// The key that led to the checkpoint.
-        key: &'static str,
-        /// The mode.
-        mode: &'static str,
-        /// The first difference.
-        reason: String,
-    },
     /// The saved weights.
     #[error("state_file: {0}")]
     Store(#[from] StoreError),
@@ -115,7 +102,6 @@ impl RunError {
             Self::Prometheus(error) | Self::Prices(error) => error.code(),
             Self::Xds(error) => error.code(),
             Self::Checkpoint { source, .. } => source.code(),
-            Self::Signals { .. } => "run_signals",
             Self::Store(error) => error.code(),
             Self::Solver(error) => error.code(),
             Self::Plan(error) => error.code(),
@@ -464,6 +450,7 @@ impl Service {
         let labels = source::label_map(&config, &built.fleet.services);
         self.controller.set_fleet(built.fleet).map_err(|e| refuse(e.to_string()))?;
         self.prometheus.set_labels(labels);
+        self.prometheus.set_timeouts(source::timeouts(&config));
         let topology = self.controller.fleet().topology.as_ref().clone();
         self.controller.set_reward(Box::new(FleetReward::new(topology, config.objective.reward)));
         self.discovery.in_force(&config);

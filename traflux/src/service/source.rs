@@ -11,7 +11,7 @@ use traflux_prom::{
     QueryOptions, Secret, Signal, SourceOptions, Timeouts, TlsOptions,
 };
 
-use crate::config::{AuthConfig, Config, PricesConfig, PrometheusConfig};
+use crate::config::{AuthConfig, Config, PricesConfig, PrometheusConfig, ServiceConfig};
 
 /// Telemetry from Prometheus, with prices from wherever they come.
 pub(super) struct PricedSource {
@@ -88,6 +88,12 @@ pub(crate) fn label_map(config: &Config, services: &[ServicePlan]) -> LabelMap {
     LabelMap { source_label: config.metrics.prometheus.source_label.clone(), hosts, ..LabelMap::default() }
 }
 
+/// After what time a request to each service counts as timed out.
+pub(super) fn timeouts(config: &Config) -> Timeouts {
+    let of = |service: &ServiceConfig| Duration::from_secs_f64(service.timeout_ms * 1e-3);
+    Timeouts { default: None, services: config.services.iter().map(|s| (s.name.clone(), of(s))).collect() }
+}
+
 /// The metrics source as configured.
 ///
 /// # Errors
@@ -114,14 +120,7 @@ pub(super) fn prometheus(
                 freshness: None,
             })
             .collect(),
-        timeouts: Timeouts {
-            default: None,
-            services: config
-                .services
-                .iter()
-                .map(|s| (s.name.clone(), Duration::from_secs_f64(s.timeout_ms * 1e-3)))
-                .collect(),
-        },
+        timeouts: timeouts(config),
         ..SourceOptions::default()
     };
     Ok(Arc::new(PrometheusSource::new(client, options)))
