@@ -18,7 +18,15 @@
 //! θ ≥ Σ_k d_k dist_k(y) + Σ_l b_l y_l
 //! ```
 
+mod columns;
+mod error;
+mod inverse;
+mod master;
+mod min_max;
 mod shortest;
+
+pub use error::FlowError;
+pub use min_max::{MinMaxSolver, Preference};
 
 use traflux_core::{BaseRouting, GroupIx, Network, NetworkError, NodeIx, PathShare, TrafficMatrix};
 
