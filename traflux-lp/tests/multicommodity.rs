@@ -52,7 +52,12 @@ fn geant_optima_are_those_on_record() {
             let t = std::time::Instant::now();
             let solution = solver.solve(&problem, None).unwrap();
             eprintln!("{kept} {:?} {} {:.2e}", t.elapsed(), solution.iterations, solution.gap());
-            assert!((solution.utilization - optimum[0]).abs() <= 1e-9 * optimum[0], "{} {}", solution.utilization, optimum[0]);
+            assert!(
+                (solution.utilization - optimum[0]).abs() <= 1e-9 * optimum[0],
+                "{} {}",
+                solution.utilization,
+                optimum[0]
+            );
             assert!(solution.gap() <= 1e-9);
         }
     }

@@ -31,6 +31,16 @@ impl Default for Columns {
 }
 
 impl Columns {
+    pub(super) fn clear(&mut self) {
+        self.offsets.truncate(1);
+        self.links.clear();
+        self.parts.clear();
+        self.sets.clear();
+        self.next.clear();
+        self.cost.clear();
+        self.first.clear();
+    }
+
     pub(super) fn count(&self) -> usize {
         self.sets.len()
     }

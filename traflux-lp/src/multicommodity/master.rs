@@ -118,6 +118,18 @@ impl Master {
         }
     }
 
+    /// Forgets all columns; memory is kept.
+    pub(super) fn clear(&mut self) {
+        self.columns.clear();
+        self.demand.clear();
+        self.key.clear();
+        self.key_value.clear();
+        self.set_change.clear();
+        self.touched.clear();
+        self.curves = None;
+        self.start_on_keys();
+    }
+
     /// Adds a set with the key `entries`.
     pub(super) fn add_set(
         &mut self,
@@ -184,19 +196,25 @@ impl Master {
         self.tight = basis.tight;
         self.basic = basis.basic;
         self.inverse = basis.inverse;
+        self.value.resize(self.basic.len(), 0.0);
         self.place.fill(NONE);
         for (position, link) in self.tight.iter().enumerate() {
             self.place[*link as usize] = position as u32;
         }
     }
 
-    /// Value of a basic column, or of a key.
-    pub(super) fn position(&self, column: u32) -> Option<usize> {
-        self.basic.iter().position(|basic| *basic == column)
+    /// Takes a column out of the basis at its value; the link that is tight for it most ceases to be.
+    pub(super) fn drop_basic(&mut self, position: usize) {
+        let row = self.inverse.row(position);
+        let freed = (0..row.len()).max_by(|a, b| row[*a].abs().total_cmp(&row[*b].abs()));
+        if let Some(freed) = freed {
+            self.exchange_load_for_basic(freed, position);
+        }
     }
 
-    pub(super) fn is_tight(&self, link: u32) -> bool {
-        self.place[link as usize] != NONE
+    /// Position of a column in the basis, but for keys.
+    pub(super) fn position(&self, column: u32) -> Option<usize> {
+        self.basic.iter().position(|basic| *basic == column)
     }
 
     /// What one more unit on the key of a set costs.
@@ -472,14 +490,7 @@ impl Master {
                 self.value.push(step);
             }
             (Entering::Load(freed, _), Leaving::Basic(position)) => {
-                self.inverse.shrink(position, freed);
-                self.basic.swap_remove(position);
-                self.value.swap_remove(position);
-                let link = self.tight.swap_remove(freed);
-                self.place[link as usize] = NONE;
-                if let Some(moved) = self.tight.get(freed) {
-                    self.place[*moved as usize] = freed as u32;
-                }
+                self.exchange_load_for_basic(freed, position);
             }
             (Entering::Load(freed, _), Leaving::Load(link)) => {
                 self.load_row(link);
@@ -494,6 +505,18 @@ impl Master {
         self.since_factor += 1;
         if self.since_factor >= REFACTOR {
             self.refactor();
+        }
+    }
+
+    /// The load of the tight link at `freed` becomes basic instead of the column at `position`.
+    fn exchange_load_for_basic(&mut self, freed: usize, position: usize) {
+        self.inverse.shrink(position, freed);
+        self.basic.swap_remove(position);
+        self.value.swap_remove(position);
+        let link = self.tight.swap_remove(freed);
+        self.place[link as usize] = NONE;
+        if let Some(moved) = self.tight.get(freed) {
+            self.place[*moved as usize] = freed as u32;
         }
     }
 
@@ -572,9 +595,8 @@ impl Master {
             }
         }
         self.gather.clear();
-        self.gather.extend(
-            self.tight.iter().map(|link| self.limit[*link as usize] - self.load[*link as usize]),
-        );
+        self.gather
+            .extend(self.tight.iter().map(|link| self.limit[*link as usize] - self.load[*link as usize]));
         self.inverse.times(&self.gather, &mut self.value);
         self.key_value.clone_from(&self.demand);
         for (column, value) in self.basic.iter().zip(&self.value) {
@@ -701,8 +723,8 @@ impl Master {
             let key = self.key[set];
             let mut base = None;
             for column in self.columns.of_set(set).filter(|column| *column != key) {
-                let (cost, rate) = *base
-                    .get_or_insert_with(|| (self.full_cost(key), self.columns.dot(key, &self.ray)));
+                let (cost, rate) =
+                    *base.get_or_insert_with(|| (self.full_cost(key), self.columns.dot(key, &self.ray)));
                 let along = rate - self.columns.dot(column, &self.ray);
                 if along > PIVOT && !self.basic.contains(&column) {
                     consider(Entering::Column(column), self.full_cost(column) - cost, along);
