@@ -191,8 +191,9 @@ impl Master {
         }
     }
 
+    /// Goes back to a basis; sets made since then keep their key.
     pub(super) fn restore(&mut self, basis: Basis) {
-        self.key = basis.key;
+        self.key[..basis.key.len()].copy_from_slice(&basis.key);
         self.tight = basis.tight;
         self.basic = basis.basic;
         self.inverse = basis.inverse;

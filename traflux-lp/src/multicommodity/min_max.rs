@@ -8,7 +8,7 @@ use std::time::Instant;
 use traflux_core::{BaseRouting, Network};
 
 use super::generation::{Generation, valid};
-use super::master::NONE;
+use super::master::{Basis, NONE};
 use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus};
 
 /// The gap at which the solver is done, relative.
@@ -50,6 +50,8 @@ pub struct MinMaxSolver {
     theta: u32,
     warm: bool,
     with_base: bool,
+    /// The basis in which the second objective was optimal.
+    second: Option<Basis>,
     background: Vec<f64>,
 }
 
@@ -65,7 +67,7 @@ impl MinMaxSolver {
     #[must_use]
     pub fn new(network: &Network) -> Self {
         let generation = Generation::new(network);
-        Self { generation, theta: NONE, warm: false, with_base: false, background: Vec::new() }
+        Self { generation, theta: NONE, warm: false, with_base: false, second: None, background: Vec::new() }
     }
 
     /// Any flows of the least maximum utilisation.
@@ -128,8 +130,12 @@ impl MinMaxSolver {
             return Ok(solution);
         }
         let basis = self.generation.master.basis();
-        self.fix_utilization();
+        let theta = self.theta();
         self.set_costs(problem, preference);
+        if !self.resume_second(theta) {
+            self.generation.master.restore(basis.clone());
+            self.start_second(theta);
+        }
         while self.second_round() {
             if passed() {
                 status = FlowStatus::Deadline;
@@ -139,6 +145,7 @@ impl MinMaxSolver {
         }
         let solution = self.solution(problem, bound, status);
         self.clear_costs();
+        self.second = Some(self.generation.master.basis());
         self.generation.master.restore(basis);
         self.warm = true;
         Ok(solution)
@@ -200,6 +207,7 @@ impl MinMaxSolver {
     /// All commodities on one path each.
     fn start_cold(&mut self, problem: &FlowProblem<'_>, base: Option<&BaseRouting>) -> Result<(), FlowError> {
         self.warm = false;
+        self.second = None;
         self.with_base = base.is_some();
         let generation = &mut self.generation;
         generation.clear();
@@ -255,17 +263,37 @@ impl MinMaxSolver {
         round.found
     }
 
-    /// Turns the optimum into a limit.
-    fn fix_utilization(&mut self) {
-        let theta = self.theta();
+    /// Turns the optimum into a limit and goes on from its basis.
+    fn start_second(&mut self, theta: f64) {
         let master = &mut self.generation.master;
         if let Some(position) = master.position(self.theta) {
             master.drop_basic(position);
         }
-        for link in 0..self.background.len() {
-            master.limit[link] = theta * self.generation.capacities[link] - self.background[link];
+        self.limit_utilization(theta);
+        self.generation.master.recompute();
+        self.generation.master.update_prices();
+    }
+
+    /// Goes on from the basis in which the second objective was optimal before; false where that fails.
+    fn resume_second(&mut self, theta: f64) -> bool {
+        let Some(basis) = self.second.take() else { return false };
+        self.generation.master.restore(basis);
+        self.limit_utilization(theta);
+        let mut left = 4 * self.generation.links();
+        let resumed = self.generation.master.refactor()
+            && self.generation.master.repair(|| {
+                left -= 1;
+                left > 0
+            });
+        self.generation.master.update_prices();
+        resumed
+    }
+
+    fn limit_utilization(&mut self, theta: f64) {
+        let limits = self.generation.master.limit.iter_mut().zip(&self.background);
+        for ((limit, load), capacity) in limits.zip(&self.generation.capacities) {
+            *limit = theta * capacity - load;
         }
-        master.recompute();
     }
 
     /// The second objective.
@@ -291,7 +319,6 @@ impl MinMaxSolver {
             *cost = *cost / mean + TIE * (1.0 + order / 64.0);
         }
         generation.set_path_costs();
-        generation.master.update_prices();
     }
 
     fn clear_costs(&mut self) {
