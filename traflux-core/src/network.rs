@@ -411,7 +411,8 @@ impl Routing {
             let explicit: f64 = rerouting.paths.iter().map(|path| path.share).sum();
             let sum = rerouting.base_share + explicit;
             let positive = rerouting.base_share >= 0.0 && rerouting.paths.iter().all(|path| path.share > 0.0);
-            if !positive || !((sum - 1.0).abs() <= SHARE_TOLERANCE) {
+            let complete = (sum - 1.0).abs() <= SHARE_TOLERANCE;
+            if !positive || !complete {
                 return Err(NetworkError::Shares { pair, sum });
             }
         }

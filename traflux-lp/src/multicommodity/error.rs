@@ -53,6 +53,12 @@ pub enum FlowError {
         /// Position of the path among those listed.
         path: usize,
     },
+    /// A commodity with the ends of another, where each has its own list of paths.
+    #[error("commodity {commodity} has the ends of an earlier one")]
+    Repeated {
+        /// Position of the later one.
+        commodity: usize,
+    },
     /// Rounding got the better of the solver, which should not happen; the problem is worth a report.
     #[error("the solver lost its accuracy after {pivots} pivots")]
     Accuracy {
@@ -71,6 +77,7 @@ impl FlowError {
             Self::Value { .. } => "flow_value",
             Self::Ends { .. } => "flow_ends",
             Self::BrokenPath { .. } => "flow_broken_path",
+            Self::Repeated { .. } => "flow_repeated",
             Self::Accuracy { .. } => "flow_accuracy",
         }
     }

@@ -159,12 +159,17 @@ impl Generation {
         self.register(commodity, set)
     }
 
-    /// Makes a set whose key is a path given.
-    pub(super) fn add_listed_set(&mut self, commodity: &Commodity, path: &[LinkIx]) -> u32 {
+    /// Makes a set whose key is the first path given.
+    pub(super) fn add_listed_set(&mut self, commodity: &Commodity, first: &[LinkIx]) -> u32 {
         let demand = commodity.demand / self.unit;
-        let set = self.master.add_set(demand, self.path_cost, path.iter().map(|link| (link.0, 1.0)));
+        let set = self.master.add_set(demand, self.path_cost, first.iter().map(|link| (link.0, 1.0)));
         self.special.push(NONE);
         self.register(commodity, set)
+    }
+
+    /// Adds a path that pricing may choose.
+    pub(super) fn add_listed_path(&mut self, set: u32, path: &[LinkIx]) {
+        self.master.columns.add(set, self.path_cost, path.iter().map(|link| (link.0, 1.0)));
     }
 
     /// Makes a set whose key is the shortest path by weight.
@@ -186,11 +191,7 @@ impl Generation {
             node = self.graph.tail(tree[node as usize]);
         }
         if self.path.is_empty() {
-            return Err(FlowError::Disconnected {
-                source_node: network.nodes()[source as usize].name.clone(),
-                target_node: network.nodes()[target as usize].name.clone(),
-                demand: commodity.demand,
-            });
+            return Err(disconnected(network, commodity));
         }
         let path = self.path.iter().rev().map(|link| (*link, 1.0));
         let set = self.master.add_set(commodity.demand / self.unit, self.path_cost, path);
@@ -271,7 +272,7 @@ impl Generation {
                 let price = self.master.set_price(set);
                 let gain = price - least;
                 let score = gain * demand;
-                if gain <= tolerance(price) || score <= least_score {
+                if gain <= tolerance(price, self.path_cost) || score <= least_score {
                     continue;
                 }
                 let start = self.found_links.len();
@@ -311,6 +312,12 @@ impl Generation {
         columns.add(set, cost, links.iter().map(|link| (*link, 1.0)))
     }
 
+    /// Pivots until no tight link has a price of the wrong sign, which only a warm start can leave behind.
+    pub(super) fn settle(&mut self) -> Result<(), FlowError> {
+        self.entering.clear();
+        self.pivot()
+    }
+
     /// Pivots until none of the columns found in the last round is better than the basis.
     pub(super) fn pivot(&mut self) -> Result<(), FlowError> {
         loop {
@@ -323,7 +330,7 @@ impl Generation {
                     let price = self.master.set_price(set);
                     let gain = price - self.master.full_cost(*column);
                     let score = gain * self.master.demand[set as usize];
-                    if gain > tolerance(price) && score > best {
+                    if gain > tolerance(price, self.path_cost) && score > best {
                         best = score;
                         found = Some(Entering::Column(*column));
                     }
@@ -387,8 +394,17 @@ fn keep_best(found: &mut Vec<Found>) {
     found.truncate(BATCH);
 }
 
-fn tolerance(price: f64) -> f64 {
-    REDUCED * price.abs()
+/// What a gain has to exceed: a part of the price of a set, or of what any path costs.
+fn tolerance(price: f64, path_cost: f64) -> f64 {
+    REDUCED * price.abs().max(path_cost.abs())
+}
+
+pub(super) fn disconnected(network: &Network, commodity: &Commodity) -> FlowError {
+    FlowError::Disconnected {
+        source_node: network.nodes()[commodity.source.ix()].name.clone(),
+        target_node: network.nodes()[commodity.target.ix()].name.clone(),
+        demand: commodity.demand,
+    }
 }
 
 pub(super) fn valid(what: &'static str, index: usize, value: f64) -> Result<(), FlowError> {

@@ -95,6 +95,12 @@ pub(super) struct Master {
     ray: Vec<f64>,
 }
 
+impl Curves {
+    pub(super) fn new(pieces: usize) -> Self {
+        Self { pieces, ..Self::default() }
+    }
+}
+
 /// A basis without its numbers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Basis {
@@ -166,20 +172,16 @@ impl Master {
         self.recompute();
     }
 
-    pub(super) fn set_curves(&mut self, curves: Option<Curves>) {
-        self.curves = curves.map(|mut curves| {
-            let links = self.load.len();
-            curves.piece = (0..links)
-                .map(|link| {
-                    let ends = &curves.ends[link * curves.pieces..][..curves.pieces];
-                    ends.iter().position(|end| self.load[link] < *end).unwrap_or(curves.pieces - 1)
-                })
-                .collect();
-            for link in 0..links {
-                self.limit[link] = curves.ends[link * curves.pieces + curves.piece[link]];
-            }
-            curves
-        });
+    /// Gives links slopes instead of hard limits, each on the piece of its load.
+    pub(super) fn set_curves(&mut self, mut curves: Curves) {
+        curves.piece.clear();
+        for (ends, load) in curves.ends.chunks(curves.pieces).zip(&self.load) {
+            curves.piece.push(ends.iter().position(|end| load < end).unwrap_or(curves.pieces - 1));
+        }
+        for (link, limit) in self.limit.iter_mut().enumerate() {
+            *limit = curves.ends[link * curves.pieces + curves.piece[link]];
+        }
+        self.curves = Some(curves);
     }
 
     pub(super) fn basis(&self) -> Basis {

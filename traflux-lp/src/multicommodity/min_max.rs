@@ -5,9 +5,9 @@
 
 use std::time::Instant;
 
-use traflux_core::{BaseRouting, Network};
+use traflux_core::{BaseRouting, LinkIx, Network};
 
-use super::generation::{Generation, valid};
+use super::generation::{Generation, disconnected, valid};
 use super::master::{Basis, NONE};
 use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus};
 
@@ -95,6 +95,33 @@ impl MinMaxSolver {
         preference: Preference<'_>,
         deadline: Option<Instant>,
     ) -> Result<FlowSolution, FlowError> {
+        self.solve_over(problem, None, preference, deadline)
+    }
+
+    /// The same over listed paths only: `paths` has those of each commodity, in the order of the problem.
+    ///
+    /// The bound holds for these paths; others may do better.
+    ///
+    /// # Errors
+    /// As [`MinMaxSolver::solve`]; also for a path that does not join the ends of its commodity, and for two
+    /// commodities with the same ends. A commodity without any path is disconnected.
+    pub fn solve_listed(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        paths: &[Vec<Vec<LinkIx>>],
+        preference: Preference<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<FlowSolution, FlowError> {
+        self.solve_over(problem, Some(paths), preference, deadline)
+    }
+
+    fn solve_over(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        listed: Option<&[Vec<Vec<LinkIx>>]>,
+        preference: Preference<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<FlowSolution, FlowError> {
         self.generation.check(problem)?;
         if let Preference::LinkCosts(costs) = preference {
             if costs.len() != self.generation.links() {
@@ -106,13 +133,18 @@ impl MinMaxSolver {
             }
         }
         let base = if let Preference::LeastRerouted(base) = preference { Some(base) } else { None };
+        let choice = Choice { base, listed };
+        if let Some(listed) = listed {
+            check_listed(problem, listed)?;
+        }
         self.background.clear();
         self.background.extend(problem.background.iter().map(|load| load / self.generation.unit));
         self.generation.master.pivots = 0;
-        if !self.start_warm(problem, base)? {
-            self.start_cold(problem, base)?;
+        if !self.start_warm(problem, choice)? {
+            self.start_cold(problem, choice)?;
         }
         let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.generation.settle()?;
         let mut bound = Bound::default();
         let mut found = self.round(&mut bound);
         let mut status = FlowStatus::Optimal;
@@ -136,6 +168,7 @@ impl MinMaxSolver {
             self.generation.master.restore(basis.clone());
             self.start_second(theta);
         }
+        self.generation.settle()?;
         while self.second_round() {
             if passed() {
                 status = FlowStatus::Deadline;
@@ -151,6 +184,11 @@ impl MinMaxSolver {
         Ok(solution)
     }
 
+    /// Whether a problem fits the network.
+    pub(super) fn check(&self, problem: &FlowProblem<'_>) -> Result<(), FlowError> {
+        self.generation.check(problem)
+    }
+
     /// The utilisation of the basis.
     fn theta(&self) -> f64 {
         let master = &self.generation.master;
@@ -158,12 +196,10 @@ impl MinMaxSolver {
     }
 
     /// Takes over the basis before; false where that is not worth it.
-    fn start_warm(
-        &mut self,
-        problem: &FlowProblem<'_>,
-        base: Option<&BaseRouting>,
-    ) -> Result<bool, FlowError> {
-        if !std::mem::take(&mut self.warm) || self.with_base != base.is_some() {
+    fn start_warm(&mut self, problem: &FlowProblem<'_>, choice: Choice<'_>) -> Result<bool, FlowError> {
+        let same_kind =
+            self.with_base == choice.base.is_some() && self.generation.listed == choice.listed.is_some();
+        if !std::mem::take(&mut self.warm) || !same_kind {
             return Ok(false);
         }
         let generation = &mut self.generation;
@@ -171,20 +207,19 @@ impl MinMaxSolver {
         let kept = problem.commodities.iter().filter(known).count();
         let most = generation.sets().max(problem.commodities.len());
         let columns = 8 * generation.sets() + 64 * generation.links();
-        if (kept as f64) < KEPT * most as f64 || generation.master.columns.count() > columns {
+        let too_many = !generation.listed && generation.master.columns.count() > columns;
+        if (kept as f64) < KEPT * most as f64 || too_many {
             return Ok(false);
         }
         generation.master.demand.fill(0.0);
-        for commodity in &problem.commodities {
+        for (at, commodity) in problem.commodities.iter().enumerate() {
             if let Some(set) = generation.set(commodity) {
-                if let Some(base) = base
-                    && !has_base(generation, problem, commodity, set, base)
-                {
+                if !choice.is_that_of(generation, problem, at, set) {
                     return Ok(false);
                 }
                 generation.master.demand[set as usize] += commodity.demand / generation.unit;
             } else {
-                add_set(generation, problem, commodity, base)?;
+                choice.add_set(generation, problem, at)?;
             }
         }
         for (limit, load) in generation.master.limit.iter_mut().zip(&self.background) {
@@ -205,20 +240,21 @@ impl MinMaxSolver {
     }
 
     /// All commodities on one path each.
-    fn start_cold(&mut self, problem: &FlowProblem<'_>, base: Option<&BaseRouting>) -> Result<(), FlowError> {
+    fn start_cold(&mut self, problem: &FlowProblem<'_>, choice: Choice<'_>) -> Result<(), FlowError> {
         self.warm = false;
         self.second = None;
-        self.with_base = base.is_some();
+        self.with_base = choice.base.is_some();
         let generation = &mut self.generation;
         generation.clear();
+        generation.listed = choice.listed.is_some();
         let entries = generation.capacities.iter().enumerate();
         let entries = entries.map(|(link, capacity)| (link as u32, -capacity));
         self.theta = generation.master.columns.add(NONE, 1.0, entries);
-        for commodity in &problem.commodities {
+        for (at, commodity) in problem.commodities.iter().enumerate() {
             if let Some(set) = generation.set(commodity) {
                 generation.master.demand[set as usize] += commodity.demand / generation.unit;
             } else {
-                add_set(generation, problem, commodity, base)?;
+                choice.add_set(generation, problem, at)?;
             }
         }
         for (limit, load) in generation.master.limit.iter_mut().zip(&self.background) {
@@ -352,34 +388,92 @@ impl MinMaxSolver {
     }
 }
 
-fn add_set(
-    generation: &mut Generation,
-    problem: &FlowProblem<'_>,
-    commodity: &Commodity,
-    base: Option<&BaseRouting>,
-) -> Result<u32, FlowError> {
-    if let Some(base) = base {
-        let pair = problem.network.pair_ix(commodity.source, commodity.target);
-        if base.of(pair).next().is_some() {
-            let entries = base.of(pair).map(|(link, part)| (link.0, part));
-            return Ok(generation.add_special_set(commodity, entries));
-        }
-    }
-    generation.add_set(problem.network, commodity)
+/// What a commodity may choose from.
+#[derive(Debug, Clone, Copy)]
+struct Choice<'a> {
+    /// Where it may stay.
+    base: Option<&'a BaseRouting>,
+    /// Its paths; all there are where none are listed.
+    listed: Option<&'a [Vec<Vec<LinkIx>>]>,
 }
 
-/// Whether the special column of a set is what the base says.
-fn has_base(
-    generation: &Generation,
-    problem: &FlowProblem<'_>,
-    commodity: &Commodity,
-    set: u32,
-    base: &BaseRouting,
-) -> bool {
-    let pair = problem.network.pair_ix(commodity.source, commodity.target);
-    let expected = base.of(pair).map(|(link, part)| (link.ix(), part));
-    match generation.special(set) {
-        Some(special) => generation.master.columns.entries(special).eq(expected),
-        None => base.of(pair).next().is_none(),
+impl Choice<'_> {
+    fn add_set(
+        self,
+        generation: &mut Generation,
+        problem: &FlowProblem<'_>,
+        at: usize,
+    ) -> Result<(), FlowError> {
+        let commodity = &problem.commodities[at];
+        let mut listed = self.listed.map_or(&[][..], |listed| &listed[at][..]);
+        let set = if let Some(entries) = self.base_entries(problem, commodity) {
+            generation.add_special_set(commodity, entries)
+        } else if let Some((first, others)) = listed.split_first() {
+            listed = others;
+            generation.add_listed_set(commodity, first)
+        } else if self.listed.is_some() {
+            return Err(disconnected(problem.network, commodity));
+        } else {
+            generation.add_set(problem.network, commodity)?
+        };
+        for path in listed {
+            generation.add_listed_path(set, path);
+        }
+        Ok(())
     }
+
+    /// Whether a set offers just this.
+    fn is_that_of(self, generation: &Generation, problem: &FlowProblem<'_>, at: usize, set: u32) -> bool {
+        let commodity = &problem.commodities[at];
+        let columns = &generation.master.columns;
+        let special = generation.special(set);
+        let same_base = match (special, self.base_entries(problem, commodity)) {
+            (Some(special), Some(entries)) => {
+                columns.entries(special).eq(entries.map(|(link, part)| (link as usize, part)))
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        let same_list = self.listed.is_none_or(|listed| {
+            let newest_first = columns.of_set(set as usize).filter(|column| Some(*column) != special);
+            let links = newest_first.map(|column| columns.links(column));
+            links.eq(listed[at].iter().rev().map(|path| path.iter().map(|link| link.0).collect::<Vec<_>>()))
+        });
+        same_base && same_list
+    }
+
+    fn base_entries(
+        self,
+        problem: &FlowProblem<'_>,
+        commodity: &Commodity,
+    ) -> Option<impl Iterator<Item = (u32, f64)>> {
+        let pair = problem.network.pair_ix(commodity.source, commodity.target);
+        let entries = self.base?.of(pair).map(|(link, part)| (link.0, part));
+        let mut entries = entries.peekable();
+        entries.peek().is_some().then_some(entries)
+    }
+}
+
+fn check_listed(problem: &FlowProblem<'_>, listed: &[Vec<Vec<LinkIx>>]) -> Result<(), FlowError> {
+    let (found, expected) = (listed.len(), problem.commodities.len());
+    if found != expected {
+        return Err(FlowError::Length { what: "list of paths", found, expected });
+    }
+    let mut seen = std::collections::HashSet::new();
+    for (at, (commodity, paths)) in problem.commodities.iter().zip(listed).enumerate() {
+        if !seen.insert((commodity.source, commodity.target)) {
+            return Err(FlowError::Repeated { commodity: at });
+        }
+        for (path, links) in paths.iter().enumerate() {
+            let mut node = Some(commodity.source);
+            for link in links {
+                let link = problem.network.links().get(link.ix());
+                node = link.filter(|link| Some(link.tail) == node).map(|link| link.head);
+            }
+            if node != Some(commodity.target) {
+                return Err(FlowError::BrokenPath { commodity: at, path });
+            }
+        }
+    }
+    Ok(())
 }

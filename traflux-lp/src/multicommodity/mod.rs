@@ -18,16 +18,21 @@
 //! θ ≥ Σ_k d_k dist_k(y) + Σ_l b_l y_l
 //! ```
 
+pub mod check;
 mod columns;
+mod delay;
 mod error;
 mod generation;
 mod inverse;
 mod master;
 mod min_max;
 mod shortest;
+mod throughput;
 
+pub use delay::{DelayCurve, DelaySolution, least_delay};
 pub use error::FlowError;
 pub use min_max::{MinMaxSolver, Preference};
+pub use throughput::{ConcurrentFlow, TotalFlow, max_concurrent_flow, max_total_flow};
 
 use traflux_core::{
     BaseRouting, GroupIx, Network, NetworkError, NodeIx, PathShare, Rerouting, Routing, TrafficMatrix,
