@@ -354,7 +354,7 @@ fn second_objectives_are_met_at_the_least_utilization() {
 }
 
 #[test]
-fn flows_that_a_preference_chose_do_not_depend_on_what_was_solved_before() {
+fn loads_that_a_preference_chose_do_not_depend_on_what_was_solved_before() {
     for seed in 0..40 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let network = random_network(&mut random, seed % 2 == 0);

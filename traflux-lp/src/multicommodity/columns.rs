@@ -85,7 +85,17 @@ impl Columns {
     /// The columns of a set, newest first.
     pub(super) fn of_set(&self, set: usize) -> impl Iterator<Item = u32> + '_ {
         let known = |column: u32| (column != NONE).then_some(column);
-        std::iter::successors(known(self.first[set]), move |column| known(self.next[*column as usize]))
+        std::iter::successors(known(self.newest(set)), move |column| known(self.older(*column)))
+    }
+
+    /// The newest column of a set, or [`NONE`].
+    pub(super) fn newest(&self, set: usize) -> u32 {
+        self.first[set]
+    }
+
+    /// The column of the same set before this, or [`NONE`].
+    pub(super) fn older(&self, column: u32) -> u32 {
+        self.next[column as usize]
     }
 
     /// The sum of `values` over its links.

@@ -27,6 +27,8 @@ pub(super) struct Generation {
     pub(super) link_costs: Vec<f64>,
     /// What it asks per unit on any path.
     pub(super) path_cost: f64,
+    /// The same by set, with what breaks ties between sets.
+    set_costs: Vec<f64>,
     /// Whether all paths are there from the start.
     pub(super) listed: bool,
     graph: Graph,
@@ -78,6 +80,7 @@ impl Generation {
             unit,
             link_costs: vec![0.0; links],
             path_cost: 0.0,
+            set_costs: Vec::new(),
             listed: false,
             graph: Graph::new(network),
             ends: Vec::new(),
@@ -135,6 +138,7 @@ impl Generation {
             self.by_source[source as usize].clear();
         }
         self.special.clear();
+        self.set_costs.clear();
     }
 
     /// The set of a commodity, where there is one.
@@ -203,6 +207,7 @@ impl Generation {
         let (source, target) = (commodity.source.0, commodity.target.0);
         self.set_of_pair[source as usize * self.graph.nodes() + target as usize] = set;
         self.ends.push((source, target));
+        self.set_costs.push(self.path_cost);
         self.by_source[source as usize].push(set);
         set
     }
@@ -216,14 +221,20 @@ impl Generation {
         }
     }
 
-    /// Sets the objective of all columns but those that are no paths.
-    pub(super) fn set_path_costs(&mut self) {
+    /// Sets the objective of all columns but those that are no paths; sets differ by up to `tie`.
+    pub(super) fn set_path_costs(&mut self, tie: f64) {
         let master = &mut self.master;
-        for set in 0..self.ends.len() {
-            let columns: Vec<u32> = master.columns.of_set(set).collect();
-            for column in columns.into_iter().filter(|column| *column != self.special[set]) {
-                master.columns.cost[column as usize] =
-                    self.path_cost + master.columns.dot(column, &self.link_costs);
+        for (set, (source, target)) in self.ends.iter().enumerate() {
+            let pair = u64::from(*source) * self.graph.nodes() as u64 + u64::from(*target);
+            self.set_costs[set] = self.path_cost + tie * scattered(pair);
+            let special = self.special[set];
+            let mut next = master.columns.newest(set);
+            while next != NONE {
+                if next != special {
+                    master.columns.cost[next as usize] =
+                        self.set_costs[set] + master.columns.dot(next, &self.link_costs);
+                }
+                next = master.columns.older(next);
             }
         }
     }
@@ -254,16 +265,19 @@ impl Generation {
                 let (mut least, mut column) = (f64::INFINITY, NONE);
                 if self.listed {
                     for listed in self.master.columns.of_set(set as usize) {
-                        let along = self.path_cost + self.master.columns.dot(listed, lengths);
+                        let along = self.set_costs[set as usize] + self.master.columns.dot(listed, lengths);
                         if along < least {
                             (least, column) = (along, listed);
                         }
                     }
                 } else {
-                    least = self.path_cost + self.shortest.distance(target);
+                    least = self.set_costs[set as usize] + self.shortest.distance(target);
                 }
                 if let Some(special) = self.special(set) {
-                    let along = self.master.columns.dot(special, lengths);
+                    // Link costs are for paths.
+                    let entries = self.master.columns.entries(special);
+                    let along: f64 =
+                        entries.map(|(link, part)| part * (lengths[link] - self.link_costs[link])).sum();
                     if along <= least {
                         (least, column) = (along, special);
                     }
@@ -308,7 +322,8 @@ impl Generation {
         if let Some(known) = columns.of_set(set as usize).find(same) {
             return known;
         }
-        let cost = self.path_cost + links.iter().map(|link| self.link_costs[*link as usize]).sum::<f64>();
+        let cost = self.set_costs[set as usize]
+            + links.iter().map(|link| self.link_costs[*link as usize]).sum::<f64>();
         columns.add(set, cost, links.iter().map(|link| (*link, 1.0)))
     }
 
@@ -387,6 +402,14 @@ impl Generation {
         }
         (paths, rest, loads)
     }
+}
+
+/// A fraction that looks random (splitmix64), so that sums of different ones hardly ever agree.
+pub(super) fn scattered(number: u64) -> f64 {
+    let mut bits = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 fn keep_best(found: &mut Vec<Found>) {

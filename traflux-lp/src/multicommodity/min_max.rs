@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use traflux_core::{BaseRouting, LinkIx, Network};
 
-use super::generation::{Generation, disconnected, valid};
+use super::generation::{Generation, disconnected, scattered, valid};
 use super::master::{Basis, NONE};
 use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus};
 
@@ -42,8 +42,9 @@ pub enum Preference<'a> {
 /// depend on what was solved before; which of several optimal flows is found may, unless a [`Preference`]
 /// leaves only one.
 ///
-/// A preference is strict: it never costs utilisation. Its own ties are broken by hops with a weight of 10⁻⁶,
-/// and between equal numbers of hops by a fixed order of links, so that one answer is left.
+/// A preference is strict: it never costs utilisation. Its own ties are broken with a weight of 10⁻⁶ by hops,
+/// which count between 1 and 1 1/16 each by a fixed pattern, and by a fixed order of pairs. What is left open
+/// then is how commodities that cross exchange their paths at the same load of every link.
 #[derive(Debug, Clone)]
 pub struct MinMaxSolver {
     generation: Generation,
@@ -350,17 +351,15 @@ impl MinMaxSolver {
         let sum: f64 = generation.link_costs.iter().sum();
         let mean = if sum > 0.0 { sum / links as f64 } else { 1.0 };
         for (link, cost) in generation.link_costs.iter_mut().enumerate() {
-            // Fractions of the golden ratio are as far from each other, and from sums of others, as can be.
-            let order = (link as f64 * 0.618_033_988_749_894_9).fract();
-            *cost = *cost / mean + TIE * (1.0 + order / 64.0);
+            *cost = *cost / mean + TIE * (1.0 + scattered(link as u64) / 16.0);
         }
-        generation.set_path_costs();
+        generation.set_path_costs(TIE);
     }
 
     fn clear_costs(&mut self) {
         self.generation.link_costs.fill(0.0);
         self.generation.path_cost = 0.0;
-        self.generation.set_path_costs();
+        self.generation.set_path_costs(0.0);
     }
 
     /// Grows trees for the second objective; whether there are better columns.
