@@ -18,9 +18,25 @@
 //! θ ≥ Σ_k d_k dist_k(y) + Σ_l b_l y_l
 //! ```
 
+pub mod check;
+mod columns;
+mod delay;
+mod error;
+mod generation;
+mod inverse;
+mod master;
+mod min_max;
 mod shortest;
+mod throughput;
 
-use traflux_core::{BaseRouting, GroupIx, Network, NetworkError, NodeIx, PathShare, TrafficMatrix};
+pub use delay::{DelayCurve, DelaySolution, least_delay};
+pub use error::FlowError;
+pub use min_max::{MinMaxSolver, Preference};
+pub use throughput::{ConcurrentFlow, TotalFlow, max_concurrent_flow, max_total_flow};
+
+use traflux_core::{
+    BaseRouting, GroupIx, Network, NetworkError, NodeIx, PathShare, Rerouting, Routing, TrafficMatrix,
+};
 
 /// One demand that may take any paths.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -127,8 +143,11 @@ pub struct FlowSolution {
     pub status: FlowStatus,
     /// Load of each link in bit/s, background included.
     pub loads: Vec<f64>,
-    /// Paths of each commodity, in the order of the problem; shares sum to 1.
+    /// Paths of each commodity, in the order of the problem; their shares and `base_share` sum to 1.
     pub paths: Vec<Vec<PathShare>>,
+    /// Fraction of each commodity that stays on its base routing, in the order of the problem: 0 unless the
+    /// solver was given a base, see [`Preference::LeastRerouted`].
+    pub base_share: Vec<f64>,
     /// Lengths `y` that prove the bound, by link, `Σ c_l y_l = 1`: what the utilisation falls by for each
     /// bit/s taken off a link.
     pub link_prices: Vec<f64>,
@@ -145,5 +164,20 @@ impl FlowSolution {
         } else {
             0.0
         }
+    }
+
+    /// What has to be put in force: the commodities of `problem` of which any part leaves the base.
+    ///
+    /// # Errors
+    /// [`NetworkError`] when the solution is not one of `problem`, or two commodities have the same ends.
+    pub fn routing(&self, problem: &FlowProblem<'_>) -> Result<Routing, NetworkError> {
+        let shares = self.paths.iter().zip(&self.base_share);
+        let reroutings = problem.commodities.iter().zip(shares).filter(|(_, (paths, _))| !paths.is_empty());
+        let reroutings = reroutings.map(|(commodity, (paths, base_share))| Rerouting {
+            pair: problem.network.pair_ix(commodity.source, commodity.target),
+            base_share: *base_share,
+            paths: paths.clone(),
+        });
+        Routing::new(problem.network, reroutings.collect())
     }
 }

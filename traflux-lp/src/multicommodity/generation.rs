@@ -1,0 +1,436 @@
+//! Which paths are worth telling the master problem about?
+//!
+//! One shortest-path tree per source under the prices of the links finds, for all commodities from there, a
+//! better path or the proof that there is none.
+
+use traflux_core::{LinkIx, Network, PathShare};
+
+use super::master::{Entering, Master, NONE, slack};
+use super::shortest::{Graph, ShortestPaths};
+use super::{Commodity, FlowError, FlowProblem};
+
+/// Reduced costs above minus this are none, relative to the price of the commodity.
+const REDUCED: f64 = 1e-11;
+/// The most columns that one round of trees adds.
+const BATCH: usize = 96;
+
+/// A master problem over the paths of a network that grows as prices ask for it. All amounts are in multiples
+/// of `unit`.
+#[derive(Debug, Clone)]
+pub(super) struct Generation {
+    pub(super) master: Master,
+    /// By link.
+    pub(super) capacities: Vec<f64>,
+    /// bit/s that count as 1.
+    pub(super) unit: f64,
+    /// What the objective asks per unit on each link, beyond its price.
+    pub(super) link_costs: Vec<f64>,
+    /// What it asks per unit on any path.
+    pub(super) path_cost: f64,
+    /// The same by set, with what breaks ties between sets.
+    set_costs: Vec<f64>,
+    /// Whether all paths are there from the start.
+    pub(super) listed: bool,
+    graph: Graph,
+    /// Source and target of each set.
+    ends: Vec<(u32, u32)>,
+    /// A column of each set that is no path (its base, or nothing at all), or [`NONE`].
+    special: Vec<u32>,
+    set_of_pair: Vec<u32>,
+    by_source: Vec<Vec<u32>>,
+    /// For each source the links of its tree by weight.
+    trees: Vec<Vec<u32>>,
+    shortest: ShortestPaths,
+    lengths: Vec<f64>,
+    path: Vec<u32>,
+    found: Vec<Found>,
+    found_links: Vec<u32>,
+    entering: Vec<u32>,
+}
+
+/// Something better than the basis.
+#[derive(Debug, Clone)]
+struct Found {
+    score: f64,
+    set: u32,
+    /// A column there is, or [`NONE`].
+    column: u32,
+    /// Otherwise the place of its path in `found_links`.
+    path: std::ops::Range<usize>,
+}
+
+/// What a round of trees says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// The sum over all sets of demand times least cost under the lengths.
+    pub(super) cost: f64,
+    /// Whether any column was found that is better than the basis.
+    pub(super) found: bool,
+}
+
+impl Generation {
+    pub(super) fn new(network: &Network) -> Self {
+        let nodes = network.nodes().len();
+        let links = network.links().len();
+        let capacities: Vec<f64> = network.links().iter().map(|link| link.capacity.get()).collect();
+        let unit = if links == 0 { 1.0 } else { capacities.iter().sum::<f64>() / links as f64 };
+        Self {
+            master: Master::new(links),
+            capacities: capacities.iter().map(|capacity| capacity / unit).collect(),
+            unit,
+            link_costs: vec![0.0; links],
+            path_cost: 0.0,
+            set_costs: Vec::new(),
+            listed: false,
+            graph: Graph::new(network),
+            ends: Vec::new(),
+            special: Vec::new(),
+            set_of_pair: vec![NONE; nodes * nodes],
+            by_source: vec![Vec::new(); nodes],
+            trees: vec![Vec::new(); nodes],
+            shortest: ShortestPaths::default(),
+            lengths: Vec::with_capacity(links),
+            path: Vec::new(),
+            found: Vec::new(),
+            found_links: Vec::new(),
+            entering: Vec::new(),
+        }
+    }
+
+    pub(super) fn links(&self) -> usize {
+        self.capacities.len()
+    }
+
+    pub(super) fn sets(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether lengths and numbers of a problem fit.
+    pub(super) fn check(&self, problem: &FlowProblem<'_>) -> Result<(), FlowError> {
+        let nodes = self.graph.nodes();
+        let length = |what, found, expected| {
+            if found == expected { Ok(()) } else { Err(FlowError::Length { what, found, expected }) }
+        };
+        length("network nodes", problem.network.nodes().len(), nodes)?;
+        length("network links", problem.network.links().len(), self.links())?;
+        length("background", problem.background.len(), self.links())?;
+        for (index, load) in problem.background.iter().enumerate() {
+            valid("background of link", index, *load)?;
+        }
+        for (index, commodity) in problem.commodities.iter().enumerate() {
+            valid("demand of commodity", index, commodity.demand)?;
+            let (source_node, target_node) = (commodity.source.ix(), commodity.target.ix());
+            if source_node >= nodes || target_node >= nodes || source_node == target_node {
+                return Err(FlowError::Ends { commodity: index, source_node, target_node, nodes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all columns and sets.
+    pub(super) fn clear(&mut self) {
+        self.master.clear();
+        self.link_costs.fill(0.0);
+        self.path_cost = 0.0;
+        self.listed = false;
+        for (source, target) in self.ends.drain(..) {
+            self.set_of_pair[source as usize * self.graph.nodes() + target as usize] = NONE;
+            self.by_source[source as usize].clear();
+        }
+        self.special.clear();
+        self.set_costs.clear();
+    }
+
+    /// The set of a commodity, where there is one.
+    pub(super) fn set(&self, commodity: &Commodity) -> Option<u32> {
+        let set = self.set_of_pair[commodity.source.ix() * self.graph.nodes() + commodity.target.ix()];
+        (set != NONE).then_some(set)
+    }
+
+    pub(super) fn special(&self, set: u32) -> Option<u32> {
+        let column = self.special[set as usize];
+        (column != NONE).then_some(column)
+    }
+
+    /// Makes a set whose key is a column that is no path and costs nothing itself.
+    pub(super) fn add_special_set(
+        &mut self,
+        commodity: &Commodity,
+        entries: impl IntoIterator<Item = (u32, f64)>,
+    ) -> u32 {
+        let set = self.master.add_set(commodity.demand / self.unit, 0.0, entries);
+        self.special.push(self.master.key[set as usize]);
+        self.register(commodity, set)
+    }
+
+    /// Makes a set whose key is the first path given.
+    pub(super) fn add_listed_set(&mut self, commodity: &Commodity, first: &[LinkIx]) -> u32 {
+        let demand = commodity.demand / self.unit;
+        let set = self.master.add_set(demand, self.path_cost, first.iter().map(|link| (link.0, 1.0)));
+        self.special.push(NONE);
+        self.register(commodity, set)
+    }
+
+    /// Adds a path that pricing may choose.
+    pub(super) fn add_listed_path(&mut self, set: u32, path: &[LinkIx]) {
+        self.master.columns.add(set, self.path_cost, path.iter().map(|link| (link.0, 1.0)));
+    }
+
+    /// Makes a set whose key is the shortest path by weight.
+    pub(super) fn add_set(&mut self, network: &Network, commodity: &Commodity) -> Result<u32, FlowError> {
+        let (source, target) = (commodity.source.0, commodity.target.0);
+        if self.trees[source as usize].is_empty() {
+            self.lengths.clear();
+            self.lengths.extend(network.links().iter().map(|link| link.weight));
+            self.shortest.run(&self.graph, source, &self.lengths);
+            let links =
+                (0..self.graph.nodes() as u32).map(|node| self.shortest.through(node).unwrap_or(NONE));
+            self.trees[source as usize].extend(links);
+        }
+        let tree = &self.trees[source as usize];
+        self.path.clear();
+        let mut node = target;
+        while tree[node as usize] != NONE {
+            self.path.push(tree[node as usize]);
+            node = self.graph.tail(tree[node as usize]);
+        }
+        if self.path.is_empty() {
+            return Err(disconnected(network, commodity));
+        }
+        let path = self.path.iter().rev().map(|link| (*link, 1.0));
+        let set = self.master.add_set(commodity.demand / self.unit, self.path_cost, path);
+        self.special.push(NONE);
+        Ok(self.register(commodity, set))
+    }
+
+    fn register(&mut self, commodity: &Commodity, set: u32) -> u32 {
+        let (source, target) = (commodity.source.0, commodity.target.0);
+        self.set_of_pair[source as usize * self.graph.nodes() + target as usize] = set;
+        self.ends.push((source, target));
+        self.set_costs.push(self.path_cost);
+        self.by_source[source as usize].push(set);
+        set
+    }
+
+    /// Tolerances from the demands and from what loads are like at a utilisation.
+    pub(super) fn set_slacks(&mut self, utilization: f64) {
+        let master = &mut self.master;
+        master.value_slack = slack(master.demand.iter().copied().fold(0.0, f64::max));
+        for (load_slack, capacity) in master.load_slack.iter_mut().zip(&self.capacities) {
+            *load_slack = slack(capacity * utilization);
+        }
+    }
+
+    /// Sets the objective of all columns but those that are no paths; sets differ by up to `tie`.
+    pub(super) fn set_path_costs(&mut self, tie: f64) {
+        let master = &mut self.master;
+        for (set, (source, target)) in self.ends.iter().enumerate() {
+            let pair = u64::from(*source) * self.graph.nodes() as u64 + u64::from(*target);
+            self.set_costs[set] = self.path_cost + tie * scattered(pair);
+            let special = self.special[set];
+            let mut next = master.columns.newest(set);
+            while next != NONE {
+                if next != special {
+                    master.columns.cost[next as usize] =
+                        self.set_costs[set] + master.columns.dot(next, &self.link_costs);
+                }
+                next = master.columns.older(next);
+            }
+        }
+    }
+
+    /// Looks for columns that are better than the basis under the prices, and keeps the best of them.
+    ///
+    /// `lengths` are what a unit on each link costs in all, not below its price and cost.
+    pub(super) fn price(&mut self, lengths: &[f64]) -> Round {
+        self.found.clear();
+        self.found_links.clear();
+        self.entering.clear();
+        let mut cost = 0.0;
+        let mut least_score = 0.0;
+        for source in 0..self.by_source.len() {
+            if self.by_source[source].is_empty() {
+                continue;
+            }
+            if !self.listed {
+                self.shortest.run(&self.graph, source as u32, lengths);
+            }
+            for at in 0..self.by_source[source].len() {
+                let set = self.by_source[source][at];
+                let demand = self.master.demand[set as usize];
+                if demand == 0.0 {
+                    continue;
+                }
+                let target = self.ends[set as usize].1;
+                let (mut least, mut column) = (f64::INFINITY, NONE);
+                if self.listed {
+                    for listed in self.master.columns.of_set(set as usize) {
+                        let along = self.set_costs[set as usize] + self.master.columns.dot(listed, lengths);
+                        if along < least {
+                            (least, column) = (along, listed);
+                        }
+                    }
+                } else {
+                    least = self.set_costs[set as usize] + self.shortest.distance(target);
+                }
+                if let Some(special) = self.special(set) {
+                    // Link costs are for paths.
+                    let entries = self.master.columns.entries(special);
+                    let along: f64 =
+                        entries.map(|(link, part)| part * (lengths[link] - self.link_costs[link])).sum();
+                    if along <= least {
+                        (least, column) = (along, special);
+                    }
+                }
+                cost += demand * least;
+                let price = self.master.set_price(set);
+                let gain = price - least;
+                let score = gain * demand;
+                if gain <= tolerance(price, self.path_cost) || score <= least_score {
+                    continue;
+                }
+                let start = self.found_links.len();
+                if column == NONE {
+                    self.shortest.path_to(&self.graph, target, &mut self.path);
+                    self.found_links.extend_from_slice(&self.path);
+                }
+                self.found.push(Found { score, set, column, path: start..self.found_links.len() });
+                if self.found.len() >= 2 * BATCH {
+                    keep_best(&mut self.found);
+                    least_score = self.found[BATCH - 1].score;
+                }
+            }
+        }
+        keep_best(&mut self.found);
+        for at in 0..self.found.len() {
+            let column = match self.found[at].column {
+                NONE => self.column(at),
+                known => known,
+            };
+            self.entering.push(column);
+        }
+        Round { cost, found: !self.entering.is_empty() }
+    }
+
+    /// The column that goes along a path that was found.
+    fn column(&mut self, found: usize) -> u32 {
+        let Found { set, path, .. } = self.found[found].clone();
+        let links = &self.found_links[path];
+        let columns = &mut self.master.columns;
+        let special = self.special[set as usize];
+        let same = |column: &u32| *column != special && columns.links(*column) == links;
+        if let Some(known) = columns.of_set(set as usize).find(same) {
+            return known;
+        }
+        let cost = self.set_costs[set as usize]
+            + links.iter().map(|link| self.link_costs[*link as usize]).sum::<f64>();
+        columns.add(set, cost, links.iter().map(|link| (*link, 1.0)))
+    }
+
+    /// Pivots until no tight link has a price of the wrong sign, which only a warm start can leave behind.
+    pub(super) fn settle(&mut self) -> Result<(), FlowError> {
+        self.entering.clear();
+        self.pivot()
+    }
+
+    /// Pivots until none of the columns found in the last round is better than the basis.
+    pub(super) fn pivot(&mut self) -> Result<(), FlowError> {
+        loop {
+            let capacities = &self.capacities;
+            let entering = self.master.wrong_price(|link| REDUCED / capacities[link]).or_else(|| {
+                let mut best = 0.0;
+                let mut found = None;
+                for column in &self.entering {
+                    let set = self.master.columns.set(*column);
+                    let price = self.master.set_price(set);
+                    let gain = price - self.master.full_cost(*column);
+                    let score = gain * self.master.demand[set as usize];
+                    if gain > tolerance(price, self.path_cost) && score > best {
+                        best = score;
+                        found = Some(Entering::Column(*column));
+                    }
+                }
+                found
+            });
+            let Some(entering) = entering else { return Ok(()) };
+            if self.master.enter(entering).is_none() {
+                return Err(FlowError::Accuracy { pivots: self.master.pivots });
+            }
+            self.master.update_prices();
+        }
+    }
+
+    /// Paths of each commodity and what is left to its special column, as shares, with the loads of all.
+    pub(super) fn shares(&self, problem: &FlowProblem<'_>) -> (Vec<Vec<PathShare>>, Vec<f64>, Vec<f64>) {
+        let master = &self.master;
+        let mut split: Vec<(u32, u32, f64)> = master
+            .basic
+            .iter()
+            .zip(&master.value)
+            .map(|(column, value)| (master.columns.set(*column), *column, value.max(0.0)))
+            .filter(|(set, _, value)| *set != NONE && *value > 0.0)
+            .collect();
+        split.sort_unstable_by_key(|(set, column, _)| (*set, *column));
+        let mut loads = problem.background.clone();
+        let mut paths = Vec::with_capacity(problem.commodities.len());
+        let mut rest = Vec::with_capacity(problem.commodities.len());
+        for commodity in &problem.commodities {
+            let Some(set) = self.set(commodity) else { continue };
+            let others = &split[split.partition_point(|(s, ..)| *s < set)..];
+            let others = &others[..others.partition_point(|(s, ..)| *s == set)];
+            let key_value = master.key_value[set as usize].max(0.0);
+            let sum: f64 = key_value + others.iter().map(|(.., value)| value).sum::<f64>();
+            let key_share = if sum > 0.0 { key_value / sum } else { 1.0 };
+            let key = (set, master.key[set as usize], key_share);
+            let mut shares = Vec::with_capacity(1 + others.len());
+            let mut special_share = 0.0;
+            let others =
+                others.iter().map(|(s, column, value)| (*s, *column, value / sum.max(f64::MIN_POSITIVE)));
+            for (_, column, share) in std::iter::once(key).chain(others).filter(|(.., share)| *share > 0.0) {
+                for (link, part) in master.columns.entries(column) {
+                    loads[link] += share * commodity.demand * part;
+                }
+                if self.special[set as usize] == column {
+                    special_share = share;
+                } else {
+                    let links = master.columns.links(column).iter().map(|link| LinkIx(*link)).collect();
+                    shares.push(PathShare { links, share });
+                }
+            }
+            paths.push(shares);
+            rest.push(special_share);
+        }
+        (paths, rest, loads)
+    }
+}
+
+/// A fraction that looks random (splitmix64), so that sums of different ones hardly ever agree.
+pub(super) fn scattered(number: u64) -> f64 {
+    let mut bits = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn keep_best(found: &mut Vec<Found>) {
+    found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.set.cmp(&b.set)));
+    found.truncate(BATCH);
+}
+
+/// What a gain has to exceed: a part of the price of a set, or of what any path costs.
+fn tolerance(price: f64, path_cost: f64) -> f64 {
+    REDUCED * price.abs().max(path_cost.abs())
+}
+
+pub(super) fn disconnected(network: &Network, commodity: &Commodity) -> FlowError {
+    FlowError::Disconnected {
+        source_node: network.nodes()[commodity.source.ix()].name.clone(),
+        target_node: network.nodes()[commodity.target.ix()].name.clone(),
+        demand: commodity.demand,
+    }
+}
+
+pub(super) fn valid(what: &'static str, index: usize, value: f64) -> Result<(), FlowError> {
+    let valid = value.is_finite() && value >= 0.0;
+    if valid { Ok(()) } else { Err(FlowError::Value { what, index, value }) }
+}

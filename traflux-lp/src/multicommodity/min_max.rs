@@ -1,0 +1,478 @@
+//! Which flows keep the busiest link as idle as possible?
+//!
+//! Column generation over a partitioned simplex, see `generation` and `master`. Each round of shortest-path
+//! trees proves the bound of the [module](super); it is exact when no tree has a better path.
+
+use std::time::Instant;
+
+use traflux_core::{BaseRouting, LinkIx, Network};
+
+use super::generation::{Generation, disconnected, scattered, valid};
+use super::master::{Basis, NONE};
+use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus};
+
+/// The gap at which the solver is done, relative.
+const GAP: f64 = 1e-11;
+/// Lengths of links without a price, as a part of all prices: of paths that cost the same the widest and
+/// shortest is found, at the expense of this relative gap.
+const BLUR: f64 = 1e-11;
+/// A warm start is tried when at least this part of the commodities was there before.
+const KEPT: f64 = 0.8;
+/// What a second objective pays for the hops that break its ties, relative to what it is about.
+const TIE: f64 = 1e-6;
+
+/// What to prefer among flows of the same maximum utilisation.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Preference<'a> {
+    /// Nothing: any optimal flows.
+    #[default]
+    None,
+    /// The least traffic times propagation delay, then the fewest hops.
+    Delay,
+    /// The least traffic times the sum of these costs (by link, not negative) along its path, then the fewest
+    /// hops.
+    LinkCosts(&'a [f64]),
+    /// The least traffic that leaves its base routing, then the fewest hops.
+    LeastRerouted(&'a BaseRouting),
+}
+
+/// An exact solver that is kept for a sequence of problems on one network.
+///
+/// It starts from the optimum before when only demands and background have changed. The utilisation does not
+/// depend on what was solved before; which of several optimal flows is found may, unless a [`Preference`]
+/// leaves only one.
+///
+/// A preference is strict: it never costs utilisation. Its own ties are broken with a weight of 10⁻⁶ by hops,
+/// which count between 1 and 1 1/16 each by a fixed pattern, and by a fixed order of pairs. What is left open
+/// then is how commodities that cross exchange their paths at the same load of every link.
+#[derive(Debug, Clone)]
+pub struct MinMaxSolver {
+    generation: Generation,
+    theta: u32,
+    warm: bool,
+    with_base: bool,
+    /// The basis in which the second objective was optimal.
+    second: Option<Basis>,
+    background: Vec<f64>,
+}
+
+/// A bound and the lengths that prove it.
+#[derive(Debug, Clone, Default)]
+struct Bound {
+    value: f64,
+    lengths: Vec<f64>,
+}
+
+impl MinMaxSolver {
+    /// A solver for one network.
+    #[must_use]
+    pub fn new(network: &Network) -> Self {
+        let generation = Generation::new(network);
+        Self { generation, theta: NONE, warm: false, with_base: false, second: None, background: Vec::new() }
+    }
+
+    /// Any flows of the least maximum utilisation.
+    ///
+    /// When the deadline passes, the flows at hand are given with the gap proven so far.
+    ///
+    /// # Errors
+    /// [`FlowError`] where vectors do not fit the network of [`MinMaxSolver::new`], a number is not finite and
+    /// not negative, or no path joins the ends of a commodity.
+    pub fn solve(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<FlowSolution, FlowError> {
+        self.solve_preferring(problem, Preference::None, deadline)
+    }
+
+    /// Of all flows of the least maximum utilisation those that a second objective prefers.
+    ///
+    /// # Errors
+    /// As [`MinMaxSolver::solve`].
+    pub fn solve_preferring(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        preference: Preference<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<FlowSolution, FlowError> {
+        self.solve_over(problem, None, preference, deadline)
+    }
+
+    /// The same over listed paths only: `paths` has those of each commodity, in the order of the problem.
+    ///
+    /// The bound holds for these paths; others may do better.
+    ///
+    /// # Errors
+    /// As [`MinMaxSolver::solve`]; also for a path that does not join the ends of its commodity, and for two
+    /// commodities with the same ends. A commodity without any path is disconnected.
+    pub fn solve_listed(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        paths: &[Vec<Vec<LinkIx>>],
+        preference: Preference<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<FlowSolution, FlowError> {
+        self.solve_over(problem, Some(paths), preference, deadline)
+    }
+
+    fn solve_over(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        listed: Option<&[Vec<Vec<LinkIx>>]>,
+        preference: Preference<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<FlowSolution, FlowError> {
+        self.generation.check(problem)?;
+        if let Preference::LinkCosts(costs) = preference {
+            if costs.len() != self.generation.links() {
+                let (found, expected) = (costs.len(), self.generation.links());
+                return Err(FlowError::Length { what: "link costs", found, expected });
+            }
+            for (index, cost) in costs.iter().enumerate() {
+                valid("cost of link", index, *cost)?;
+            }
+        }
+        let base = if let Preference::LeastRerouted(base) = preference { Some(base) } else { None };
+        let choice = Choice { base, listed };
+        if let Some(listed) = listed {
+            check_listed(problem, listed)?;
+        }
+        self.background.clear();
+        self.background.extend(problem.background.iter().map(|load| load / self.generation.unit));
+        self.generation.master.pivots = 0;
+        if !self.start_warm(problem, choice)? {
+            self.start_cold(problem, choice)?;
+        }
+        let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.generation.settle()?;
+        let mut bound = Bound::default();
+        let mut found = self.round(&mut bound);
+        let mut status = FlowStatus::Optimal;
+        while found && self.theta() - bound.value > GAP * self.theta() {
+            if passed() {
+                status = FlowStatus::Deadline;
+                break;
+            }
+            self.generation.pivot()?;
+            found = self.round(&mut bound);
+        }
+        if status == FlowStatus::Deadline || matches!(preference, Preference::None) {
+            let solution = self.solution(problem, bound, status);
+            self.warm = true;
+            return Ok(solution);
+        }
+        let basis = self.generation.master.basis();
+        let theta = self.theta();
+        self.set_costs(problem, preference);
+        if !self.resume_second(theta) {
+            self.generation.master.restore(basis.clone());
+            self.start_second(theta);
+        }
+        self.generation.settle()?;
+        while self.second_round() {
+            if passed() {
+                status = FlowStatus::Deadline;
+                break;
+            }
+            self.generation.pivot()?;
+        }
+        let solution = self.solution(problem, bound, status);
+        self.clear_costs();
+        self.second = Some(self.generation.master.basis());
+        self.generation.master.restore(basis);
+        self.warm = true;
+        Ok(solution)
+    }
+
+    /// Whether a problem fits the network.
+    pub(super) fn check(&self, problem: &FlowProblem<'_>) -> Result<(), FlowError> {
+        self.generation.check(problem)
+    }
+
+    /// The utilisation of the basis.
+    fn theta(&self) -> f64 {
+        let master = &self.generation.master;
+        master.position(self.theta).map_or(0.0, |position| master.value[position])
+    }
+
+    /// Takes over the basis before; false where that is not worth it.
+    fn start_warm(&mut self, problem: &FlowProblem<'_>, choice: Choice<'_>) -> Result<bool, FlowError> {
+        let same_kind =
+            self.with_base == choice.base.is_some() && self.generation.listed == choice.listed.is_some();
+        if !std::mem::take(&mut self.warm) || !same_kind {
+            return Ok(false);
+        }
+        let generation = &mut self.generation;
+        let known = |commodity: &&Commodity| generation.set(commodity).is_some();
+        let kept = problem.commodities.iter().filter(known).count();
+        let most = generation.sets().max(problem.commodities.len());
+        let columns = 8 * generation.sets() + 64 * generation.links();
+        let too_many = !generation.listed && generation.master.columns.count() > columns;
+        if (kept as f64) < KEPT * most as f64 || too_many {
+            return Ok(false);
+        }
+        generation.master.demand.fill(0.0);
+        for (at, commodity) in problem.commodities.iter().enumerate() {
+            if let Some(set) = generation.set(commodity) {
+                if !choice.is_that_of(generation, problem, at, set) {
+                    return Ok(false);
+                }
+                generation.master.demand[set as usize] += commodity.demand / generation.unit;
+            } else {
+                choice.add_set(generation, problem, at)?;
+            }
+        }
+        for (limit, load) in generation.master.limit.iter_mut().zip(&self.background) {
+            *limit = -load;
+        }
+        if !generation.master.refactor() || generation.master.position(self.theta).is_none() {
+            return Ok(false);
+        }
+        let theta = self.theta();
+        self.generation.set_slacks(theta.max(f64::MIN_POSITIVE));
+        let mut left = 20 * self.generation.links();
+        let repaired = self.generation.master.repair(|| {
+            left -= 1;
+            left > 0
+        });
+        self.generation.master.update_prices();
+        Ok(repaired)
+    }
+
+    /// All commodities on one path each.
+    fn start_cold(&mut self, problem: &FlowProblem<'_>, choice: Choice<'_>) -> Result<(), FlowError> {
+        self.warm = false;
+        self.second = None;
+        self.with_base = choice.base.is_some();
+        let generation = &mut self.generation;
+        generation.clear();
+        generation.listed = choice.listed.is_some();
+        let entries = generation.capacities.iter().enumerate();
+        let entries = entries.map(|(link, capacity)| (link as u32, -capacity));
+        self.theta = generation.master.columns.add(NONE, 1.0, entries);
+        for (at, commodity) in problem.commodities.iter().enumerate() {
+            if let Some(set) = generation.set(commodity) {
+                generation.master.demand[set as usize] += commodity.demand / generation.unit;
+            } else {
+                choice.add_set(generation, problem, at)?;
+            }
+        }
+        for (limit, load) in generation.master.limit.iter_mut().zip(&self.background) {
+            *limit = -load;
+        }
+        generation.master.start_on_keys();
+        let busy = |link: usize| {
+            (self.background[link] + generation.master.load[link]) / generation.capacities[link]
+        };
+        let busiest = (0..generation.links()).max_by(|a, b| busy(*a).total_cmp(&busy(*b)));
+        if let Some(link) = busiest {
+            let theta = busy(link);
+            let capacity = generation.capacities[link];
+            generation.set_slacks(theta);
+            generation.master.start_with(self.theta, link as u32, -capacity);
+        }
+        generation.master.update_prices();
+        Ok(())
+    }
+
+    /// Grows trees under the prices and keeps the better bound; whether there are better columns.
+    fn round(&mut self, bound: &mut Bound) -> bool {
+        let generation = &mut self.generation;
+        let links = generation.links();
+        let (mut total, mut value) = (0.0, 0.0);
+        let mut lengths = Vec::with_capacity(links);
+        for link in 0..links {
+            let blur = BLUR / (links as f64 * generation.capacities[link]);
+            let length = generation.master.price[link].max(0.0) + blur;
+            total += length * generation.capacities[link];
+            value += length * self.background[link];
+            lengths.push(length);
+        }
+        let round = generation.price(&lengths);
+        value = if total > 0.0 { (value + round.cost) / total } else { 0.0 };
+        if value >= bound.value {
+            for length in &mut lengths {
+                *length /= total;
+            }
+            *bound = Bound { value, lengths };
+        }
+        round.found
+    }
+
+    /// Turns the optimum into a limit and goes on from its basis.
+    fn start_second(&mut self, theta: f64) {
+        let master = &mut self.generation.master;
+        if let Some(position) = master.position(self.theta) {
+            master.drop_basic(position);
+        }
+        self.limit_utilization(theta);
+        self.generation.master.recompute();
+        self.generation.master.update_prices();
+    }
+
+    /// Goes on from the basis in which the second objective was optimal before; false where that fails.
+    fn resume_second(&mut self, theta: f64) -> bool {
+        let Some(basis) = self.second.take() else { return false };
+        self.generation.master.restore(basis);
+        self.limit_utilization(theta);
+        let mut left = 4 * self.generation.links();
+        let resumed = self.generation.master.refactor()
+            && self.generation.master.repair(|| {
+                left -= 1;
+                left > 0
+            });
+        self.generation.master.update_prices();
+        resumed
+    }
+
+    fn limit_utilization(&mut self, theta: f64) {
+        let limits = self.generation.master.limit.iter_mut().zip(&self.background);
+        for ((limit, load), capacity) in limits.zip(&self.generation.capacities) {
+            *limit = theta * capacity - load;
+        }
+    }
+
+    /// The second objective.
+    fn set_costs(&mut self, problem: &FlowProblem<'_>, preference: Preference<'_>) {
+        let generation = &mut self.generation;
+        let links = generation.links();
+        match preference {
+            Preference::None => {}
+            Preference::Delay => {
+                let delays = problem.network.links().iter().map(|link| link.delay.get());
+                for (cost, delay) in generation.link_costs.iter_mut().zip(delays) {
+                    *cost = delay;
+                }
+            }
+            Preference::LinkCosts(costs) => generation.link_costs.copy_from_slice(costs),
+            Preference::LeastRerouted(_) => generation.path_cost = 1.0,
+        }
+        let sum: f64 = generation.link_costs.iter().sum();
+        let mean = if sum > 0.0 { sum / links as f64 } else { 1.0 };
+        for (link, cost) in generation.link_costs.iter_mut().enumerate() {
+            *cost = *cost / mean + TIE * (1.0 + scattered(link as u64) / 16.0);
+        }
+        generation.set_path_costs(TIE);
+    }
+
+    fn clear_costs(&mut self) {
+        self.generation.link_costs.fill(0.0);
+        self.generation.path_cost = 0.0;
+        self.generation.set_path_costs(0.0);
+    }
+
+    /// Grows trees for the second objective; whether there are better columns.
+    fn second_round(&mut self) -> bool {
+        let generation = &mut self.generation;
+        let prices = generation.master.price.iter().zip(&generation.link_costs);
+        let lengths: Vec<f64> = prices.map(|(price, cost)| price.max(0.0) + cost).collect();
+        generation.price(&lengths).found
+    }
+
+    fn solution(&self, problem: &FlowProblem<'_>, bound: Bound, status: FlowStatus) -> FlowSolution {
+        let (paths, base_share, loads) = self.generation.shares(problem);
+        let utilization = problem.network.max_utilization(&loads);
+        let unit = self.generation.unit;
+        FlowSolution {
+            utilization,
+            lower_bound: bound.value.min(utilization),
+            status,
+            loads,
+            paths,
+            base_share,
+            link_prices: bound.lengths.iter().map(|length| length / unit).collect(),
+            iterations: self.generation.master.pivots,
+        }
+    }
+}
+
+/// What a commodity may choose from.
+#[derive(Debug, Clone, Copy)]
+struct Choice<'a> {
+    /// Where it may stay.
+    base: Option<&'a BaseRouting>,
+    /// Its paths; all there are where none are listed.
+    listed: Option<&'a [Vec<Vec<LinkIx>>]>,
+}
+
+impl Choice<'_> {
+    fn add_set(
+        self,
+        generation: &mut Generation,
+        problem: &FlowProblem<'_>,
+        at: usize,
+    ) -> Result<(), FlowError> {
+        let commodity = &problem.commodities[at];
+        let mut listed = self.listed.map_or(&[][..], |listed| &listed[at][..]);
+        let set = if let Some(entries) = self.base_entries(problem, commodity) {
+            generation.add_special_set(commodity, entries)
+        } else if let Some((first, others)) = listed.split_first() {
+            listed = others;
+            generation.add_listed_set(commodity, first)
+        } else if self.listed.is_some() {
+            return Err(disconnected(problem.network, commodity));
+        } else {
+            generation.add_set(problem.network, commodity)?
+        };
+        for path in listed {
+            generation.add_listed_path(set, path);
+        }
+        Ok(())
+    }
+
+    /// Whether a set offers just this.
+    fn is_that_of(self, generation: &Generation, problem: &FlowProblem<'_>, at: usize, set: u32) -> bool {
+        let commodity = &problem.commodities[at];
+        let columns = &generation.master.columns;
+        let special = generation.special(set);
+        let same_base = match (special, self.base_entries(problem, commodity)) {
+            (Some(special), Some(entries)) => {
+                columns.entries(special).eq(entries.map(|(link, part)| (link as usize, part)))
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        let same_list = self.listed.is_none_or(|listed| {
+            let newest_first = columns.of_set(set as usize).filter(|column| Some(*column) != special);
+            let links = newest_first.map(|column| columns.links(column));
+            links.eq(listed[at].iter().rev().map(|path| path.iter().map(|link| link.0).collect::<Vec<_>>()))
+        });
+        same_base && same_list
+    }
+
+    fn base_entries(
+        self,
+        problem: &FlowProblem<'_>,
+        commodity: &Commodity,
+    ) -> Option<impl Iterator<Item = (u32, f64)>> {
+        let pair = problem.network.pair_ix(commodity.source, commodity.target);
+        let entries = self.base?.of(pair).map(|(link, part)| (link.0, part));
+        let mut entries = entries.peekable();
+        entries.peek().is_some().then_some(entries)
+    }
+}
+
+fn check_listed(problem: &FlowProblem<'_>, listed: &[Vec<Vec<LinkIx>>]) -> Result<(), FlowError> {
+    let (found, expected) = (listed.len(), problem.commodities.len());
+    if found != expected {
+        return Err(FlowError::Length { what: "list of paths", found, expected });
+    }
+    let mut seen = std::collections::HashSet::new();
+    for (at, (commodity, paths)) in problem.commodities.iter().zip(listed).enumerate() {
+        if !seen.insert((commodity.source, commodity.target)) {
+            return Err(FlowError::Repeated { commodity: at });
+        }
+        for (path, links) in paths.iter().enumerate() {
+            let mut node = Some(commodity.source);
+            for link in links {
+                let link = problem.network.links().get(link.ix());
+                node = link.filter(|link| Some(link.tail) == node).map(|link| link.head);
+            }
+            if node != Some(commodity.target) {
+                return Err(FlowError::BrokenPath { commodity: at, path });
+            }
+        }
+    }
+    Ok(())
+}
