@@ -3,6 +3,7 @@
 pub mod ecmp;
 mod error;
 pub mod format;
+pub mod generate;
 mod shortest;
 
 pub use ecmp::{NextHops, TIE_TOLERANCE, check_served, ecmp, ecmp_loads};
