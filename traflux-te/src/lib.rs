@@ -4,10 +4,12 @@ pub mod ecmp;
 mod error;
 pub mod format;
 pub mod generate;
+pub mod paths;
 mod shortest;
 
 pub use ecmp::{NextHops, TIE_TOLERANCE, check_served, ecmp, ecmp_loads};
 pub use error::TeError;
+pub use paths::{Path, PathFinder};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
