@@ -2,6 +2,7 @@
 
 pub mod ecmp;
 mod error;
+pub mod failure;
 pub mod format;
 pub mod generate;
 pub mod paths;
@@ -9,6 +10,7 @@ mod shortest;
 
 pub use ecmp::{NextHops, TIE_TOLERANCE, check_served, ecmp, ecmp_loads};
 pub use error::TeError;
+pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
 pub use paths::{Path, PathFinder};
 
 #[cfg(doctest)]
