@@ -1,6 +1,7 @@
 //! Networks, traffic matrices, paths, and the choice of the pairs that matter.
 
 pub mod ecmp;
+pub mod encode;
 mod error;
 pub mod failure;
 pub mod format;
@@ -9,6 +10,7 @@ pub mod paths;
 mod shortest;
 
 pub use ecmp::{NextHops, TIE_TOLERANCE, check_served, ecmp, ecmp_loads};
+pub use encode::NetworkEncoder;
 pub use error::TeError;
 pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
 pub use paths::{Path, PathFinder};
