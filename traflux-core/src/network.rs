@@ -2,7 +2,8 @@
 //!
 //! In a network a *resource* is a [`Link`], a *flow* is an ordered pair of nodes, and a *route* is a path. The
 //! number of paths is exponential, so they are never all listed: a [`Routing`] is a [`BaseRouting`] (what the
-//! routers do by themselves, usually ECMP) for every pair but the few that were rerouted over explicit paths.
+//! routers do by themselves, usually ECMP) for every pair but the few that were rerouted, at least in part, over
+//! explicit paths.
 //!
 //! Pairs are the groups that a policy scores. Of `n` nodes there are `n (n − 1)`; pair `s → t` has position
 //! `s (n − 1) + t − [t > s]`, the order of a matrix by rows without its diagonal.
@@ -362,12 +363,15 @@ pub struct PathShare {
     pub share: f64,
 }
 
-/// One pair that leaves the base for explicit paths.
+/// One pair of which at least a part leaves the base for explicit paths.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rerouting {
     /// The pair.
     pub pair: GroupIx,
-    /// Its paths; the shares sum to 1.
+    /// Fraction of its demand that stays on the base, from 0 to 1.
+    #[serde(default)]
+    pub base_share: f64,
+    /// Its paths; their shares and `base_share` sum to 1.
     pub paths: Vec<PathShare>,
 }
 
@@ -378,7 +382,8 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Checks that every path leads from source to target and that shares sum to 1, and sorts by pair.
+    /// Checks that every path leads from source to target and that shares sum to 1 with what stays on the
+    /// base, and sorts by pair.
     ///
     /// # Errors
     /// [`NetworkError::BrokenPath`] (also for a pair named twice) or [`NetworkError::Shares`].
@@ -403,8 +408,9 @@ impl Routing {
                     return Err(NetworkError::BrokenPath { pair });
                 }
             }
-            let sum: f64 = rerouting.paths.iter().map(|path| path.share).sum();
-            let positive = rerouting.paths.iter().all(|path| path.share > 0.0);
+            let explicit: f64 = rerouting.paths.iter().map(|path| path.share).sum();
+            let sum = rerouting.base_share + explicit;
+            let positive = rerouting.base_share >= 0.0 && rerouting.paths.iter().all(|path| path.share > 0.0);
             if !positive || !((sum - 1.0).abs() <= SHARE_TOLERANCE) {
                 return Err(NetworkError::Shares { pair, sum });
             }
@@ -418,7 +424,7 @@ impl Routing {
         &self.reroutings
     }
 
-    /// The paths of a pair that leaves the base.
+    /// The paths of a pair of which at least a part leaves the base.
     #[must_use]
     pub fn of(&self, pair: GroupIx) -> Option<&Rerouting> {
         self.reroutings
@@ -434,8 +440,9 @@ impl Routing {
         for rerouting in &self.reroutings {
             let (source, target) = network.pair(rerouting.pair);
             let demand = demands.demand(source, target);
+            let leaving = demand * (1.0 - rerouting.base_share);
             for (link, fraction) in base.of(rerouting.pair) {
-                loads[link.ix()] -= demand * fraction;
+                loads[link.ix()] -= leaving * fraction;
             }
             for path in &rerouting.paths {
                 for link in &path.links {
@@ -501,22 +508,29 @@ mod tests {
         .unwrap();
         assert_eq!(base.loads(&network, &demands), [2e9, 2e9, 0.0, 0.0]);
         let path = |links: [u32; 2], share| PathShare { links: links.map(LinkIx).to_vec(), share };
-        let rerouting = Rerouting { pair, paths: vec![path([0, 1], 0.25), path([2, 3], 0.75)] };
+        let paths = vec![path([0, 1], 0.25), path([2, 3], 0.75)];
+        let rerouting = Rerouting { pair, base_share: 0.0, paths };
         let routing = Routing::new(&network, vec![rerouting]).unwrap();
         assert_eq!(routing.loads(&network, &base, &demands), [0.5e9, 0.5e9, 1.5e9, 1.5e9]);
         assert_eq!(network.max_utilization(&[0.5e9, 0.5e9, 1.5e9, 1.5e9]), 1.5);
+        let partly = Rerouting { pair, base_share: 0.25, paths: vec![path([2, 3], 0.75)] };
+        let routing = Routing::new(&network, vec![partly]).unwrap();
+        assert_eq!(routing.loads(&network, &base, &demands), [0.5e9, 0.5e9, 1.5e9, 1.5e9]);
     }
 
     #[test]
     fn a_path_that_ends_elsewhere_and_shares_that_miss_one_are_refused() {
         let network = square();
         let pair = network.pair_ix(NodeIx(0), NodeIx(3));
-        let with = |links: Vec<LinkIx>, share| {
-            Routing::new(&network, vec![Rerouting { pair, paths: vec![PathShare { links, share }] }])
+        let with = |links: Vec<LinkIx>, base_share, share| {
+            let paths = vec![PathShare { links, share }];
+            Routing::new(&network, vec![Rerouting { pair, base_share, paths }])
         };
-        assert_eq!(with(vec![LinkIx(0)], 1.0), Err(NetworkError::BrokenPath { pair: pair.ix() }));
-        let half = with(vec![LinkIx(0), LinkIx(1)], 0.5);
-        assert_eq!(half, Err(NetworkError::Shares { pair: pair.ix(), sum: 0.5 }));
+        assert_eq!(with(vec![LinkIx(0)], 0.0, 1.0), Err(NetworkError::BrokenPath { pair: pair.ix() }));
+        let shares = |sum| Err(NetworkError::Shares { pair: pair.ix(), sum });
+        assert_eq!(with(vec![LinkIx(0), LinkIx(1)], 0.0, 0.5), shares(0.5));
+        assert_eq!(with(vec![LinkIx(0), LinkIx(1)], 0.75, 0.5), shares(1.25));
+        assert_eq!(with(vec![LinkIx(0), LinkIx(1)], -0.5, 1.5), shares(1.0));
     }
 
     #[test]

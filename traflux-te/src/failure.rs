@@ -116,18 +116,19 @@ impl Failure {
     }
 
     /// What becomes of a routing of the intact network before anybody computes a new one: paths that lost a link
-    /// are left out and the other paths of the pair share what they had in proportion; a pair without paths left
-    /// falls back to the base.
+    /// are left out, and the other paths of the pair and its part on the base share what they had in proportion;
+    /// a pair without paths left is back on the base.
     ///
     /// # Errors
     /// [`NetworkError`] for a routing that is not one of the intact network.
     pub fn carried_over(&self, routing: &Routing) -> Result<Routing, NetworkError> {
         let survivors = |rerouting: &Rerouting| {
             let paths: Vec<PathShare> = rerouting.paths.iter().filter_map(|p| self.path(p)).collect();
-            let left: f64 = paths.iter().map(|path| path.share).sum();
+            let left = rerouting.base_share + paths.iter().map(|path| path.share).sum::<f64>();
             let paths =
                 paths.into_iter().map(|p| PathShare { share: p.share / left, ..p }).collect::<Vec<_>>();
-            (!paths.is_empty()).then_some(Rerouting { pair: rerouting.pair, paths })
+            let base_share = rerouting.base_share / left;
+            (!paths.is_empty()).then_some(Rerouting { pair: rerouting.pair, base_share, paths })
         };
         Routing::new(&self.network, routing.reroutings().iter().filter_map(survivors).collect())
     }

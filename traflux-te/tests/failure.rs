@@ -88,16 +88,24 @@ fn a_routing_is_carried_over_with_what_is_left_of_its_paths() {
     let routing = Routing::new(
         &network,
         vec![
-            Rerouting { pair: pair(0, 1), paths },
-            Rerouting { pair: pair(0, 2), paths: vec![path(&[0, 2], 1.0)] },
+            Rerouting { pair: pair(0, 1), base_share: 0.0, paths },
+            Rerouting { pair: pair(0, 2), base_share: 0.0, paths: vec![path(&[0, 2], 1.0)] },
+            Rerouting {
+                pair: pair(1, 2),
+                base_share: 0.5,
+                paths: vec![path(&[1, 5], 0.2), path(&[9, 5], 0.3)],
+            },
         ],
     )
     .unwrap();
     let failure = link_failures(&network, Cut::BothDirections).next().unwrap();
     let carried = failure.carried_over(&routing).unwrap();
     // Links 2… moved up by two; 0.2 and 0.3 share as 2 : 3; the pair 0 → 2 is back on the base.
-    assert_eq!(carried.reroutings().len(), 1);
+    assert_eq!(carried.reroutings().len(), 2);
     assert_eq!(carried.reroutings()[0].paths, [path(&[6], 0.4), path(&[3, 1], 0.6)]);
+    // What was half on the base and 0.3 on the path that is left is now 5 : 3.
+    assert_eq!(carried.reroutings()[1].base_share, 0.5 / 0.8);
+    assert_eq!(carried.reroutings()[1].paths, [path(&[7, 3], 0.3 / 0.8)]);
 }
 
 proptest! {

@@ -49,7 +49,7 @@ fn what_moves_is_what_leaves_its_path() {
     let pair = network.pair_ix(NodeIx(0), NodeIx(3));
     let with = |paths: &[(&[u32], f64)]| {
         let paths = paths.iter().map(|(links, share)| PathShare { links: link_ixs(links), share: *share });
-        Routing::new(&network, vec![Rerouting { pair, paths: paths.collect() }]).unwrap()
+        Routing::new(&network, vec![Rerouting { pair, base_share: 0.0, paths: paths.collect() }]).unwrap()
     };
     let none = Routing::default();
     let change = |a: &Routing, b: &Routing| routing_change(&network, &base, a, b, &traffic).unwrap();
@@ -65,6 +65,17 @@ fn what_moves_is_what_leaves_its_path() {
     // Spelling out the base is no change.
     assert_eq!(change(&none, &with(&[(&[0, 1], 1.0)])), RoutingChange::default());
     assert_eq!(change(&split, &split), RoutingChange::default());
+    // Half stays on the base, then the base is spelled out and grows.
+    let partly = |base_share, paths: &[(&[u32], f64)]| {
+        let paths = paths.iter().map(|(links, share)| PathShare { links: link_ixs(links), share: *share });
+        Routing::new(&network, vec![Rerouting { pair, base_share, paths: paths.collect() }]).unwrap()
+    };
+    let on_base = partly(0.5, &[(&[2, 3], 0.5)]);
+    assert_eq!(change(&on_base, &split), RoutingChange::default());
+    assert_eq!(change(&none, &on_base), half);
+    let mixed = partly(0.25, &[(&[0, 1], 0.5), (&[2, 3], 0.25)]);
+    assert_eq!(change(&on_base, &mixed), RoutingChange { pairs: 0, moved_share: 1.5 / 8.0 });
+    assert_eq!(change(&mixed, &on_base), RoutingChange { pairs: 0, moved_share: 1.5 / 8.0 });
     let other = routing_change(&network, &base, &none, &none, &demands(5, &[]));
     assert_eq!(other.unwrap_err().code(), "network_length");
 }
@@ -83,7 +94,7 @@ fn of_a_split_base_stays_what_both_have_in_common() {
         (vec![path(&[0, 1], 0.75), path(&[2, 3], 0.25)], 0, 0.25),
         (vec![path(&[0, 1], 0.5), path(&[2, 3], 0.5)], 0, 0.0),
     ] {
-        let routing = Routing::new(&network, vec![Rerouting { pair, paths }]).unwrap();
+        let routing = Routing::new(&network, vec![Rerouting { pair, base_share: 0.0, paths }]).unwrap();
         let change = routing_change(&network, &base, &Routing::default(), &routing, &traffic).unwrap();
         assert_eq!(change, RoutingChange { pairs, moved_share });
     }

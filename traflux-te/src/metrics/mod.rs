@@ -9,9 +9,9 @@ mod statistics;
 
 pub use statistics::{BootstrapConfig, Interval, PairedDifference, Summary};
 
-use traflux_core::{
-    BaseRouting, GroupIx, LinkIx, Network, NetworkError, PathShare, Rerouting, Routing, TrafficMatrix,
-};
+use std::collections::{BTreeMap, BTreeSet};
+
+use traflux_core::{BaseRouting, GroupIx, LinkIx, Network, NetworkError, Rerouting, Routing, TrafficMatrix};
 
 use crate::ecmp::check_nodes;
 
@@ -78,7 +78,7 @@ pub fn delay_ratio(network: &Network, ecmp: &[f64], reference: &[f64], achieved:
 /// What changes from one routing to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RoutingChange {
-    /// How many pairs take another set of paths, whether they send anything or not.
+    /// How many pairs use another set of links, whether they send anything or not.
     pub pairs: usize,
     /// Traffic that leaves the path it was on, as a share of all traffic, in [0, 1]. Counts changes of shares
     /// too.
@@ -87,10 +87,9 @@ pub struct RoutingChange {
 
 /// Compares two routings over one base.
 ///
-/// Of a pair that stays explicit, `Σ_paths max(0, share before − share after)` moves. Of a pair that leaves the base
-/// or returns to it, all but what the explicit paths and the base have in common: the paths, largest share first,
-/// take from the fractions of the base what is there along all of their links. A pair whose base is a single path and
-/// whose explicit path is the same does not change.
+/// Of a pair stays what both have in common: of each explicit path and of the base the lesser share. Where one has
+/// more on the base than the other, the other's remaining paths, largest share first, take from the fractions of the
+/// base what is there along all of their links: to spell out the base is no change. All else moves.
 ///
 /// # Errors
 /// [`NetworkError::Length`] for a matrix of another number of nodes.
@@ -108,63 +107,68 @@ pub fn routing_change(
     let (mut before, mut after) =
         (previous.reroutings().iter().peekable(), current.reroutings().iter().peekable());
     let (mut change, mut moved) = (RoutingChange::default(), 0.0);
-    loop {
-        let next = match (before.peek(), after.peek()) {
-            (Some(a), Some(b)) => a.pair.min(b.pair),
-            (Some(a), None) => a.pair,
-            (None, Some(b)) => b.pair,
-            (None, None) => break,
-        };
-        let old = before.next_if(|rerouting| rerouting.pair == next);
-        let new = after.next_if(|rerouting| rerouting.pair == next);
-        let (kept, same) = match (old, new) {
-            (Some(old), Some(new)) => (kept(old, new), path_set(old) == path_set(new)),
-            (Some(one), None) | (None, Some(one)) => kept_of_base(base, one),
-            (None, None) => (1.0, true),
-        };
-        let (source, target) = network.pair(next);
-        change.pairs += usize::from(!same);
-        moved += demands.demand(source, target) * (1.0 - kept).max(0.0);
+    while let Some(pair) = before.peek().into_iter().chain(after.peek()).map(|r| r.pair).min() {
+        let old = Spread::new(before.next_if(|rerouting| rerouting.pair == pair));
+        let new = Spread::new(after.next_if(|rerouting| rerouting.pair == pair));
+        change.pairs += usize::from(old.links(base, pair) != new.links(base, pair));
+        let (source, target) = network.pair(pair);
+        moved += demands.demand(source, target) * (1.0 - old.common(&new, base, pair)).max(0.0);
     }
     let total = demands.total();
     change.moved_share = if total > 0.0 { (moved / total).min(1.0) } else { 0.0 };
     Ok(change)
 }
 
-fn path_set(rerouting: &Rerouting) -> Vec<&[LinkIx]> {
-    let mut paths: Vec<&[LinkIx]> = rerouting.paths.iter().map(|path| path.links.as_slice()).collect();
-    paths.sort_unstable();
-    paths.dedup();
-    paths
+/// Where a pair's traffic is: by path, and the rest on the base.
+struct Spread<'a> {
+    base_share: f64,
+    paths: BTreeMap<&'a [LinkIx], f64>,
 }
 
-/// The share of a pair that stays on its paths.
-fn kept(old: &Rerouting, new: &Rerouting) -> f64 {
-    let share = |rerouting: &Rerouting, links: &[LinkIx]| -> f64 {
-        rerouting.paths.iter().filter(|path| path.links == links).map(|path| path.share).sum()
-    };
-    path_set(old).into_iter().map(|links| share(old, links).min(share(new, links))).sum()
-}
-
-/// The share of a pair that its base and its paths have in common, and whether their sets of paths are the same.
-fn kept_of_base(base: &BaseRouting, rerouting: &Rerouting) -> (f64, bool) {
-    let mut left: Vec<(LinkIx, f64)> = base.of(rerouting.pair).collect();
-    let mut paths: Vec<&PathShare> = rerouting.paths.iter().collect();
-    paths.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.links.cmp(&b.links)));
-    let mut kept = 0.0;
-    let mut inside = true;
-    for path in paths {
-        let along = |link: &LinkIx| left.iter().position(|(other, _)| other == link);
-        match path.links.iter().map(along).collect::<Option<Vec<usize>>>() {
-            Some(places) => {
-                let common = places.iter().map(|at| left[*at].1).fold(path.share, f64::min);
-                places.iter().for_each(|at| left[*at].1 -= common);
-                kept += common;
-            }
-            None => inside = false,
+impl<'a> Spread<'a> {
+    fn new(rerouting: Option<&'a Rerouting>) -> Self {
+        let mut paths = BTreeMap::new();
+        for path in rerouting.iter().flat_map(|rerouting| &rerouting.paths) {
+            *paths.entry(path.links.as_slice()).or_insert(0.0) += path.share;
         }
+        Self { base_share: rerouting.map_or(1.0, |rerouting| rerouting.base_share), paths }
     }
-    // Every path is one of the base, and none of the base is missing, when no link of it is without one.
-    let covered = left.iter().all(|(link, _)| rerouting.paths.iter().any(|path| path.links.contains(link)));
-    (kept, inside && covered)
+
+    fn links(&self, base: &BaseRouting, pair: GroupIx) -> BTreeSet<LinkIx> {
+        let of_base = base.of(pair).map(|(link, _)| link).filter(|_| self.base_share > 0.0);
+        of_base.chain(self.paths.keys().copied().flatten().copied()).collect()
+    }
+
+    /// The share of the pair that is in the same place in both.
+    fn common(&self, other: &Self, base: &BaseRouting, pair: GroupIx) -> f64 {
+        let lesser =
+            |(path, share): (&&[LinkIx], &f64)| share.min(other.paths.get(path).copied().unwrap_or(0.0));
+        let spelled_out = if self.base_share > other.base_share {
+            other.on_base(self, base, pair)
+        } else {
+            self.on_base(other, base, pair)
+        };
+        self.base_share.min(other.base_share) + self.paths.iter().map(lesser).sum::<f64>() + spelled_out
+    }
+
+    /// The share on paths that `more` has not as paths but within what it has more on the base.
+    fn on_base(&self, more: &Self, base: &BaseRouting, pair: GroupIx) -> f64 {
+        let surplus = more.base_share - self.base_share;
+        let mut left: Vec<(LinkIx, f64)> = base.of(pair).map(|(link, part)| (link, part * surplus)).collect();
+        let rest = |(path, share): (&&'a [LinkIx], &f64)| {
+            (*path, (share - more.paths.get(path).copied().unwrap_or(0.0)).max(0.0))
+        };
+        let mut paths: Vec<(&[LinkIx], f64)> = self.paths.iter().map(rest).collect();
+        paths.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+        let mut found = 0.0;
+        for (path, share) in paths {
+            let place = |link: &LinkIx| left.iter().position(|(other, _)| other == link);
+            if let Some(places) = path.iter().map(place).collect::<Option<Vec<usize>>>() {
+                let common = places.iter().map(|at| left[*at].1).fold(share, f64::min);
+                places.iter().for_each(|at| left[*at].1 -= common);
+                found += common;
+            }
+        }
+        found
+    }
 }
