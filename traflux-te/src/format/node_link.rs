@@ -50,8 +50,12 @@ fn parse<'a, T: Deserialize<'a>>(source: &Source<'a>, text: &'a str) -> Result<T
         let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
         let at = source.at(text) + start + error.column().saturating_sub(1);
         let message = error.to_string();
-        let found = message.split(" at line ").next().unwrap_or(&message).to_string();
-        FormatError::Syntax { place: source.place(at), expected: "node-link JSON".into(), found }
+        let problem = message.split(" at line ").next().unwrap_or(&message);
+        let (expected, found) = match problem.strip_prefix("expected ") {
+            Some(expected) => (format!("JSON with {expected}").into(), "something else".to_string()),
+            None => ("node-link JSON".into(), problem.to_string()),
+        };
+        FormatError::Syntax { place: source.place(at), expected, found }
     })
 }
 
@@ -105,6 +109,11 @@ struct Nodes<'a> {
 
 impl<'a> Nodes<'a> {
     fn read(source: Source<'a>, options: &'a ReadOptions) -> Result<Self, FormatError> {
+        let start = source.text.trim_start();
+        if !start.starts_with('{') {
+            // Without this a list of the right kinds of values would do.
+            return Err(source.syntax(source.at(start), "an object of node-link JSON", start));
+        }
         let document: Document<'a> = parse(&source, source.text)?;
         let mut draft = Draft::new(source, options);
         let mut ids: Vec<String> = Vec::new();

@@ -150,7 +150,14 @@ pub(super) fn quoted(text: &str) -> String {
     if text.is_empty() {
         return "nothing".into();
     }
-    let mut short: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    let mut short = String::new();
+    for character in text.chars().take(LONGEST) {
+        if character.is_control() {
+            short.extend(character.escape_default());
+        } else {
+            short.push(character);
+        }
+    }
     if text.chars().nth(LONGEST).is_some() {
         short.push('…');
     }
