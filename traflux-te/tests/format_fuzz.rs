@@ -222,3 +222,48 @@ proptest! {
         }
     }
 }
+
+/// Inputs of a megabyte on which a careless reader spends quadratic time or gigabytes.
+#[test]
+fn large_hostile_inputs_are_done_with_in_linear_time() {
+    const SIZE: usize = 1 << 20;
+    let targets = targets();
+    let many = |piece: &str| piece.repeat(SIZE / piece.len());
+    let sndlib = "?SNDlib native format; type: network; version: 1.0\n";
+    let numbered =
+        |piece: &str| (0..SIZE / 32).map(|at| piece.replace('@', &at.to_string())).collect::<String>();
+    let started = std::time::Instant::now();
+    for (input, format) in [
+        (format!("graph [ node [ id 0 label \"{}\" ] ]", many("&")), Format::Gml),
+        (format!("graph [ {} ]", numbered("node [ id @ label \"x\" ]")), Format::Gml),
+        (format!("graph [ {} ]", many("k 1 ")), Format::Gml),
+        (
+            format!("<graphml><graph><node id='0'><data>{}</data></node></graph></graphml>", many("&#32;")),
+            Format::GraphMl,
+        ),
+        (
+            format!("<graphml><graph><node id='0'><data>a{}</data></node></graph></graphml>", many("&#32;")),
+            Format::GraphMl,
+        ),
+        (format!("<graphml {}/>", numbered("a@='' ")), Format::GraphMl),
+        (format!("<graphml>{}</graphml>", numbered("<key id='@'><default/></key>")), Format::GraphMl),
+        (format!("<graphml><graph>{}</graph></graphml>", many("<edge/>")), Format::GraphMl),
+        (format!("<!DOCTYPE x [{}]><network/>", many("<!ENTITY a 'b'>")), Format::SndlibXml),
+        (format!("{sndlib}NODES ( {} )", numbered("n@ (0 0) ")), Format::SndlibNative),
+        (format!("{sndlib}NODES ( a {} b )", many("# comment\n")), Format::SndlibNative),
+        (format!("{sndlib}META (\n{})\nNODES ( a )", many("key = value ( )\n")), Format::SndlibNative),
+        (
+            format!("{{\"nodes\": [{{\"id\": 0}}{}], \"links\": []}}", numbered(",{\"id\": \"@x\"}")),
+            Format::NodeLink,
+        ),
+        (format!("{{\"nodes\": [], \"links\": [], \"graph\": {{{}}}}}", many("\"a\":1,")), Format::NodeLink),
+        (format!("NODES 999999999\nlabel x y\n{}", many("x 0 0\n")), Format::Repetita),
+        (format!("Node_num: 60000\tEdge_num: 9\na b c d e\n{}", many("0\t0\t1\t1\t1\n")), Format::CfrRl),
+        (many("1 "), Format::Rows),
+        (many("0 1 1 0 1 1 0 1 1\n"), Format::Rows),
+    ] {
+        read(input.as_bytes(), format, &targets);
+    }
+    // Quadratic time on one of these would be minutes.
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}

@@ -234,7 +234,7 @@ fn errors_say_where_what_was_expected_and_what_was_found() {
             Format::SndlibNative,
             sndlib("NODES ( a b a )"),
             "format_duplicate",
-            "line 2, column 13: expected a node name that is not yet taken, found a again",
+            "line 2, column 13: expected a node name that is not yet taken, found `a` again",
         ),
         (
             Format::SndlibNative,

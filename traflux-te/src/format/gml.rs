@@ -24,6 +24,9 @@ use super::write::Written;
 /// The deepest nesting of lists.
 const MAX_DEPTH: usize = 32;
 
+/// The longest character reference, `&#x10ffff;` with a few zeros.
+const LONGEST_REFERENCE: usize = 16;
+
 /// A number or a string with its key, or the start or the end of a list.
 enum Item<'a> {
     Value(Attribute<'a>),
@@ -177,8 +180,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
         };
         let ix = draft.add_node(*at, name.to_string(), attributes.position(&source)?)?;
         if nodes.insert(id.text.as_ref(), ix).is_some() {
-            let (place, name) = (source.place(id.at), id.text.to_string());
-            return Err(FormatError::Duplicate { place, what: "a node id", name });
+            return Err(source.duplicate(id.at, "a node id", &id.text));
         }
     }
     draft.make_names_unique();
@@ -209,7 +211,9 @@ fn unescape(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find('&') {
         resolved.push_str(&rest[..at]);
         rest = &rest[at..];
-        let reference = rest.split_once(';').and_then(|(reference, after)| {
+        let end = rest.bytes().take(LONGEST_REFERENCE).position(|byte| byte == b';');
+        let reference = end.and_then(|end| {
+            let (reference, after) = (&rest[..end], &rest[end + 1..]);
             let character = match &reference[1..] {
                 "amp" => '&',
                 "quot" => '"',

@@ -15,6 +15,9 @@ use super::text::{Source, decimal};
 use super::write::Written;
 use super::xml::{self, Element, Visit, escape};
 
+/// The most keys with a default, each of which is looked at for every node and edge.
+const MAX_DEFAULTS: usize = 256;
+
 /// An attribute that a `key` declares.
 struct Key {
     name: String,
@@ -85,12 +88,15 @@ impl Graph {
                 let of = element.attribute("for").unwrap_or("all");
                 let default = element.child("default").map(|child| (child.text.clone(), child.text_at));
                 if default.is_some() {
+                    if self.defaults.len() == MAX_DEFAULTS {
+                        let found = MAX_DEFAULTS + 1;
+                        return Err(source.too_large(element.at, "keys with a default", found, MAX_DEFAULTS));
+                    }
                     self.defaults.push(id.clone());
                 }
                 let (of_nodes, of_edges) = (of == "node" || of == "all", of == "edge" || of == "all");
                 if self.keys.insert(id.clone(), Key { name, of_nodes, of_edges, default }).is_some() {
-                    let place = source.place(element.at);
-                    return Err(FormatError::Duplicate { place, what: "a key", name: id });
+                    return Err(source.duplicate(element.at, "a key", &id));
                 }
             }
             "node" => {
@@ -151,8 +157,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
         };
         let ix = draft.add_node(element.at, name.to_string(), attributes.position(&source)?)?;
         if nodes.insert(id, ix).is_some() {
-            let place = source.place(element.at);
-            return Err(FormatError::Duplicate { place, what: "a node id", name: id.into() });
+            return Err(source.duplicate(element.at, "a node id", id));
         }
     }
     draft.make_names_unique();

@@ -20,7 +20,7 @@ use super::draft::{DemandList, Draft};
 use super::error::FormatError;
 use super::options::{ReadOptions, WriteOptions};
 use super::sndlib::listed;
-use super::text::{Range, Source, decimal};
+use super::text::{Range, Source, decimal, shortened};
 use super::unit::RateUnit;
 use super::write::Written;
 use super::{NetworkFile, Targets};
@@ -53,7 +53,7 @@ fn parse<'a, T: Deserialize<'a>>(source: &Source<'a>, text: &'a str) -> Result<T
         let problem = message.split(" at line ").next().unwrap_or(&message);
         let (expected, found) = match problem.strip_prefix("expected ") {
             Some(expected) => (format!("JSON with {expected}").into(), "something else".to_string()),
-            None => ("node-link JSON".into(), problem.to_string()),
+            None => ("node-link JSON".into(), shortened(problem, 100)),
         };
         FormatError::Syntax { place: source.place(at), expected, found }
     })
@@ -132,8 +132,7 @@ impl<'a> Nodes<'a> {
             };
             let ix = draft.add_node(source.at(element.get()), name, position)?;
             if by_id.insert(id.clone(), ix).is_some() {
-                let place = source.place(at);
-                return Err(FormatError::Duplicate { place, what: "a node id", name: id });
+                return Err(source.duplicate(at, "a node id", &id));
             }
             ids.push(id);
         }

@@ -61,12 +61,13 @@ impl<R: BufRead> MatrixRows<R> {
     /// Reads the next line into the buffer; false at the end.
     fn read_line(&mut self) -> Result<bool, FormatError> {
         let limit = match self.nodes {
-            Some(nodes) => (nodes * nodes).saturating_mul(BYTES_PER_NUMBER).saturating_add(1 << 16),
+            Some(nodes) => square(nodes).saturating_mul(BYTES_PER_NUMBER).saturating_add(1 << 16),
             None => MAX_LINE_BYTES,
         };
         self.buffer.clear();
         self.line += 1;
-        let read = (&mut self.reader).take(limit as u64 + 1).read_until(b'\n', &mut self.buffer);
+        let read =
+            (&mut self.reader).take((limit as u64).saturating_add(1)).read_until(b'\n', &mut self.buffer);
         let read =
             read.map_err(|source| FormatError::Io { file: self.file.clone().unwrap_or_default(), source })?;
         if read > limit {
@@ -101,9 +102,9 @@ impl<R: BufRead> MatrixRows<R> {
     fn numbers(&self, line: &str) -> Result<(usize, Vec<f64>), FormatError> {
         let found = line.split_ascii_whitespace().count();
         let nodes = self.nodes.unwrap_or(found.isqrt());
-        if nodes * nodes != found {
-            let place = self.place(1);
-            return Err(FormatError::Count { place, what: "numbers", found, expected: nodes * nodes });
+        if square(nodes) != found {
+            let (place, expected) = (self.place(1), square(nodes));
+            return Err(FormatError::Count { place, what: "numbers", found, expected });
         }
         if nodes > Network::MAX_NODES {
             let (place, limit) = (self.place(1), Network::MAX_NODES);
@@ -140,6 +141,10 @@ impl<R: BufRead> Iterator for MatrixRows<R> {
         self.ended = !matches!(next, Some(Ok(_)));
         next
     }
+}
+
+fn square(nodes: usize) -> usize {
+    nodes.saturating_mul(nodes)
 }
 
 /// The matrices, one on each line.

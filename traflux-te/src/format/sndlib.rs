@@ -171,8 +171,7 @@ impl<'a> Sections<'a> {
                 }
             };
             if taken.is_some() {
-                let what = "a section";
-                return Err(FormatError::Duplicate { place: source.place(at), what, name: name.into() });
+                return Err(source.duplicate(at, "a section", name));
             }
             words.skip()?;
         }
@@ -266,8 +265,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
         }
         let ix = draft.add_node(at, name.to_string(), position)?;
         if nodes.insert(name, ix).is_some() {
-            let place = source.place(at);
-            return Err(FormatError::Duplicate { place, what: "a node name", name: name.into() });
+            return Err(source.duplicate(at, "a node name", name));
         }
     }
     if let Some(words) = sections.words(sections.links) {

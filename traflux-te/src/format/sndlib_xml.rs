@@ -136,8 +136,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
         let name = element.required(&source, "id")?.trim().to_string();
         let ix = draft.add_node(element.at, name.clone(), position(&source, element)?)?;
         if nodes.insert(name.clone(), ix).is_some() {
-            let place = source.place(element.at);
-            return Err(FormatError::Duplicate { place, what: "a node name", name });
+            return Err(source.duplicate(element.at, "a node name", &name));
         }
     }
     let directed = options.directed.unwrap_or(parts.directed);

@@ -90,6 +90,10 @@ impl<'a> Source<'a> {
         FormatError::UnknownNode { place: self.place(at), node: quoted(node) }
     }
 
+    pub(super) fn duplicate(&self, at: usize, what: &'static str, name: &str) -> FormatError {
+        FormatError::Duplicate { place: self.place(at), what, name: quoted(name) }
+    }
+
     pub(super) fn count(&self, at: usize, what: &'static str, found: usize, expected: usize) -> FormatError {
         FormatError::Count { place: self.place(at), what, found, expected }
     }
@@ -145,23 +149,26 @@ impl<'a> Source<'a> {
 
 /// A piece of the input as an error shows it: in backticks and short, `nothing` where it ends.
 pub(super) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 40;
-    let text = text.trim();
-    if text.is_empty() {
-        return "nothing".into();
+    match text.trim() {
+        "" => "nothing".into(),
+        text => format!("`{}`", shortened(text, 40)),
     }
+}
+
+/// At most `longest` characters, without control characters.
+pub(super) fn shortened(text: &str, longest: usize) -> String {
     let mut short = String::new();
-    for character in text.chars().take(LONGEST) {
+    for character in text.chars().take(longest) {
         if character.is_control() {
             short.extend(character.escape_default());
         } else {
             short.push(character);
         }
     }
-    if text.chars().nth(LONGEST).is_some() {
+    if text.chars().nth(longest).is_some() {
         short.push('…');
     }
-    format!("`{short}`")
+    short
 }
 
 /// A number times ten to a power, rounded once; not necessarily finite.

@@ -16,6 +16,9 @@ const MAX_DEPTH: usize = 64;
 /// The most elements of one item, such as the paths of a demand.
 const MAX_ITEM_ELEMENTS: usize = 1 << 16;
 
+/// The most attributes of one element.
+const MAX_ATTRIBUTES: usize = 256;
+
 /// An element with what it holds.
 #[derive(Debug, Clone)]
 pub(super) struct Element {
@@ -149,7 +152,11 @@ pub(super) fn walk(
 
 fn element(source: &Source<'_>, at: usize, tag: &BytesStart<'_>) -> Result<Element, FormatError> {
     let mut attributes = Vec::new();
-    for attribute in tag.attributes() {
+    // Looking for an equal name among all earlier ones takes quadratic time, so their number is limited.
+    for (count, attribute) in tag.attributes().enumerate() {
+        if count == MAX_ATTRIBUTES {
+            return Err(source.too_large(at, "attributes of one element", count + 1, MAX_ATTRIBUTES));
+        }
         let attribute =
             attribute.map_err(|error| source.syntax(at, "well-formed attributes", &error.to_string()))?;
         let value = attribute
@@ -171,7 +178,8 @@ fn add_text(
     let blank = text.trim().is_empty();
     match item.last_mut() {
         Some(element) => {
-            if element.text.trim().is_empty() && !blank {
+            // The text of an element begins behind its tag.
+            if element.text_at == element.at && !blank {
                 element.text_at = at + (text.len() - text.trim_start().len());
             }
             element.text.push_str(text);
@@ -279,6 +287,8 @@ mod tests {
         assert_eq!(names(&"<a>".repeat(1000)).unwrap_err().code(), "format_too_large");
         let wide = format!("<box><a>{}</a></box>", "<b/>".repeat(MAX_ITEM_ELEMENTS));
         assert_eq!(names(&wide).unwrap_err().code(), "format_too_large");
+        let attributes: String = (0..=MAX_ATTRIBUTES).map(|at| format!(" a{at}=''")).collect();
+        assert_eq!(names(&format!("<box{attributes}/>")).unwrap_err().code(), "format_too_large");
     }
 
     #[test]
