@@ -1,0 +1,212 @@
+//! How are matrices read and written, one on each line?
+//!
+//! A line holds `n · n` numbers apart by white space, row by row (row = source). Blank lines and lines that
+//! begin with `#` are skipped. Files of this kind may be larger than memory; [`MatrixRows`] reads matrix by
+//! matrix.
+
+use std::io::{BufRead, Read};
+use std::path::PathBuf;
+
+use traflux_core::network::{Network, TrafficMatrix};
+
+use super::error::{FormatError, Place};
+use super::text::{Range, quoted};
+use super::unit::RateUnit;
+
+/// Bytes that a line may have for each of its numbers; 25 are needed to write any `f64`.
+const BYTES_PER_NUMBER: usize = 64;
+
+/// The longest line where the number of nodes is not known.
+const MAX_LINE_BYTES: usize = 1 << 28;
+
+/// Reads one matrix after another; ends after the first error.
+///
+/// ```
+/// use traflux_te::format::{MatrixRows, RateUnit};
+///
+/// let text = "0 1 2 0\n0 3 4 0\n";
+/// let matrices: Vec<_> =
+///     MatrixRows::new(text.as_bytes(), Some(2), RateUnit::KILOBIT).collect::<Result<_, _>>()?;
+/// assert_eq!(matrices[1].as_slice(), [0.0, 3e3, 4e3, 0.0]);
+/// # Ok::<(), traflux_te::format::FormatError>(())
+/// ```
+#[derive(Debug)]
+pub struct MatrixRows<R> {
+    reader: R,
+    nodes: Option<usize>,
+    unit: RateUnit,
+    line: usize,
+    buffer: Vec<u8>,
+    ended: bool,
+    file: Option<PathBuf>,
+}
+
+impl<R: BufRead> MatrixRows<R> {
+    /// Matrices for `nodes` nodes, or for as many as the first line tells, in a unit.
+    pub fn new(reader: R, nodes: Option<usize>, unit: RateUnit) -> Self {
+        Self { reader, nodes, unit, line: 0, buffer: Vec::new(), ended: false, file: None }
+    }
+
+    /// The file that errors name.
+    #[must_use]
+    pub fn in_file(mut self, file: PathBuf) -> Self {
+        self.file = Some(file);
+        self
+    }
+
+    fn place(&self, column: usize) -> Place {
+        Place { file: self.file.clone(), line: self.line, column }
+    }
+
+    /// Reads the next line into the buffer; false at the end.
+    fn read_line(&mut self) -> Result<bool, FormatError> {
+        let limit = match self.nodes {
+            Some(nodes) => square(nodes).saturating_mul(BYTES_PER_NUMBER).saturating_add(1 << 16),
+            None => MAX_LINE_BYTES,
+        };
+        self.buffer.clear();
+        self.line += 1;
+        let read =
+            (&mut self.reader).take((limit as u64).saturating_add(1)).read_until(b'\n', &mut self.buffer);
+        let read =
+            read.map_err(|source| FormatError::Io { file: self.file.clone().unwrap_or_default(), source })?;
+        if read > limit {
+            let place = self.place(1);
+            return Err(FormatError::TooLarge { place, what: "bytes on one line", found: read, limit });
+        }
+        Ok(read > 0)
+    }
+
+    fn next_matrix(&mut self) -> Result<Option<TrafficMatrix>, FormatError> {
+        loop {
+            if !self.read_line()? {
+                return Ok(None);
+            }
+            let line = std::str::from_utf8(&self.buffer).map_err(|error| FormatError::Encoding {
+                place: self.place(error.valid_up_to() + 1),
+                expected: "UTF-8",
+                found: format!("byte {:#04x}", self.buffer[error.valid_up_to()]),
+            })?;
+            let line = line.strip_prefix('\u{feff}').filter(|_| self.line == 1).unwrap_or(line);
+            if line.trim().is_empty() || line.trim_start().starts_with('#') {
+                continue;
+            }
+            let (nodes, demands) = self.numbers(line)?;
+            let matrix = TrafficMatrix::from_rows(nodes, demands)
+                .map_err(|source| FormatError::Network { place: self.place(1), source })?;
+            self.nodes = Some(nodes);
+            return Ok(Some(matrix));
+        }
+    }
+
+    fn numbers(&self, line: &str) -> Result<(usize, Vec<f64>), FormatError> {
+        let found = line.split_ascii_whitespace().count();
+        let nodes = self.nodes.unwrap_or(found.isqrt());
+        if square(nodes) != found {
+            let (place, expected) = (self.place(1), square(nodes));
+            return Err(FormatError::Count { place, what: "numbers", found, expected });
+        }
+        if nodes > Network::MAX_NODES {
+            let (place, limit) = (self.place(1), Network::MAX_NODES);
+            return Err(FormatError::TooLarge { place, what: "nodes", found: nodes, limit });
+        }
+        let mut demands = Vec::with_capacity(found);
+        for text in line.split_ascii_whitespace() {
+            // What stands on the diagonal is dropped, so anything that is a number will do.
+            let on_diagonal = demands.len() % (nodes + 1) == 0;
+            let value = self.unit.read(text).filter(|value| on_diagonal || Range::NotNegative.holds(*value));
+            let Some(value) = value else {
+                let column = line[..text.as_ptr() as usize - line.as_ptr() as usize].chars().count() + 1;
+                return Err(FormatError::Value {
+                    place: self.place(column),
+                    what: "a demand",
+                    expected: Range::NotNegative.name(),
+                    found: quoted(text),
+                });
+            };
+            demands.push(value);
+        }
+        Ok((nodes, demands))
+    }
+}
+
+impl<R: BufRead> Iterator for MatrixRows<R> {
+    type Item = Result<TrafficMatrix, FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.next_matrix().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+fn square(nodes: usize) -> usize {
+    nodes.saturating_mul(nodes)
+}
+
+/// The matrices, one on each line.
+pub(super) fn write(matrices: &[TrafficMatrix], unit: RateUnit) -> String {
+    let mut text = String::new();
+    for matrix in matrices {
+        for (at, demand) in matrix.as_slice().iter().enumerate() {
+            if at > 0 {
+                text.push(' ');
+            }
+            text.push_str(&unit.print(*demand));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, nodes: Option<usize>) -> Result<Vec<TrafficMatrix>, FormatError> {
+        MatrixRows::new(text.as_bytes(), nodes, RateUnit::BIT).collect()
+    }
+
+    #[test]
+    fn the_first_line_tells_the_number_of_nodes_and_the_others_must_match() {
+        let matrices = read("# two nodes\n\n7 1 2 7\r\n0 3 4 0", None).unwrap();
+        assert_eq!(matrices[0].as_slice(), [0.0, 1.0, 2.0, 0.0]);
+        assert_eq!(matrices[1].as_slice(), [0.0, 3.0, 4.0, 0.0]);
+        let error = read("0 1 2 0\n0 1 2\n", None).unwrap_err();
+        assert_eq!(error.to_string(), "line 2, column 1: expected 4 numbers, found 3");
+        let error = read("0 1 2\n", None).unwrap_err();
+        assert_eq!(error.to_string(), "line 1, column 1: expected 1 numbers, found 3");
+    }
+
+    #[test]
+    fn a_demand_that_is_none_is_named_with_its_column_unless_it_is_on_the_diagonal() {
+        assert!(read("nan 1 2 -1\n", Some(2)).is_ok());
+        for (text, found) in
+            [("0 1 -2 0", "-2"), ("0 1 nan 0", "nan"), ("0 1 x 0", "x"), ("0 1 1e999 0", "1e999")]
+        {
+            let message = "a demand must be a finite number that is not negative";
+            for nodes in [Some(2), None] {
+                let error = read(text, nodes).unwrap_err();
+                assert_eq!(error.to_string(), format!("line 1, column 5: {message}, found `{found}`"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_before_it_fills_memory() {
+        let endless = std::io::BufReader::new(std::io::repeat(b'1'));
+        let error = MatrixRows::new(endless, Some(2), RateUnit::BIT).next().unwrap().unwrap_err();
+        assert_eq!(error.code(), "format_too_large");
+    }
+
+    #[test]
+    fn nothing_follows_an_error() {
+        let mut rows = MatrixRows::new("0 1 2 0\nx\n0 1 2 0\n".as_bytes(), None, RateUnit::BIT);
+        assert!(rows.next().unwrap().is_ok());
+        assert!(rows.next().unwrap().is_err());
+        assert!(rows.next().is_none());
+    }
+}
