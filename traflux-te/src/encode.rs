@@ -11,8 +11,11 @@
 
 use ndarray::{Array1, Array2};
 use traflux_core::{
-    BaseRouting, EncodeError, GroupIx, LinkIx, Network, Observation, ObservationSpace, TrafficMatrix, network,
+    BaseRouting, EncodeError, Network, Observation, ObservationSpace, TrafficMatrix, network,
 };
+
+use crate::relief::{Entries, Relief};
+use crate::select::TopKRelief;
 
 /// So many of the fullest links count as critical (Zhang et al. 2020).
 const CRITICAL_LINKS: usize = 5;
@@ -50,6 +53,9 @@ pub mod feature {
     /// Utilisation of the fullest link on the path where that is least, over `U`, in [0, 1]: how full a detour would
     /// at least be. Never above `BOTTLENECK`.
     pub const ALTERNATIVE: &str = "alternative";
+    /// What the network gains, to first order, when the pair may leave its base path; square root of the relief of
+    /// [`TopKRelief`](crate::select::TopKRelief) over the greatest of all pairs, in [0, 1].
+    pub const RELIEF: &str = "relief";
     /// Length of its base path in links, `Σ_l f_pl`, over the mean of all pairs, in [0, 4].
     pub const HOPS: &str = "hops";
     /// Least capacity on its base path over the greatest in the network, in [0, 1].
@@ -63,7 +69,7 @@ pub mod feature {
     pub const CHANGE: &str = "change";
 
     /// The features of a pair in the order of columns.
-    pub const PAIR: [&str; 15] = [
+    pub const PAIR: [&str; 16] = [
         DEMAND,
         LOG_DEMAND,
         DEMAND_RANK,
@@ -74,6 +80,7 @@ pub mod feature {
         CRITICAL,
         PRESSURE,
         ALTERNATIVE,
+        RELIEF,
         HOPS,
         PATH_CAPACITY,
         SOURCE_CUT,
@@ -137,7 +144,7 @@ const COLUMNS: usize = feature::PAIR.len();
 pub struct NetworkEncoder {
     nodes: usize,
     base: Entries,
-    inverse_capacities: Vec<f64>,
+    relief: Relief,
     tails: Vec<u32>,
     heads: Vec<u32>,
     /// One over the capacity of all links out of and into each node; 0 for none.
@@ -149,29 +156,6 @@ pub struct NetworkEncoder {
     mask: Vec<bool>,
     previous: Option<Previous>,
     work: Work,
-}
-
-/// A base routing, pair after pair, with what is needed of each link beside its fraction.
-#[derive(Debug, Clone)]
-pub(crate) struct Entries {
-    pub(crate) offsets: Vec<u32>,
-    pub(crate) entries: Vec<(LinkIx, f64)>,
-}
-
-impl Entries {
-    pub(crate) fn new(network: &Network, base: &BaseRouting) -> Self {
-        let (mut offsets, mut entries) = (vec![0], Vec::new());
-        for pair in (0..network.pair_count()).map(GroupIx::from) {
-            entries.extend(base.of(pair));
-            // The base counts its entries in 32 bits as well.
-            offsets.push(entries.len() as u32);
-        }
-        Self { offsets, entries }
-    }
-
-    pub(crate) fn of(&self, pair: usize) -> &[(LinkIx, f64)] {
-        &self.entries[self.offsets[pair] as usize..self.offsets[pair + 1] as usize]
-    }
 }
 
 /// What the features of change compare with.
@@ -193,6 +177,7 @@ struct Work {
     /// By pair, relative to the greatest.
     alternatives: Vec<f32>,
     reach: Vec<u64>,
+    reliefs: Vec<f64>,
     /// Positions of demands, the smallest first, and for each its rank.
     order: Vec<u32>,
     ranks: Vec<f32>,
@@ -230,7 +215,7 @@ impl NetworkEncoder {
             path_capacities: (0..pairs).map(|p| least(p) as f32).collect(),
             mask: lengths.iter().map(|hops| *hops > 0.0).collect(),
             base,
-            inverse_capacities: network.links().iter().map(|l| inverse(l.capacity.get())).collect(),
+            relief: Relief::new(network),
             tails: network.links().iter().map(|l| l.tail.0).collect(),
             heads: network.links().iter().map(|l| l.head.0).collect(),
             inverse_out: out.into_iter().map(inverse).collect(),
@@ -254,7 +239,7 @@ impl NetworkEncoder {
         self.previous = None;
     }
 
-    /// Encodes one matrix: `[pairs, 15]`, `[9]`, and a mask of the pairs that the base joins.
+    /// Encodes one matrix: `[pairs, 16]`, `[9]`, and a mask of the pairs that the base joins.
     ///
     /// # Errors
     /// [`EncodeError::Shape`] for a matrix of another number of nodes.
@@ -295,6 +280,7 @@ impl NetworkEncoder {
         let worst = self.work.utilizations.iter().copied().fold(0.0, f64::max);
         let threshold = self.sort_links(worst);
         self.alternatives(worst);
+        self.reliefs(worst);
         self.rank();
         self.cuts(worst);
 
@@ -323,7 +309,7 @@ impl NetworkEncoder {
             work.demands.extend_from_slice(&row[source + 1..]);
         }
         work.utilizations.clear();
-        work.utilizations.resize(self.inverse_capacities.len(), 0.0);
+        work.utilizations.resize(self.relief.inverse_capacities.len(), 0.0);
         for (pair, demand) in work.demands.iter().enumerate() {
             if *demand > 0.0 {
                 for (link, fraction) in self.base.of(pair) {
@@ -331,7 +317,7 @@ impl NetworkEncoder {
                 }
             }
         }
-        for (utilization, inverse) in work.utilizations.iter_mut().zip(&self.inverse_capacities) {
+        for (utilization, inverse) in work.utilizations.iter_mut().zip(&self.relief.inverse_capacities) {
             *utilization *= inverse;
         }
         work.demands.iter().sum()
@@ -390,6 +376,22 @@ impl NetworkEncoder {
                 }
             }
         }
+    }
+
+    /// For each pair the square root of its relief relative to the greatest.
+    fn reliefs(&mut self, worst: f64) {
+        let work = &mut self.work;
+        work.reliefs.clear();
+        work.reliefs.resize(self.mask.len(), 0.0);
+        if worst <= 0.0 {
+            return;
+        }
+        self.relief.set_prices(&work.utilizations, worst, TopKRelief::SHARPNESS);
+        let demands = &work.demands;
+        self.relief.values(&self.base, |pair| demands[pair], &mut work.reliefs);
+        let greatest = work.reliefs.iter().copied().fold(0.0, f64::max);
+        let scale = if greatest > 0.0 { 1.0 / greatest } else { 0.0 };
+        work.reliefs.iter_mut().for_each(|relief| *relief = (*relief * scale).sqrt());
     }
 
     /// For each pair the fraction of the other pairs that send less.
@@ -453,7 +455,7 @@ impl NetworkEncoder {
                 let utilization = utilizations[link.ix()];
                 along += fraction * utilization;
                 hops += fraction;
-                let adds = demand * fraction * self.inverse_capacities[link.ix()];
+                let adds = demand * fraction * self.relief.inverse_capacities[link.ix()];
                 pressure = pressure.max(adds);
                 if utilization >= bottleneck - tie && utilization > 0.0 {
                     let part = adds / utilization;
@@ -484,6 +486,7 @@ impl NetworkEncoder {
                 unit(critical),
                 unit(pressure * per_worst),
                 if self.mask[pair] { work.alternatives[pair] } else { 0.0 },
+                unit(work.reliefs[pair]),
                 self.hops[pair],
                 self.path_capacities[pair],
                 work.out_cut[source] as f32,

@@ -17,6 +17,7 @@ pub mod format;
 pub mod generate;
 pub mod metrics;
 pub mod paths;
+mod relief;
 pub mod select;
 mod shortest;
 
@@ -26,7 +27,7 @@ pub use error::TeError;
 pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
 pub use metrics::{delay_ratio, performance_ratio, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
-pub use select::{EcmpOnly, FixedSet, TopK, TopKCritical, share_of_pairs};
+pub use select::{EcmpOnly, FixedSet, GreedyRelief, TopK, TopKCritical, TopKRelief, share_of_pairs};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -2,17 +2,19 @@
 //!
 //! A selector is a [`Policy`]: it reads column [`DEMAND`] of an observation and chooses at most `count` pairs, best
 //! first. [`EcmpOnly`] is the floor, [`TopK`] and [`TopKCritical`] are the rules that learned selectors are usually
-//! compared with, [`FixedSet`] asks whether anything has to be chosen anew at all: on real traffic it is the one
-//! to beat.
+//! compared with. [`TopKRelief`] and [`GreedyRelief`] follow prices of links and are better and disturb less;
+//! [`FixedSet`] asks whether anything has to be chosen anew at all.
 
 mod fixed;
+mod relief;
 
 pub use fixed::{FixedSet, FixedSetSearch, SearchConfig};
+pub use relief::{GreedyRelief, TopKRelief};
 
 use traflux_core::network::column::DEMAND;
 use traflux_core::{Action, BaseRouting, GroupIx, Network, Observation, Policy, PolicyError};
 
-use crate::encode::Entries;
+use crate::relief::Entries;
 
 /// How many pairs a share of all pairs is, rounded down but at least 1: 10 % of the 132 pairs of 12 nodes are 13.
 #[must_use]
@@ -134,12 +136,8 @@ impl TopKCritical {
 impl Policy for TopKCritical {
     fn act(&mut self, observation: &Observation) -> Result<Action, PolicyError> {
         check(observation)?;
-        let pairs = self.base.offsets.len() - 1;
-        if observation.len() != pairs {
-            return Err(PolicyError::Failed {
-                reason: format!("{} pairs in the observation, {pairs} in the network", observation.len()),
-            });
-        }
+        let pairs = self.base.pairs();
+        check_pairs(observation, pairs)?;
         self.utilizations.clear();
         self.utilizations.resize(self.inverse_capacities.len(), 0.0);
         for pair in 0..pairs {
@@ -181,6 +179,14 @@ fn check(observation: &Observation) -> Result<(), PolicyError> {
         });
     }
     Ok(())
+}
+
+fn check_pairs(observation: &Observation, pairs: usize) -> Result<(), PolicyError> {
+    if observation.len() == pairs {
+        return Ok(());
+    }
+    let reason = format!("{} pairs in the observation, {pairs} in the network", observation.len());
+    Err(PolicyError::Failed { reason })
 }
 
 /// The demand of a pair; what is not a number counts as none.
