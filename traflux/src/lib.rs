@@ -12,6 +12,7 @@ pub mod controller;
 pub mod doctor;
 pub mod lab;
 pub mod service;
+pub mod te;
 
 pub use config::{Config, ConfigError};
 pub use controller::{
@@ -23,6 +24,7 @@ pub use traflux_lp as lp;
 pub use traflux_policy as policy;
 pub use traflux_prom as prom;
 pub use traflux_sim as sim;
+pub use traflux_te;
 pub use traflux_xds as xds;
 
 #[cfg(doctest)]

@@ -41,7 +41,8 @@ pub fn selected_share(network: &Network, demands: &TrafficMatrix, pairs: &[Group
         demands.demand(source, target)
     };
     let total = demands.total();
-    if total > 0.0 { (pairs.into_iter().map(of).sum::<f64>() / total).min(1.0) } else { 0.0 }
+    // An empty sum is −0.
+    if total > 0.0 { (pairs.into_iter().map(of).sum::<f64>() / total + 0.0).min(1.0) } else { 0.0 }
 }
 
 /// End-to-end delay in a model of queues, `Ω = Σ_l y_l / (c_l − y_l)` with load `y` and capacity `c`
