@@ -2,7 +2,8 @@
 //!
 //! The loop: observe → estimate → act → optimise → guard → control → learn. Its stages are the traits of
 //! [`traflux_core::stages`]; [`Controller::tick`] goes once around. [`service`] runs it beside Envoy and
-//! Prometheus; [`Config`] is what an operator writes; [`lab`] plays it on a simulated fleet.
+//! Prometheus; [`Config`] is what an operator writes; [`lab`] plays it on a simulated fleet. [`te`] does the same for
+//! the links of a network.
 
 pub mod api;
 pub mod checkpoint;
@@ -24,7 +25,6 @@ pub use traflux_lp as lp;
 pub use traflux_policy as policy;
 pub use traflux_prom as prom;
 pub use traflux_sim as sim;
-pub use traflux_te;
 pub use traflux_xds as xds;
 
 #[cfg(doctest)]

@@ -101,7 +101,7 @@ pub struct EvaluateOptions {
 }
 
 /// One selector on all matrices played.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ArmScore {
     /// Its name.
     pub name: String,
@@ -115,14 +115,14 @@ pub struct ArmScore {
     pub changed_pairs: Vec<f64>,
     /// `PR_Ω` by matrix: least possible delay over achieved delay; empty unless asked for.
     pub delay: Vec<f64>,
-    /// Time to choose, in microseconds, by matrix; not part of equality between runs.
+    /// Time to encode and choose, in microseconds, by matrix.
     pub selection_us: Vec<f64>,
     /// How often each pair was chosen: (position, times), most often first.
     pub chosen: Vec<(usize, usize)>,
 }
 
 /// All selectors on the same matrices.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
     /// Most pairs that could be rerouted.
     pub count: usize,

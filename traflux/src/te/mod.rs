@@ -10,3 +10,4 @@ mod table;
 
 pub use evaluate::{ArmScore, Comparison, EvaluateOptions, TeProblem, evaluate};
 pub use selector::SelectorKind;
+pub use traflux_te::*;
