@@ -144,7 +144,7 @@ pub fn least_delay(
     let (mut lower_bound, mut link_prices) = (f64::NEG_INFINITY, Vec::new());
     loop {
         let lengths: Vec<f64> = generation.master.price.iter().map(|price| price.max(0.0)).collect();
-        let round = generation.price(&lengths);
+        let round = generation.price(&lengths, None);
         let mut bound = round.cost;
         for ((capacity, load), length) in generation.capacities.iter().zip(&background).zip(&lengths) {
             bound += least_at(curve, *capacity, *load, *length);
@@ -162,7 +162,9 @@ pub fn least_delay(
             status = FlowStatus::Deadline;
             break;
         }
-        generation.pivot()?;
+        if generation.pivot(deadline)? == 0 {
+            return Err(generation.inaccurate());
+        }
     }
     let (paths, _, loads) = generation.shares(problem);
     let used = loads.iter().zip(problem.network.links());
