@@ -11,6 +11,7 @@ mod problems;
 mod spread;
 mod table;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use measure::{Blocks, Measured};
@@ -46,6 +47,7 @@ fn main() -> Outcome<()> {
 
     let mut table = Table::default();
     let mut disagreements = Vec::new();
+    let mut differences: BTreeMap<Method, f64> = BTreeMap::new();
     for (at, one) in series.iter().enumerate() {
         let blocks = if one.critical.is_some() {
             Blocks { length: 168, compared: 20, passes: 1, methods: &Method::ALL }
@@ -55,6 +57,10 @@ fn main() -> Outcome<()> {
         };
         let measured = measure::run(one, at, &blocks, plain.as_mut())?;
         disagreements.extend(measured.disagreements.iter().map(|text| format!("{}: {text}", one.name)));
+        for (method, difference) in &measured.differences {
+            let greatest = differences.entry(*method).or_default();
+            *greatest = greatest.max(*difference);
+        }
         if one.critical.is_some() {
             critical_rows(&mut table, one, &measured);
         } else {
@@ -62,6 +68,9 @@ fn main() -> Outcome<()> {
         }
     }
     println!("\n{}", table.print());
+    for (method, difference) in differences {
+        println!("utilisation by {}: differs from ours by {difference:.0e} at most", method.name());
+    }
     println!("{}", machine(None));
     if disagreements.is_empty() {
         return Ok(());

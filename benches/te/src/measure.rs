@@ -33,7 +33,9 @@ pub(crate) struct Measured {
     pub kept: Times,
     /// The other side, problem by problem the first of each block.
     pub plain: BTreeMap<Method, Times>,
-    /// Where utilisations differ.
+    /// Greatest relative difference of the utilisation from ours, by method.
+    pub differences: BTreeMap<Method, f64>,
+    /// Where utilisations differ by more than they may.
     pub disagreements: Vec<String>,
     /// Of our side, cold and kept, with the position of the problem.
     utilizations: Vec<(usize, f64)>,
@@ -49,6 +51,8 @@ impl Measured {
 
     fn check(&mut self, method: Method, at: usize, found: f64, expected: f64, tolerance: f64) {
         let difference = (found - expected).abs() / expected;
+        let greatest = self.differences.entry(method).or_default();
+        *greatest = greatest.max(difference);
         // Not `>`: what is not a number differs.
         if !matches!(difference.partial_cmp(&tolerance), Some(o) if o.is_le()) {
             let name = method.name();
