@@ -13,6 +13,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use measure::{Blocks, Measured};
 use plain::{Method, Plain};
@@ -31,7 +32,17 @@ mod claim {
     pub(super) const SEQUENCE: &str = "3";
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
     let options = Options::read(std::env::args().skip(1))?;
     let folder = std::env::var_os("TRAFLUX_DATA").map(PathBuf::from);
     if folder.is_none() {
@@ -83,7 +94,7 @@ fn critical_rows(table: &mut Table, series: &Series, measured: &Measured) {
     let limit = Goal::at_most(0.2, judged);
     table.time(claim::CRITICAL, &series.name, "in sequence", &measured.kept, limit);
     table.time(claim::CRITICAL, &series.name, "cold", &measured.cold, Goal::None);
-    for (method, times) in &measured.plain {
+    for (method, theirs) in &measured.plain {
         let goal = match method {
             Method::PulpGlpk => Goal::at_least(200.0, judged),
             Method::HighsByPair => Goal::at_least(15.0, judged),
@@ -94,7 +105,8 @@ fn critical_rows(table: &mut Table, series: &Series, measured: &Measured) {
             problem: &series.name,
             ours: "in sequence",
             plain: method.name(),
-            pairs: measure::paired(&measured.kept, times),
+            times: &measured.kept,
+            theirs,
             goal,
         });
         if matches!(method, Method::HighsByPair | Method::HighsByTarget) {
@@ -103,7 +115,8 @@ fn critical_rows(table: &mut Table, series: &Series, measured: &Measured) {
                 problem: &series.name,
                 ours: "cold",
                 plain: method.name(),
-                pairs: measure::paired(&measured.cold, times),
+                times: &measured.cold,
+                theirs,
                 goal: Goal::None,
             });
         }
@@ -119,8 +132,8 @@ fn exact_rows(table: &mut Table, series: &Series, measured: &Measured) {
     }
     table.time(claim::SEQUENCE, &series.name, "cold", &measured.cold, Goal::at_most(5.0, judged));
     table.time(claim::SEQUENCE, &series.name, "in sequence", &measured.kept, Goal::at_most(1.0, judged));
-    for (method, times) in &measured.plain {
-        let (ours, of) = if *method == Method::HighsByTargetKept {
+    for (method, theirs) in &measured.plain {
+        let (ours, times) = if *method == Method::HighsByTargetKept {
             ("in sequence", &measured.kept)
         } else {
             ("cold", &measured.cold)
@@ -130,7 +143,8 @@ fn exact_rows(table: &mut Table, series: &Series, measured: &Measured) {
             problem: &series.name,
             ours,
             plain: method.name(),
-            pairs: measure::paired(of, times),
+            times,
+            theirs,
             goal: Goal::None,
         });
     }

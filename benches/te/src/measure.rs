@@ -24,6 +24,15 @@ pub(crate) struct Blocks<'a> {
 /// Seconds of each problem, by block.
 pub(crate) type Times = Vec<Vec<f64>>;
 
+/// Seconds of the other side.
+#[derive(Default)]
+pub(crate) struct Theirs {
+    /// By the clock on the wall.
+    pub wall: Times,
+    /// Of CPU time: what a loaded machine adds to a long solve, but hardly ever to a short one, is not in it.
+    pub cpu: Times,
+}
+
 /// What was measured on one series.
 #[derive(Default)]
 pub(crate) struct Measured {
@@ -32,7 +41,7 @@ pub(crate) struct Measured {
     /// Ours with one solver for all.
     pub kept: Times,
     /// The other side, problem by problem the first of each block.
-    pub plain: BTreeMap<Method, Times>,
+    pub plain: BTreeMap<Method, Theirs>,
     /// Greatest relative difference of the utilisation from ours, by method.
     pub differences: BTreeMap<Method, f64>,
     /// Where utilisations differ by more than they may.
@@ -62,8 +71,11 @@ impl Measured {
     }
 }
 
+/// Seconds of both sides on the same problems of one block.
+pub(crate) type Pair = (Vec<f64>, Vec<f64>);
+
 /// The same problems of both sides, by block.
-pub(crate) fn paired(ours: &Times, plain: &Times) -> Vec<(Vec<f64>, Vec<f64>)> {
+pub(crate) fn paired(ours: &Times, plain: &Times) -> Vec<Pair> {
     let blocks = ours.iter().zip(plain);
     blocks.map(|(ours, plain)| (ours[..plain.len()].to_vec(), plain.clone())).collect()
 }
@@ -112,7 +124,9 @@ pub(crate) fn run(
             for (&at, found) in compared.iter().zip(answer.utilizations) {
                 measured.check(method, at, found, utilizations[at], method.tolerance());
             }
-            measured.plain.entry(method).or_default().push(answer.seconds);
+            let theirs = measured.plain.entry(method).or_default();
+            theirs.wall.push(answer.seconds);
+            theirs.cpu.push(answer.cpu_seconds);
         }
     }
     Ok(measured)
@@ -123,4 +137,28 @@ fn timed(times: &mut Vec<f64>, solve: impl FnOnce() -> Outcome<FlowSolution>) ->
     let solution = solve()?;
     times.push(started.elapsed().as_secs_f64());
     Ok(solution)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_utilisation_that_differs_or_is_not_a_number_is_a_disagreement() {
+        let mut measured = Measured::default();
+        measured.check(Method::HighsByPair, 3, 0.5 + 4e-7, 0.5, ALL_DIGITS);
+        assert_eq!(measured.disagreements, Vec::<String>::new());
+        measured.check(Method::HighsByPair, 4, 0.5 - 6e-7, 0.5, ALL_DIGITS);
+        measured.check(Method::HighsByPair, 5, f64::NAN, 0.5, ALL_DIGITS);
+        assert_eq!(measured.disagreements.len(), 2);
+        assert!(measured.disagreements[0].starts_with("problem 4: "), "{:?}", measured.disagreements);
+    }
+
+    #[test]
+    fn both_sides_are_compared_on_the_problems_that_both_solved() {
+        let ours = vec![vec![1.0, 2.0, 3.0], vec![4.0, 5.0]];
+        let plain = vec![vec![10.0, 20.0], vec![40.0, 50.0]];
+        let expected = [(vec![1.0, 2.0], vec![10.0, 20.0]), (vec![4.0, 5.0], vec![40.0, 50.0])];
+        assert_eq!(paired(&ours, &plain), expected);
+    }
 }

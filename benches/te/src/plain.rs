@@ -61,6 +61,8 @@ pub(crate) const ALL_DIGITS: f64 = 1e-6;
 pub(crate) struct Answer {
     /// Of each problem.
     pub seconds: Vec<f64>,
+    /// Of each problem, CPU time of the process and of the programs that it started.
+    pub cpu_seconds: Vec<f64>,
     /// Of each problem.
     pub utilizations: Vec<f64>,
     /// Utilisation of the problem before, with all digits.
@@ -113,7 +115,8 @@ impl Plain {
         writeln!(input, "{request}")?;
         input.flush()?;
         let answer: Answer = serde_json::from_str(&self.line()?)?;
-        if answer.seconds.len() != problems.len() || answer.utilizations.len() != problems.len() {
+        let counts = [answer.seconds.len(), answer.cpu_seconds.len(), answer.utilizations.len()];
+        if counts != [problems.len(); 3] {
             return Err(format!("{} gave another number of answers", method.name()).into());
         }
         Ok(answer)

@@ -3,6 +3,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::measure::Pair;
+
 /// How often blocks are drawn anew.
 const RESAMPLES: usize = 2000;
 
@@ -30,7 +32,7 @@ pub(crate) struct Ratio {
 
 impl Ratio {
     /// The median of the second over that of the first.
-    pub(crate) fn of(pairs: &[(Vec<f64>, Vec<f64>)]) -> Self {
+    pub(crate) fn of(pairs: &[Pair]) -> Self {
         let ratio = |chosen: &[usize]| {
             let ours: Vec<f64> = chosen.iter().flat_map(|b| pairs[*b].0.iter().copied()).collect();
             let plain: Vec<f64> = chosen.iter().flat_map(|b| pairs[*b].1.iter().copied()).collect();
