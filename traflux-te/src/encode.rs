@@ -1,13 +1,13 @@
 //! What does a network look like to a policy?
 //!
 //! One row per pair of nodes, in the order of pair positions. Every feature is finite and about unit scale;
-//! utilisation counts relative to the fullest link, so that neither the unit of demands nor that of capacities
-//! matters, and no feature depends on how nodes are numbered.
+//! utilisation counts relative to the fullest link, so that neither the unit of demands nor that of
+//! capacities matters, and no feature depends on how nodes are numbered.
 //!
 //! With `d_p` the demand of pair `p`, `f_pl` the fraction of it on link `l` under the base routing, `c_l` the
-//! capacity, `u_l = Σ_p d_p f_pl / c_l` the utilisation and `U = max_l u_l`, the features of a pair are those of
-//! [`feature::PAIR`] and those of the network [`feature::CONTEXT`]. The base is where traffic goes when nothing is
-//! rerouted: a policy sees the problem, not the last answer to it.
+//! capacity, `u_l = Σ_p d_p f_pl / c_l` the utilisation and `U = max_l u_l`, the features of a pair are those
+//! of [`feature::PAIR`] and those of the network [`feature::CONTEXT`]. The base is where traffic goes when
+//! nothing is rerouted: a policy sees the problem, not the last answer to it.
 
 use ndarray::{Array1, Array2};
 use traflux_core::{
@@ -19,13 +19,13 @@ use crate::select::TopKRelief;
 
 /// So many of the fullest links count as critical (Zhang et al. 2020).
 const CRITICAL_LINKS: usize = 5;
-/// Utilisations within this much of each other, relative to the greatest, tie: links with one load by symmetry
-/// must not be told apart by rounding.
+/// Utilisations within this much of each other, relative to the greatest, tie: links with one load by
+/// symmetry must not be told apart by rounding.
 const TIE: f64 = 1e-9;
 /// Links at least this full, relative to the fullest, count as near it.
 const NEAR: f64 = 0.9;
-/// Added to demands, relative to the mean, before a change is measured: a pair that starts to send is not infinitely
-/// busier than before.
+/// Added to demands, relative to the mean, before a change is measured: a pair that starts to send is not
+/// infinitely busier than before.
 const CHANGE_FLOOR: f64 = 0.01;
 
 /// Names of the features.
@@ -45,23 +45,23 @@ pub mod feature {
     pub const BOTTLENECK_SHARE: &str = "bottleneck_share";
     /// Its part of the load of the fullest link of all, in [0, 1]; of several the greatest.
     pub const WORST_SHARE: &str = "worst_share";
-    /// The greatest `f_pl` on the five fullest links and those that tie with the fifth, in [0, 1]: for a base of
-    /// single paths, whether it crosses one.
+    /// The greatest `f_pl` on the five fullest links and those that tie with the fifth, in [0, 1]: for a base
+    /// of single paths, whether it crosses one.
     pub const CRITICAL: &str = "critical";
     /// What it adds to a link of its base path, at most, `max_l d_p f_pl / c_l` over `U`, in [0, 1].
     pub const PRESSURE: &str = "pressure";
-    /// Utilisation of the fullest link on the path where that is least, over `U`, in [0, 1]: how full a detour would
-    /// at least be. Never above `BOTTLENECK`.
+    /// Utilisation of the fullest link on the path where that is least, over `U`, in [0, 1]: how full a
+    /// detour would at least be. Never above `BOTTLENECK`.
     pub const ALTERNATIVE: &str = "alternative";
-    /// What the network gains, to first order, when the pair may leave its base path; square root of the relief of
-    /// [`TopKRelief`](crate::select::TopKRelief) over the greatest of all pairs, in [0, 1].
+    /// What the network gains, to first order, when the pair may leave its base path; square root of the
+    /// relief of [`TopKRelief`](crate::select::TopKRelief) over the greatest of all pairs, in [0, 1].
     pub const RELIEF: &str = "relief";
     /// Length of its base path in links, `Σ_l f_pl`, over the mean of all pairs, in [0, 4].
     pub const HOPS: &str = "hops";
     /// Least capacity on its base path over the greatest in the network, in [0, 1].
     pub const PATH_CAPACITY: &str = "path_capacity";
-    /// What its source sends, over the capacity of all links out of it, over `U`, in [0, 1]: no routing can make
-    /// the fullest of these links emptier.
+    /// What its source sends, over the capacity of all links out of it, over `U`, in [0, 1]: no routing can
+    /// make the fullest of these links emptier.
     pub const SOURCE_CUT: &str = "source_cut";
     /// What its target receives, over the capacity of all links into it, over `U`, in [0, 1].
     pub const TARGET_CUT: &str = "target_cut";
@@ -94,7 +94,8 @@ pub mod feature {
     pub const UTILIZATION_SPREAD: &str = "utilization_spread";
     /// Of the network: fraction of links with `u_l ≥ 0.9 U`.
     pub const NEAR_WORST: &str = "near_worst";
-    /// Of the network: the greatest `SOURCE_CUT` or `TARGET_CUT`, in [0, 1]: a lower bound of what the optimum is of `U`.
+    /// Of the network: the greatest `SOURCE_CUT` or `TARGET_CUT`, in [0, 1]: a lower bound of what the
+    /// optimum is of `U`.
     pub const CUT_BOUND: &str = "cut_bound";
     /// Of the network: standard deviation of demands over their mean, halved, in [0, 4].
     pub const DEMAND_SPREAD: &str = "demand_spread";
@@ -125,7 +126,8 @@ const COLUMNS: usize = feature::PAIR.len();
 
 /// Turns matrices of one network and base routing into observations.
 ///
-/// It remembers the last matrix for the features of change; [`NetworkEncoder::reset`] forgets it between episodes.
+/// It remembers the last matrix for the features of change; [`NetworkEncoder::reset`] forgets it between
+/// episodes.
 ///
 /// ```
 /// use traflux_core::BitRate;
@@ -339,8 +341,8 @@ impl NetworkEncoder {
         })
     }
 
-    /// For each pair the least utilisation, relative to the greatest, such that links no fuller join it: links
-    /// are added, emptiest first, to a transitive closure. Cost O(links · nodes + nodes³ / 64).
+    /// For each pair the least utilisation, relative to the greatest, such that links no fuller join it:
+    /// links are added, emptiest first, to a transitive closure. Cost O(links · nodes + nodes³ / 64).
     fn alternatives(&mut self, worst: f64) {
         let (nodes, work) = (self.nodes, &mut self.work);
         let words = nodes.div_ceil(64);

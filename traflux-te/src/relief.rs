@@ -1,8 +1,8 @@
 //! By how much would the network be relieved if a pair could go where there is room?
 //!
-//! A smooth stand-in for the maximum link utilisation is the potential `Φ = Σ_l exp(β (u_l / U − 1))`. Its slope
-//! is a price for each link, `y_l = exp(β (u_l / U − 1)) / c_l` but for a constant, and the first-order gain of
-//! moving pair `p` with demand `d_p` and fractions `f_pl` to the cheapest path is
+//! A smooth stand-in for the maximum link utilisation is the potential `Φ = Σ_l exp(β (u_l / U − 1))`. But
+//! for a constant its slope is a price for each link, `y_l = exp(β (u_l / U − 1)) / c_l`, and the first-order
+//! gain of moving pair `p` with demand `d_p` and fractions `f_pl` to the cheapest path is
 //!
 //! ```text
 //! relief_p = d_p (Σ_l f_pl y_l − dist_p(y))
@@ -14,7 +14,8 @@ use traflux_core::{BaseRouting, GroupIx, LinkIx, Network, NodeIx};
 
 use crate::shortest::ToTarget;
 
-/// A gain of less, relative to the cost of the base, is none: sums of prices in another order differ by 1e-15 or so.
+/// A gain of less, relative to the cost of the base, is none: sums of prices in another order differ by 1e-15
+/// or so.
 const ROUNDING: f64 = 1e-9;
 
 /// A base routing, pair after pair, with a link and its fraction next to each other.

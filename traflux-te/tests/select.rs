@@ -147,8 +147,7 @@ fn only_pairs_with_somewhere_to_go_bring_relief() {
 
 #[test]
 fn the_greedy_choice_sees_what_the_first_move_leaves_over() {
-    // Two ways for 0 → 3 and two for 0 → 5 share link 0 → 1; a third pair fills another link nearly as much. Once the
-    // larger of the first two has left, the link of the third is the fullest.
+    // Around link 0 → 1 leads a way for 0 → 3, around 4 → 5 one for 4 → 5; 0 → 1 itself has none.
     let links = [
         (0, 1, 1., 10.),
         (1, 3, 1., 99.),
@@ -160,7 +159,7 @@ fn the_greedy_choice_sees_what_the_first_move_leaves_over() {
     ];
     let network = network(7, &links);
     let pair = |s, t| network.pair_ix(NodeIx(s), NodeIx(t));
-    // 0 → 1 has 10 of 10: 5 to node 3 and 5 that cannot move; link 4 → 5 has 9 of 10 in two pairs' demand.
+    // 10 of 10 on the first and 4 of 10 on the second.
     let demands = demands(7, &[(0, 3, 5.5), (0, 1, 4.5), (4, 5, 4.0)]);
     let base = ecmp(&network).unwrap();
     let seen = observe(&network, &demands);

@@ -17,6 +17,37 @@
 //! ```text
 //! θ ≥ Σ_k d_k dist_k(y) + Σ_l b_l y_l
 //! ```
+//!
+//! # Who solves what
+//!
+//! * [`MinMaxSolver`]: this problem, exactly, over all paths or listed ones, alone or with a second objective
+//!   ([`Preference`]) that decides among the optimal flows.
+//! * [`max_concurrent_flow`] and [`max_total_flow`]: how much fits.
+//! * [`least_delay`]: a convex cost of every link instead of the maximum.
+//! * [`check`]: whether flows are what they claim.
+//!
+//! ```
+//! use traflux_core::{BitRate, Latency, Link, Network, Node, NodeIx, TrafficMatrix};
+//! use traflux_lp::multicommodity::{FlowProblem, MinMaxSolver};
+//!
+//! let nodes = ["a", "b", "c"].map(|name| Node { name: name.into(), position: None });
+//! let link = |tail, head| Link {
+//!     tail: NodeIx(tail),
+//!     head: NodeIx(head),
+//!     capacity: BitRate::gigabits_per_second(10.0),
+//!     weight: 1.0,
+//!     delay: Latency::ZERO,
+//! };
+//! let network = Network::new(nodes.to_vec(), vec![link(0, 1), link(0, 2), link(2, 1)])?;
+//! let mut demands = TrafficMatrix::zero(3);
+//! demands.set(NodeIx(0), NodeIx(1), BitRate::gigabits_per_second(8.0));
+//! let problem = FlowProblem::all(&network, &demands)?;
+//! let solution = MinMaxSolver::new(&network).solve(&problem, None)?;
+//! // Half of it goes around.
+//! assert!((solution.utilization - 0.4).abs() < 1e-9);
+//! assert!(solution.gap() < 1e-9);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod check;
 mod columns;

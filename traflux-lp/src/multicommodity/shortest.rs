@@ -95,9 +95,17 @@ impl ShortestPaths {
         (link != NONE).then_some(link)
     }
 
-    /// Nodes that can be reached, by rising distance, the source first.
-    pub(crate) fn settled(&self) -> &[u32] {
-        &self.settled
+    /// What the tree's paths sum up to under other lengths, by node; infinite where none leads.
+    pub(crate) fn along(&self, graph: &Graph, lengths: &[f64], sums: &mut Vec<f64>) {
+        sums.clear();
+        sums.resize(graph.nodes(), f64::INFINITY);
+        for node in &self.settled {
+            // Nodes are settled after the node before them.
+            sums[*node as usize] = match self.through(*node) {
+                Some(link) => sums[graph.tail(link) as usize] + lengths[link as usize],
+                None => 0.0,
+            };
+        }
     }
 
     /// Writes the links of the tree's path to `target`, in order, into `path`.
@@ -205,6 +213,9 @@ mod tests {
             let mut paths = ShortestPaths::default();
             paths.run(&graph, 0, &lengths);
             let mut path = Vec::new();
+            let mut sums = Vec::new();
+            paths.along(&graph, &lengths, &mut sums);
+            assert_eq!(sums, expected);
             for node in 0..nodes {
                 assert_eq!(paths.distance(node), expected[node as usize]);
                 paths.path_to(&graph, node, &mut path);

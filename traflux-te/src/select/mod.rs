@@ -1,9 +1,9 @@
 //! Which pairs may leave the base, without anything learned?
 //!
-//! A selector is a [`Policy`]: it reads column [`DEMAND`] of an observation and chooses at most `count` pairs, best
-//! first. [`EcmpOnly`] is the floor, [`TopK`] and [`TopKCritical`] are the rules that learned selectors are usually
-//! compared with. [`TopKRelief`] and [`GreedyRelief`] follow prices of links and are better and disturb less;
-//! [`FixedSet`] asks whether anything has to be chosen anew at all.
+//! A selector is a [`Policy`]: it reads column [`DEMAND`] of an observation and chooses at most `count`
+//! pairs, best first. [`EcmpOnly`] is the floor, [`TopK`] and [`TopKCritical`] are the rules that learned
+//! selectors are usually compared with. [`TopKRelief`] and [`GreedyRelief`] follow prices of links and are
+//! better and disturb less; [`FixedSet`] asks whether anything has to be chosen anew at all.
 
 mod fixed;
 mod relief;
@@ -16,7 +16,8 @@ use traflux_core::{Action, BaseRouting, GroupIx, Network, Observation, Policy, P
 
 use crate::relief::Entries;
 
-/// How many pairs a share of all pairs is, rounded down but at least 1: 10 % of the 132 pairs of 12 nodes are 13.
+/// How many pairs a share of all pairs is, rounded down but at least 1: 10 % of the 132 pairs of 12 nodes are
+/// 13.
 #[must_use]
 pub fn share_of_pairs(network: &Network, share: f64) -> usize {
     let pairs = network.pair_count();
@@ -63,12 +64,12 @@ impl Policy for TopK {
     }
 }
 
-/// The pairs that send the most of those that cross the fullest links under the base (Top-K Critical of Zhang et al.
-/// 2020).
+/// The pairs that send the most of those that cross the fullest links under the base (Top-K Critical of Zhang
+/// et al. 2020).
 ///
-/// The paper takes pairs from the five fullest links. Where these carry fewer than `count` pairs, more links are
-/// added, fullest first, until there are enough. Links are ordered by utilisation and then by position, pairs by
-/// demand and then by position.
+/// The paper takes pairs from the five fullest links. Where these carry fewer than `count` pairs, more links
+/// are added, fullest first, until there are enough. Links are ordered by utilisation and then by position,
+/// pairs by demand and then by position.
 #[derive(Debug, Clone)]
 pub struct TopKCritical {
     count: usize,

@@ -7,15 +7,15 @@ use crate::relief::{Entries, Relief};
 
 /// The pairs that gain the most from leaving the base, each judged by itself.
 ///
-/// With `u` the utilisation of links under the base, `U` the greatest, `c` capacities, `d` demands and `f` the
-/// fractions of the base, links have prices and pairs a relief,
+/// With `u` the utilisation of links under the base, `U` the greatest, `c` capacities, `d` demands and `f`
+/// the fractions of the base, links have prices and pairs a relief,
 ///
 /// ```text
 /// y_l = exp(β (u_l / U − 1)) / c_l,     relief_p = d_p (Σ_l f_pl y_l − dist_p(y)),     β = 2
 /// ```
 ///
-/// the slope of a smooth maximum along the move of `p` to its cheapest path (Young 1995; Garg and Könemann 2007).
-/// One search per target: cost O(n · m log n + Σ|f|).
+/// the slope of a smooth maximum along the move of `p` to its cheapest path (Young 1995; Garg and Könemann
+/// 2007). One search per target: cost O(n · m log n + Σ|f|).
 #[derive(Debug, Clone)]
 pub struct TopKRelief {
     count: usize,
@@ -27,8 +27,8 @@ pub struct TopKRelief {
 }
 
 impl TopKRelief {
-    /// `β`: low, so that links that are not yet the fullest count as well; all are judged at once, and whoever moves
-    /// first fills what looked empty to the others.
+    /// `β`: low, so that links that are not yet the fullest count as well; all are judged at once, and
+    /// whoever moves first fills what looked empty to the others.
     pub const SHARPNESS: f64 = 2.0;
 
     /// Chooses `count` pairs.
@@ -77,11 +77,13 @@ impl Policy for TopKRelief {
 
 /// The pairs that gain the most from leaving the base, each judged after those before it have moved.
 ///
-/// As [`TopKRelief`], but chosen in up to [`GreedyRelief::ROUNDS`] rounds. After each round the pairs chosen last, and
-/// some of the earlier ones in turn, shift traffic to their cheapest path as long as the smooth maximum falls (a step
-/// of Frank and Wolfe 1956); the prices of the next round are those of the loads that result. With `r` rounds the
-/// cost is `r` times that of [`TopKRelief`]. Pairs that gain nothing are not chosen, so there may be fewer than
-/// asked for.
+/// As [`TopKRelief`], but chosen in up to [`GreedyRelief::ROUNDS`] rounds. After each round the pairs chosen
+/// last, and some of the earlier ones in turn, shift traffic to their cheapest path as long as the smooth
+/// maximum falls (a step of Frank and Wolfe 1956); the prices of the next round are those of the loads that
+/// result. Pairs that gain nothing are not chosen, so there may be fewer than asked for.
+///
+/// With `r` rounds the cost is at least `r` times that of [`TopKRelief`], so this is for networks of some
+/// hundred nodes at most.
 #[derive(Debug, Clone)]
 pub struct GreedyRelief {
     count: usize,
@@ -105,8 +107,8 @@ struct Chosen {
 }
 
 impl GreedyRelief {
-    /// `β` for the first pair and for the last, in proportion in between: at first whatever fills up counts, in
-    /// the end only what is fullest.
+    /// `β` for the first pair and for the last, in proportion in between: at first whatever fills up counts,
+    /// in the end only what is fullest.
     pub const SHARPNESS: [f64; 2] = [4.0, 24.0];
     /// The most rounds; where more pairs are asked for, several are chosen in each.
     pub const ROUNDS: usize = 64;
