@@ -9,9 +9,6 @@ use traflux_te::{EcmpOnly, TopK, TopKCritical};
 
 use super::evaluate::TeProblem;
 
-/// Links that count as critical (Zhang et al. 2020).
-const CRITICAL_LINKS: usize = 5;
-
 /// A way to choose pairs that needs neither history nor training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SelectorKind {

@@ -18,7 +18,7 @@ use crate::cli::Failure;
     traflux te convert nobel-germany.txt nobel.graph\n  \
     traflux te convert AbileneTM abilene.rows --from cfr-rl --network Abilene\n\n\
     Where public topologies and matrices come from: docs/networks.md")]
-pub(super) struct ConvertArgs {
+pub(in crate::cli) struct ConvertArgs {
     /// What is read: a network, or with --network matrices for it.
     #[arg(value_name = "IN")]
     input: PathBuf,

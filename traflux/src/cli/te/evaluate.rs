@@ -16,7 +16,7 @@ use crate::te::{EvaluateOptions, SelectorKind, evaluate as play};
     traflux te evaluate backbone.json week.rows\n  \
     traflux te evaluate backbone.json week.rows -k 5% --history 1008 --html report.html --csv report.csv\n  \
     traflux te evaluate backbone.json week.rows --stale --selectors top-k-critical,greedy-relief")]
-pub(super) struct EvaluateArgs {
+pub(in crate::cli) struct EvaluateArgs {
     #[command(flatten)]
     input: InputArgs,
     /// Most pairs that may be rerouted, or a share of all.

@@ -17,7 +17,7 @@ use super::input::{ReadArgs, format, rate, show, unit};
 use crate::cli::Failure;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum GenerateCommand {
+pub(in crate::cli) enum GenerateCommand {
     /// A network.
     Network(NetworkArgs),
     /// Traffic matrices for a network, one per row.
@@ -48,7 +48,7 @@ enum Weights {
 #[command(after_help = "Examples:\n  \
     traflux te generate network backbone.json --nodes 30 --seed 7\n  \
     traflux te generate network mesh.graph --topology mesh --nodes 8 --capacities 10Gbit/s,40Gbit/s")]
-pub(super) struct NetworkArgs {
+pub(in crate::cli) struct NetworkArgs {
     /// Where it goes.
     #[arg(value_name = "OUT")]
     output: PathBuf,
@@ -101,7 +101,7 @@ enum Measure {
 #[command(after_help = "Examples:\n  \
     traflux te generate matrices backbone.json week.rows --model gravity --diurnal --count 2016 --seed 3\n  \
     traflux te generate matrices backbone.json tm.rows --model exponential --count 50 --utilization 0.9 --of optimal")]
-pub(super) struct MatricesArgs {
+pub(in crate::cli) struct MatricesArgs {
     /// The network they are for.
     #[arg(value_name = "NETWORK")]
     network: PathBuf,

@@ -50,7 +50,7 @@ enum Second {
     traflux te solve backbone.json tm.rows -k 10% --select top-k-critical\n  \
     traflux te solve backbone.json tm.rows --second rerouted --limit 1 --out routing.json\n  \
     traflux te solve backbone.json tm.rows --objective concurrent")]
-pub(super) struct SolveArgs {
+pub(in crate::cli) struct SolveArgs {
     #[command(flatten)]
     input: InputArgs,
     /// What is sought.
