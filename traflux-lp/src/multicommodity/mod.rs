@@ -18,9 +18,15 @@
 //! θ ≥ Σ_k d_k dist_k(y) + Σ_l b_l y_l
 //! ```
 
+mod error;
+mod large;
+#[allow(dead_code, reason = "the solver for small networks uses the rest")]
 mod shortest;
 
 use traflux_core::{BaseRouting, GroupIx, Network, NetworkError, NodeIx, PathShare, TrafficMatrix};
+
+pub use error::FlowError;
+pub use large::{FlowPaths, LargeSolution, LargeSolver};
 
 /// One demand that may take any paths.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -114,6 +120,8 @@ pub enum FlowStatus {
     Optimal,
     /// The deadline passed; the solution is feasible and its gap is what it says.
     Deadline,
+    /// Rounding keeps the gap from falling further; the solution is feasible and its gap is what it says.
+    Stalled,
 }
 
 /// Flows with a proof of how good they are.

@@ -1,0 +1,90 @@
+//! What can be wrong with a flow problem?
+
+/// A flow problem that cannot be solved. A gap left at the deadline is a status, not an error.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum FlowError {
+    /// Demand between nodes that no path joins.
+    #[error("no path leads from node `{source_node}` to node `{target_node}`, which ask for {demand} bit/s")]
+    Disconnected {
+        /// Name of the source.
+        source_node: String,
+        /// Name of the target.
+        target_node: String,
+        /// bit/s.
+        demand: f64,
+    },
+    /// A vector of the wrong length.
+    #[error("{what} has {found} entries, expected {expected}")]
+    Length {
+        /// Which vector.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// What fits.
+        expected: usize,
+    },
+    /// A number that is NaN, infinite or negative.
+    #[error("{what} {index} is {value}; it must be finite and not negative")]
+    Value {
+        /// Which quantity.
+        what: &'static str,
+        /// Position of the commodity or link.
+        index: usize,
+        /// The number.
+        value: f64,
+    },
+    /// A commodity with an end outside the network, or with one end only.
+    #[error("commodity {commodity} leads from node {source_node} to node {target_node} of {nodes}")]
+    Ends {
+        /// Position of the commodity.
+        commodity: usize,
+        /// Index of its source.
+        source_node: usize,
+        /// Index of its target.
+        target_node: usize,
+        /// How many nodes there are.
+        nodes: usize,
+    },
+    /// A listed path that does not lead from the source of its commodity to the target.
+    #[error("path {path} of commodity {commodity} does not lead from its source to its target")]
+    BrokenPath {
+        /// Position of the commodity.
+        commodity: usize,
+        /// Position of the path among those listed.
+        path: usize,
+    },
+    /// A commodity with the ends of another, where each has its own list of paths.
+    #[error("commodity {commodity} has the ends of an earlier one")]
+    Repeated {
+        /// Position of the later one.
+        commodity: usize,
+    },
+    /// Rounding got the better of the solver, which should not happen; the problem is worth a report.
+    #[error("the solver lost its accuracy after {pivots} pivots")]
+    Accuracy {
+        /// How many pivots it had made.
+        pivots: usize,
+    },
+}
+
+impl FlowError {
+    /// A stable name for metrics and bindings.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Disconnected { .. } => "flow_disconnected",
+            Self::Length { .. } => "flow_length",
+            Self::Value { .. } => "flow_value",
+            Self::Ends { .. } => "flow_ends",
+            Self::BrokenPath { .. } => "flow_broken_path",
+            Self::Repeated { .. } => "flow_repeated",
+            Self::Accuracy { .. } => "flow_accuracy",
+        }
+    }
+
+    /// Whether the same call may succeed later with nothing changed here.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+}
