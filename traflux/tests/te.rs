@@ -69,7 +69,7 @@ fn from_a_generated_network_to_a_comparison_of_selectors() {
         values.iter().map(|v| v.as_f64().unwrap()).sum::<f64>() / 8.0
     };
     assert!(mean("ecmp") < mean("top-k-critical") && mean("top-k-critical") <= 1.0);
-    assert!(mean("greedy-relief") > 0.97, "{}", mean("greedy-relief"));
+    assert!(mean("top-k-critical") < mean("greedy-relief"), "{}", mean("greedy-relief"));
     assert!(mean("fixed-set") > mean("ecmp"));
     assert!(std::fs::read_to_string(at.join("te.html")).unwrap().contains("Distribution of PR_U"));
     let lines = std::fs::read_to_string(at.join("te.csv")).unwrap().lines().count();

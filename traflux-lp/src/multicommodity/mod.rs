@@ -22,6 +22,7 @@
 //!
 //! * [`MinMaxSolver`]: this problem, exactly, over all paths or listed ones, alone or with a second objective
 //!   ([`Preference`]) that decides among the optimal flows.
+//! * [`LargeSolver`]: the same for hundreds of nodes, to a tolerance, with a certified gap.
 //! * [`max_concurrent_flow`] and [`max_total_flow`]: how much fits.
 //! * [`least_delay`]: a convex cost of every link instead of the maximum.
 //! * [`check`]: whether flows are what they claim.
@@ -55,6 +56,7 @@ mod delay;
 mod error;
 mod generation;
 mod inverse;
+mod large;
 mod master;
 mod min_max;
 mod shortest;
@@ -62,6 +64,7 @@ mod throughput;
 
 pub use delay::{DelayCurve, DelaySolution, least_delay};
 pub use error::FlowError;
+pub use large::{FlowPaths, LargeSolution, LargeSolver};
 pub use min_max::{MinMaxSolver, Preference};
 pub use throughput::{ConcurrentFlow, TotalFlow, max_concurrent_flow, max_total_flow};
 
@@ -161,6 +164,8 @@ pub enum FlowStatus {
     Optimal,
     /// The deadline passed; the solution is feasible and its gap is what it says.
     Deadline,
+    /// Rounding keeps the gap from falling further; the solution is feasible and its gap is what it says.
+    Stalled,
 }
 
 /// Flows with a proof of how good they are.
