@@ -123,6 +123,11 @@ impl ShortestPaths {
         }
     }
 
+    /// Nodes that can be reached, by rising distance, the source first.
+    pub(crate) fn settled(&self) -> &[u32] {
+        &self.settled
+    }
+
     /// Writes the links of the tree's path to `target`, in order, into `path`.
     pub(crate) fn path_to(&self, graph: &Graph, target: u32, path: &mut Vec<u32>) {
         path.clear();
