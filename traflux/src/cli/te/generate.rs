@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use traflux_core::{BitRate, Network, TrafficMatrix};
-use traflux_lp::multicommodity::{FlowProblem, MinMaxSolver};
+use traflux_lp::multicommodity::{FlowProblem, LargeSolver, MinMaxSolver};
 use traflux_te::format::{Format, RateUnit, WriteOptions, write_matrices, write_network};
 use traflux_te::generate::{
     BackboneConfig, Diurnal, DiurnalConfig, LinkModel, NodeMass, Over, TrafficModel, WaxmanConfig,
@@ -14,6 +14,7 @@ use traflux_te::generate::{
 use traflux_te::{TeError, ecmp_loads};
 
 use super::input::{ReadArgs, format, rate, show, unit};
+use super::solve::LARGE;
 use crate::cli::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -258,6 +259,10 @@ impl From<traflux_core::NetworkError> for Problem {
 
 fn optimum(solver: &mut MinMaxSolver, network: &Network, demands: &TrafficMatrix) -> Result<f64, Problem> {
     let problem = FlowProblem::all(network, demands)?;
+    if network.nodes().len() > LARGE {
+        let solution = LargeSolver::default().solve(&problem).map_err(|problem| Problem(problem.into()))?;
+        return Ok(solution.utilization);
+    }
     let solution = solver.solve(&problem, None).map_err(|problem| Problem(problem.into()))?;
     Ok(solution.utilization)
 }

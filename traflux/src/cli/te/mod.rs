@@ -1,5 +1,6 @@
 //! `traflux te`: networks, matrices and the pairs that matter.
 
+mod bench;
 mod convert;
 mod evaluate;
 mod generate;
@@ -23,6 +24,8 @@ pub(super) enum TeCommand {
     Generate(generate::GenerateCommand),
     /// Writes a network, or matrices, in another format.
     Convert(convert::ConvertArgs),
+    /// Times solvers and selectors on this machine.
+    Bench(bench::BenchArgs),
 }
 
 pub(super) fn dispatch(command: &TeCommand) -> Result<ExitCode, Failure> {
@@ -31,5 +34,6 @@ pub(super) fn dispatch(command: &TeCommand) -> Result<ExitCode, Failure> {
         TeCommand::Evaluate(args) => evaluate::evaluate(args),
         TeCommand::Generate(command) => generate::generate(command),
         TeCommand::Convert(args) => convert::convert(args),
+        TeCommand::Bench(args) => bench::bench(args),
     }
 }

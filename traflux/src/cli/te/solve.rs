@@ -1,15 +1,16 @@
 //! `traflux te solve`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use traflux_core::{GroupIx, Network, PathShare, TrafficMatrix};
+use traflux_core::{BaseRouting, GroupIx, Network, PathShare, Policy, TrafficMatrix};
 use traflux_lp::multicommodity::{
-    DelayCurve, FlowProblem, FlowStatus, MinMaxSolver, Preference, least_delay, max_concurrent_flow,
-    max_total_flow,
+    DelayCurve, FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, least_delay,
+    max_concurrent_flow, max_total_flow,
 };
 use traflux_te::{NetworkEncoder, ecmp};
 
@@ -19,6 +20,10 @@ use crate::te::SelectorKind;
 
 /// Beyond this optimum a network and its matrices hardly have the same unit.
 const IMPLAUSIBLE: f64 = 10.0;
+/// Beyond so many nodes the optimum over all paths is found to a tolerance unless told otherwise.
+pub(super) const LARGE: usize = 100;
+/// That tolerance.
+const LARGE_TOLERANCE: f64 = 1e-4;
 /// Links that a table shows.
 const LINKS_SHOWN: usize = 5;
 
@@ -49,7 +54,8 @@ enum Second {
     traflux te solve backbone.json tm.rows                      the optimum of each matrix\n  \
     traflux te solve backbone.json tm.rows -k 10% --select top-k-critical\n  \
     traflux te solve backbone.json tm.rows --second rerouted --limit 1 --out routing.json\n  \
-    traflux te solve backbone.json tm.rows --objective concurrent")]
+    traflux te solve backbone.json tm.rows --objective concurrent\n  \
+    traflux te solve kdl.json tm.rows --tolerance 0.01        certified to 1 %")]
 pub(in crate::cli) struct SolveArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -68,6 +74,10 @@ pub(in crate::cli) struct SolveArgs {
     /// Time limit for each matrix, in seconds; what is found by then is shown with its gap.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     deadline_s: f64,
+    /// Relative gap that is good enough for the utilisation over all paths; 0 is exact. Unless given: exact up to 100
+    /// nodes, 1e-4 beyond.
+    #[arg(long, value_name = "GAP")]
+    tolerance: Option<f64>,
     /// Where the paths of every matrix go, as JSON.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -116,6 +126,9 @@ pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
     if !(args.deadline_s.is_finite() && args.deadline_s >= 0.0) {
         return Err(format!("--deadline-s {} must be finite and not negative", args.deadline_s).into());
     }
+    if let Some(gap) = args.tolerance.filter(|gap| !(0.0..1.0).contains(gap)) {
+        return Err(format!("--tolerance {gap} is outside [0, 1)").into());
+    }
     let mut session = Session::new(args, &network)?;
     let mut all = Vec::with_capacity(matrices.len());
     let mut routings = Vec::new();
@@ -149,48 +162,66 @@ pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
 struct Session<'a> {
     args: &'a SolveArgs,
     network: &'a Network,
-    base: traflux_core::BaseRouting,
-    encoder: NetworkEncoder,
-    selector: Box<dyn traflux_core::Policy>,
+    /// What is not chosen follows it; of a large network it is not made without need.
+    base: Option<BaseRouting>,
+    chooser: Option<(NetworkEncoder, Box<dyn Policy>)>,
     solver: MinMaxSolver,
+    /// Set: to a tolerance.
+    large: Option<LargeSolver>,
 }
 
 impl<'a> Session<'a> {
     fn new(args: &'a SolveArgs, network: &'a Network) -> Result<Self, Failure> {
-        let base = ecmp(network)?;
-        let count = args.k.map_or(network.pair_count(), |k| k.of(network));
-        Ok(Self {
-            args,
-            network,
-            encoder: NetworkEncoder::new(network, &base),
-            selector: args.select.policy(network, &base, count)?,
-            solver: MinMaxSolver::new(network),
-            base,
-        })
+        let needed = args.k.is_some() || args.second == Second::Rerouted;
+        let base = if needed { Some(ecmp(network)?) } else { None };
+        let chooser = match (&base, args.k) {
+            (Some(base), Some(k)) => {
+                let policy = args.select.policy(network, base, k.of(network))?;
+                Some((NetworkEncoder::new(network, base), policy))
+            }
+            _ => None,
+        };
+        let default = if network.nodes().len() > LARGE { LARGE_TOLERANCE } else { 0.0 };
+        let tolerance = args.tolerance.unwrap_or(default);
+        let all_paths = args.objective == Objective::Utilization && args.k.is_none();
+        let large = (all_paths && args.second == Second::None && tolerance > 0.0).then(|| LargeSolver {
+            tolerance,
+            deadline: Some(Duration::from_secs_f64(args.deadline_s.min(1e9))),
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        });
+        Ok(Self { args, network, base, chooser, solver: MinMaxSolver::new(network), large })
     }
 
     fn matrix(&mut self, matrix: usize, demands: &TrafficMatrix) -> Result<(Found, Vec<Routed>), Failure> {
         let began = Instant::now();
         let deadline = Some(began + Duration::from_secs_f64(self.args.deadline_s.min(1e9)));
-        let problem = match self.args.k {
-            None => FlowProblem::all(self.network, demands)?,
-            Some(_) => {
-                let observation = self.encoder.encode(demands)?;
-                let critical = self.selector.act(&observation)?.critical;
-                FlowProblem::critical(self.network, &self.base, demands, &critical)?
+        let problem = match (&mut self.chooser, &self.base) {
+            (Some((encoder, policy)), Some(base)) => {
+                let critical = policy.act(&encoder.encode(demands)?)?.critical;
+                FlowProblem::critical(self.network, base, demands, &critical)?
             }
+            _ => FlowProblem::all(self.network, demands)?,
         };
-        let preference = match self.args.second {
-            Second::None => Preference::None,
-            Second::Delay => Preference::Delay,
-            Second::Rerouted => Preference::LeastRerouted(&self.base),
+        let preference = match (self.args.second, &self.base) {
+            (Second::Rerouted, Some(base)) => Preference::LeastRerouted(base),
+            (Second::Delay, _) => Preference::Delay,
+            _ => Preference::None,
         };
         let none = vec![0.0; problem.commodities.len()];
         let (value, bound, status, loads, paths, base_share, iterations) = match self.args.objective {
-            Objective::Utilization => {
-                let s = self.solver.solve_preferring(&problem, preference, deadline)?;
-                (s.utilization, s.lower_bound, s.status, s.loads, s.paths, s.base_share, s.iterations)
-            }
+            Objective::Utilization => match &self.large {
+                Some(solver) => {
+                    let s = solver.solve(&problem)?;
+                    let listed = self.args.out.is_some();
+                    let of = |k| if listed { s.paths.shares(k) } else { Vec::new() };
+                    let paths = (0..s.paths.len()).map(of).collect();
+                    (s.utilization, s.lower_bound, s.status, s.loads, paths, none, s.iterations)
+                }
+                None => {
+                    let s = self.solver.solve_preferring(&problem, preference, deadline)?;
+                    (s.utilization, s.lower_bound, s.status, s.loads, s.paths, s.base_share, s.iterations)
+                }
+            },
             Objective::Delay => {
                 let s = least_delay(&problem, &DelayCurve::queueing(20), deadline)?;
                 (s.cost, s.lower_bound, s.status, s.loads, s.paths, none, s.iterations)
@@ -276,7 +307,7 @@ fn print(args: &SolveArgs, network: &Network, all: &[Found]) {
             found.gap,
             found.seconds * 1e3,
             links.join(", "),
-            if found.optimal { "" } else { "  (deadline)" }
+            if found.optimal { "" } else { "  (stopped early)" }
         );
     }
     let mut times: Vec<f64> = all.iter().map(|found| found.seconds * 1e3).collect();
