@@ -592,6 +592,27 @@ fn many_commodities_are_solved_cold_and_in_sequence() {
     }
 }
 
+#[test]
+fn thousands_of_commodities_are_solved_to_the_same_gap() {
+    let nodes = 70;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut links = Vec::new();
+    for node in 0..nodes {
+        let next = (node + 1) % nodes;
+        links.extend([link(node, next, 1.0), link(next, node, 1.0)]);
+        let other = random.random_range(0..nodes);
+        if other != node && random.random_bool(0.3) {
+            links.extend([link(node, other, 3.0), link(other, node, 3.0)]);
+        }
+    }
+    let count = nodes as usize;
+    let network = network(count, links);
+    let demands = TrafficMatrix::from_rows(count, vec![1.0; count * count]).unwrap();
+    let problem = FlowProblem::all(&network, &demands).unwrap();
+    assert_eq!(problem.commodities.len(), 4830);
+    optimal(&problem, &MinMaxSolver::new(&network).solve(&problem, None).unwrap());
+}
+
 /// n0 → n1 twice, over parallel links, and n0 → n2 → n1.
 fn parallel() -> Network {
     network(3, vec![link(0, 1, 1.0), link(0, 1, 2.0), link(0, 2, 5.0), link(2, 1, 1.0)])

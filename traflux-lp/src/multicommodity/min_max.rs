@@ -17,7 +17,7 @@ const GAP: f64 = 1e-11;
 /// shortest is found, at the expense of this relative gap.
 const BLUR: f64 = 1e-11;
 /// From this many commodities on it pays to spread them before the first pivot, and to smooth prices.
-const MANY: usize = 1000;
+const MANY: usize = 4000;
 const SMOOTHING: f64 = 0.5;
 const LEAST_SMOOTHING: f64 = 0.01;
 const STEEPNESS: f64 = 30.0;
