@@ -89,9 +89,11 @@ impl InputArgs {
         let NetworkFile { network, demands, .. } = self.read.network(&self.network)?;
         let all = match &self.matrices {
             Some(path) => {
-                // The rows of CFR-RL have a unit of their own that their content does not tell.
+                // The rows of CFR-RL have a unit of their own that their content does not tell; their files have no
+                // extension either.
                 let beside = Format::from_path(&self.network).ok().filter(|f| *f == Format::CfrRl);
-                let told = self.matrices_from.or(beside.filter(|_| self.read.demand_unit.is_none()));
+                let silent = Format::from_extension(path).is_none() && self.read.demand_unit.is_none();
+                let told = self.matrices_from.or(beside.filter(|_| silent));
                 read_matrices_file(path, told, &network, &self.read.options())?
             }
             None => demands.into_iter().collect(),
