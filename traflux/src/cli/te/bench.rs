@@ -35,23 +35,23 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
     );
     println!("{:<38} {:>10} {:>10} {:>10}", "", "median", "p95", "longest");
 
-    row("ECMP loads", &matrices, |demands| Ok(drop(ecmp_loads(&network, demands)?)))?;
+    row("ECMP loads", &matrices, |demands| Ok(ecmp_loads(&network, demands)?))?;
     row("optimum over all paths, cold", &matrices, |demands| {
-        Ok(drop(MinMaxSolver::new(&network).solve(&FlowProblem::all(&network, demands)?, None)?))
+        Ok(MinMaxSolver::new(&network).solve(&FlowProblem::all(&network, demands)?, None)?)
     })?;
     let mut solver = MinMaxSolver::new(&network);
     row("optimum over all paths, in sequence", &matrices, |demands| {
-        Ok(drop(solver.solve(&FlowProblem::all(&network, demands)?, None)?))
+        Ok(solver.solve(&FlowProblem::all(&network, demands)?, None)?)
     })?;
     row("the same, least rerouted traffic", &matrices, |demands| {
         let problem = FlowProblem::all(&network, demands)?;
-        Ok(drop(solver.solve_preferring(&problem, Preference::LeastRerouted(&base), None)?))
+        Ok(solver.solve_preferring(&problem, Preference::LeastRerouted(&base), None)?)
     })?;
     let mut sets = choices(&network, &base, count, &matrices)?.into_iter();
     let mut solver = MinMaxSolver::new(&network);
     row("K pairs of Top-K Critical, in sequence", &matrices, |demands| {
         let problem = FlowProblem::critical(&network, &base, demands, &sets.next().unwrap_or_default())?;
-        Ok(drop(solver.solve(&problem, None)?))
+        Ok(solver.solve(&problem, None)?)
     })?;
     let mut encoder = NetworkEncoder::new(&network, &base);
     let mut observation = Observation::default();
@@ -63,10 +63,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
             matrices.iter().map(|demands| encoder.encode(demands)).collect::<Result<Vec<_>, _>>()?;
         let mut next = observations.iter();
         row(&format!("choice by {kind}"), &matrices, |_| {
-            Ok(match next.next() {
-                Some(observation) => drop(policy.act(observation)?),
-                None => (),
-            })
+            Ok(next.next().map(|observation| policy.act(observation)).transpose()?)
         })?;
     }
     Ok(ExitCode::SUCCESS)
@@ -86,15 +83,15 @@ fn choices(
     matrices.iter().map(choose).collect()
 }
 
-fn row(
+fn row<T>(
     name: &str,
     matrices: &[TrafficMatrix],
-    mut work: impl FnMut(&TrafficMatrix) -> Result<(), Failure>,
+    mut work: impl FnMut(&TrafficMatrix) -> Result<T, Failure>,
 ) -> Result<(), Failure> {
     let mut times = Vec::with_capacity(matrices.len());
     for demands in matrices {
         let began = Instant::now();
-        work(demands)?;
+        std::hint::black_box(work(demands)?);
         times.push(began.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
