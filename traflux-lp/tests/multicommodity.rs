@@ -547,6 +547,72 @@ proptest! {
     }
 }
 
+/// Rows and columns of nodes, each joined to the next, the last to the first.
+fn torus(side: u32) -> Network {
+    let mut links = Vec::new();
+    for node in 0..side * side {
+        let (row, column) = (node / side, node % side);
+        for next in [(row + 1) % side * side + column, row * side + (column + 1) % side] {
+            links.push(link(node, next, 1.0));
+            links.push(link(next, node, 1.0));
+        }
+    }
+    network((side * side) as usize, links)
+}
+
+#[test]
+fn a_torus_where_all_send_the_same_to_all_is_loaded_evenly() {
+    // Distances from a node sum to n³ / 2 for even n, and each node has four links.
+    for side in [4u32, 6] {
+        let network = torus(side);
+        let nodes = network.nodes().len();
+        let demands = TrafficMatrix::from_rows(nodes, vec![1.0; nodes * nodes]).unwrap();
+        let problem = FlowProblem::all(&network, &demands).unwrap();
+        let solution = MinMaxSolver::new(&network).solve(&problem, None).unwrap();
+        optimal(&problem, &solution);
+        close(solution.utilization, f64::from(side.pow(3)) / 8.0, 1e-9);
+    }
+}
+
+#[test]
+fn many_commodities_are_solved_cold_and_in_sequence() {
+    let network = torus(6);
+    let nodes = network.nodes().len();
+    let mut kept = MinMaxSolver::new(&network);
+    for seed in 0..4 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let demands = (0..nodes * nodes).map(|_| -(1.0 - random.random::<f64>()).ln()).collect();
+        let demands = TrafficMatrix::from_rows(nodes, demands).unwrap();
+        let problem = FlowProblem::all(&network, &demands).unwrap();
+        let warm = kept.solve(&problem, None).unwrap();
+        let cold = MinMaxSolver::new(&network).solve(&problem, None).unwrap();
+        optimal(&problem, &warm);
+        optimal(&problem, &cold);
+        close(warm.utilization, cold.utilization, 1e-9);
+    }
+}
+
+#[test]
+fn thousands_of_commodities_are_solved_to_the_same_gap() {
+    let nodes = 70;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut links = Vec::new();
+    for node in 0..nodes {
+        let next = (node + 1) % nodes;
+        links.extend([link(node, next, 1.0), link(next, node, 1.0)]);
+        let other = random.random_range(0..nodes);
+        if other != node && random.random_bool(0.3) {
+            links.extend([link(node, other, 3.0), link(other, node, 3.0)]);
+        }
+    }
+    let count = nodes as usize;
+    let network = network(count, links);
+    let demands = TrafficMatrix::from_rows(count, vec![1.0; count * count]).unwrap();
+    let problem = FlowProblem::all(&network, &demands).unwrap();
+    assert_eq!(problem.commodities.len(), 4830);
+    optimal(&problem, &MinMaxSolver::new(&network).solve(&problem, None).unwrap());
+}
+
 /// n0 → n1 twice, over parallel links, and n0 → n2 → n1.
 fn parallel() -> Network {
     network(3, vec![link(0, 1, 1.0), link(0, 1, 2.0), link(0, 2, 5.0), link(2, 1, 1.0)])

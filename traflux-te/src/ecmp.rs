@@ -1,8 +1,9 @@
 //! Which links does traffic take when routers are left alone?
 //!
-//! Equal-cost multi-path: towards every target each node forwards over all links that lie on a shortest path by
-//! weight, and splits what it has to forward, its own traffic and that in transit, equally among them (RFC 2992
-//! describes the split, Fortz and Thorup (2000) the model). With `δ(v, t)` the distance of `v` from target `t`:
+//! Equal-cost multi-path: towards every target each node forwards over all links that lie on a shortest path
+//! by weight, and splits what it has to forward, its own traffic and that in transit, equally among them (RFC
+//! 2992 describes the split, Fortz and Thorup (2000) the model). With `δ(v, t)` the distance of `v` from
+//! target `t`:
 //!
 //! ```text
 //! next hops of v  =  { (v, u) : w(v, u) + δ(u, t) ≤ δ(v, t) (1 + ε) },   ε = TIE_TOLERANCE
@@ -10,8 +11,8 @@
 //!
 //! and `u` nearer to `t` than `v`, so that forwarding never loops. Parallel links are next hops of their own.
 //!
-//! [`ecmp`] lists the fractions of all pairs; [`ecmp_loads`] gives only the loads, target by target, in memory
-//! linear in the network, for networks whose pairs are too many to list.
+//! [`ecmp`] lists the fractions of all pairs; [`ecmp_loads`] gives only the loads, target by target, in
+//! memory linear in the network, for networks whose pairs are too many to list.
 
 use std::collections::BinaryHeap;
 
@@ -68,8 +69,8 @@ impl NextHops {
         }
     }
 
-    /// The links over which a node forwards, in the order of the network; none at the target and where no path
-    /// leads there.
+    /// The links over which a node forwards, in the order of the network; none at the target and where no
+    /// path leads there.
     #[must_use]
     pub fn of(&self, node: NodeIx) -> &[LinkIx] {
         &self.links[self.offsets[node.ix()] as usize..self.offsets[node.ix() + 1] as usize]
@@ -108,8 +109,8 @@ pub fn ecmp(network: &Network) -> Result<BaseRouting, NetworkError> {
 /// [`BaseRouting::loads`] in one, without the fractions of all pairs in memory.
 ///
 /// # Errors
-/// [`NetworkError::Length`] for a matrix of another number of nodes, [`NetworkError::Disconnected`] for a demand
-/// that no path serves.
+/// [`NetworkError::Length`] for a matrix of another number of nodes, [`NetworkError::Disconnected`] for a
+/// demand that no path serves.
 pub fn ecmp_loads(network: &Network, demands: &TrafficMatrix) -> Result<Vec<f64>, NetworkError> {
     check_nodes(network, demands)?;
     let mut loads = vec![0.0; network.links().len()];
@@ -141,8 +142,8 @@ pub fn ecmp_loads(network: &Network, demands: &TrafficMatrix) -> Result<Vec<f64>
 /// Checks that a base serves every demand, which [`BaseRouting::loads`] takes for granted.
 ///
 /// # Errors
-/// [`NetworkError::Length`] for a matrix of another number of nodes, [`NetworkError::Disconnected`] for the first
-/// demand without a path.
+/// [`NetworkError::Length`] for a matrix of another number of nodes, [`NetworkError::Disconnected`] for the
+/// first demand without a path.
 pub fn check_served(
     network: &Network,
     base: &BaseRouting,
@@ -175,7 +176,8 @@ fn disconnected(network: &Network, source: NodeIx, target: NodeIx, demand: f64) 
 /// Follows one unit of traffic from a source over next hops.
 struct Spread {
     amount: Vec<f64>,
-    /// Ranks of the nodes with traffic, the farthest from the target first: all that flows into it is then known.
+    /// Ranks of the nodes with traffic, the farthest from the target first: all that flows into it is then
+    /// known.
     waiting: BinaryHeap<u32>,
 }
 

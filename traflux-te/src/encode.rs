@@ -1,28 +1,31 @@
 //! What does a network look like to a policy?
 //!
 //! One row per pair of nodes, in the order of pair positions. Every feature is finite and about unit scale;
-//! utilisation counts relative to the fullest link, so that neither the unit of demands nor that of capacities
-//! matters, and no feature depends on how nodes are numbered.
+//! utilisation counts relative to the fullest link, so that neither the unit of demands nor that of
+//! capacities matters, and no feature depends on how nodes are numbered.
 //!
 //! With `d_p` the demand of pair `p`, `f_pl` the fraction of it on link `l` under the base routing, `c_l` the
-//! capacity, `u_l = Σ_p d_p f_pl / c_l` the utilisation and `U = max_l u_l`, the features of a pair are those of
-//! [`feature::PAIR`] and those of the network [`feature::CONTEXT`]. The base is where traffic goes when nothing is
-//! rerouted: a policy sees the problem, not the last answer to it.
+//! capacity, `u_l = Σ_p d_p f_pl / c_l` the utilisation and `U = max_l u_l`, the features of a pair are those
+//! of [`feature::PAIR`] and those of the network [`feature::CONTEXT`]. The base is where traffic goes when
+//! nothing is rerouted: a policy sees the problem, not the last answer to it.
 
 use ndarray::{Array1, Array2};
 use traflux_core::{
-    BaseRouting, EncodeError, GroupIx, LinkIx, Network, Observation, ObservationSpace, TrafficMatrix, network,
+    BaseRouting, EncodeError, Network, Observation, ObservationSpace, TrafficMatrix, network,
 };
+
+use crate::relief::{Entries, Relief};
+use crate::select::TopKRelief;
 
 /// So many of the fullest links count as critical (Zhang et al. 2020).
 const CRITICAL_LINKS: usize = 5;
-/// Utilisations within this much of each other, relative to the greatest, tie: links with one load by symmetry
-/// must not be told apart by rounding.
+/// Utilisations within this much of each other, relative to the greatest, tie: links with one load by
+/// symmetry must not be told apart by rounding.
 const TIE: f64 = 1e-9;
 /// Links at least this full, relative to the fullest, count as near it.
 const NEAR: f64 = 0.9;
-/// Added to demands, relative to the mean, before a change is measured: a pair that starts to send is not infinitely
-/// busier than before.
+/// Added to demands, relative to the mean, before a change is measured: a pair that starts to send is not
+/// infinitely busier than before.
 const CHANGE_FLOOR: f64 = 0.01;
 
 /// Names of the features.
@@ -42,20 +45,23 @@ pub mod feature {
     pub const BOTTLENECK_SHARE: &str = "bottleneck_share";
     /// Its part of the load of the fullest link of all, in [0, 1]; of several the greatest.
     pub const WORST_SHARE: &str = "worst_share";
-    /// The greatest `f_pl` on the five fullest links and those that tie with the fifth, in [0, 1]: for a base of
-    /// single paths, whether it crosses one.
+    /// The greatest `f_pl` on the five fullest links and those that tie with the fifth, in [0, 1]: for a base
+    /// of single paths, whether it crosses one.
     pub const CRITICAL: &str = "critical";
     /// What it adds to a link of its base path, at most, `max_l d_p f_pl / c_l` over `U`, in [0, 1].
     pub const PRESSURE: &str = "pressure";
-    /// Utilisation of the fullest link on the path where that is least, over `U`, in [0, 1]: how full a detour would
-    /// at least be. Never above `BOTTLENECK`.
+    /// Utilisation of the fullest link on the path where that is least, over `U`, in [0, 1]: how full a
+    /// detour would at least be. Never above `BOTTLENECK`.
     pub const ALTERNATIVE: &str = "alternative";
+    /// What the network gains, to first order, when the pair may leave its base path; square root of the
+    /// relief of [`TopKRelief`](crate::select::TopKRelief) over the greatest of all pairs, in [0, 1].
+    pub const RELIEF: &str = "relief";
     /// Length of its base path in links, `Σ_l f_pl`, over the mean of all pairs, in [0, 4].
     pub const HOPS: &str = "hops";
     /// Least capacity on its base path over the greatest in the network, in [0, 1].
     pub const PATH_CAPACITY: &str = "path_capacity";
-    /// What its source sends, over the capacity of all links out of it, over `U`, in [0, 1]: no routing can make
-    /// the fullest of these links emptier.
+    /// What its source sends, over the capacity of all links out of it, over `U`, in [0, 1]: no routing can
+    /// make the fullest of these links emptier.
     pub const SOURCE_CUT: &str = "source_cut";
     /// What its target receives, over the capacity of all links into it, over `U`, in [0, 1].
     pub const TARGET_CUT: &str = "target_cut";
@@ -63,7 +69,7 @@ pub mod feature {
     pub const CHANGE: &str = "change";
 
     /// The features of a pair in the order of columns.
-    pub const PAIR: [&str; 15] = [
+    pub const PAIR: [&str; 16] = [
         DEMAND,
         LOG_DEMAND,
         DEMAND_RANK,
@@ -74,6 +80,7 @@ pub mod feature {
         CRITICAL,
         PRESSURE,
         ALTERNATIVE,
+        RELIEF,
         HOPS,
         PATH_CAPACITY,
         SOURCE_CUT,
@@ -87,7 +94,8 @@ pub mod feature {
     pub const UTILIZATION_SPREAD: &str = "utilization_spread";
     /// Of the network: fraction of links with `u_l ≥ 0.9 U`.
     pub const NEAR_WORST: &str = "near_worst";
-    /// Of the network: the greatest `SOURCE_CUT` or `TARGET_CUT`, in [0, 1]: a lower bound of what the optimum is of `U`.
+    /// Of the network: the greatest `SOURCE_CUT` or `TARGET_CUT`, in [0, 1]: a lower bound of what the
+    /// optimum is of `U`.
     pub const CUT_BOUND: &str = "cut_bound";
     /// Of the network: standard deviation of demands over their mean, halved, in [0, 4].
     pub const DEMAND_SPREAD: &str = "demand_spread";
@@ -118,7 +126,8 @@ const COLUMNS: usize = feature::PAIR.len();
 
 /// Turns matrices of one network and base routing into observations.
 ///
-/// It remembers the last matrix for the features of change; [`NetworkEncoder::reset`] forgets it between episodes.
+/// It remembers the last matrix for the features of change; [`NetworkEncoder::reset`] forgets it between
+/// episodes.
 ///
 /// ```
 /// use traflux_core::BitRate;
@@ -137,7 +146,7 @@ const COLUMNS: usize = feature::PAIR.len();
 pub struct NetworkEncoder {
     nodes: usize,
     base: Entries,
-    inverse_capacities: Vec<f64>,
+    relief: Relief,
     tails: Vec<u32>,
     heads: Vec<u32>,
     /// One over the capacity of all links out of and into each node; 0 for none.
@@ -149,29 +158,6 @@ pub struct NetworkEncoder {
     mask: Vec<bool>,
     previous: Option<Previous>,
     work: Work,
-}
-
-/// A base routing, pair after pair, with what is needed of each link beside its fraction.
-#[derive(Debug, Clone)]
-pub(crate) struct Entries {
-    pub(crate) offsets: Vec<u32>,
-    pub(crate) entries: Vec<(LinkIx, f64)>,
-}
-
-impl Entries {
-    pub(crate) fn new(network: &Network, base: &BaseRouting) -> Self {
-        let (mut offsets, mut entries) = (vec![0], Vec::new());
-        for pair in (0..network.pair_count()).map(GroupIx::from) {
-            entries.extend(base.of(pair));
-            // The base counts its entries in 32 bits as well.
-            offsets.push(entries.len() as u32);
-        }
-        Self { offsets, entries }
-    }
-
-    pub(crate) fn of(&self, pair: usize) -> &[(LinkIx, f64)] {
-        &self.entries[self.offsets[pair] as usize..self.offsets[pair + 1] as usize]
-    }
 }
 
 /// What the features of change compare with.
@@ -193,6 +179,7 @@ struct Work {
     /// By pair, relative to the greatest.
     alternatives: Vec<f32>,
     reach: Vec<u64>,
+    reliefs: Vec<f64>,
     /// Positions of demands, the smallest first, and for each its rank.
     order: Vec<u32>,
     ranks: Vec<f32>,
@@ -230,7 +217,7 @@ impl NetworkEncoder {
             path_capacities: (0..pairs).map(|p| least(p) as f32).collect(),
             mask: lengths.iter().map(|hops| *hops > 0.0).collect(),
             base,
-            inverse_capacities: network.links().iter().map(|l| inverse(l.capacity.get())).collect(),
+            relief: Relief::new(network),
             tails: network.links().iter().map(|l| l.tail.0).collect(),
             heads: network.links().iter().map(|l| l.head.0).collect(),
             inverse_out: out.into_iter().map(inverse).collect(),
@@ -254,7 +241,7 @@ impl NetworkEncoder {
         self.previous = None;
     }
 
-    /// Encodes one matrix: `[pairs, 15]`, `[9]`, and a mask of the pairs that the base joins.
+    /// Encodes one matrix: `[pairs, 16]`, `[9]`, and a mask of the pairs that the base joins.
     ///
     /// # Errors
     /// [`EncodeError::Shape`] for a matrix of another number of nodes.
@@ -295,6 +282,7 @@ impl NetworkEncoder {
         let worst = self.work.utilizations.iter().copied().fold(0.0, f64::max);
         let threshold = self.sort_links(worst);
         self.alternatives(worst);
+        self.reliefs(worst);
         self.rank();
         self.cuts(worst);
 
@@ -323,7 +311,7 @@ impl NetworkEncoder {
             work.demands.extend_from_slice(&row[source + 1..]);
         }
         work.utilizations.clear();
-        work.utilizations.resize(self.inverse_capacities.len(), 0.0);
+        work.utilizations.resize(self.relief.inverse_capacities.len(), 0.0);
         for (pair, demand) in work.demands.iter().enumerate() {
             if *demand > 0.0 {
                 for (link, fraction) in self.base.of(pair) {
@@ -331,7 +319,7 @@ impl NetworkEncoder {
                 }
             }
         }
-        for (utilization, inverse) in work.utilizations.iter_mut().zip(&self.inverse_capacities) {
+        for (utilization, inverse) in work.utilizations.iter_mut().zip(&self.relief.inverse_capacities) {
             *utilization *= inverse;
         }
         work.demands.iter().sum()
@@ -353,8 +341,8 @@ impl NetworkEncoder {
         })
     }
 
-    /// For each pair the least utilisation, relative to the greatest, such that links no fuller join it: links
-    /// are added, emptiest first, to a transitive closure. Cost O(links · nodes + nodes³ / 64).
+    /// For each pair the least utilisation, relative to the greatest, such that links no fuller join it:
+    /// links are added, emptiest first, to a transitive closure. Cost O(links · nodes + nodes³ / 64).
     fn alternatives(&mut self, worst: f64) {
         let (nodes, work) = (self.nodes, &mut self.work);
         let words = nodes.div_ceil(64);
@@ -390,6 +378,22 @@ impl NetworkEncoder {
                 }
             }
         }
+    }
+
+    /// For each pair the square root of its relief relative to the greatest.
+    fn reliefs(&mut self, worst: f64) {
+        let work = &mut self.work;
+        work.reliefs.clear();
+        work.reliefs.resize(self.mask.len(), 0.0);
+        if worst <= 0.0 {
+            return;
+        }
+        self.relief.set_prices(&work.utilizations, worst, TopKRelief::SHARPNESS);
+        let demands = &work.demands;
+        self.relief.values(&self.base, |pair| demands[pair], &mut work.reliefs);
+        let greatest = work.reliefs.iter().copied().fold(0.0, f64::max);
+        let scale = if greatest > 0.0 { 1.0 / greatest } else { 0.0 };
+        work.reliefs.iter_mut().for_each(|relief| *relief = (*relief * scale).sqrt());
     }
 
     /// For each pair the fraction of the other pairs that send less.
@@ -453,7 +457,7 @@ impl NetworkEncoder {
                 let utilization = utilizations[link.ix()];
                 along += fraction * utilization;
                 hops += fraction;
-                let adds = demand * fraction * self.inverse_capacities[link.ix()];
+                let adds = demand * fraction * self.relief.inverse_capacities[link.ix()];
                 pressure = pressure.max(adds);
                 if utilization >= bottleneck - tie && utilization > 0.0 {
                     let part = adds / utilization;
@@ -484,6 +488,7 @@ impl NetworkEncoder {
                 unit(critical),
                 unit(pressure * per_worst),
                 if self.mask[pair] { work.alternatives[pair] } else { 0.0 },
+                unit(work.reliefs[pair]),
                 self.hops[pair],
                 self.path_capacities[pair],
                 work.out_cut[source] as f32,

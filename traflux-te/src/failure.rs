@@ -1,7 +1,7 @@
 //! What is left of a network when links, nodes or shared risk groups fail?
 //!
-//! A [`Failure`] keeps all nodes, so pairs, traffic matrices and policies keep their positions; only links get
-//! new ones, which it maps back to the intact network.
+//! A [`Failure`] keeps all nodes, so pairs, traffic matrices and policies keep their positions; only links
+//! get new ones, which it maps back to the intact network.
 //!
 //! ```
 //! use traflux_te::generate::{LinkModel, ring};
@@ -43,14 +43,15 @@ pub struct RiskGroup {
 /// A network in which something failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
-    /// What failed: `a - b` for both directions, `a -> b` for one, with `#2` for the second of parallel links; the
-    /// name of a node or of a risk group.
+    /// What failed: `a - b` for both directions, `a -> b` for one, with `#2` for the second of parallel
+    /// links; the name of a node or of a risk group.
     pub name: String,
     /// All nodes and what is left of the links.
     pub network: Network,
     /// The links of the intact network that failed, by rising position.
     pub down: Vec<LinkIx>,
-    /// The pairs that the failure parted, by rising position; pairs that no path joined before are not among them.
+    /// The pairs that the failure parted, by rising position; pairs that no path joined before are not among
+    /// them.
     pub unreachable: Vec<GroupIx>,
     links: Vec<LinkIx>,
     now: Vec<Option<LinkIx>>,
@@ -115,9 +116,9 @@ impl Failure {
         Ok((served, lost))
     }
 
-    /// What becomes of a routing of the intact network before anybody computes a new one: paths that lost a link
-    /// are left out, and the other paths of the pair and its part on the base share what they had in proportion;
-    /// a pair without paths left is back on the base.
+    /// What becomes of a routing of the intact network before anybody computes a new one: paths that lost a
+    /// link are left out, and the other paths of the pair and its part on the base share what they had in
+    /// proportion; a pair without paths left is back on the base.
     ///
     /// # Errors
     /// [`NetworkError`] for a routing that is not one of the intact network.
@@ -203,7 +204,8 @@ fn link_name(network: &Network, link: LinkIx, both: bool, ordinal: usize) -> Str
 /// The pairs that a path joined before and none joins now.
 fn parted(intact: &Network, left: &Network, down: &[LinkIx]) -> Vec<GroupIx> {
     let mut reach = Reach::default();
-    // Where every link that failed has a way around, every path has: nothing is parted. That is the common case.
+    // Where every link that failed has a way around, every path has: nothing is parted. That is the common
+    // case.
     let around = down.iter().all(|link| {
         let ends = &intact.links()[link.ix()];
         reach.search(left, ends.tail, Some(ends.head));

@@ -1,13 +1,14 @@
 //! Networks, traffic matrices, paths, and the choice of the pairs that matter.
 //!
-//! Few of all pairs of nodes decide how full the fullest link of a network is. This crate prepares that choice and
-//! judges it: [`ecmp`](mod@ecmp) says what routers do by themselves, [`encode`] shows it to a policy, [`select`] holds policies
-//! without learning, [`metrics`] says what a routing is worth. [`paths`] and [`failure`] ask what else there is and
-//! what may go, [`generate`] makes networks and traffic, [`format`](mod@format) reads and writes the files people have.
+//! Few of all pairs of nodes decide how full the fullest link of a network is. This crate prepares that
+//! choice and judges it: [`ecmp`](mod@ecmp) says what routers do by themselves, [`encode`] shows it to a
+//! policy, [`select`] holds policies without learning, [`metrics`] says what a routing is worth. [`paths`]
+//! and [`failure`] ask what else there is and what may go, [`generate`] makes networks and traffic,
+//! [`format`](mod@format) reads and writes the files people have.
 //!
-//! The types they share (`Network`, `TrafficMatrix`, `BaseRouting`, `Routing`) are those of `traflux-core`; the
-//! optimum itself is a linear program and not here. There is no I/O besides [`format`](mod@format), no clock and no global
-//! randomness: equal arguments give bit-identical results.
+//! The types they share (`Network`, `TrafficMatrix`, `BaseRouting`, `Routing`) are those of `traflux-core`;
+//! the optimum itself is a linear program and not here. There is no I/O besides [`format`](mod@format), no
+//! clock and no global randomness: equal arguments give bit-identical results.
 
 pub mod ecmp;
 pub mod encode;
@@ -17,6 +18,7 @@ pub mod format;
 pub mod generate;
 pub mod metrics;
 pub mod paths;
+mod relief;
 pub mod select;
 mod shortest;
 
@@ -26,7 +28,7 @@ pub use error::TeError;
 pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
 pub use metrics::{delay_ratio, performance_ratio, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
-pub use select::{EcmpOnly, FixedSet, TopK, TopKCritical, share_of_pairs};
+pub use select::{EcmpOnly, FixedSet, GreedyRelief, TopK, TopKCritical, TopKRelief, share_of_pairs};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

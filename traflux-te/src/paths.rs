@@ -1,9 +1,9 @@
 //! Which paths could a pair take besides the shortest?
 //!
-//! A [`PathFinder`] answers for one network and one length per link: the k shortest loopless paths (Yen 1971, with
-//! the rule of Lawler 1972 that no path is found twice), as many link-disjoint paths as there are, at the least
-//! total length (Suurballe 1974), and all shortest paths. Equal lengths are ordered by number of links and then by
-//! positions of links, so the answer depends on nothing but the arguments.
+//! A [`PathFinder`] answers for one network and one length per link: the k shortest loopless paths (Yen 1971,
+//! with the rule of Lawler 1972 that no path is found twice), as many link-disjoint paths as there are, at
+//! the least total length (Suurballe 1974), and all shortest paths. Equal lengths are ordered by number of
+//! links and then by positions of links, so the answer depends on nothing but the arguments.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -99,7 +99,8 @@ impl<'a> PathFinder<'a> {
             }
             let (links, from) = (best.links.clone(), best.deviates_at);
             found.push(best);
-            // Lawler's rule: before `from` the path is its parent's, and the parent has deviated there already.
+            // Lawler's rule: before `from` the path is its parent's, and the parent has deviated there
+            // already.
             for at in from..links.len() {
                 let node = if at == 0 { source } else { self.head(links[at - 1]) };
                 candidates.extend(self.deviate(&links[..at], &found, node, target));
@@ -108,8 +109,8 @@ impl<'a> PathFinder<'a> {
         found.into_iter().map(|c| Path { links: c.links, length: c.length.0 }).collect()
     }
 
-    /// The shortest path that starts with `prefix` and leaves it, at `node`, by a link that no path found so far
-    /// takes there.
+    /// The shortest path that starts with `prefix` and leaves it, at `node`, by a link that no path found so
+    /// far takes there.
     fn deviate(
         &mut self,
         prefix: &[LinkIx],
@@ -136,8 +137,8 @@ impl<'a> PathFinder<'a> {
         })
     }
 
-    /// Link-disjoint paths: at most `limit` of them, as many as there are, and of all such sets one of the least
-    /// total length; shortest first.
+    /// Link-disjoint paths: at most `limit` of them, as many as there are, and of all such sets one of the
+    /// least total length; shortest first.
     ///
     /// Successive shortest paths in the residual network, with lengths kept non-negative by potentials.
     #[must_use]
@@ -277,7 +278,8 @@ struct Candidate {
 /// One search from a node to the target around closed nodes (A* with exact distances of the whole network).
 #[derive(Debug, Clone, Default)]
 struct Search {
-    /// The round in which the entries of a node were written: clearing them all would cost more than a search.
+    /// The round in which the entries of a node were written: clearing them all would cost more than a
+    /// search.
     round: Vec<u32>,
     closed: Vec<bool>,
     distance: Vec<f64>,

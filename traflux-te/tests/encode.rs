@@ -112,7 +112,7 @@ fn an_observation_is_reused_whatever_it_held() {
 fn names_and_columns_agree_and_demand_is_where_selectors_look() {
     let network = square();
     let encoder = encoder(&network);
-    assert_eq!(encoder.space().group_features.len(), 15);
+    assert_eq!(encoder.space().group_features.len(), 16);
     assert_eq!(encoder.space().context_features.len(), 9);
     assert_eq!(encoder.space().group_features[traflux_core::network::column::DEMAND], feature::DEMAND);
 }

@@ -241,7 +241,7 @@ fn regular_networks_have_the_links_that_their_names_say() {
     assert_eq!(count(grid(3, 4, &links, 0).unwrap()), (12, 2 * (3 * 3 + 2 * 4)));
     assert_eq!(count(grid(1, 5, &links, 0).unwrap()), (5, 8));
     assert_eq!(count(full_mesh(6, &links, 0).unwrap()), (6, 30));
-    // The side of a square around the circle is 4000 km; on a grid of 5 nodes in a row a link is 1000 km, 5 ms.
+    // Five nodes in a row are 1000 km apart, which light in fibre covers in 5 ms.
     let delay = grid(1, 5, &links, 0).unwrap().links()[0].delay;
     assert!((delay.as_millis() - 5.0).abs() < 1e-9);
 }

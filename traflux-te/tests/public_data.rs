@@ -7,7 +7,9 @@ use traflux_core::{
     BaseRouting, BitRate, GroupIx, Latency, Link, Network, Node, NodeIx, Policy, TrafficMatrix,
 };
 use traflux_te::metrics::{BootstrapConfig, Summary};
-use traflux_te::{NetworkEncoder, TopKCritical, ecmp, ecmp_loads, selected_share, share_of_pairs};
+use traflux_te::{
+    GreedyRelief, NetworkEncoder, TopKCritical, ecmp, ecmp_loads, selected_share, share_of_pairs,
+};
 
 fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("TRAFLUX_DATA").map(|root| PathBuf::from(root).join("cfr-rl"));
@@ -91,4 +93,23 @@ fn a_week_of_abilene_is_as_full_and_top_k_critical_as_disturbing_as_in_the_refer
     // The paper's Table II has 32.7 % on a part of the week, the reference code 32.8 % on all of it.
     let mean = disturbances.iter().sum::<f64>() / disturbances.len() as f64;
     assert!((mean - 0.328).abs() < 1e-3, "{mean}");
+}
+
+#[test]
+fn choosing_by_relief_disturbs_less_of_a_week_of_abilene() {
+    let Some(folder) = folder() else { return };
+    let network = network(folder.join("Abilene"));
+    let base = ecmp(&network).unwrap();
+    let mut encoder = NetworkEncoder::new(&network, &base);
+    let mut selector = GreedyRelief::new(&network, &base, 13);
+    let week = matrices(folder.join("AbileneTM"), 12);
+    let mut shares = Vec::new();
+    for demands in week.iter().step_by(20) {
+        let action = selector.act(&encoder.encode(demands).unwrap()).unwrap();
+        assert_eq!(action.critical.len(), 13);
+        shares.push(selected_share(&network, demands, &action.critical));
+    }
+    // Top-K Critical has 32.8 % of all traffic in its choice; this measured 23.1 %.
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    assert!((0.20..0.25).contains(&mean), "{mean}");
 }

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use traflux_core::{GroupIx, Network, NodeIx, Observation, Policy, PolicyError, TrafficMatrix};
 use traflux_te::generate::{LinkModel, full_mesh};
 use traflux_te::select::SearchConfig;
-use traflux_te::{EcmpOnly, FixedSet, NetworkEncoder, TopK, TopKCritical, ecmp, share_of_pairs};
+use traflux_te::{
+    EcmpOnly, FixedSet, GreedyRelief, NetworkEncoder, TopK, TopKCritical, TopKRelief, ecmp, share_of_pairs,
+};
 
 fn observe(network: &Network, demands: &TrafficMatrix) -> Observation {
     NetworkEncoder::new(network, &ecmp(network).unwrap()).encode(demands).unwrap()
@@ -119,6 +121,84 @@ fn a_score_that_is_not_a_number_loses_to_every_number() {
     let score = |set: &[GroupIx]| Ok::<_, Infallible>(if set[0] == GroupIx(0) { f64::NAN } else { -7.0 });
     let found = FixedSet::from_history(&history, 1, &SearchConfig::default(), score).unwrap();
     assert_eq!((found.set.pairs(), found.score), (&[GroupIx(1)][..], -7.0));
+}
+
+/// All of 0 → 2, 1 → 2 and 3 → 4 fill thin links; only the first has another way, over 3.
+fn detour() -> (Network, TrafficMatrix) {
+    let links =
+        [(0, 1, 1., 10.), (1, 2, 1., 10.), (0, 3, 5., 10.), (3, 2, 5., 10.), (3, 4, 1., 8.), (4, 3, 1., 8.)];
+    (network(5, &links), demands(5, &[(0, 2, 3.0), (1, 2, 6.0), (3, 4, 7.0)]))
+}
+
+#[test]
+fn only_pairs_with_somewhere_to_go_bring_relief() {
+    let (network, demands) = detour();
+    let base = ecmp(&network).unwrap();
+    let seen = observe(&network, &demands);
+    let pair = network.pair_ix(NodeIx(0), NodeIx(2));
+    assert_eq!(GreedyRelief::new(&network, &base, 3).act(&seen).unwrap().critical, [pair]);
+    assert_eq!(TopKRelief::new(&network, &base, 1).act(&seen).unwrap().critical, [pair]);
+    let critical = TopKCritical::new(&network, &base, 1).act(&seen).unwrap().critical;
+    assert_eq!(critical, [network.pair_ix(NodeIx(3), NodeIx(4))], "the largest demand, with nowhere to go");
+    let column = traflux_te::encode::feature::PAIR.iter().position(|f| *f == "relief").unwrap();
+    let relief = seen.groups.column(column).to_vec();
+    assert_eq!((relief[pair.ix()], relief.iter().sum::<f32>()), (1.0, 1.0));
+}
+
+#[test]
+fn the_greedy_choice_sees_what_the_first_move_leaves_over() {
+    // Around link 0 → 1 leads a way for 0 → 3, around 4 → 5 one for 4 → 5; 0 → 1 itself has none.
+    let links = [
+        (0, 1, 1., 10.),
+        (1, 3, 1., 99.),
+        (0, 2, 2., 99.),
+        (2, 3, 2., 99.),
+        (4, 5, 1., 10.),
+        (4, 6, 2., 99.),
+        (6, 5, 2., 99.),
+    ];
+    let network = network(7, &links);
+    let pair = |s, t| network.pair_ix(NodeIx(s), NodeIx(t));
+    // 10 of 10 on the first and 4 of 10 on the second.
+    let demands = demands(7, &[(0, 3, 5.5), (0, 1, 4.5), (4, 5, 4.0)]);
+    let base = ecmp(&network).unwrap();
+    let seen = observe(&network, &demands);
+    let chosen = GreedyRelief::new(&network, &base, 5).act(&seen).unwrap().critical;
+    assert_eq!(chosen[0], pair(0, 3));
+    assert!(!chosen.contains(&pair(0, 1)), "it has no other way");
+    assert_eq!(chosen.len(), 2, "and then 4 → 5");
+}
+
+#[test]
+fn relief_is_the_same_in_any_unit_and_nothing_is_chosen_without_load_or_paths() {
+    let config = traflux_te::generate::BackboneConfig::default();
+    let model = traflux_te::generate::TrafficModel::Lognormal {
+        mean: traflux_core::BitRate::gigabits_per_second(1.0),
+        sigma: 1.0,
+    };
+    let network = traflux_te::generate::backbone(&config, 1).unwrap();
+    let demands = model.matrix(&network, 2).unwrap();
+    let base = ecmp(&network).unwrap();
+    let (mut top, mut greedy) =
+        (TopKRelief::new(&network, &base, 38), GreedyRelief::new(&network, &base, 38));
+    let seen = observe(&network, &demands);
+    let first = (top.act(&seen).unwrap().critical, greedy.act(&seen).unwrap().critical);
+    assert_eq!((first.0.len(), first.1.len()), (38, 38));
+    // 2⁻²⁰ is exact, so are all quotients.
+    let scaled = observe(&network, &demands.scaled(2f64.powi(-20)));
+    assert_eq!((top.act(&scaled).unwrap().critical, greedy.act(&scaled).unwrap().critical), first);
+    // The same selector answers as a new one: nothing is remembered.
+    assert_eq!(GreedyRelief::new(&network, &base, 38).act(&seen).unwrap().critical, first.1);
+    let mut masked = seen.clone();
+    masked.mask[first.1[0].ix()] = false;
+    assert!(!greedy.act(&masked).unwrap().critical.contains(&first.1[0]));
+    let mut idle = seen;
+    idle.groups.fill(0.0);
+    assert!(top.act(&idle).unwrap().critical.is_empty() && greedy.act(&idle).unwrap().critical.is_empty());
+    let bare = common::network(3, &[]);
+    let base = ecmp(&bare).unwrap();
+    let seen = observe(&bare, &TrafficMatrix::zero(3));
+    assert!(GreedyRelief::new(&bare, &base, 2).act(&seen).unwrap().critical.is_empty());
 }
 
 proptest! {

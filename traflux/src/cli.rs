@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod simulate;
+mod te;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -24,7 +25,8 @@ use crate::config::Config;
         traflux bootstrap envoy --config traflux.yaml --source us-east > envoy.yaml\n  \
         traflux bootstrap prometheus --config traflux.yaml --envoy us-east=127.0.0.1:9901\n  \
         traflux run --config traflux.yaml                 the controller, until it is stopped\n  \
-        traflux doctor --config traflux.yaml              what is missing in this set-up?"
+        traflux doctor --config traflux.yaml              what is missing in this set-up?\n  \
+        traflux te evaluate backbone.json week.rows       which pairs of a network should be rerouted?"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -48,6 +50,9 @@ enum Commands {
     /// Prints configurations for Envoy and Prometheus that make everything work.
     #[command(subcommand)]
     Bootstrap(bootstrap::BootstrapCommand),
+    /// Network traffic engineering: solve, evaluate, generate, convert.
+    #[command(subcommand)]
+    Te(te::TeCommand),
     /// Looks at a running set-up and says what is missing.
     Doctor(DoctorArgs),
 }
@@ -111,6 +116,7 @@ fn dispatch(command: Commands) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Commands::Bootstrap(command) => bootstrap::print(&command),
+        Commands::Te(command) => te::dispatch(&command),
         Commands::Doctor(args) => doctor(&args),
     }
 }

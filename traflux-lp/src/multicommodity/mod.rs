@@ -17,6 +17,38 @@
 //! ```text
 //! θ ≥ Σ_k d_k dist_k(y) + Σ_l b_l y_l
 //! ```
+//!
+//! # Who solves what
+//!
+//! * [`MinMaxSolver`]: this problem, exactly, over all paths or listed ones, alone or with a second objective
+//!   ([`Preference`]) that decides among the optimal flows.
+//! * [`LargeSolver`]: the same for hundreds of nodes, to a tolerance, with a certified gap.
+//! * [`max_concurrent_flow`] and [`max_total_flow`]: how much fits.
+//! * [`least_delay`]: a convex cost of every link instead of the maximum.
+//! * [`check`]: whether flows are what they claim.
+//!
+//! ```
+//! use traflux_core::{BitRate, Latency, Link, Network, Node, NodeIx, TrafficMatrix};
+//! use traflux_lp::multicommodity::{FlowProblem, MinMaxSolver};
+//!
+//! let nodes = ["a", "b", "c"].map(|name| Node { name: name.into(), position: None });
+//! let link = |tail, head| Link {
+//!     tail: NodeIx(tail),
+//!     head: NodeIx(head),
+//!     capacity: BitRate::gigabits_per_second(10.0),
+//!     weight: 1.0,
+//!     delay: Latency::ZERO,
+//! };
+//! let network = Network::new(nodes.to_vec(), vec![link(0, 1), link(0, 2), link(2, 1)])?;
+//! let mut demands = TrafficMatrix::zero(3);
+//! demands.set(NodeIx(0), NodeIx(1), BitRate::gigabits_per_second(8.0));
+//! let problem = FlowProblem::all(&network, &demands)?;
+//! let solution = MinMaxSolver::new(&network).solve(&problem, None)?;
+//! // Half of it goes around.
+//! assert!((solution.utilization - 0.4).abs() < 1e-9);
+//! assert!(solution.gap() < 1e-9);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod check;
 mod columns;
@@ -24,6 +56,7 @@ mod delay;
 mod error;
 mod generation;
 mod inverse;
+mod large;
 mod master;
 mod min_max;
 pub mod select;
@@ -32,6 +65,7 @@ mod throughput;
 
 pub use delay::{DelayCurve, DelaySolution, least_delay};
 pub use error::FlowError;
+pub use large::{FlowPaths, LargeSolution, LargeSolver};
 pub use min_max::{MinMaxSolver, Preference};
 pub use throughput::{ConcurrentFlow, TotalFlow, max_concurrent_flow, max_total_flow};
 
@@ -131,6 +165,8 @@ pub enum FlowStatus {
     Optimal,
     /// The deadline passed; the solution is feasible and its gap is what it says.
     Deadline,
+    /// Rounding keeps the gap from falling further; the solution is feasible and its gap is what it says.
+    Stalled,
 }
 
 /// Flows with a proof of how good they are.

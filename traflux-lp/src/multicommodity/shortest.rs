@@ -18,16 +18,26 @@ pub(crate) struct Graph {
 
 impl Graph {
     pub(crate) fn new(network: &Network) -> Self {
-        let mut offsets = vec![0];
-        let mut arcs = Vec::with_capacity(network.links().len());
-        for node in 0..network.nodes().len() {
-            for link in network.out_links(node.into()) {
-                arcs.push((network.links()[link.ix()].head.0, link.0));
-            }
-            offsets.push(arcs.len() as u32);
+        let arcs: Vec<(u32, u32)> = network.links().iter().map(|link| (link.tail.0, link.head.0)).collect();
+        Self::from_arcs(network.nodes().len(), &arcs)
+    }
+
+    /// Takes (tail, head) of each arc; an arc's position takes the place of a link's.
+    pub(crate) fn from_arcs(nodes: usize, ends: &[(u32, u32)]) -> Self {
+        let mut offsets = vec![0u32; nodes + 1];
+        for (tail, _) in ends {
+            offsets[*tail as usize + 1] += 1;
         }
-        let tails = network.links().iter().map(|link| link.tail.0).collect();
-        Self { offsets, arcs, tails }
+        for node in 0..nodes {
+            offsets[node + 1] += offsets[node];
+        }
+        let mut next = offsets.clone();
+        let mut arcs = vec![(0, 0); ends.len()];
+        for (arc, (tail, head)) in ends.iter().enumerate() {
+            arcs[next[*tail as usize] as usize] = (*head, arc as u32);
+            next[*tail as usize] += 1;
+        }
+        Self { offsets, arcs, tails: ends.iter().map(|(tail, _)| *tail).collect() }
     }
 
     pub(crate) fn nodes(&self) -> usize {
@@ -89,10 +99,28 @@ impl ShortestPaths {
         self.distance[node as usize]
     }
 
+    /// Lengths of the shortest paths to all nodes.
+    pub(crate) fn distances(&self) -> &[f64] {
+        &self.distance
+    }
+
     /// The link by which the tree enters a node.
     pub(crate) fn through(&self, node: u32) -> Option<u32> {
         let link = self.through[node as usize];
         (link != NONE).then_some(link)
+    }
+
+    /// What the tree's paths sum up to under other lengths, by node; infinite where none leads.
+    pub(crate) fn along(&self, graph: &Graph, lengths: &[f64], sums: &mut Vec<f64>) {
+        sums.clear();
+        sums.resize(graph.nodes(), f64::INFINITY);
+        for node in &self.settled {
+            // Nodes are settled after the node before them.
+            sums[*node as usize] = match self.through(*node) {
+                Some(link) => sums[graph.tail(link) as usize] + lengths[link as usize],
+                None => 0.0,
+            };
+        }
     }
 
     /// Nodes that can be reached, by rising distance, the source first.
@@ -205,6 +233,9 @@ mod tests {
             let mut paths = ShortestPaths::default();
             paths.run(&graph, 0, &lengths);
             let mut path = Vec::new();
+            let mut sums = Vec::new();
+            paths.along(&graph, &lengths, &mut sums);
+            assert_eq!(sums, expected);
             for node in 0..nodes {
                 assert_eq!(paths.distance(node), expected[node as usize]);
                 paths.path_to(&graph, node, &mut path);

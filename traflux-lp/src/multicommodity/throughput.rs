@@ -180,7 +180,7 @@ pub fn max_total_flow(problem: &FlowProblem<'_>, deadline: Option<Instant>) -> R
     let (mut upper_bound, mut link_prices) = (f64::INFINITY, Vec::new());
     loop {
         let lengths: Vec<f64> = generation.master.price.iter().map(|price| price.max(0.0) + BLUR).collect();
-        let round = generation.price(&lengths);
+        let round = generation.price(&lengths, None);
         let capacity: f64 = generation.master.limit.iter().zip(&lengths).map(|(left, y)| left * y).sum();
         if capacity - round.cost < upper_bound {
             upper_bound = capacity - round.cost;
@@ -193,7 +193,9 @@ pub fn max_total_flow(problem: &FlowProblem<'_>, deadline: Option<Instant>) -> R
             status = FlowStatus::Deadline;
             break;
         }
-        generation.pivot()?;
+        if generation.pivot(deadline)? == 0 {
+            return Err(generation.inaccurate());
+        }
     }
     let (paths, _, loads) = generation.shares(problem);
     let routed = |(commodity, paths): (&Commodity, &Vec<PathShare>)| {

@@ -7,6 +7,8 @@ mod chart;
 mod page;
 mod table;
 
+pub use page::STYLE;
+
 use crate::compare::ArmResult;
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
@@ -80,6 +82,6 @@ impl<'a> Report<'a> {
 }
 
 /// Text that is safe between tags and inside quoted attributes.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -11,7 +11,8 @@ use crate::compare::ArmResult;
 use crate::condition::windows;
 use crate::outcome::Minute;
 
-const STYLE: &str = include_str!("page.css");
+/// The style sheet of every report; colours of arms are `--arm-0` to `--arm-8`, of what a page is about `--focus`.
+pub const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Colours of endpoints; CSS variables, so that light and dark pages each have their own.

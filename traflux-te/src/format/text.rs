@@ -76,6 +76,12 @@ impl<'a> Source<'a> {
         FormatError::Syntax { place: self.place(at), expected: expected.into(), found: quoted(found) }
     }
 
+    /// As [`Source::syntax`] where another parser tells what it found.
+    pub(super) fn problem(&self, at: usize, expected: &'static str, problem: &str) -> FormatError {
+        let found = shortened(problem, 100);
+        FormatError::Syntax { place: self.place(at), expected: expected.into(), found }
+    }
+
     pub(super) fn value(
         &self,
         at: usize,

@@ -92,7 +92,7 @@ pub(super) fn walk(
         let at = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
         let event = reader.read_event().map_err(|error| {
             let at = usize::try_from(reader.error_position()).unwrap_or(at);
-            source.syntax(at, "well-formed XML", &error.to_string())
+            source.problem(at, "well-formed XML", &error.to_string())
         })?;
         match event {
             Event::Start(tag) => {
@@ -130,8 +130,16 @@ pub(super) fn walk(
                     open.pop();
                 }
             },
-            Event::Text(text) => add_text(source, &mut item, seen_root, at, &text.xml10_content())?,
-            Event::CData(text) => add_text(source, &mut item, seen_root, at, &text.xml10_content())?,
+            Event::Text(text) => {
+                // Line ends are normalised in the content, so places are found in the text as it stands.
+                let blank = text.len() - text.trim_start().len();
+                add_text(source, &mut item, seen_root, at + blank, &text.xml10_content())?;
+            }
+            Event::CData(text) => {
+                let at = at + "<![CDATA[".len();
+                let blank = text.len() - text.trim_start().len();
+                add_text(source, &mut item, seen_root, at + blank, &text.xml10_content())?;
+            }
             Event::GeneralRef(reference) => {
                 let resolved = resolve(source, at, &reference)?;
                 add_text(source, &mut item, seen_root, at, &resolved)?;
@@ -158,10 +166,10 @@ fn element(source: &Source<'_>, at: usize, tag: &BytesStart<'_>) -> Result<Eleme
             return Err(source.too_large(at, "attributes of one element", count + 1, MAX_ATTRIBUTES));
         }
         let attribute =
-            attribute.map_err(|error| source.syntax(at, "well-formed attributes", &error.to_string()))?;
+            attribute.map_err(|error| source.problem(at, "well-formed attributes", &error.to_string()))?;
         let value = attribute
             .normalized_value(XmlVersion::Implicit1_0)
-            .map_err(|error| source.syntax(at, "an attribute in XML", &error.to_string()))?;
+            .map_err(|error| source.problem(at, "an attribute in XML", &error.to_string()))?;
         attributes.push((attribute.key.local_name().as_ref().to_string(), value.into_owned()));
     }
     let name = tag.local_name().as_ref().to_string();
@@ -180,7 +188,7 @@ fn add_text(
         Some(element) => {
             // The text of an element begins behind its tag.
             if element.text_at == element.at && !blank {
-                element.text_at = at + (text.len() - text.trim_start().len());
+                element.text_at = at;
             }
             element.text.push_str(text);
             Ok(())
@@ -280,6 +288,22 @@ mod tests {
             let error = names(text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn texts_are_placed_where_they_stand() {
+        let text = "<box>\r\n<a>\r\n  12</a>\r\n<a><![CDATA[ 34]]></a></box>";
+        let source = Source { text };
+        let mut places = Vec::new();
+        walk(&source, &["box"], &mut |visit| {
+            if let Visit::Item(element) = visit {
+                let place = source.place(element.text_at);
+                places.push((element.text.trim().to_string(), place.line, place.column));
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(places, [("12".to_string(), 3, 3), ("34".to_string(), 4, 14)]);
     }
 
     #[test]

@@ -40,8 +40,8 @@ pub struct DiurnalConfig {
     pub burst_steps: f64,
 }
 
-/// Five-minute matrices of a backbone: half as much again by day as on average, quieter weekends, noise with a
-/// half-life of an hour, and a burst per pair every two days or so.
+/// Five-minute matrices of a backbone: half as much again by day as on average, quieter weekends, noise with
+/// a half-life of an hour, and a burst per pair every two days or so.
 impl Default for DiurnalConfig {
     fn default() -> Self {
         Self {
@@ -66,9 +66,9 @@ impl Default for DiurnalConfig {
 /// x_st(i) = ρ x_st(i − 1) + √(1 − ρ²) σ z_st(i),     z ~ N(0, 1),     x_st(0) ~ N(0, σ²)
 /// ```
 ///
-/// with `week` = 1 on five days and `w` on two, and `b` = the burst factor from when a burst begins until, with
-/// probability 1 / `burst_steps` per step, it ends. The noise has mean 1 at every step; day and night cancel over
-/// a day; weekends and bursts change the mean.
+/// with `week` = 1 on five days and `w` on two, and `b` = the burst factor from when a burst begins until,
+/// with probability 1 / `burst_steps` per step, it ends. The noise has mean 1 at every step; day and night
+/// cancel over a day; weekends and bursts change the mean.
 #[derive(Debug, Clone)]
 pub struct Diurnal {
     mean: TrafficMatrix,
@@ -95,7 +95,8 @@ impl Diurnal {
     }
 
     /// Lets noon follow the sun instead of chance: the busy hour of a node is the later the farther west it is.
-    /// Nodes without a position keep the phase they have.
+    /// Nodes without a position keep the phase they have. Positions must be degrees; those of generated
+    /// networks are kilometres.
     #[must_use]
     pub fn with_time_zones(mut self, network: &Network) -> Self {
         for (phase, node) in self.phases.iter_mut().zip(network.nodes()) {

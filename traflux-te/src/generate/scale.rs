@@ -19,8 +19,8 @@ pub enum Over {
 
 /// Scales matrices so that a maximum link utilisation becomes `target`.
 ///
-/// `measure` gives the utilisation of one matrix and must grow in proportion to the demands, as the utilisation
-/// of ECMP does and that of the best routing. It is called once per matrix.
+/// `measure` gives the utilisation of one matrix and must grow in proportion to the demands, as the
+/// utilisation of ECMP does and that of the best routing. It is called once per matrix.
 ///
 /// ```
 /// use traflux_core::BitRate;
@@ -39,8 +39,8 @@ pub enum Over {
 /// ```
 ///
 /// # Errors
-/// [`TeError::Parameter`] for a target that is not finite and positive, [`TeError::NoLoad`] where the measure is
-/// zero or not finite, and whatever `measure` fails with.
+/// [`TeError::Parameter`] for a target that is not finite and positive, [`TeError::NoLoad`] where the measure
+/// is zero or not finite, and whatever `measure` fails with.
 pub fn scaled_to<E: From<TeError>>(
     matrices: &[TrafficMatrix],
     target: f64,

@@ -29,7 +29,8 @@ pub enum WeightRule {
     Distance,
 }
 
-/// What links are like. Every link has a twin in the other direction with the same capacity, weight and delay.
+/// What links are like. Every link has a twin in the other direction with the same capacity, weight and
+/// delay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkModel {
@@ -37,8 +38,8 @@ pub struct LinkModel {
     pub capacities: Vec<BitRate>,
     /// How weights are set.
     pub weight: WeightRule,
-    /// Edge of the square in which nodes lie, in kilometres, positive. Delay is distance over the speed of light
-    /// in fibre.
+    /// Edge of the square in which nodes lie, in kilometres, positive. Delay is distance over the speed of
+    /// light in fibre.
     pub side_km: f64,
 }
 
@@ -112,8 +113,9 @@ impl Default for WaxmanConfig {
     }
 }
 
-/// The random network of Waxman (1988): nodes uniform in a square, each two joined with probability
-/// `α exp(−distance / (β L))`, `L` the diagonal of the square. The shortest links that connect the parts are added.
+/// The random network of Waxman (1988): nodes uniform in a square, each two joined with probability `α
+/// exp(−distance / (β L))`, `L` the diagonal of the square. The shortest links that connect the parts are
+/// added.
 ///
 /// # Errors
 /// [`TeError::Parameter`] for a parameter out of its range.
@@ -147,7 +149,8 @@ pub fn waxman(config: &WaxmanConfig, seed: u64) -> Result<Network, TeError> {
 pub struct BackboneConfig {
     /// How many nodes, at least 3.
     pub nodes: usize,
-    /// Neighbours of a node on average, as far as the Gabriel graph has them (about 4); backbones have 2.5 to 3.5.
+    /// Neighbours of a node on average, as far as the Gabriel graph has them (about 4); backbones have 2.5 to
+    /// 3.5.
     pub mean_degree: f64,
     /// Whether the failure of no single link may part the network.
     pub survivable: bool,
@@ -161,10 +164,11 @@ impl Default for BackboneConfig {
     }
 }
 
-/// A sparse network that looks like a backbone: nodes uniform in a square, joined by the shortest tree, by what it
-/// takes to survive any single link, and by links of the Gabriel graph (Gabriel and Sokal 1969: two nodes are
-/// joined when no other lies within the circle of which they are the diameter; fibre networks resemble it, Çetinkaya et
-/// al. 2014) where they save the longest detours, until nodes have `mean_degree` neighbours.
+/// A sparse network that looks like a backbone: nodes uniform in a square, joined by the shortest tree, by
+/// what it takes to survive any single link, and by links of the Gabriel graph (Gabriel and Sokal 1969: two
+/// nodes are joined when no other lies within the circle of which they are the diameter; fibre networks
+/// resemble it, Çetinkaya et al. 2014) where they save the longest detours, until nodes have `mean_degree`
+/// neighbours.
 ///
 /// # Errors
 /// [`TeError::Parameter`] for a parameter out of its range.
@@ -197,8 +201,8 @@ pub fn backbone(config: &BackboneConfig, seed: u64) -> Result<Network, TeError> 
 }
 
 impl LinkModel {
-    /// Nodes `n0`, `n1`, … and two links per edge: link `2 i` leads from the first end of edge `i` to the second,
-    /// link `2 i + 1` back.
+    /// Nodes `n0`, `n1`, … and two links per edge: link `2 i` leads from the first end of edge `i` to the
+    /// second, link `2 i + 1` back.
     fn network(
         &self,
         positions: Vec<[f64; 2]>,
@@ -256,7 +260,8 @@ fn is_gabriel(positions: &[[f64; 2]], a: usize, b: usize) -> bool {
     (0..positions.len()).all(|c| c == a || c == b || squared(a, c) + squared(b, c) > diameter)
 }
 
-/// Adds the shortest edges that make one part of all (Prim's algorithm, where what is joined already is near).
+/// Adds the shortest edges that make one part of all (Prim's algorithm, where what is joined already is
+/// near).
 fn connect(positions: &[[f64; 2]], edges: &mut Vec<(usize, usize)>) {
     let nodes = positions.len();
     let present = Adjacency::new(nodes, edges);
@@ -291,8 +296,8 @@ fn connect(positions: &[[f64; 2]], edges: &mut Vec<(usize, usize)>) {
     }
 }
 
-/// Adds edges until no edge of a connected network is a bridge: again and again, from a part behind a single bridge,
-/// the one that is shortest for each bridge that it makes one no more.
+/// Adds edges until no edge of a connected network is a bridge: again and again, from a part behind a single
+/// bridge, the one that is shortest for each bridge that it makes one no more.
 fn cover_bridges(positions: &[[f64; 2]], edges: &mut Vec<(usize, usize)>) {
     let nodes = positions.len();
     while let Some(bridges) = bridges_between(nodes, edges) {

@@ -60,10 +60,11 @@ pub enum TrafficModel {
         large: BitRate,
         /// Probability of an elephant, in [0, 1].
         large_share: f64,
-        /// Standard deviation relative to the mean, not negative; beyond 0.3 the cut raises the mean noticeably.
+        /// Standard deviation relative to the mean, not negative; beyond 0.3 the cut raises the mean
+        /// noticeably.
         deviation: f64,
     },
-    /// Independent lognormal; measured backbones have a σ between 1 and 2 (Nucci, Sridharan and Taft 2005).
+    /// Independent lognormal, which fits demands of measured backbones (Nucci, Sridharan and Taft 2005).
     Lognormal {
         /// Mean demand, not the median.
         mean: BitRate,

@@ -1,9 +1,9 @@
 //! What is a routing worth, and what does it disturb?
 //!
 //! Measures of one matrix are those of Zhang et al. (2020): [`performance_ratio`] and [`delay_ratio`] compare
-//! with the optimum, [`selected_share`] is their rerouting disturbance. It counts all traffic of the chosen pairs, whether
-//! it moved or not; [`routing_change`] counts what really moves from one routing to the next. [`Summary`] and
-//! [`PairedDifference`] say what many matrices have in common, with intervals.
+//! with the optimum, [`selected_share`] is their rerouting disturbance. It counts all traffic of the chosen
+//! pairs, whether it moved or not; [`routing_change`] counts what really moves from one routing to the next.
+//! [`Summary`] and [`PairedDifference`] say what many matrices have in common, with intervals.
 
 mod statistics;
 
@@ -15,7 +15,7 @@ use traflux_core::{BaseRouting, GroupIx, LinkIx, Network, NetworkError, Reroutin
 
 use crate::ecmp::check_nodes;
 
-/// Utilisation of ECMP at which delays are compared (Zhang et al. 2020, section V).
+/// Utilisation of ECMP at which delays are compared (Zhang et al. 2020).
 pub const DELAY_UTILIZATION: f64 = 0.9;
 
 /// `PR_U = u_optimal / u_achieved`: 1 at the optimum, less the worse; 1 without any load.
@@ -26,8 +26,8 @@ pub fn performance_ratio(optimal: f64, achieved: f64) -> f64 {
     if achieved == 0.0 && optimal == 0.0 { 1.0 } else { optimal / achieved }
 }
 
-/// The share of all traffic that belongs to the chosen pairs, in [0, 1]: the rerouting disturbance of the paper.
-/// A pair named twice counts once; 0 without traffic.
+/// The share of all traffic that belongs to the chosen pairs, in [0, 1]: the rerouting disturbance of the
+/// paper. A pair named twice counts once; 0 without traffic.
 ///
 /// # Panics
 /// When a pair is none of the network, or the matrix is for another number of nodes.
@@ -41,11 +41,13 @@ pub fn selected_share(network: &Network, demands: &TrafficMatrix, pairs: &[Group
         demands.demand(source, target)
     };
     let total = demands.total();
-    if total > 0.0 { (pairs.into_iter().map(of).sum::<f64>() / total).min(1.0) } else { 0.0 }
+    // An empty sum is −0.
+    if total > 0.0 { (pairs.into_iter().map(of).sum::<f64>() / total + 0.0).min(1.0) } else { 0.0 }
 }
 
 /// End-to-end delay in a model of queues, `Ω = Σ_l y_l / (c_l − y_l)` with load `y` and capacity `c`
-/// (dimensionless; in proportion to the mean number of packets in the network). Infinite where a link is full.
+/// (dimensionless; in proportion to the mean number of packets in the network). Infinite where a link is
+/// full.
 #[must_use]
 pub fn delay(network: &Network, loads: &[f64]) -> f64 {
     delay_at(network, loads, 1.0)
@@ -59,8 +61,8 @@ fn delay_at(network: &Network, loads: &[f64], scale: f64) -> f64 {
     network.links().iter().zip(loads).map(of).sum()
 }
 
-/// `PR_Ω = Ω_reference / Ω_achieved` with all loads scaled so that those of ECMP have a maximum utilisation of
-/// [`DELAY_UTILIZATION`].
+/// `PR_Ω = Ω_reference / Ω_achieved` with all loads scaled so that those of ECMP have a maximum utilisation
+/// of [`DELAY_UTILIZATION`].
 ///
 /// The reference is usually the routing of least delay. One of least utilisation is no substitute: there are
 /// many, of different delay. 1 without load, or where both are infinite; 0 where only the achieved delay is.
@@ -87,9 +89,10 @@ pub struct RoutingChange {
 
 /// Compares two routings over one base.
 ///
-/// Of a pair stays what both have in common: of each explicit path and of the base the lesser share. Where one has
-/// more on the base than the other, the other's remaining paths, largest share first, take from the fractions of the
-/// base what is there along all of their links: to spell out the base is no change. All else moves.
+/// Of a pair stays what both have in common: of each explicit path and of the base the lesser share. Where
+/// one has more on the base than the other, the other's remaining paths, largest share first, take from the
+/// fractions of the base what is there along all of their links: to spell out the base is no change. All else
+/// moves.
 ///
 /// # Errors
 /// [`NetworkError::Length`] for a matrix of another number of nodes.

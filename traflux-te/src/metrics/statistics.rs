@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct BootstrapConfig {
     /// How many resamples, at least 1.
     pub resamples: usize,
-    /// How many neighbours are drawn together, at least 1. Matrices that follow each other resemble each other;
-    /// drawn one by one they would make intervals too narrow. Take at least the time after which they no longer do.
+    /// How many neighbours are drawn together, at least 1. Matrices that follow each other resemble each
+    /// other; drawn one by one they would make intervals too narrow. Take at least the time after which they
+    /// no longer do.
     pub block: usize,
     /// Probability that an interval is to cover, in (0, 1).
     pub level: f64,
@@ -35,8 +36,8 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Statistics of one measure over many matrices, with percentile intervals (Efron 1979; in blocks, on a circle:
-/// Politis and Romano 1992). The minimum has none: resampling says nothing about it.
+/// Statistics of one measure over many matrices, with percentile intervals (Efron 1979; in blocks, on a
+/// circle: Politis and Romano 1992). The minimum has none: resampling says nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// How many values.
@@ -89,8 +90,8 @@ impl Summary {
 
 /// How much better one method is than another on the same matrices.
 ///
-/// What matrices do to both methods cancels in each difference, so the interval is far narrower than those of the
-/// two means.
+/// What matrices do to both methods cancels in each difference, so the interval is far narrower than those of
+/// the two means.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairedDifference {
     /// How many matrices.

@@ -23,13 +23,13 @@ impl FixedSet {
 
     /// Finds `count` pairs that do well on past traffic.
     ///
-    /// It starts with the pairs that were chosen most often, by an oracle or a rule, in `history` (ties: lower
-    /// position first). Then it goes through the set again and again and tries in the place of each pair the most frequent
-    /// ones outside; an exchange that `score` likes better stays. It ends after a round without one, or when the
-    /// evaluations are used up.
+    /// It starts with the pairs that were chosen most often, by an oracle or a rule, in `history` (ties:
+    /// lower position first). Then it goes through the set again and again and tries in the place of each
+    /// pair the most frequent ones outside; an exchange that `score` likes better stays. It ends after a
+    /// round without one, or when the evaluations are used up.
     ///
-    /// `score` gives what a set is worth, greater is better, for instance the mean performance ratio over some matrices
-    /// of the past. NaN is worse than everything.
+    /// `score` gives what a set is worth, greater is better, for instance the mean performance ratio over
+    /// some matrices of the past. NaN is worse than everything.
     ///
     /// # Errors
     /// Whatever `score` fails with.

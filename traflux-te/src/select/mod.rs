@@ -1,20 +1,23 @@
 //! Which pairs may leave the base, without anything learned?
 //!
-//! A selector is a [`Policy`]: it reads column [`DEMAND`] of an observation and chooses at most `count` pairs, best
-//! first. [`EcmpOnly`] is the floor, [`TopK`] and [`TopKCritical`] are the rules that learned selectors are usually
-//! compared with, [`FixedSet`] asks whether anything has to be chosen anew at all: on real traffic it is the one
-//! to beat.
+//! A selector is a [`Policy`]: it reads column [`DEMAND`] of an observation and chooses at most `count`
+//! pairs, best first. [`EcmpOnly`] is the floor, [`TopK`] and [`TopKCritical`] are the rules that learned
+//! selectors are usually compared with. [`TopKRelief`] and [`GreedyRelief`] follow prices of links and are
+//! better and disturb less; [`FixedSet`] asks whether anything has to be chosen anew at all.
 
 mod fixed;
+mod relief;
 
 pub use fixed::{FixedSet, FixedSetSearch, SearchConfig};
+pub use relief::{GreedyRelief, TopKRelief};
 
 use traflux_core::network::column::DEMAND;
 use traflux_core::{Action, BaseRouting, GroupIx, Network, Observation, Policy, PolicyError};
 
-use crate::encode::Entries;
+use crate::relief::Entries;
 
-/// How many pairs a share of all pairs is, rounded down but at least 1: 10 % of the 132 pairs of 12 nodes are 13.
+/// How many pairs a share of all pairs is, rounded down but at least 1: 10 % of the 132 pairs of 12 nodes are
+/// 13.
 #[must_use]
 pub fn share_of_pairs(network: &Network, share: f64) -> usize {
     let pairs = network.pair_count();
@@ -61,12 +64,12 @@ impl Policy for TopK {
     }
 }
 
-/// The pairs that send the most of those that cross the fullest links under the base (Top-K Critical of Zhang et al.
-/// 2020).
+/// The pairs that send the most of those that cross the fullest links under the base (Top-K Critical of Zhang
+/// et al. 2020).
 ///
-/// The paper takes pairs from the five fullest links. Where these carry fewer than `count` pairs, more links are
-/// added, fullest first, until there are enough. Links are ordered by utilisation and then by position, pairs by
-/// demand and then by position.
+/// The paper takes pairs from the five fullest links. Where these carry fewer than `count` pairs, more links
+/// are added, fullest first, until there are enough. Links are ordered by utilisation and then by position,
+/// pairs by demand and then by position.
 #[derive(Debug, Clone)]
 pub struct TopKCritical {
     count: usize,
@@ -134,12 +137,8 @@ impl TopKCritical {
 impl Policy for TopKCritical {
     fn act(&mut self, observation: &Observation) -> Result<Action, PolicyError> {
         check(observation)?;
-        let pairs = self.base.offsets.len() - 1;
-        if observation.len() != pairs {
-            return Err(PolicyError::Failed {
-                reason: format!("{} pairs in the observation, {pairs} in the network", observation.len()),
-            });
-        }
+        let pairs = self.base.pairs();
+        check_pairs(observation, pairs)?;
         self.utilizations.clear();
         self.utilizations.resize(self.inverse_capacities.len(), 0.0);
         for pair in 0..pairs {
@@ -181,6 +180,14 @@ fn check(observation: &Observation) -> Result<(), PolicyError> {
         });
     }
     Ok(())
+}
+
+fn check_pairs(observation: &Observation, pairs: usize) -> Result<(), PolicyError> {
+    if observation.len() == pairs {
+        return Ok(());
+    }
+    let reason = format!("{} pairs in the observation, {pairs} in the network", observation.len());
+    Err(PolicyError::Failed { reason })
 }
 
 /// The demand of a pair; what is not a number counts as none.

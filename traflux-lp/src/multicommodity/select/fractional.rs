@@ -252,7 +252,7 @@ impl FractionalBound {
 
     /// Pivots to the optimum; whether its numbers are as exact as they should be.
     fn improve(&mut self, deadline: Option<Instant>) -> Result<(FractionalSelection, bool), FlowError> {
-        self.generation.settle()?;
+        self.generation.settle(deadline)?;
         let mut bound = Bound::default();
         let mut found = self.round(&mut bound);
         let mut status = FlowStatus::Optimal;
@@ -261,7 +261,7 @@ impl FractionalBound {
                 status = FlowStatus::Deadline;
                 break;
             }
-            self.generation.pivot()?;
+            self.generation.pivot(deadline)?;
             found = self.round(&mut bound);
         }
         self.warm = true;
@@ -289,7 +289,7 @@ impl FractionalBound {
             value += length * self.background[row];
             lengths.push(length);
         }
-        let round = generation.price(&lengths);
+        let round = generation.price(&lengths, None);
         value = if total > 0.0 { (value + round.cost) / total } else { 0.0 };
         if value >= bound.value {
             *bound = Bound { value, lengths, total };

@@ -1,0 +1,417 @@
+//! How do classes of demands share out their known paths, and what are links worth then?
+//!
+//! The restricted master of column generation, by rows `l` (links that may become the fullest) and classes `k`
+//! with columns `p`, in utilisation:
+//!
+//! ```text
+//! min θ   s.t.   Σ_{p ∈ k} x_p = 1,    f_l + Σ_p a_lp x_p + s_l = θ,    x, s ≥ 0
+//! ```
+//!
+//! An interior-point method (Mehrotra's predictor and corrector) stops early, while the prices `w` (`Σ w = 1`)
+//! are still well inside: such prices change little from one master to the next, where those of a simplex
+//! method jump between corners (Gondzio, González-Brevis, Munari 2013, *New developments in the primal–dual
+//! column generation technique*). Classes are eliminated from Newton's equations in closed form, what remains
+//! is dense in rows:
+//!
+//! ```text
+//! M = diag(s/w) + Σ_k Σ_{p ∈ k} D_p (a_p − ā_k)(a_p − ā_k)ᵀ,    D = x/z,   ā_k = Σ_p D_p a_p / Σ_p D_p
+//! ```
+
+/// How far to the boundary a step goes.
+const DAMPING: f64 = 0.95;
+
+/// Newton steps of one solve; a dozen is usual.
+const STEPS: usize = 60;
+
+/// Demands that have the same choice.
+#[derive(Debug, Clone)]
+pub(super) struct Class {
+    /// Rows that some but not all columns cross, each with `demand / capacity`.
+    pub(super) rows: Vec<(u32, f64)>,
+    /// By column: the positions in `rows` that it crosses.
+    pub(super) columns: Vec<Vec<u32>>,
+}
+
+/// The linear program.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Master {
+    /// `f`: utilisation of each row that is not shared out here.
+    pub(super) fixed: Vec<f64>,
+    pub(super) classes: Vec<Class>,
+}
+
+/// Where the method stopped.
+#[derive(Debug, Clone)]
+pub(super) struct Interior {
+    /// Shares of all columns, class after class.
+    pub(super) shares: Vec<f64>,
+    /// Prices by row, `Σ w = 1`.
+    pub(super) weights: Vec<f64>,
+    /// The complementarity at the end, a slack times its price.
+    pub(super) smoothing: f64,
+}
+
+/// Iterate: primal and dual feasible at all times.
+struct Point {
+    x: Vec<f64>,
+    z: Vec<f64>,
+    s: Vec<f64>,
+    w: Vec<f64>,
+    theta: f64,
+}
+
+struct Direction {
+    x: Vec<f64>,
+    z: Vec<f64>,
+    s: Vec<f64>,
+    w: Vec<f64>,
+    theta: f64,
+}
+
+impl Master {
+    /// Solves until `θ` less its bound is at most `gap` or `late` says so, starting near the prices `weights`
+    /// (positive) where that difference is about `start_gap`.
+    pub(super) fn solve(
+        &self,
+        weights: &[f64],
+        start_gap: f64,
+        gap: f64,
+        late: &impl Fn() -> bool,
+    ) -> Interior {
+        let rows = self.fixed.len();
+        let columns: usize = self.classes.iter().map(|class| class.columns.len()).sum();
+        let pairs = (rows + columns) as f64;
+        let mut point = self.start(weights, start_gap.max(gap) / pairs);
+        let mut matrix = vec![0.0; rows * rows];
+        let mut steps = 0;
+        let complement = |point: &Point| dot(&point.x, &point.z) + dot(&point.s, &point.w);
+        let mut total = complement(&point);
+        while total > gap && steps < STEPS && !late() {
+            steps += 1;
+            self.normal(&point, &mut matrix);
+            if !factor(&mut matrix, rows) {
+                break;
+            }
+            let rx: Vec<f64> = point.x.iter().zip(&point.z).map(|(x, z)| -x * z).collect();
+            let rs: Vec<f64> = point.s.iter().zip(&point.w).map(|(s, w)| -s * w).collect();
+            let predictor = self.direction(&point, &matrix, &rx, &rs);
+            let (primal, dual) = lengths(&point, &predictor);
+            let after = dot_moved(&point.x, &predictor.x, primal, &point.z, &predictor.z, dual)
+                + dot_moved(&point.s, &predictor.s, primal, &point.w, &predictor.w, dual);
+            let centering = (after / total).powi(3).clamp(1e-4, 0.5);
+            // Never aims far below what was asked for: the prices are to stay inside.
+            let target = (centering * total).max(0.3 * gap) / pairs;
+            let second = |r: &[f64], a: &[f64], b: &[f64]| -> Vec<f64> {
+                r.iter().zip(a.iter().zip(b)).map(|(r, (a, b))| r + target - a * b).collect()
+            };
+            let direction = self.direction(
+                &point,
+                &matrix,
+                &second(&rx, &predictor.x, &predictor.z),
+                &second(&rs, &predictor.s, &predictor.w),
+            );
+            let (primal, dual) = lengths(&point, &direction);
+            let (primal, dual) = ((DAMPING * primal).min(1.0), (DAMPING * dual).min(1.0));
+            advance(&mut point.x, &direction.x, primal);
+            advance(&mut point.s, &direction.s, primal);
+            point.theta += primal * direction.theta;
+            advance(&mut point.z, &direction.z, dual);
+            advance(&mut point.w, &direction.w, dual);
+            let before = total;
+            total = complement(&point);
+            if !total.is_finite() || (primal.max(dual) < 1e-8 && total >= before) {
+                break;
+            }
+        }
+        let sum: f64 = point.w.iter().sum();
+        point.w.iter_mut().for_each(|w| *w /= sum);
+        Interior { shares: point.x, weights: point.w, smoothing: total / pairs }
+    }
+
+    /// For given prices the central shares `x_p = μ / z_p`, `z_p = a_pᵀw − π_k`, `Σ x_p = 1`.
+    fn start(&self, weights: &[f64], smoothing: f64) -> Point {
+        let mut w: Vec<f64> = weights.to_vec();
+        let sum: f64 = w.iter().sum();
+        w.iter_mut().for_each(|w| *w /= sum);
+        let (mut x, mut z) = (Vec::new(), Vec::new());
+        let mut lengths = Vec::new();
+        for class in &self.classes {
+            lengths.clear();
+            lengths.extend(class.columns.iter().map(|column| class.length(column, &w)));
+            let least = lengths.iter().copied().fold(f64::INFINITY, f64::min);
+            // Root of Σ μ / (len − π) = 1 in gap = least − π, between μ and n μ; convex and falling.
+            let mut gap = smoothing;
+            for _ in 0..50 {
+                let (mut sum, mut slope) = (0.0, 0.0);
+                for length in &lengths {
+                    let reduced = length - least + gap;
+                    sum += smoothing / reduced;
+                    slope += smoothing / (reduced * reduced);
+                }
+                let step = (sum - 1.0) / slope;
+                gap += step;
+                if step.abs() <= 1e-13 * gap {
+                    break;
+                }
+            }
+            let at = x.len();
+            for length in &lengths {
+                z.push(length - least + gap);
+                x.push(smoothing / (length - least + gap));
+            }
+            let sum: f64 = x[at..].iter().sum();
+            x[at..].iter_mut().for_each(|x| *x /= sum);
+        }
+        let u = self.utilization(&x);
+        let top = u.iter().copied().fold(0.0, f64::max);
+        let slack = smoothing / w.iter().copied().fold(0.0, f64::max);
+        let theta = top + slack;
+        let s: Vec<f64> = u.iter().map(|u| theta - u).collect();
+        // A slack far from its price would make the first step short.
+        for (w, s) in w.iter_mut().zip(&s) {
+            *w = w.max(0.1 * smoothing / s);
+        }
+        let sum: f64 = w.iter().sum();
+        w.iter_mut().for_each(|w| *w /= sum);
+        let mut point = Point { x, z, s, w, theta };
+        self.reprice(&mut point, smoothing);
+        point
+    }
+
+    /// Reduced costs anew after prices changed: `π_k` as high as keeps all positive.
+    fn reprice(&self, point: &mut Point, smoothing: f64) {
+        let mut at = 0;
+        for class in &self.classes {
+            let range = at..at + class.columns.len();
+            at = range.end;
+            let lengths: Vec<f64> =
+                class.columns.iter().map(|column| class.length(column, &point.w)).collect();
+            let least = lengths.iter().copied().fold(f64::INFINITY, f64::min);
+            for (z, length) in point.z[range].iter_mut().zip(lengths) {
+                *z = length - least + smoothing;
+            }
+        }
+    }
+
+    pub(super) fn utilization(&self, x: &[f64]) -> Vec<f64> {
+        let mut u = self.fixed.clone();
+        let mut x = x.iter();
+        for class in &self.classes {
+            for (column, x) in class.columns.iter().zip(&mut x) {
+                for row in column {
+                    let (row, per_share) = class.rows[*row as usize];
+                    u[row as usize] += per_share * x;
+                }
+            }
+        }
+        u
+    }
+
+    /// Writes the lower triangle of `M`.
+    fn normal(&self, point: &Point, matrix: &mut [f64]) {
+        let rows = self.fixed.len();
+        matrix.fill(0.0);
+        for row in 0..rows {
+            matrix[row * rows + row] = point.s[row] / point.w[row];
+        }
+        let mut at = 0;
+        let (mut mean, mut deviation) = (Vec::new(), Vec::new());
+        for class in &self.classes {
+            let width = class.rows.len();
+            let scale: Vec<f64> = (at..at + class.columns.len()).map(|p| point.x[p] / point.z[p]).collect();
+            at += class.columns.len();
+            let total: f64 = scale.iter().sum();
+            mean.clear();
+            mean.resize(width, 0.0);
+            for (column, d) in class.columns.iter().zip(&scale) {
+                for row in column {
+                    mean[*row as usize] += d / total;
+                }
+            }
+            if let [first, second] = scale[..] {
+                // Two columns differ in every row of the class.
+                let d = first * second / total;
+                deviation.clear();
+                deviation.resize(width, -1.0);
+                for row in &class.columns[0] {
+                    deviation[*row as usize] = 1.0;
+                }
+                class.add_outer(&deviation, d, matrix, rows);
+                continue;
+            }
+            for (column, d) in class.columns.iter().zip(&scale) {
+                deviation.clear();
+                deviation.extend(mean.iter().map(|m| -m));
+                for row in column {
+                    deviation[*row as usize] += 1.0;
+                }
+                class.add_outer(&deviation, *d, matrix, rows);
+            }
+        }
+    }
+
+    /// Newton's direction for `z Δx + x Δz = rx`, `w Δs + s Δw = rs` on the feasible set.
+    fn direction(&self, point: &Point, factor: &[f64], rx: &[f64], rs: &[f64]) -> Direction {
+        let rows = self.fixed.len();
+        let columns = rx.len();
+        // Shares as they would change at fixed prices.
+        let mut dx = vec![0.0; columns];
+        let mut at = 0;
+        for class in &self.classes {
+            let range = at..at + class.columns.len();
+            at = range.end;
+            let (mut sum, mut total) = (0.0, 0.0);
+            for p in range.clone() {
+                dx[p] = rx[p] / point.z[p];
+                sum += dx[p];
+                total += point.x[p] / point.z[p];
+            }
+            for p in range {
+                dx[p] -= point.x[p] / point.z[p] * sum / total;
+            }
+        }
+        let mut right: Vec<f64> = rs.iter().zip(&point.w).map(|(r, w)| r / w).collect();
+        self.add_change(&dx, &mut right);
+        // M Δw + 1 Δθ = right, 1ᵀΔw = 0.
+        let mut ones = vec![1.0; rows];
+        back_solve(factor, rows, &mut right);
+        back_solve(factor, rows, &mut ones);
+        let theta = right.iter().sum::<f64>() / ones.iter().sum::<f64>();
+        let mut dw: Vec<f64> = right.iter().zip(&ones).map(|(r, o)| r - theta * o).collect();
+        let drift = dw.iter().sum::<f64>() / rows as f64;
+        dw.iter_mut().for_each(|d| *d -= drift);
+        let mut dz = vec![0.0; columns];
+        at = 0;
+        for class in &self.classes {
+            let range = at..at + class.columns.len();
+            at = range.end;
+            let (mut mean, mut total) = (0.0, 0.0);
+            for (column, p) in class.columns.iter().zip(range.clone()) {
+                dz[p] = class.length(column, &dw);
+                let d = point.x[p] / point.z[p];
+                mean += d * dz[p];
+                total += d;
+            }
+            mean /= total;
+            // π also answers for what the right side of the class asks: z Δx + x Δz = rx must hold.
+            let given: f64 = range.clone().map(|p| rx[p] / point.z[p]).sum::<f64>() / total;
+            for p in range {
+                let d = point.x[p] / point.z[p];
+                dx[p] -= d * (dz[p] - mean);
+                dz[p] += given - mean;
+            }
+        }
+        let mut change = vec![0.0; rows];
+        self.add_change(&dx, &mut change);
+        let ds = change.iter().map(|c| theta - c).collect();
+        Direction { x: dx, z: dz, s: ds, w: dw, theta }
+    }
+
+    /// Adds what a change of shares does to the rows.
+    fn add_change(&self, dx: &[f64], rows: &mut [f64]) {
+        let mut dx = dx.iter();
+        for class in &self.classes {
+            for (column, dx) in class.columns.iter().zip(&mut dx) {
+                for row in column {
+                    let (row, per_share) = class.rows[*row as usize];
+                    rows[row as usize] += per_share * dx;
+                }
+            }
+        }
+    }
+}
+
+impl Class {
+    /// Length of a column under prices.
+    fn length(&self, column: &[u32], weights: &[f64]) -> f64 {
+        column
+            .iter()
+            .map(|row| {
+                let (row, per_share) = self.rows[*row as usize];
+                per_share * weights[row as usize]
+            })
+            .sum()
+    }
+
+    /// Adds `scale v vᵀ` to the lower triangle, `v` by position in `rows` and in shares.
+    fn add_outer(&self, v: &[f64], scale: f64, matrix: &mut [f64], width: usize) {
+        for (i, (row, per_share)) in self.rows.iter().enumerate() {
+            let left = scale * v[i] * per_share;
+            let line = &mut matrix[*row as usize * width..][..width];
+            // Rows rise, so this is the lower triangle.
+            for ((other, per_share), v) in self.rows[..=i].iter().zip(v) {
+                line[*other as usize] += left * v * per_share;
+            }
+        }
+    }
+}
+
+/// Step lengths to the boundary: primal, dual.
+fn lengths(point: &Point, direction: &Direction) -> (f64, f64) {
+    let most = |a: &[f64], d: &[f64]| {
+        a.iter()
+            .zip(d)
+            .map(|(a, d)| if *d < 0.0 { -a / d } else { f64::INFINITY })
+            .fold(f64::INFINITY, f64::min)
+    };
+    let primal = most(&point.x, &direction.x).min(most(&point.s, &direction.s));
+    let dual = most(&point.z, &direction.z).min(most(&point.w, &direction.w));
+    (primal.min(1.0 / DAMPING), dual.min(1.0 / DAMPING))
+}
+
+fn advance(point: &mut [f64], direction: &[f64], step: f64) {
+    for (a, d) in point.iter_mut().zip(direction) {
+        *a += step * d;
+    }
+}
+
+fn dot_moved(a: &[f64], da: &[f64], step_a: f64, b: &[f64], db: &[f64], step_b: f64) -> f64 {
+    let moved = a.iter().zip(da).map(|(a, d)| a + step_a.min(1.0) * d);
+    moved.zip(b.iter().zip(db)).map(|(a, (b, d))| a * (b + step_b.min(1.0) * d)).sum()
+}
+
+/// Inner product in eight sums, so that it is vectorised.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = left.remainder().iter().zip(right.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in left.zip(right) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
+/// Cholesky's factor in place of the lower triangle; false when the matrix is not positive definite.
+fn factor(matrix: &mut [f64], width: usize) -> bool {
+    for row in 0..width {
+        let (above, line) = matrix.split_at_mut(row * width);
+        for column in 0..row {
+            let other = &above[column * width..][..=column];
+            line[column] = (line[column] - dot(&line[..column], &other[..column])) / other[column];
+        }
+        let square = line[row] - dot(&line[..row], &line[..row]);
+        if !(square > 0.0 && square.is_finite()) {
+            return false;
+        }
+        line[row] = square.sqrt();
+    }
+    true
+}
+
+/// Solves with Cholesky's factor in place.
+fn back_solve(factor: &[f64], width: usize, right: &mut [f64]) {
+    for row in 0..width {
+        let line = &factor[row * width..][..=row];
+        right[row] = (right[row] - dot(&line[..row], &right[..row])) / line[row];
+    }
+    for row in (0..width).rev() {
+        let line = &factor[row * width..][..=row];
+        right[row] /= line[row];
+        let value = right[row];
+        for (other, l) in right[..row].iter_mut().zip(line) {
+            *other -= value * l;
+        }
+    }
+}

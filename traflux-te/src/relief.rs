@@ -1,0 +1,97 @@
+//! By how much would the network be relieved if a pair could go where there is room?
+//!
+//! A smooth stand-in for the maximum link utilisation is the potential `Φ = Σ_l exp(β (u_l / U − 1))`. But
+//! for a constant its slope is a price for each link, `y_l = exp(β (u_l / U − 1)) / c_l`, and the first-order
+//! gain of moving pair `p` with demand `d_p` and fractions `f_pl` to the cheapest path is
+//!
+//! ```text
+//! relief_p = d_p (Σ_l f_pl y_l − dist_p(y))
+//! ```
+//!
+//! These are the lengths of Young (1995) and of Garg and Könemann (2007) with one step of their methods.
+
+use traflux_core::{BaseRouting, GroupIx, LinkIx, Network, NodeIx};
+
+use crate::shortest::ToTarget;
+
+/// A gain of less, relative to the cost of the base, is none: sums of prices in another order differ by 1e-15
+/// or so.
+const ROUNDING: f64 = 1e-9;
+
+/// A base routing, pair after pair, with a link and its fraction next to each other.
+#[derive(Debug, Clone)]
+pub(crate) struct Entries {
+    pub(crate) offsets: Vec<u32>,
+    pub(crate) entries: Vec<(LinkIx, f64)>,
+}
+
+impl Entries {
+    pub(crate) fn new(network: &Network, base: &BaseRouting) -> Self {
+        let (mut offsets, mut entries) = (vec![0], Vec::new());
+        for pair in (0..network.pair_count()).map(GroupIx::from) {
+            entries.extend(base.of(pair));
+            // The base counts its entries in 32 bits as well.
+            offsets.push(entries.len() as u32);
+        }
+        Self { offsets, entries }
+    }
+
+    pub(crate) fn of(&self, pair: usize) -> &[(LinkIx, f64)] {
+        &self.entries[self.offsets[pair] as usize..self.offsets[pair + 1] as usize]
+    }
+
+    pub(crate) fn pairs(&self) -> usize {
+        self.offsets.len() - 1
+    }
+}
+
+/// Prices of links and what pairs gain under them, in memory that is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Relief {
+    pub(crate) network: Network,
+    pub(crate) inverse_capacities: Vec<f64>,
+    pub(crate) prices: Vec<f64>,
+    pub(crate) search: ToTarget,
+}
+
+impl Relief {
+    pub(crate) fn new(network: &Network) -> Self {
+        let inverse_capacities = network.links().iter().map(|l| 1.0 / l.capacity.get()).collect();
+        Self { network: network.clone(), inverse_capacities, prices: Vec::new(), search: ToTarget::default() }
+    }
+
+    /// Prices at these utilisations, `worst` the greatest of them, positive.
+    pub(crate) fn set_prices(&mut self, utilizations: &[f64], worst: f64, sharpness: f64) {
+        self.prices.clear();
+        let price = |(u, inverse): (&f64, &f64)| (sharpness * (u / worst - 1.0)).exp() * inverse;
+        self.prices.extend(utilizations.iter().zip(&self.inverse_capacities).map(price));
+    }
+
+    /// Searches the cheapest paths to one target under the prices.
+    pub(crate) fn search(&mut self, target: NodeIx) {
+        let prices = &self.prices;
+        self.search.search(&self.network, target, |link| prices[link.ix()]);
+    }
+
+    /// What each pair gains, 0 for pairs that the base does not join.
+    pub(crate) fn values(&mut self, base: &Entries, demand: impl Fn(usize) -> f64, values: &mut Vec<f64>) {
+        values.clear();
+        values.resize(base.pairs(), 0.0);
+        let nodes = self.network.nodes().len();
+        for target in 0..nodes {
+            self.search(NodeIx::from(target));
+            for source in (0..nodes).filter(|source| *source != target) {
+                let pair = source * (nodes - 1) + target - usize::from(target > source);
+                let demand = demand(pair);
+                if demand > 0.0 {
+                    let cost: f64 = base.of(pair).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
+                    let gain = cost - self.search.distance[source];
+                    // No path, or the base is the cheapest but for rounding.
+                    if gain > ROUNDING * cost {
+                        values[pair] = demand * gain;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `traflux te bench`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use traflux_core::{GroupIx, Network, Observation, TrafficMatrix};
+use traflux_lp::multicommodity::{FlowProblem, MinMaxSolver, Preference};
+use traflux_te::{NetworkEncoder, ecmp, ecmp_loads};
+
+use super::input::{InputArgs, PairCount};
+use crate::cli::Failure;
+use crate::te::SelectorKind;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  traflux te bench backbone.json week.rows --limit 200\n\n\
+    Beside other solvers: cargo xtask bench te")]
+pub(in crate::cli) struct BenchArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    /// Most pairs that may be rerouted, or a share of all.
+    #[arg(short, long, value_name = "COUNT|SHARE%", default_value = "10%")]
+    k: PairCount,
+}
+
+pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
+    let (network, matrices) = args.input.load()?;
+    let base = ecmp(&network)?;
+    let count = args.k.of(&network);
+    println!(
+        "{} nodes, {} links, {} matrices, K = {count}; milliseconds, one thread",
+        network.nodes().len(),
+        network.links().len(),
+        matrices.len()
+    );
+    println!("{:<38} {:>10} {:>10} {:>10}", "", "median", "p95", "longest");
+
+    row("ECMP loads", &matrices, |demands| Ok(ecmp_loads(&network, demands)?))?;
+    row("optimum over all paths, cold", &matrices, |demands| {
+        Ok(MinMaxSolver::new(&network).solve(&FlowProblem::all(&network, demands)?, None)?)
+    })?;
+    let mut solver = MinMaxSolver::new(&network);
+    row("optimum over all paths, in sequence", &matrices, |demands| {
+        Ok(solver.solve(&FlowProblem::all(&network, demands)?, None)?)
+    })?;
+    row("the same, least rerouted traffic", &matrices, |demands| {
+        let problem = FlowProblem::all(&network, demands)?;
+        Ok(solver.solve_preferring(&problem, Preference::LeastRerouted(&base), None)?)
+    })?;
+    let mut sets = choices(&network, &base, count, &matrices)?.into_iter();
+    let mut solver = MinMaxSolver::new(&network);
+    row("K pairs of Top-K Critical, in sequence", &matrices, |demands| {
+        let problem = FlowProblem::critical(&network, &base, demands, &sets.next().unwrap_or_default())?;
+        Ok(solver.solve(&problem, None)?)
+    })?;
+    let mut encoder = NetworkEncoder::new(&network, &base);
+    let mut observation = Observation::default();
+    row("observation", &matrices, |demands| Ok(encoder.encode_into(demands, &mut observation)?))?;
+    for kind in SelectorKind::ALL {
+        let mut policy = kind.policy(&network, &base, count)?;
+        let mut encoder = NetworkEncoder::new(&network, &base);
+        let observations =
+            matrices.iter().map(|demands| encoder.encode(demands)).collect::<Result<Vec<_>, _>>()?;
+        let mut next = observations.iter();
+        row(&format!("choice by {kind}"), &matrices, |_| {
+            Ok(next.next().map(|observation| policy.act(observation)).transpose()?)
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What Top-K Critical chooses for each matrix.
+fn choices(
+    network: &Network,
+    base: &traflux_core::BaseRouting,
+    count: usize,
+    matrices: &[TrafficMatrix],
+) -> Result<Vec<Vec<GroupIx>>, Failure> {
+    let mut encoder = NetworkEncoder::new(network, base);
+    let mut policy = SelectorKind::TopKCritical.policy(network, base, count)?;
+    let choose =
+        |demands| -> Result<Vec<GroupIx>, Failure> { Ok(policy.act(&encoder.encode(demands)?)?.critical) };
+    matrices.iter().map(choose).collect()
+}
+
+fn row<T>(
+    name: &str,
+    matrices: &[TrafficMatrix],
+    mut work: impl FnMut(&TrafficMatrix) -> Result<T, Failure>,
+) -> Result<(), Failure> {
+    let mut times = Vec::with_capacity(matrices.len());
+    for demands in matrices {
+        let began = Instant::now();
+        std::hint::black_box(work(demands)?);
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
+    println!("{name:<38} {:>10.4} {:>10.4} {:>10.4}", at(0.5), at(0.95), at(1.0));
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Which network and which matrices does a command work on?
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use traflux_core::{BitRate, Network, TrafficMatrix};
+use traflux_te::format::{
+    Format, NetworkFile, RateUnit, ReadOptions, Warning, parse_rate, read_matrices_file, read_network_file,
+};
+use traflux_te::share_of_pairs;
+
+use crate::cli::Failure;
+
+/// Warnings of a file that are shown one by one.
+const WARNINGS_SHOWN: usize = 5;
+
+/// How files are read.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ReadArgs {
+    /// Format of the network; told by its content unless given.
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(super) from: Option<Format>,
+    /// Unit of the numbers where the file does not say, such as `kbit/s` or `100 bytes / 5 min`.
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
+    pub(super) unit: Option<RateUnit>,
+    /// Unit of demands, where it is another.
+    #[arg(long, value_name = "UNIT", value_parser = unit)]
+    pub(super) demand_unit: Option<RateUnit>,
+    /// Capacity of links for which the file says none, such as `10Gbit/s`.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(super) capacity: Option<BitRate>,
+    /// Every link of the file leads one way.
+    #[arg(long, conflicts_with = "undirected")]
+    pub(super) directed: bool,
+    /// Every link of the file leads both ways.
+    #[arg(long)]
+    pub(super) undirected: bool,
+}
+
+impl ReadArgs {
+    pub(super) fn options(&self) -> ReadOptions {
+        ReadOptions {
+            unit: self.unit,
+            demand_unit: self.demand_unit,
+            default_capacity: self.capacity,
+            directed: (self.directed || self.undirected).then_some(self.directed),
+            ..ReadOptions::default()
+        }
+    }
+
+    pub(super) fn network(&self, path: &Path) -> Result<NetworkFile, Failure> {
+        let file = read_network_file(path, self.from, &self.options())?;
+        show(path, &file.warnings);
+        Ok(file)
+    }
+}
+
+/// A network with the matrices to work on.
+#[derive(Debug, Clone, Args)]
+pub(super) struct InputArgs {
+    /// The network.
+    #[arg(value_name = "NETWORK")]
+    network: PathBuf,
+    /// Its traffic matrices; unless given, the demands in the file of the network.
+    #[arg(value_name = "MATRICES")]
+    matrices: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Format of the matrices; told by their content unless given.
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    matrices_from: Option<Format>,
+    /// Only every N-th matrix.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// No more than this many matrices.
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
+}
+
+impl InputArgs {
+    /// What the network is called in reports.
+    pub(super) fn name(&self) -> String {
+        self.network.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    pub(super) fn load(&self) -> Result<(Network, Vec<TrafficMatrix>), Failure> {
+        let NetworkFile { network, demands, .. } = self.read.network(&self.network)?;
+        let all = match &self.matrices {
+            Some(path) => {
+                // The rows of CFR-RL have a unit of their own that their content does not tell; their files have no
+                // extension either.
+                let beside = Format::from_path(&self.network).ok().filter(|f| *f == Format::CfrRl);
+                let silent = Format::from_extension(path).is_none() && self.read.demand_unit.is_none();
+                let told = self.matrices_from.or(beside.filter(|_| silent));
+                read_matrices_file(path, told, &network, &self.read.options())?
+            }
+            None => demands.into_iter().collect(),
+        };
+        if all.is_empty() {
+            return Err(format!(
+                "{} holds no demands: name a file with matrices, or make one with `traflux te generate matrices`",
+                self.network.display()
+            )
+            .into());
+        }
+        let every = usize::try_from(self.every).unwrap_or(usize::MAX);
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let matrices: Vec<TrafficMatrix> = all.into_iter().step_by(every).take(limit).collect();
+        if matrices.is_empty() {
+            return Err("--limit 0 leaves no matrix".into());
+        }
+        Ok((network, matrices))
+    }
+}
+
+/// How many pairs may be rerouted: `13`, or a share of all pairs such as `10%`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum PairCount {
+    Count(usize),
+    Share(f64),
+}
+
+impl PairCount {
+    pub(super) fn of(self, network: &Network) -> usize {
+        match self {
+            Self::Count(count) => count.min(network.pair_count()),
+            Self::Share(share) => share_of_pairs(network, share),
+        }
+    }
+}
+
+impl FromStr for PairCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}` is neither a number of pairs such as 13 nor a share such as 10%");
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent: f64 = percent.trim().parse().map_err(|_| expected())?;
+                if !(0.0..=100.0).contains(&percent) {
+                    return Err(format!("{text} is outside [0%, 100%]"));
+                }
+                Ok(Self::Share(percent / 100.0))
+            }
+            None => text.parse().map(Self::Count).map_err(|_| expected()),
+        }
+    }
+}
+
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    text.parse().map_err(|problem: traflux_te::format::FormatError| problem.to_string())
+}
+
+pub(super) fn unit(text: &str) -> Result<RateUnit, String> {
+    text.parse().map_err(|problem: traflux_te::format::FormatError| problem.to_string())
+}
+
+pub(super) fn rate(text: &str) -> Result<BitRate, String> {
+    parse_rate(text).map_err(|problem| problem.to_string())
+}
+
+/// Says on standard error what was read in a way its author may not have meant.
+pub(super) fn show(path: &Path, warnings: &[Warning]) {
+    for warning in warnings.iter().take(WARNINGS_SHOWN) {
+        warn(&format!("{}: {warning}", path.display()));
+    }
+    if warnings.len() > WARNINGS_SHOWN {
+        warn(&format!("{}: and {} warnings more", path.display(), warnings.len() - WARNINGS_SHOWN));
+    }
+}
+
+/// A warning on standard error.
+pub(super) fn warn(message: &str) {
+    // Nothing can be done about a standard error that is closed.
+    let _ = writeln!(std::io::stderr(), "warning: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_pairs_may_be_a_share() {
+        assert_eq!("13".parse(), Ok(PairCount::Count(13)));
+        assert_eq!("10%".parse(), Ok(PairCount::Share(0.1)));
+        assert_eq!("2.5 %".parse(), Ok(PairCount::Share(0.025)));
+        for bad in ["", "x", "-1", "101%", "ten%"] {
+            assert!(bad.parse::<PairCount>().is_err(), "{bad}");
+        }
+    }
+}

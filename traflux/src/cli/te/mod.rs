@@ -1,0 +1,39 @@
+//! `traflux te`: networks, matrices and the pairs that matter.
+
+mod bench;
+mod convert;
+mod evaluate;
+mod generate;
+mod input;
+mod solve;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TeCommand {
+    /// The least possible utilisation of the fullest link, over all paths or with a few pairs rerouted.
+    Solve(solve::SolveArgs),
+    /// Compares ways to choose the pairs that are rerouted.
+    Evaluate(evaluate::EvaluateArgs),
+    /// Makes a network, or matrices for one.
+    #[command(subcommand)]
+    Generate(generate::GenerateCommand),
+    /// Writes a network, or matrices, in another format.
+    Convert(convert::ConvertArgs),
+    /// Times solvers and selectors on this machine.
+    Bench(bench::BenchArgs),
+}
+
+pub(super) fn dispatch(command: &TeCommand) -> Result<ExitCode, Failure> {
+    match command {
+        TeCommand::Solve(args) => solve::solve(args),
+        TeCommand::Evaluate(args) => evaluate::evaluate(args),
+        TeCommand::Generate(command) => generate::generate(command),
+        TeCommand::Convert(args) => convert::convert(args),
+        TeCommand::Bench(args) => bench::bench(args),
+    }
+}

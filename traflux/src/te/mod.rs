@@ -1,0 +1,13 @@
+//! Which pairs of a network should be rerouted, and how do ways to choose them compare?
+//!
+//! [`SelectorKind`] names the ways, [`evaluate`](evaluate::evaluate) plays them on matrices, and
+//! [`Comparison`](evaluate::Comparison) holds what came of it, as a table, as CSV and as a page.
+
+pub mod evaluate;
+mod page;
+mod selector;
+mod table;
+
+pub use evaluate::{ArmScore, Comparison, EvaluateOptions, TeProblem, evaluate};
+pub use selector::SelectorKind;
+pub use traflux_te::*;

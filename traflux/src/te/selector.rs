@@ -1,0 +1,79 @@
+//! Who may choose the pairs?
+
+use std::fmt;
+use std::str::FromStr;
+
+use traflux_core::{BaseRouting, Network, Policy};
+use traflux_te::select::{GreedyRelief, TopKRelief};
+use traflux_te::{EcmpOnly, TopK, TopKCritical};
+
+use super::evaluate::TeProblem;
+
+/// A way to choose pairs that needs neither history nor training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SelectorKind {
+    /// None: everything follows ECMP.
+    Ecmp,
+    /// The largest demands.
+    TopK,
+    /// The largest demands across the fullest links.
+    TopKCritical,
+    /// The largest first-order gain by link prices.
+    TopKRelief,
+    /// The same, one pair after the other.
+    GreedyRelief,
+}
+
+impl SelectorKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Ecmp, Self::TopK, Self::TopKCritical, Self::TopKRelief, Self::GreedyRelief];
+
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ecmp => "ecmp",
+            Self::TopK => "top-k",
+            Self::TopKCritical => "top-k-critical",
+            Self::TopKRelief => "top-k-relief",
+            Self::GreedyRelief => "greedy-relief",
+        }
+    }
+
+    /// The selector for one network, of at most `count` pairs.
+    ///
+    /// # Errors
+    /// [`TeProblem`] when it cannot be made for this network.
+    pub fn policy(
+        self,
+        network: &Network,
+        base: &BaseRouting,
+        count: usize,
+    ) -> Result<Box<dyn Policy>, TeProblem> {
+        Ok(match self {
+            Self::Ecmp => Box::new(EcmpOnly),
+            Self::TopK => Box::new(TopK::new(count)),
+            Self::TopKCritical => Box::new(TopKCritical::new(network, base, count)),
+            Self::TopKRelief => Box::new(TopKRelief::new(network, base, count)),
+            Self::GreedyRelief => Box::new(GreedyRelief::new(network, base, count)),
+        })
+    }
+}
+
+impl fmt::Display for SelectorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SelectorKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
+            format!("`{text}` is no selector; there are {}", known.join(", "))
+        })
+    }
+}
