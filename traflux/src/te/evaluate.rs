@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 use traflux_core::{
-    BaseRouting, EncodeError, GroupIx, Network, NetworkError, Policy, PolicyError, Routing, TrafficMatrix,
+    BaseRouting, EncodeError, Network, NetworkError, Policy, PolicyError, Routing, TrafficMatrix,
 };
-use traflux_lp::multicommodity::{DelayCurve, FlowError, FlowProblem, MinMaxSolver, Preference, least_delay};
+use traflux_lp::multicommodity::select::{LeastMoved, SelectionEvaluator};
+use traflux_lp::multicommodity::{DelayCurve, FlowError, FlowProblem, least_delay};
 use traflux_te::metrics::{BootstrapConfig, PairedDifference, Summary};
 use traflux_te::select::SearchConfig;
 use traflux_te::{
@@ -134,6 +135,9 @@ pub struct Comparison {
     pub stale: bool,
     /// Least possible utilisation of each matrix played.
     pub optimal: Vec<f64>,
+    /// `PR_U` by matrix that no choice of so many pairs can exceed: that of the fractional choice. Empty where
+    /// choices are old, for which it says nothing.
+    pub bound: Vec<f64>,
     /// The arms, in the order asked for.
     pub arms: Vec<ArmScore>,
 }
@@ -174,7 +178,7 @@ pub fn evaluate(
     let mut lab = Lab::new(network, &base);
     let mut arms: Vec<(String, Box<dyn Policy>)> = Vec::new();
     for kind in &options.selectors {
-        arms.push((kind.name().to_owned(), kind.policy(network, &base, options.count)?));
+        arms.push((kind.name().to_owned(), kind.policy(network, &base, options.count)));
     }
     let (history, played) = matrices.split_at(options.history);
     if !history.is_empty() {
@@ -182,6 +186,13 @@ pub fn evaluate(
         arms.push(("fixed-set".to_owned(), Box::new(set)));
     }
     let optimal = lab.optima(played, &mut |done| progress(0.3 * done))?;
+    let mut bound = Vec::new();
+    if !options.stale {
+        for (demands, optimal) in played.iter().zip(&optimal) {
+            let least = lab.evaluator.lower_bound(demands, options.count)?;
+            bound.push(performance_ratio(*optimal, least).min(1.0));
+        }
+    }
     let delays = if options.delay { lab.least_delays(played)? } else { Vec::new() };
     let mut scores = Vec::with_capacity(arms.len());
     let steps = arms.len() * played.len();
@@ -196,6 +207,7 @@ pub fn evaluate(
         history: options.history,
         stale: options.stale,
         optimal: optimal[first..].to_vec(),
+        bound,
         arms: scores,
     })
 }
@@ -206,37 +218,28 @@ fn fixed_set(lab: &mut Lab<'_>, history: &[TrafficMatrix], count: usize) -> Resu
         history.iter().step_by(history.len().div_ceil(SEARCH_MATRICES)).collect();
     let mut optima = Vec::with_capacity(sample.len());
     let mut moved = Vec::with_capacity(sample.len());
+    let mut rule = LeastMoved::new(lab.network, lab.base, count);
     for demands in &sample {
-        let problem = FlowProblem::all(lab.network, demands)?;
-        let solution = lab.solver.solve_preferring(&problem, Preference::LeastRerouted(lab.base), None)?;
-        optima.push(solution.utilization);
-        // The pairs that the optimum moves most.
-        let mut pairs: Vec<(f64, GroupIx)> = problem
-            .commodities
-            .iter()
-            .zip(&solution.base_share)
-            .map(|(c, stays)| (c.demand * (1.0 - stays), lab.network.pair_ix(c.source, c.target)))
-            .filter(|(moved, _)| *moved > 0.0)
-            .collect();
-        pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        moved.push(pairs.into_iter().take(count).map(|(_, pair)| pair).collect());
+        optima.push(lab.evaluator.optimum(demands)?);
+        let action = rule.act(&lab.encoder.encode(demands)?);
+        let failed = |source| TeProblem::Policy { selector: "fixed-set".to_owned(), source };
+        moved.push(action.map_err(failed)?.critical);
     }
     let search = FixedSet::from_history(&moved, count, &SearchConfig::default(), |pairs| {
         let mut sum = 0.0;
         for (demands, optimal) in sample.iter().zip(&optima) {
-            sum += performance_ratio(*optimal, lab.reroute(demands, pairs, Preference::None)?.1);
+            sum += performance_ratio(*optimal, lab.evaluator.utilization(demands, pairs)?);
         }
         Ok::<f64, TeProblem>(sum / sample.len() as f64)
     })?;
     Ok(search.set)
 }
 
-/// A network with the solvers that are kept from one matrix to the next.
+/// A network with what is kept from one matrix to the next.
 struct Lab<'a> {
     network: &'a Network,
     base: &'a BaseRouting,
-    solver: MinMaxSolver,
-    critical: MinMaxSolver,
+    evaluator: SelectionEvaluator,
     encoder: NetworkEncoder,
 }
 
@@ -245,8 +248,7 @@ impl<'a> Lab<'a> {
         Self {
             network,
             base,
-            solver: MinMaxSolver::new(network),
-            critical: MinMaxSolver::new(network),
+            evaluator: SelectionEvaluator::new(network, base),
             encoder: NetworkEncoder::new(network, base),
         }
     }
@@ -259,7 +261,7 @@ impl<'a> Lab<'a> {
         let mut optima = Vec::with_capacity(matrices.len());
         for (ix, demands) in matrices.iter().enumerate() {
             progress(ix as f64 / matrices.len() as f64);
-            optima.push(self.solver.solve(&FlowProblem::all(self.network, demands)?, None)?.utilization);
+            optima.push(self.evaluator.optimum(demands)?);
         }
         Ok(optima)
     }
@@ -276,18 +278,6 @@ impl<'a> Lab<'a> {
             Ok(loads)
         };
         matrices.iter().map(of).collect()
-    }
-
-    /// The best routing that moves only these pairs, and the utilisation it reaches.
-    fn reroute(
-        &mut self,
-        demands: &TrafficMatrix,
-        pairs: &[GroupIx],
-        preference: Preference<'_>,
-    ) -> Result<(Routing, f64), TeProblem> {
-        let problem = FlowProblem::critical(self.network, self.base, demands, pairs)?;
-        let solution = self.critical.solve_preferring(&problem, preference, None)?;
-        Ok((solution.routing(&problem)?, solution.utilization))
     }
 
     fn play(
@@ -327,8 +317,7 @@ impl<'a> Lab<'a> {
             for pair in &action.critical {
                 times[pair.ix()] += 1;
             }
-            let preference = Preference::LeastRerouted(self.base);
-            let (routing, _) = self.reroute(seen, &action.critical, preference)?;
+            let routing = self.evaluator.outcome(seen, &action.critical)?.routing;
             let at = ix + usize::from(stale);
             let demands = &played[at];
             let loads = routing.loads(self.network, self.base, demands);

@@ -129,6 +129,11 @@ impl Comparison {
             );
         }
         out.push_str("</tbody></table></div>");
+        if !self.bound.is_empty() {
+            let bound = mean(&self.bound);
+            let _ =
+                write!(out, "<p>No choice of so many pairs can have more than {bound:.4} in the mean.</p>");
+        }
     }
 
     fn choices(&self, network: &Network, out: &mut String) {

@@ -4,10 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use traflux_core::{BaseRouting, Network, Policy};
+use traflux_lp::multicommodity::select::{DualGuidedGreedy, GreedyOracle, LeastMoved, RelaxAndRound};
 use traflux_te::select::{GreedyRelief, TopKRelief};
 use traflux_te::{EcmpOnly, TopK, TopKCritical};
-
-use super::evaluate::TeProblem;
 
 /// A way to choose pairs that needs neither history nor training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,12 +21,29 @@ pub enum SelectorKind {
     TopKRelief,
     /// The same, one pair after the other.
     GreedyRelief,
+    /// The largest shares of the fractional optimum: one linear program.
+    RelaxAndRound,
+    /// What the optimum over all pairs moves most, when it moves as little as it can: one linear program.
+    LeastMoved,
+    /// The largest gains under the prices of four small linear programs.
+    DualGuided,
+    /// The best of these with exchanges, up to 120 linear programs: a reference, not for real time.
+    Oracle,
 }
 
 impl SelectorKind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Ecmp, Self::TopK, Self::TopKCritical, Self::TopKRelief, Self::GreedyRelief];
+    pub const ALL: [Self; 9] = [
+        Self::Ecmp,
+        Self::TopK,
+        Self::TopKCritical,
+        Self::TopKRelief,
+        Self::GreedyRelief,
+        Self::RelaxAndRound,
+        Self::LeastMoved,
+        Self::DualGuided,
+        Self::Oracle,
+    ];
 
     /// The name on the command line.
     #[must_use]
@@ -38,26 +54,27 @@ impl SelectorKind {
             Self::TopKCritical => "top-k-critical",
             Self::TopKRelief => "top-k-relief",
             Self::GreedyRelief => "greedy-relief",
+            Self::RelaxAndRound => "relax-and-round",
+            Self::LeastMoved => "least-moved",
+            Self::DualGuided => "dual-guided",
+            Self::Oracle => "oracle",
         }
     }
 
     /// The selector for one network, of at most `count` pairs.
-    ///
-    /// # Errors
-    /// [`TeProblem`] when it cannot be made for this network.
-    pub fn policy(
-        self,
-        network: &Network,
-        base: &BaseRouting,
-        count: usize,
-    ) -> Result<Box<dyn Policy>, TeProblem> {
-        Ok(match self {
+    #[must_use]
+    pub fn policy(self, network: &Network, base: &BaseRouting, count: usize) -> Box<dyn Policy> {
+        match self {
             Self::Ecmp => Box::new(EcmpOnly),
             Self::TopK => Box::new(TopK::new(count)),
             Self::TopKCritical => Box::new(TopKCritical::new(network, base, count)),
             Self::TopKRelief => Box::new(TopKRelief::new(network, base, count)),
             Self::GreedyRelief => Box::new(GreedyRelief::new(network, base, count)),
-        })
+            Self::RelaxAndRound => Box::new(RelaxAndRound::new(network, base, count)),
+            Self::LeastMoved => Box::new(LeastMoved::new(network, base, count)),
+            Self::DualGuided => Box::new(DualGuidedGreedy::new(network, base, count)),
+            Self::Oracle => Box::new(GreedyOracle::new(network, base, count)),
+        }
     }
 }
 

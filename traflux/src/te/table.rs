@@ -53,6 +53,10 @@ impl Comparison {
             }
             out.push('\n');
         }
+        if !self.bound.is_empty() {
+            let bound = mean(&self.bound);
+            let _ = writeln!(out, "{:<18} {bound:>7.4}  no choice of so many pairs can be better", "(bound)");
+        }
         let best = self.arms.iter().max_by(|a, b| mean(&a.performance).total_cmp(&mean(&b.performance)));
         if let Some(best) = best {
             for arm in self.arms.iter().filter(|arm| arm.name != best.name) {

@@ -57,7 +57,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
     let mut observation = Observation::default();
     row("observation", &matrices, |demands| Ok(encoder.encode_into(demands, &mut observation)?))?;
     for kind in SelectorKind::ALL {
-        let mut policy = kind.policy(&network, &base, count)?;
+        let mut policy = kind.policy(&network, &base, count);
         let mut encoder = NetworkEncoder::new(&network, &base);
         let observations =
             matrices.iter().map(|demands| encoder.encode(demands)).collect::<Result<Vec<_>, _>>()?;
@@ -77,7 +77,7 @@ fn choices(
     matrices: &[TrafficMatrix],
 ) -> Result<Vec<Vec<GroupIx>>, Failure> {
     let mut encoder = NetworkEncoder::new(network, base);
-    let mut policy = SelectorKind::TopKCritical.policy(network, base, count)?;
+    let mut policy = SelectorKind::TopKCritical.policy(network, base, count);
     let choose =
         |demands| -> Result<Vec<GroupIx>, Failure> { Ok(policy.act(&encoder.encode(demands)?)?.critical) };
     matrices.iter().map(choose).collect()

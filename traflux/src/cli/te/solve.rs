@@ -176,7 +176,7 @@ impl<'a> Session<'a> {
         let base = if needed { Some(ecmp(network)?) } else { None };
         let chooser = match (&base, args.k) {
             (Some(base), Some(k)) => {
-                let policy = args.select.policy(network, base, k.of(network))?;
+                let policy = args.select.policy(network, base, k.of(network));
                 Some((NetworkEncoder::new(network, base), policy))
             }
             _ => None,
