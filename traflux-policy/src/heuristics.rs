@@ -129,7 +129,11 @@ impl TopK {
         }
         let mean = sum / counted.max(1.0);
         self.scores.clear();
-        self.waited.resize(observation.len(), 0);
+        if self.waited.len() != observation.len() {
+            // Other groups have come: nobody has waited yet.
+            self.waited.clear();
+            self.waited.resize(observation.len(), 0);
+        }
         self.scores.extend(rows().zip(&self.waited).map(|(row, waited)| {
             let excess = value(&row, columns.utilization) - mean;
             let price = value(&row, columns.price);

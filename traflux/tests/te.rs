@@ -118,7 +118,29 @@ fn bad_input_is_named() {
         refused(at, &["evaluate", "backbone.json", "tm.rows", "-k", "110%"]).contains("outside [0%, 100%]")
     );
     assert!(refused(at, &["convert", "backbone.json", "out.bin"]).contains("say it with --to"));
+    let zones = ["generate", "matrices", "backbone.json", "x.rows", "--diurnal", "--time-zones"];
+    assert!(refused(at, &zones).contains("which is no longitude and latitude"));
+    let idle = ["solve", "backbone.json", "tm.rows", "--objective", "delay", "--second", "rerouted"];
+    assert!(refused(at, &idle).contains("it needs --objective utilization"));
     // Capacities in bit/s against demands that are a million times what was meant.
     let output = te(at, &["solve", "backbone.json", "tm.rows", "--demand-unit", "Mbit/s", "--limit", "1"]);
     assert!(String::from_utf8(output.stderr).unwrap().contains("units of network and matrices do not fit"));
+}
+
+#[test]
+fn by_night_there_is_less_traffic_than_by_day() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    said(at, &["generate", "network", "backbone.json", "--nodes", "8", "--seed", "7"]);
+    said(at, &["generate", "matrices", "backbone.json", "day.rows", "--diurnal", "--count", "288"]);
+    let text = std::fs::read_to_string(at.join("day.rows")).unwrap();
+    let totals: Vec<f64> = text
+        .lines()
+        .map(|line| line.split_whitespace().map(|number| number.parse::<f64>().unwrap()).sum())
+        .collect();
+    // Day and night differ by half of the mean either way; phases of nodes and noise take some of it.
+    let mean = |hours: std::ops::Range<usize>| {
+        totals[hours.start * 12..hours.end * 12].iter().sum::<f64>() / (12 * hours.len()) as f64
+    };
+    assert!(mean(4..10) > 1.8 * mean(16..22), "{} by day, {} by night", mean(4..10), mean(16..22));
 }

@@ -51,6 +51,8 @@ struct ResourceState {
     capacity: CapacityTracker,
     health: HealthTracker,
     clock: Clock,
+    /// Whether it was ever more than a number in the configuration.
+    measured: bool,
     latency: Option<f64>,
     errors: f64,
     load: f64,
@@ -118,7 +120,8 @@ impl FleetEstimator {
                 state.background = background.value.get().min(1e12);
             }
             let (view, background) = (&readings.resources[ix], state.background);
-            if view.unmeasured {
+            state.measured |= !view.unmeasured;
+            if !state.measured {
                 assessed.push(None);
                 continue;
             }
@@ -228,7 +231,7 @@ impl FleetEstimator {
         let config = &self.config.capacity;
         let (capacity, mut capacity_lower) = state.capacity.capacity(telemetry.at, resource.capacity, config);
         let mut curve = state.capacity.curve(resource, config);
-        if view.unmeasured {
+        if !state.measured {
             // A quota is known, however little was sent, and nobody waits for it below its limit.
             capacity_lower = capacity;
             curve = LatencyCurve::new(resource.service_time.unwrap_or(Latency::ZERO), 1.0);

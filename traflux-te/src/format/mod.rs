@@ -204,15 +204,29 @@ pub fn read_matrices_file(
     network: &Network,
     options: &ReadOptions,
 ) -> Result<Vec<TrafficMatrix>, FormatError> {
+    matrices_in_file(path, format, network, options)?.collect()
+}
+
+/// The same one by one: of rows no more than one matrix is in memory. It ends after the first error.
+///
+/// # Errors
+/// As [`read_matrices_file`]; those of rows come from the iterator.
+pub fn matrices_in_file(
+    path: impl AsRef<Path>,
+    format: Option<Format>,
+    network: &Network,
+    options: &ReadOptions,
+) -> Result<Box<dyn Iterator<Item = Result<TrafficMatrix, FormatError>>>, FormatError> {
     let path = path.as_ref();
     let format = format.map_or_else(|| Format::from_path(path), Ok)?;
     if let Some(unit) = format.row_unit() {
         let reader = BufReader::new(open(path)?);
         let rows = MatrixRows::new(reader, Some(network.nodes().len()), options.demand_unit(unit));
-        return rows.in_file(path.to_path_buf()).collect();
+        return Ok(Box::new(rows.in_file(path.to_path_buf())));
     }
     let bytes = read_bytes(path)?;
-    read_matrices(&bytes, format, network, options).map_err(|error| error.in_file(path))
+    let matrices = read_matrices(&bytes, format, network, options).map_err(|error| error.in_file(path))?;
+    Ok(Box::new(matrices.into_iter().map(Ok)))
 }
 
 /// Writes a network, with demands where the format has room for them.

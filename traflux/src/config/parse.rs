@@ -166,7 +166,7 @@ impl Config {
             if !names.insert(&shared.name) {
                 return Err(ConfigError::key(at("name"), format!("`{}` is named twice", shared.name)));
             }
-            within(&at("capacity_per_s"), shared.capacity_per_s, 0.0, 1e15)?;
+            within(&at("capacity_per_s"), shared.capacity_per_s, 0.0, 1e12)?;
             if shared.per_request.is_empty() {
                 return Err(ConfigError::key(at("per_request"), "is empty; at least one endpoint is needed"));
             }

@@ -23,6 +23,8 @@ use traflux_te::{
 
 use super::selector::SelectorKind;
 
+/// Beyond so many nodes every matrix would take minutes.
+const MOST_NODES: usize = 400;
 /// Pieces of the delay curve of the reference.
 const DELAY_PIECES: usize = 20;
 /// Matrices of the history on which sets are compared in the search for the best fixed one.
@@ -32,7 +34,7 @@ const BLOCK: usize = 12;
 
 /// What can go wrong between network, matrices and selectors.
 #[derive(Debug, thiserror::Error)]
-pub enum TeProblem {
+pub enum EvaluateError {
     /// Network and matrices do not fit.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -53,6 +55,16 @@ pub enum TeProblem {
         /// What it says.
         source: PolicyError,
     },
+    /// Too large a network for exact comparisons.
+    #[error(
+        "{nodes} nodes, comparisons are exact and for at most {limit}; `traflux te solve` takes larger ones"
+    )]
+    TooLarge {
+        /// How many nodes it has.
+        nodes: usize,
+        /// The most there may be.
+        limit: usize,
+    },
     /// Too few matrices.
     #[error("{what} needs {least} matrices, there are {found}")]
     TooFew {
@@ -65,7 +77,7 @@ pub enum TeProblem {
     },
 }
 
-impl TeProblem {
+impl EvaluateError {
     /// A stable name.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -76,13 +88,21 @@ impl TeProblem {
             Self::Encode(error) => error.code(),
             Self::Policy { source, .. } => source.code(),
             Self::TooFew { .. } => "te_too_few",
+            Self::TooLarge { .. } => "te_too_large",
         }
     }
 
     /// Whether the same call may succeed later with nothing changed here.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        false
+        match self {
+            Self::Network(error) => error.is_transient(),
+            Self::Te(error) => error.is_transient(),
+            Self::Flow(error) => error.is_transient(),
+            Self::Encode(error) => error.is_transient(),
+            Self::Policy { source, .. } => source.is_transient(),
+            Self::TooFew { .. } | Self::TooLarge { .. } => false,
+        }
     }
 }
 
@@ -163,16 +183,20 @@ fn bootstrap() -> BootstrapConfig {
 /// Plays selectors on matrices. `progress` is called with the part that is done.
 ///
 /// # Errors
-/// [`TeProblem`].
+/// [`EvaluateError`].
 pub fn evaluate(
     network: &Network,
     matrices: &[TrafficMatrix],
     options: &EvaluateOptions,
     progress: &mut dyn FnMut(f64),
-) -> Result<Comparison, TeProblem> {
+) -> Result<Comparison, EvaluateError> {
     let least = options.history + 1 + usize::from(options.stale);
     if matrices.len() < least {
-        return Err(TeProblem::TooFew { what: "the comparison", least, found: matrices.len() });
+        return Err(EvaluateError::TooFew { what: "the comparison", least, found: matrices.len() });
+    }
+    let nodes = network.nodes().len();
+    if nodes > MOST_NODES {
+        return Err(EvaluateError::TooLarge { nodes, limit: MOST_NODES });
     }
     let base = ecmp(network)?;
     let mut lab = Lab::new(network, &base);
@@ -182,10 +206,10 @@ pub fn evaluate(
     }
     let (history, played) = matrices.split_at(options.history);
     if !history.is_empty() {
-        let set = fixed_set(&mut lab, history, options.count)?;
+        let set = fixed_set(&mut lab, history, options.count, &mut |done| progress(0.2 * done))?;
         arms.push(("fixed-set".to_owned(), Box::new(set)));
     }
-    let optimal = lab.optima(played, &mut |done| progress(0.3 * done))?;
+    let optimal = lab.optima(played, &mut |done| progress(0.2 + 0.1 * done))?;
     let mut bound = Vec::new();
     if !options.stale {
         for (demands, optimal) in played.iter().zip(&optimal) {
@@ -213,7 +237,12 @@ pub fn evaluate(
 }
 
 /// The set of pairs that did best on the past.
-fn fixed_set(lab: &mut Lab<'_>, history: &[TrafficMatrix], count: usize) -> Result<FixedSet, TeProblem> {
+fn fixed_set(
+    lab: &mut Lab<'_>,
+    history: &[TrafficMatrix],
+    count: usize,
+    progress: &mut dyn FnMut(f64),
+) -> Result<FixedSet, EvaluateError> {
     let sample: Vec<&TrafficMatrix> =
         history.iter().step_by(history.len().div_ceil(SEARCH_MATRICES)).collect();
     let mut optima = Vec::with_capacity(sample.len());
@@ -222,15 +251,19 @@ fn fixed_set(lab: &mut Lab<'_>, history: &[TrafficMatrix], count: usize) -> Resu
     for demands in &sample {
         optima.push(lab.evaluator.optimum(demands)?);
         let action = rule.act(&lab.encoder.encode(demands)?);
-        let failed = |source| TeProblem::Policy { selector: "fixed-set".to_owned(), source };
+        let failed = |source| EvaluateError::Policy { selector: "fixed-set".to_owned(), source };
         moved.push(action.map_err(failed)?.critical);
     }
-    let search = FixedSet::from_history(&moved, count, &SearchConfig::default(), |pairs| {
+    let config = SearchConfig::default();
+    let mut asked = 0;
+    let search = FixedSet::from_history(&moved, count, &config, |pairs| {
+        asked += 1;
+        progress(f64::from(asked) / config.evaluations as f64);
         let mut sum = 0.0;
         for (demands, optimal) in sample.iter().zip(&optima) {
             sum += performance_ratio(*optimal, lab.evaluator.utilization(demands, pairs)?);
         }
-        Ok::<f64, TeProblem>(sum / sample.len() as f64)
+        Ok::<f64, EvaluateError>(sum / sample.len() as f64)
     })?;
     Ok(search.set)
 }
@@ -257,7 +290,7 @@ impl<'a> Lab<'a> {
         &mut self,
         matrices: &[TrafficMatrix],
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<f64>, TeProblem> {
+    ) -> Result<Vec<f64>, EvaluateError> {
         let mut optima = Vec::with_capacity(matrices.len());
         for (ix, demands) in matrices.iter().enumerate() {
             progress(ix as f64 / matrices.len() as f64);
@@ -267,7 +300,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Loads of the routing of least delay, by matrix, with loads scaled as the metric scales them.
-    fn least_delays(&mut self, matrices: &[TrafficMatrix]) -> Result<Vec<Vec<f64>>, TeProblem> {
+    fn least_delays(&mut self, matrices: &[TrafficMatrix]) -> Result<Vec<Vec<f64>>, EvaluateError> {
         let curve = DelayCurve::queueing(DELAY_PIECES);
         let of = |demands: &TrafficMatrix| {
             let fullest = self.network.max_utilization(&self.base.loads(self.network, demands));
@@ -289,7 +322,7 @@ impl<'a> Lab<'a> {
         delays: &[Vec<f64>],
         stale: bool,
         progress: &mut dyn FnMut(usize),
-    ) -> Result<ArmScore, TeProblem> {
+    ) -> Result<ArmScore, EvaluateError> {
         let mut score = ArmScore {
             name: name.to_owned(),
             performance: Vec::with_capacity(played.len()),
@@ -312,7 +345,7 @@ impl<'a> Lab<'a> {
             self.encoder.encode_into(seen, &mut observation)?;
             let action = policy
                 .act(&observation)
-                .map_err(|source| TeProblem::Policy { selector: name.to_owned(), source })?;
+                .map_err(|source| EvaluateError::Policy { selector: name.to_owned(), source })?;
             score.selection_us.push(began.elapsed().as_secs_f64() * 1e6);
             for pair in &action.critical {
                 times[pair.ix()] += 1;

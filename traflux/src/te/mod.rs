@@ -8,6 +8,6 @@ mod page;
 mod selector;
 mod table;
 
-pub use evaluate::{ArmScore, Comparison, EvaluateOptions, TeProblem, evaluate};
+pub use evaluate::{ArmScore, Comparison, EvaluateError, EvaluateOptions, evaluate};
 pub use selector::SelectorKind;
 pub use traflux_te::*;

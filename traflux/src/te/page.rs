@@ -250,13 +250,8 @@ fn label(value: f64, (from, to): (f64, f64)) -> String {
     if to - from > 20.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-/// At most so many points that a line needs; the least and the last stay.
+/// At most so many points that a line needs: of neighbours the lowest, so that the worst matrix stays.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let step = points.len().div_ceil(POINTS).max(1);
-    let last = points.last().copied();
-    let mut kept: Vec<(f64, f64)> = points.into_iter().step_by(step).collect();
-    if kept.last() != last.as_ref() {
-        kept.extend(last);
-    }
-    kept
+    points.chunks(step).filter_map(|near| near.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))).collect()
 }

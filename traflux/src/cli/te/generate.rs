@@ -126,6 +126,9 @@ pub(in crate::cli) struct MatricesArgs {
     /// One after the other, every five minutes, by day and night, around one drawn mean.
     #[arg(long)]
     diurnal: bool,
+    /// The busy hour follows the sun: positions of nodes are longitude and latitude.
+    #[arg(long, requires = "diurnal")]
+    time_zones: bool,
     /// Scales all by one factor, so that the fullest link of the fullest matrix has this utilisation.
     #[arg(long, default_value_t = 0.8)]
     utilization: f64,
@@ -212,7 +215,11 @@ fn matrices(args: &MatricesArgs) -> Result<ExitCode, Failure> {
     };
     let drawn = if args.diurnal {
         let mean = model.matrix(&network, args.seed)?;
-        let sequence = Diurnal::new(mean, DiurnalConfig::default(), args.seed)?.with_time_zones(&network);
+        let mut sequence = Diurnal::new(mean, DiurnalConfig::default(), args.seed)?;
+        if args.time_zones {
+            check_longitudes(&network)?;
+            sequence = sequence.with_time_zones(&network);
+        }
         sequence.take(args.count).collect()
     } else {
         model.matrices(&network, args.count, args.seed)?
@@ -240,6 +247,19 @@ fn matrices(args: &MatricesArgs) -> Result<ExitCode, Failure> {
         to.name()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_longitudes(network: &Network) -> Result<(), Failure> {
+    for node in network.nodes() {
+        if let Some([x, y]) = node.position.filter(|[x, y]| x.abs() > 180.0 || y.abs() > 90.0) {
+            return Err(format!(
+                "--time-zones: node `{}` lies at ({x}, {y}), which is no longitude and latitude",
+                node.name
+            )
+            .into());
+        }
+    }
+    Ok(())
 }
 
 /// Any failure, so that the closure of the scaling has one type of error.

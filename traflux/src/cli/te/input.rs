@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::Args;
 use traflux_core::{BitRate, Network, TrafficMatrix};
 use traflux_te::format::{
-    Format, NetworkFile, RateUnit, ReadOptions, Warning, parse_rate, read_matrices_file, read_network_file,
+    Format, NetworkFile, RateUnit, ReadOptions, Warning, matrices_in_file, parse_rate, read_network_file,
 };
 use traflux_te::share_of_pairs;
 
@@ -87,29 +87,35 @@ impl InputArgs {
 
     pub(super) fn load(&self) -> Result<(Network, Vec<TrafficMatrix>), Failure> {
         let NetworkFile { network, demands, .. } = self.read.network(&self.network)?;
-        let all = match &self.matrices {
+        let every = usize::try_from(self.every).unwrap_or(usize::MAX);
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let matrices: Vec<TrafficMatrix> = match &self.matrices {
             Some(path) => {
                 // The rows of CFR-RL have a unit of their own that their content does not tell; their files have no
                 // extension either.
                 let beside = Format::from_path(&self.network).ok().filter(|f| *f == Format::CfrRl);
                 let silent = Format::from_extension(path).is_none() && self.read.demand_unit.is_none();
                 let told = self.matrices_from.or(beside.filter(|_| silent));
-                read_matrices_file(path, told, &network, &self.read.options())?
+                let all = matrices_in_file(path, told, &network, &self.read.options())?;
+                // What is passed over is read all the same: a file that is broken anywhere before the last one
+                // taken is an error.
+                let wanted = all.enumerate().filter(|(at, matrix)| matrix.is_err() || at % every == 0);
+                wanted.map(|(_, matrix)| matrix).take(limit).collect::<Result<_, _>>()?
             }
-            None => demands.into_iter().collect(),
+            None => demands.into_iter().take(limit).collect(),
         };
-        if all.is_empty() {
+        if matrices.is_empty() && self.matrices.is_none() && limit > 0 {
             return Err(format!(
                 "{} holds no demands: name a file with matrices, or make one with `traflux te generate matrices`",
                 self.network.display()
             )
             .into());
         }
-        let every = usize::try_from(self.every).unwrap_or(usize::MAX);
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let matrices: Vec<TrafficMatrix> = all.into_iter().step_by(every).take(limit).collect();
         if matrices.is_empty() {
-            return Err("--limit 0 leaves no matrix".into());
+            let of = self.matrices.as_ref().unwrap_or(&self.network);
+            return Err(
+                format!("{}: no matrix is left, --every {every}, --limit {limit}", of.display()).into()
+            );
         }
         Ok((network, matrices))
     }

@@ -129,6 +129,7 @@ pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
     if let Some(gap) = args.tolerance.filter(|gap| !(0.0..1.0).contains(gap)) {
         return Err(format!("--tolerance {gap} is outside [0, 1)").into());
     }
+    refuse_without_effect(args)?;
     let mut session = Session::new(args, &network)?;
     let mut all = Vec::with_capacity(matrices.len());
     let mut routings = Vec::new();
@@ -156,6 +157,20 @@ pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
         print(args, &network, &all);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Options that the objective has no use for.
+fn refuse_without_effect(args: &SolveArgs) -> Result<(), Failure> {
+    let utilization = args.objective == Objective::Utilization;
+    if args.second != Second::None && !utilization {
+        return Err(
+            "--second decides among flows of the least utilisation: it needs --objective utilization".into(),
+        );
+    }
+    if args.tolerance.is_some() && !(utilization && args.k.is_none() && args.second == Second::None) {
+        return Err("--tolerance is for the least utilisation over all paths, without -k and --second".into());
+    }
+    Ok(())
 }
 
 /// What is kept from one matrix to the next.
@@ -246,8 +261,9 @@ impl<'a> Session<'a> {
             fullest: fullest(self.network, &loads),
         };
         let pairs = problem.commodities.iter().zip(paths.iter().zip(&base_share));
+        let wanted = self.args.out.is_some();
         let routed = pairs
-            .filter(|(_, (paths, _))| !paths.is_empty())
+            .filter(|(_, (paths, _))| wanted && !paths.is_empty())
             .map(|(commodity, (paths, base_share))| {
                 let pair = self.network.pair_ix(commodity.source, commodity.target);
                 self.routed(pair, commodity.demand, paths, *base_share)
