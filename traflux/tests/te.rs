@@ -122,9 +122,13 @@ fn bad_input_is_named() {
     assert!(refused(at, &zones).contains("which is no longitude and latitude"));
     let idle = ["solve", "backbone.json", "tm.rows", "--objective", "delay", "--second", "rerouted"];
     assert!(refused(at, &idle).contains("it needs --objective utilization"));
+    let told = refused(at, &["evaluate", "backbone.json", "tm.rows", "--selectors", "fixed-set"]);
+    assert!(told.contains("a fixed set is found with --history"), "{told}");
+    let all = refused(at, &["solve", "backbone.json", "tm.rows", "-k", "3", "--objective", "total"]);
+    assert!(all.contains("is asked of all pairs"), "{all}");
     // Capacities in bit/s against demands that are a million times what was meant.
     let output = te(at, &["solve", "backbone.json", "tm.rows", "--demand-unit", "Mbit/s", "--limit", "1"]);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("units of network and matrices do not fit"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("units of network and matrices may not fit"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use traflux_core::network::{Network, NodeIx, TrafficMatrix};
 
 use super::attributes::{Attribute, Attributes};
-use super::draft::{DemandList, Draft};
+use super::draft::{DemandList, Draft, Warning};
 use super::error::FormatError;
 use super::options::{ReadOptions, WriteOptions};
 use super::sndlib::listed;
@@ -293,7 +293,16 @@ pub(super) fn write(network: &Network, demands: Option<&TrafficMatrix>, options:
         ));
     }
     text.push_str("\n]}\n");
-    Written { text, warnings: Vec::new() }
+    let demand_unit = demands.map(|_| options.demand_unit(RateUnit::BIT));
+    let mut warnings = Vec::new();
+    for (what, unit) in [("capacities", Some(unit)), ("demands", demand_unit)] {
+        if let Some(unit) = unit.filter(|unit| *unit != RateUnit::BIT) {
+            let message =
+                format!("node-link has no place for units: {what} are in {unit}, say so when it is read");
+            warnings.push(Warning { line: None, message });
+        }
+    }
+    Written { text, warnings }
 }
 
 /// Writes `"source": {"target": demand, …}, …`.

@@ -135,7 +135,7 @@ pub struct ArmScore {
     /// Pairs whose paths differ from those of the matrix before, by matrix from the second on.
     pub changed_pairs: Vec<f64>,
     /// `PR_Ω` by matrix: least possible delay over achieved delay; empty unless asked for.
-    pub delay: Vec<f64>,
+    pub delay_ratio: Vec<f64>,
     /// Time to encode and choose, in microseconds, by matrix.
     pub selection_us: Vec<f64>,
     /// How often each pair was chosen: (position, times), most often first.
@@ -166,18 +166,19 @@ impl ArmScore {
     /// Statistics of `PR_U`; `None` without matrices.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
-        Summary::of(&self.performance, &bootstrap())
+        Summary::of(&self.performance, &bootstrap(self.performance.len()))
     }
 
     /// By how much `PR_U` is above that of another arm, matrix by matrix.
     #[must_use]
     pub fn gain_over(&self, other: &Self) -> Option<PairedDifference> {
-        PairedDifference::of(&self.performance, &other.performance, &bootstrap())
+        PairedDifference::of(&self.performance, &other.performance, &bootstrap(self.performance.len()))
     }
 }
 
-fn bootstrap() -> BootstrapConfig {
-    BootstrapConfig { block: BLOCK, ..BootstrapConfig::default() }
+/// A resample of less than eight blocks would hardly differ from the sample.
+fn bootstrap(count: usize) -> BootstrapConfig {
+    BootstrapConfig { block: BLOCK.min(count / 8).max(1), ..BootstrapConfig::default() }
 }
 
 /// Plays selectors on matrices. `progress` is called with the part that is done.
@@ -329,7 +330,7 @@ impl<'a> Lab<'a> {
             selected: Vec::with_capacity(played.len()),
             rerouted: Vec::with_capacity(played.len()),
             changed_pairs: Vec::with_capacity(played.len()),
-            delay: Vec::with_capacity(delays.len()),
+            delay_ratio: Vec::with_capacity(delays.len()),
             selection_us: Vec::with_capacity(played.len()),
             chosen: Vec::new(),
         };
@@ -365,7 +366,7 @@ impl<'a> Lab<'a> {
             }
             if let Some(reference) = delays.get(at) {
                 let ecmp = self.base.loads(self.network, demands);
-                score.delay.push(delay_ratio(self.network, &ecmp, reference, &loads));
+                score.delay_ratio.push(delay_ratio(self.network, &ecmp, reference, &loads));
             }
             previous = Some(routing);
         }

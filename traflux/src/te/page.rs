@@ -247,7 +247,10 @@ fn figure(
 }
 
 fn label(value: f64, (from, to): (f64, f64)) -> String {
-    if to - from > 20.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    if to - from > 20.0 {
+        return format!("{value:.0}");
+    }
+    format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// At most so many points that a line needs: of neighbours the lowest, so that the worst matrix stays.

@@ -90,7 +90,8 @@ impl FromStr for SelectorKind {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
             let known: Vec<&str> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            format!("`{text}` is no selector; there are {}", known.join(", "))
+            let history = if text == "fixed-set" { "; a fixed set is found with --history" } else { "" };
+            format!("`{text}` is no selector; there are {}{history}", known.join(", "))
         })
     }
 }

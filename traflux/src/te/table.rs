@@ -17,7 +17,7 @@ impl Comparison {
             self.count,
             self.pairs
         );
-        let with_delay = self.arms.iter().any(|arm| !arm.delay.is_empty());
+        let with_delay = self.arms.iter().any(|arm| !arm.delay_ratio.is_empty());
         let _ = writeln!(
             out,
             "{:<18} {:>7} {:>15} {:>7} {:>7} {:>11} {:>11} {:>8} {:>9}{}",
@@ -49,7 +49,7 @@ impl Comparison {
                 median(&arm.selection_us),
             );
             if with_delay {
-                let _ = write!(out, " {:>6.4}", mean(&arm.delay));
+                let _ = write!(out, " {:>6.4}", mean(&arm.delay_ratio));
             }
             out.push('\n');
         }
@@ -75,8 +75,9 @@ impl Comparison {
     /// One line per matrix and arm.
     #[must_use]
     pub fn csv(&self) -> String {
-        let mut out =
-            String::from("matrix,selector,optimal,performance,selected,rerouted,changed_pairs,delay\n");
+        let mut out = String::from(
+            "matrix,selector,optimal_utilization,pr_u,selected,rerouted,changed_pairs,pr_delay\n",
+        );
         let first = self.history + usize::from(self.stale);
         for arm in &self.arms {
             for (ix, optimal) in self.optimal.iter().enumerate() {
@@ -92,7 +93,7 @@ impl Comparison {
                     number(&arm.selected, Some(ix)),
                     number(&arm.rerouted, Some(ix)),
                     number(&arm.changed_pairs, ix.checked_sub(1)),
-                    number(&arm.delay, Some(ix)),
+                    number(&arm.delay_ratio, Some(ix)),
                 );
             }
         }

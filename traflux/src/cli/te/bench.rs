@@ -8,7 +8,7 @@ use traflux_core::{GroupIx, Network, Observation, TrafficMatrix};
 use traflux_lp::multicommodity::{FlowProblem, MinMaxSolver, Preference};
 use traflux_te::{NetworkEncoder, ecmp, ecmp_loads};
 
-use super::input::{InputArgs, PairCount};
+use super::input::{InputArgs, PairCount, say};
 use crate::cli::Failure;
 use crate::te::SelectorKind;
 
@@ -27,13 +27,16 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
     let (network, matrices) = args.input.load()?;
     let base = ecmp(&network)?;
     let count = args.k.of(&network);
-    println!(
-        "{} nodes, {} links, {} matrices, K = {count}; milliseconds, one thread",
+    say(&format!(
+        "{} nodes, {} links, {} matrices, K = {count}; milliseconds, one thread\n{:<38} {:>10} {:>10} {:>10}\n",
         network.nodes().len(),
         network.links().len(),
-        matrices.len()
-    );
-    println!("{:<38} {:>10} {:>10} {:>10}", "", "median", "p95", "longest");
+        matrices.len(),
+        "",
+        "median",
+        "p95",
+        "longest"
+    ))?;
 
     row("ECMP loads", &matrices, |demands| Ok(ecmp_loads(&network, demands)?))?;
     row("optimum over all paths, cold", &matrices, |demands| {
@@ -96,6 +99,5 @@ fn row<T>(
     }
     times.sort_by(f64::total_cmp);
     let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
-    println!("{name:<38} {:>10.4} {:>10.4} {:>10.4}", at(0.5), at(0.95), at(1.0));
-    Ok(())
+    say(&format!("{name:<38} {:>10.4} {:>10.4} {:>10.4}\n", at(0.5), at(0.95), at(1.0)))
 }

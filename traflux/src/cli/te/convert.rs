@@ -8,7 +8,7 @@ use traflux_te::format::{
     Format, RateUnit, WriteOptions, Written, read_matrices_file, write_matrices, write_network,
 };
 
-use super::input::{ReadArgs, format, show, unit};
+use super::input::{ReadArgs, format, matrix_format, save, say, show, unit};
 use crate::cli::Failure;
 
 #[derive(Debug, Args)]
@@ -45,9 +45,11 @@ pub(super) fn convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
     let options = WriteOptions { unit: args.to_unit, ..WriteOptions::default() };
     let Written { text, warnings } = match &args.network {
         Some(path) => {
-            let beside = ReadArgs { from: None, ..args.read.clone() };
+            let beside = ReadArgs { from: None, unit: None, demand_unit: None, ..args.read.clone() };
             let network = beside.network(path)?.network;
-            let matrices = read_matrices_file(&args.input, args.read.from, &network, &args.read.options())?;
+            let from =
+                matrix_format(&args.input, args.read.from, path, args.read.demand_unit.or(args.read.unit));
+            let matrices = read_matrices_file(&args.input, from, &network, &args.read.options())?;
             write_matrices(&network, &matrices, to, &options)?
         }
         None => {
@@ -57,7 +59,12 @@ pub(super) fn convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
         }
     };
     show(&args.output, &warnings);
-    std::fs::write(&args.output, text).map_err(|problem| format!("{}: {problem}", args.output.display()))?;
-    println!("{} as {}", args.output.display(), to.name());
+    save(&args.output, &text)?;
+    say(&format!(
+        "{} as {}
+",
+        args.output.display(),
+        to.name()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

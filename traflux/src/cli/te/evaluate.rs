@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::input::{InputArgs, PairCount};
+use super::input::{InputArgs, PairCount, save, say, warn_of_units};
 use crate::cli::Failure;
 use crate::te::{EvaluateOptions, SelectorKind, evaluate as play};
 
@@ -72,22 +72,20 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode, Failure> {
     if let Some(path) = &args.html {
         let notes = [
             format!("made by `traflux te evaluate`, Traflux {}", env!("CARGO_PKG_VERSION")),
-            "intervals: 95 %, bootstrap over blocks of 12 neighbouring matrices".to_owned(),
+            "intervals: 95 %, bootstrap over blocks of up to 12 neighbouring matrices".to_owned(),
         ];
         save(path, &comparison.html(&args.input.name(), &network, &notes))?;
     }
+    warn_of_units(comparison.optimal.iter().copied());
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&comparison)?);
+        say(&(serde_json::to_string_pretty(&comparison)? + "\n"))?;
     } else {
-        print!("{}", comparison.table());
-        println!("{:.1} s", began.elapsed().as_secs_f64());
+        let mut text = comparison.table();
+        text += &format!("{:.1} s\n", began.elapsed().as_secs_f64());
         if let Some(path) = &args.html {
-            println!("report: {}", path.display());
+            text += &format!("report: {}\n", path.display());
         }
+        say(&text)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn save(path: &std::path::Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|problem| format!("{}: {problem}", path.display()).into())
 }

@@ -13,7 +13,7 @@ use traflux_te::generate::{
 };
 use traflux_te::{TeError, ecmp_loads};
 
-use super::input::{ReadArgs, format, rate, show, unit};
+use super::input::{ReadArgs, format, rate, save, say, show, unit};
 use super::solve::LARGE;
 use crate::cli::Failure;
 
@@ -182,13 +182,13 @@ fn network(args: &NetworkArgs) -> Result<ExitCode, Failure> {
     let written = write_network(&network, None, to, &WriteOptions::default())?;
     show(&args.output, &written.warnings);
     save(&args.output, &written.text)?;
-    println!(
-        "{}: {} nodes, {} links, {}",
+    say(&format!(
+        "{}: {} nodes, {} links, {}\n",
         args.output.display(),
         network.nodes().len(),
         network.links().len(),
         to.name()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -238,14 +238,14 @@ fn matrices(args: &MatricesArgs) -> Result<ExitCode, Failure> {
     show(&args.output, &written.warnings);
     save(&args.output, &written.text)?;
     let total = scaled.iter().map(TrafficMatrix::total).sum::<f64>() / scaled.len() as f64;
-    println!(
-        "{}: {} matrices of {} nodes, {} in the mean, {}",
+    say(&format!(
+        "{}: {} matrices of {} nodes, {} in the mean, {}\n",
         args.output.display(),
         scaled.len(),
         network.nodes().len(),
         BitRate::saturating(total),
         to.name()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -285,8 +285,4 @@ fn optimum(solver: &mut MinMaxSolver, network: &Network, demands: &TrafficMatrix
     }
     let solution = solver.solve(&problem, None).map_err(|problem| Problem(problem.into()))?;
     Ok(solution.utilization)
-}
-
-fn save(path: &std::path::Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|problem| format!("{}: {problem}", path.display()).into())
 }

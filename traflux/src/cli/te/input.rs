@@ -13,6 +13,10 @@ use traflux_te::share_of_pairs;
 
 use crate::cli::Failure;
 
+/// Beyond this optimum a network and its matrices hardly have the same unit.
+const IMPLAUSIBLE: f64 = 10.0;
+/// Nor below this.
+const NEGLIGIBLE: f64 = 1e-3;
 /// Warnings of a file that are shown one by one.
 const WARNINGS_SHOWN: usize = 5;
 
@@ -22,10 +26,10 @@ pub(super) struct ReadArgs {
     /// Format of the network; told by its content unless given.
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(super) from: Option<Format>,
-    /// Unit of the numbers where the file does not say, such as `kbit/s` or `100 bytes / 5 min`.
+    /// Unit of the numbers in the network's file, such as `kbit/s`, instead of what it or its format says.
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(super) unit: Option<RateUnit>,
-    /// Unit of demands, where it is another.
+    /// Unit of demands, such as `100 bytes / 5 min`, instead of what their file or its format says.
     #[arg(long, value_name = "UNIT", value_parser = unit)]
     pub(super) demand_unit: Option<RateUnit>,
     /// Capacity of links for which the file says none, such as `10Gbit/s`.
@@ -48,6 +52,11 @@ impl ReadArgs {
             directed: (self.directed || self.undirected).then_some(self.directed),
             ..ReadOptions::default()
         }
+    }
+
+    /// For a file that holds matrices only: the unit of capacities is none of theirs.
+    pub(super) fn matrix_options(&self) -> ReadOptions {
+        ReadOptions { unit: self.demand_unit, ..self.options() }
     }
 
     pub(super) fn network(&self, path: &Path) -> Result<NetworkFile, Failure> {
@@ -91,12 +100,8 @@ impl InputArgs {
         let limit = self.limit.unwrap_or(usize::MAX);
         let matrices: Vec<TrafficMatrix> = match &self.matrices {
             Some(path) => {
-                // The rows of CFR-RL have a unit of their own that their content does not tell; their files have no
-                // extension either.
-                let beside = Format::from_path(&self.network).ok().filter(|f| *f == Format::CfrRl);
-                let silent = Format::from_extension(path).is_none() && self.read.demand_unit.is_none();
-                let told = self.matrices_from.or(beside.filter(|_| silent));
-                let all = matrices_in_file(path, told, &network, &self.read.options())?;
+                let told = matrix_format(path, self.matrices_from, &self.network, self.read.demand_unit);
+                let all = matrices_in_file(path, told, &network, &self.read.matrix_options())?;
                 // What is passed over is read all the same: a file that is broken anywhere before the last one
                 // taken is an error.
                 let wanted = all.enumerate().filter(|(at, matrix)| matrix.is_err() || at % every == 0);
@@ -118,6 +123,40 @@ impl InputArgs {
             );
         }
         Ok((network, matrices))
+    }
+}
+
+/// The format of a file with matrices, where it is given or can be guessed.
+///
+/// The rows of CFR-RL have a unit of their own that their content does not tell; their files have no extension
+/// either. Beside a network of that format such a file is taken for one of them, and that is said.
+pub(super) fn matrix_format(
+    path: &Path,
+    given: Option<Format>,
+    network: &Path,
+    demand_unit: Option<RateUnit>,
+) -> Option<Format> {
+    let silent = path.extension().is_none() && demand_unit.is_none();
+    if given.is_some() || !silent || Format::from_path(network).ok() != Some(Format::CfrRl) {
+        return given;
+    }
+    warn(&format!(
+        "{}: taken for rows of CFR-RL, in 100 bytes / 5 min; --demand-unit says otherwise",
+        path.display()
+    ));
+    Some(Format::CfrRl)
+}
+
+/// Says so when no unit could give such optima.
+pub(super) fn warn_of_units(optima: impl Iterator<Item = f64> + Clone) {
+    let least = optima.clone().fold(f64::INFINITY, f64::min);
+    let greatest = optima.fold(0.0, f64::max);
+    let fit = "the units of network and matrices may not fit, see --unit and --demand-unit";
+    if least.is_finite() && least > IMPLAUSIBLE {
+        warn(&format!("the best possible utilisation is at least {least:.1}: {fit}"));
+    }
+    if greatest > 0.0 && greatest < NEGLIGIBLE {
+        warn(&format!("the best possible utilisation is at most {greatest:.1e}: {fit}"));
     }
 }
 
@@ -175,6 +214,20 @@ pub(super) fn show(path: &Path, warnings: &[Warning]) {
     if warnings.len() > WARNINGS_SHOWN {
         warn(&format!("{}: and {} warnings more", path.display(), warnings.len() - WARNINGS_SHOWN));
     }
+}
+
+/// Prints a result. A reader that has seen enough, such as `head`, is no failure.
+pub(super) fn say(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(problem) if problem.kind() != std::io::ErrorKind::BrokenPipe => Err(problem.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file.
+pub(super) fn save(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|problem| format!("{}: {problem}", path.display()).into())
 }
 
 /// A warning on standard error.

@@ -14,12 +14,10 @@ use traflux_lp::multicommodity::{
 };
 use traflux_te::{NetworkEncoder, ecmp};
 
-use super::input::{InputArgs, PairCount, warn};
+use super::input::{InputArgs, PairCount, save, say, warn_of_units};
 use crate::cli::Failure;
 use crate::te::SelectorKind;
 
-/// Beyond this optimum a network and its matrices hardly have the same unit.
-const IMPLAUSIBLE: f64 = 10.0;
 /// Beyond so many nodes the optimum over all paths is found to a tolerance unless told otherwise.
 pub(super) const LARGE: usize = 100;
 /// That tolerance.
@@ -31,7 +29,7 @@ const LINKS_SHOWN: usize = 5;
 enum Objective {
     /// The least utilisation of the fullest link.
     Utilization,
-    /// The least queueing delay, Σ load / (capacity − load) by pieces.
+    /// The least queueing delay: chords of Σ load / (capacity − load), which are above it between their ends.
     Delay,
     /// The factor by which all demands can grow.
     Concurrent,
@@ -135,27 +133,18 @@ pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
     let mut routings = Vec::new();
     for (ix, demands) in matrices.iter().enumerate() {
         let (found, routed) = session.matrix(ix, demands)?;
-        if args.objective == Objective::Utilization && found.bound > IMPLAUSIBLE {
-            warn(&format!(
-                "matrix {ix}: the best possible utilisation is {:.1}: the units of network and matrices do not fit; \
-                 see --unit and --demand-unit",
-                found.bound
-            ));
-        }
         all.push(found);
         if args.out.is_some() {
             routings.push(routed);
         }
     }
+    if args.objective == Objective::Utilization && args.k.is_none() {
+        warn_of_units(all.iter().map(|found| found.value));
+    }
     if let Some(path) = &args.out {
-        std::fs::write(path, serde_json::to_string_pretty(&routings)?)
-            .map_err(|problem| format!("{}: {problem}", path.display()))?;
+        save(path, &serde_json::to_string_pretty(&routings)?)?;
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
-    } else {
-        print(args, &network, &all);
-    }
+    say(&if args.json { serde_json::to_string_pretty(&all)? + "\n" } else { table(args, &network, &all) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -165,6 +154,11 @@ fn refuse_without_effect(args: &SolveArgs) -> Result<(), Failure> {
     if args.second != Second::None && !utilization {
         return Err(
             "--second decides among flows of the least utilisation: it needs --objective utilization".into(),
+        );
+    }
+    if args.k.is_some() && matches!(args.objective, Objective::Concurrent | Objective::Total) {
+        return Err(
+            "how much fits is asked of all pairs: --objective concurrent and total go without -k".into()
         );
     }
     if args.tolerance.is_some() && !(utilization && args.k.is_none() && args.second == Second::None) {
@@ -300,23 +294,29 @@ fn fullest(network: &Network, loads: &[f64]) -> Vec<(String, String, f64)> {
         .collect()
 }
 
-fn print(args: &SolveArgs, network: &Network, all: &[Found]) {
+fn table(args: &SolveArgs, network: &Network, all: &[Found]) -> String {
+    let mut out = String::new();
     let (heading, bound) = match args.objective {
         Objective::Utilization => ("utilization", "lower bound"),
-        Objective::Delay => ("delay", "lower bound"),
+        Objective::Delay => ("delay by pieces", "lower bound"),
         Objective::Concurrent => ("factor", "upper bound"),
         Objective::Total => ("bit/s", "upper bound"),
     };
     let who = args.k.map_or_else(String::new, |k| {
         format!(", {} of {} pairs by {}", k.of(network), network.pair_count(), args.select)
     });
-    println!("{} nodes, {} links, {} matrices{who}", network.nodes().len(), network.links().len(), all.len());
-    println!("{:>6} {heading:>14} {bound:>14} {:>9} {:>9}  fullest links", "matrix", "gap", "ms");
+    out += &format!(
+        "{} nodes, {} links, {} matrices{who}\n",
+        network.nodes().len(),
+        network.links().len(),
+        all.len()
+    );
+    out += &format!("{:>6} {heading:>14} {bound:>14} {:>9} {:>9}  fullest links\n", "matrix", "gap", "ms");
     for found in all {
         let links: Vec<String> =
             found.fullest.iter().take(3).map(|(a, b, u)| format!("{a}→{b} {:.1} %", u * 100.0)).collect();
-        println!(
-            "{:>6} {:>14.6} {:>14.6} {:>9.1e} {:>9.3}  {}{}",
+        out += &format!(
+            "{:>6} {:>14.6} {:>14.6} {:>9.1e} {:>9.3}  {}{}\n",
             found.matrix,
             found.value,
             found.bound,
@@ -330,6 +330,7 @@ fn print(args: &SolveArgs, network: &Network, all: &[Found]) {
     times.sort_by(f64::total_cmp);
     let mean = all.iter().map(|found| found.value).sum::<f64>() / all.len().max(1) as f64;
     if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
-        println!("{heading} {mean:.6} in the mean; {median:.3} ms median, {longest:.3} ms longest");
+        out += &format!("{heading} {mean:.6} in the mean; {median:.3} ms median, {longest:.3} ms longest\n");
     }
+    out
 }
