@@ -17,6 +17,7 @@ pub mod format;
 pub mod generate;
 pub mod metrics;
 pub mod paths;
+pub mod relaxation;
 mod relief;
 pub mod select;
 mod shortest;
@@ -27,6 +28,7 @@ pub use error::TeError;
 pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
 pub use metrics::{delay_ratio, performance_ratio, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
+pub use relaxation::SelectionEncoder;
 pub use select::{EcmpOnly, FixedSet, GreedyRelief, TopK, TopKCritical, TopKRelief, share_of_pairs};
 
 #[cfg(doctest)]
