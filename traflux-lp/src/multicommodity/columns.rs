@@ -82,6 +82,12 @@ impl Columns {
         self.links[range.clone()].iter().map(|link| *link as usize).zip(self.parts[range].iter().copied())
     }
 
+    /// Changes what one unit of a column puts on the last of its links.
+    pub(super) fn set_last_part(&mut self, column: u32, part: f64) {
+        let end = self.range(column).end;
+        self.parts[end - 1] = part;
+    }
+
     /// The columns of a set, newest first.
     pub(super) fn of_set(&self, set: usize) -> impl Iterator<Item = u32> + '_ {
         let known = |column: u32| (column != NONE).then_some(column);

@@ -59,6 +59,17 @@ pub enum FlowError {
         /// Position of the later one.
         commodity: usize,
     },
+    /// A pair that the network does not have.
+    #[error("pair {pair} does not exist, there are {pairs}")]
+    Pair {
+        /// Its position.
+        pair: usize,
+        /// How many there are.
+        pairs: usize,
+    },
+    /// Something that is not of the network.
+    #[error(transparent)]
+    Network(#[from] traflux_core::NetworkError),
     /// Rounding got the better of the solver, which should not happen; the problem is worth a report.
     #[error("the solver lost its accuracy after {pivots} pivots")]
     Accuracy {
@@ -78,6 +89,8 @@ impl FlowError {
             Self::Ends { .. } => "flow_ends",
             Self::BrokenPath { .. } => "flow_broken_path",
             Self::Repeated { .. } => "flow_repeated",
+            Self::Pair { .. } => "flow_pair",
+            Self::Network(error) => error.code(),
             Self::Accuracy { .. } => "flow_accuracy",
         }
     }

@@ -19,8 +19,12 @@ const BATCH: usize = 96;
 #[derive(Debug, Clone)]
 pub(super) struct Generation {
     pub(super) master: Master,
-    /// By link.
+    /// By link, then that of the budget, where there is one.
     pub(super) capacities: Vec<f64>,
+    /// The row behind those of links, of which every path takes [`Generation::uses`] per unit.
+    budget: Option<u32>,
+    /// By set.
+    uses: Vec<f64>,
     /// bit/s that count as 1.
     pub(super) unit: f64,
     /// What the objective asks per unit on each link, beyond its price.
@@ -77,6 +81,8 @@ impl Generation {
         Self {
             master: Master::new(links),
             capacities: capacities.iter().map(|capacity| capacity / unit).collect(),
+            budget: None,
+            uses: Vec::new(),
             unit,
             link_costs: vec![0.0; links],
             path_cost: 0.0,
@@ -97,8 +103,32 @@ impl Generation {
         }
     }
 
+    /// As [`Generation::new`] with one row more, which limits what all paths together take.
+    pub(super) fn with_budget(network: &Network) -> Self {
+        let mut generation = Self::new(network);
+        let row = generation.links();
+        generation.budget = Some(row as u32);
+        generation.capacities.push(1.0);
+        generation.link_costs.push(0.0);
+        generation.master = Master::new(row + 1);
+        generation
+    }
+
     pub(super) fn links(&self) -> usize {
-        self.capacities.len()
+        self.capacities.len() - usize::from(self.budget.is_some())
+    }
+
+    /// What one unit of a set takes of the budget on any of its paths.
+    pub(super) fn set_use(&mut self, set: u32, per_unit: f64) {
+        self.uses[set as usize] = per_unit;
+        let special = self.special[set as usize];
+        let mut next = self.master.columns.newest(set as usize);
+        while next != NONE {
+            if next != special {
+                self.master.columns.set_last_part(next, per_unit);
+            }
+            next = self.master.columns.older(next);
+        }
     }
 
     pub(super) fn sets(&self) -> usize {
@@ -139,6 +169,7 @@ impl Generation {
         }
         self.special.clear();
         self.set_costs.clear();
+        self.uses.clear();
     }
 
     /// The set of a commodity, where there is one.
@@ -208,6 +239,7 @@ impl Generation {
         self.set_of_pair[source as usize * self.graph.nodes() + target as usize] = set;
         self.ends.push((source, target));
         self.set_costs.push(self.path_cost);
+        self.uses.push(0.0);
         self.by_source[source as usize].push(set);
         set
     }
@@ -246,6 +278,7 @@ impl Generation {
         self.found.clear();
         self.found_links.clear();
         self.entering.clear();
+        let budget_length = self.budget.map_or(0.0, |row| lengths[row as usize]);
         let mut cost = 0.0;
         let mut least_score = 0.0;
         for source in 0..self.by_source.len() {
@@ -271,7 +304,8 @@ impl Generation {
                         }
                     }
                 } else {
-                    least = self.set_costs[set as usize] + self.shortest.distance(target);
+                    let own = self.set_costs[set as usize] + self.uses[set as usize] * budget_length;
+                    least = own + self.shortest.distance(target);
                 }
                 if let Some(special) = self.special(set) {
                     // Link costs are for paths.
@@ -318,13 +352,18 @@ impl Generation {
         let links = &self.found_links[path];
         let columns = &mut self.master.columns;
         let special = self.special[set as usize];
-        let same = |column: &u32| *column != special && columns.links(*column) == links;
+        let budget = self.budget.map(|row| (row, self.uses[set as usize]));
+        let path_rows = links.len() + usize::from(budget.is_some());
+        let same = |column: &u32| {
+            let rows = columns.links(*column);
+            *column != special && rows.len() == path_rows && rows.starts_with(links)
+        };
         if let Some(known) = columns.of_set(set as usize).find(same) {
             return known;
         }
         let cost = self.set_costs[set as usize]
             + links.iter().map(|link| self.link_costs[*link as usize]).sum::<f64>();
-        columns.add(set, cost, links.iter().map(|link| (*link, 1.0)))
+        columns.add(set, cost, links.iter().map(|link| (*link, 1.0)).chain(budget))
     }
 
     /// Pivots until no tight link has a price of the wrong sign, which only a warm start can leave behind.

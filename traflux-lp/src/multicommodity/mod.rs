@@ -26,6 +26,7 @@ mod generation;
 mod inverse;
 mod master;
 mod min_max;
+pub mod select;
 mod shortest;
 mod throughput;
 
