@@ -37,7 +37,7 @@ fn main() -> Outcome<()> {
     }
     for (name, half_width) in [("Ebone", 0.19), ("Sprintlink", 0.51), ("Tiscali", 0.244)] {
         let network = read(name)?;
-        let mean = BitRate::kilobits_per_second(1.0);
+        let mean = BitRate::gigabits_per_second(1.0);
         let exponential = TrafficModel::Exponential { mean }.matrices(&network, 30, 1)?;
         compare(&format!("{name}, exponential"), &network, &exponential, 0.1)?;
         let uniform = TrafficModel::UniformAround { mean, half_width }.matrices(&network, 30, 2)?;

@@ -26,7 +26,7 @@ use super::FractionalBound;
 /// let network = Network::new(nodes.to_vec(), vec![link, link])?;
 /// let base = BaseRouting::new(&network, [vec![(LinkIx(0), 1.0)], vec![]])?;
 /// let mut demands = TrafficMatrix::zero(2);
-/// demands.set(NodeIx(0), NodeIx(1), BitRate::megabits_per_second(800.0));
+/// demands.set(NodeIx(0), NodeIx(1), BitRate::gigabits_per_second(0.8));
 ///
 /// let mut evaluator = SelectionEvaluator::new(&network, &base);
 /// assert_eq!(evaluator.utilization(&demands, &[])?, 0.8);
