@@ -158,9 +158,42 @@ pub(crate) fn dense(layer: &Dense, input: &[f32], output: &mut [f32]) {
     accumulate(&layer.weight, input, output);
 }
 
-/// `output += input · weight`, with `weight` as `[inputs, outputs]`. Four inputs at a time: most of the cost of
-/// narrow layers is loading and storing the output.
+/// `output += input · weight`, with `weight` as `[inputs, outputs]`.
+///
+/// For the usual widths the output stays in registers: most of the cost of narrow layers is loading and storing it.
+/// Either way the numbers are added in the same order.
 pub(crate) fn accumulate(weight: &[f32], input: &[f32], output: &mut [f32]) {
+    match output.len() {
+        8 => accumulate_fixed::<8>(weight, input, output),
+        16 => accumulate_fixed::<16>(weight, input, output),
+        24 => accumulate_fixed::<24>(weight, input, output),
+        32 => accumulate_fixed::<32>(weight, input, output),
+        _ => accumulate_any(weight, input, output),
+    }
+}
+
+fn accumulate_fixed<const WIDTH: usize>(weight: &[f32], input: &[f32], output: &mut [f32]) {
+    let ([sums], []) = output.as_chunks_mut::<WIDTH>() else { return };
+    let mut y = *sums;
+    let (rows, _) = weight.as_chunks::<WIDTH>();
+    let (blocks, rest) = input.as_chunks::<4>();
+    let (of_blocks, of_rest) = rows.split_at(blocks.len() * 4);
+    for (x, rows) in blocks.iter().zip(of_blocks.as_chunks::<4>().0) {
+        let [a, b, c, d] = rows;
+        for at in 0..WIDTH {
+            y[at] += (x[0] * a[at] + x[1] * b[at]) + (x[2] * c[at] + x[3] * d[at]);
+        }
+    }
+    for (x, row) in rest.iter().zip(of_rest) {
+        for at in 0..WIDTH {
+            y[at] += x * row[at];
+        }
+    }
+    *sums = y;
+}
+
+/// Four inputs at a time.
+fn accumulate_any(weight: &[f32], input: &[f32], output: &mut [f32]) {
     let width = output.len();
     let (blocks, rest) = input.as_chunks::<4>();
     let (of_blocks, of_rest) = weight.split_at(blocks.len() * 4 * width);

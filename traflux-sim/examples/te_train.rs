@@ -375,11 +375,16 @@ fn selection() -> Outcome<()> {
         };
         let mut policy = learned(&Parameters::seeded(shape, 1), &encoder)?;
         let mut observation = traflux_core::Observation::default();
-        let mut times = [Vec::new(), Vec::new()];
+        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        let mut workspace = traflux_policy::Workspace::default();
         for round in 0..2000 / (1 + network.nodes().len() / 20) {
             let begun = Instant::now();
             encoder.encode_into(&matrices[round % 20], &mut observation)?;
             times[1].push(begun.elapsed().as_secs_f64() * 1e6);
+            let forward = Instant::now();
+            std::hint::black_box(policy.parameters().load().forward(&observation, &mut workspace).value);
+            times[2].push(forward.elapsed().as_secs_f64() * 1e6);
+            let begun = Instant::now() - std::time::Duration::from_secs_f64(times[1][round] * 1e-6);
             let action = policy.act(&observation)?;
             times[0].push(begun.elapsed().as_secs_f64() * 1e6);
             assert_eq!(action.critical.len(), count);
@@ -387,11 +392,14 @@ fn selection() -> Outcome<()> {
         times.iter_mut().for_each(|t| t.sort_by(f64::total_cmp));
         let pairs = network.pair_count();
         println!(
-            "{name:<12} {pairs:>5} pairs  {:>7.1} us median, {:>7.1} least, {:.2} us per pair; of it encoding {:.1}",
+            "{name:<12} {pairs:>5} pairs  {:>7.1} us median, {:>7.1} least, {:.2} us per pair; of it encoding {:.1} (least {:.1}), network {:.1} (least {:.1})",
             times[0][times[0].len() / 2],
             times[0][0],
             times[0][times[0].len() / 2] / pairs as f64,
-            times[1][times[1].len() / 2]
+            times[1][times[1].len() / 2],
+            times[1][0],
+            times[2][times[2].len() / 2],
+            times[2][0],
         );
     }
     Ok(())
