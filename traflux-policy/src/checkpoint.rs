@@ -606,7 +606,10 @@ mod tests {
         let mut other = checkpoint();
         other.observations.group_features.push("tier".into());
         assert_eq!(other.to_bytes().unwrap_err().code(), "checkpoint_shape");
-        let small = Parameters::seeded(NetworkShape { group_features: 2, context_features: 1, hidden: 3, identities: 0 }, 1);
+        let small = Parameters::seeded(
+            NetworkShape { group_features: 2, context_features: 1, hidden: 3, identities: 0 },
+            1,
+        );
         let wrong = Parameters { shape: checkpoint().parameters.shape, ..small };
         let bytes = Checkpoint { parameters: wrong, ..checkpoint() }.to_bytes();
         assert!(bytes.is_err(), "lengths that do not fit the shape are not written");

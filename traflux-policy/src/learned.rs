@@ -233,7 +233,10 @@ mod tests {
     }
 
     fn parameters() -> Parameters {
-        Parameters::seeded(NetworkShape { group_features: 2, context_features: 1, hidden: 8, identities: 0 }, 4)
+        Parameters::seeded(
+            NetworkShape { group_features: 2, context_features: 1, hidden: 8, identities: 0 },
+            4,
+        )
     }
 
     fn policy(parameters: Parameters, mode: Mode) -> LearnedPolicy {

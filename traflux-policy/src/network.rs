@@ -224,7 +224,8 @@ mod tests {
     use ndarray::{Array1, Array2, Axis};
     use proptest::prelude::*;
 
-    const SHAPE: NetworkShape = NetworkShape { group_features: 6, context_features: 3, hidden: 16, identities: 0 };
+    const SHAPE: NetworkShape =
+        NetworkShape { group_features: 6, context_features: 3, hidden: 16, identities: 0 };
 
     fn observation(values: &[f32], groups: usize) -> Observation {
         Observation {

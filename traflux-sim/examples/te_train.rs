@@ -209,7 +209,12 @@ fn backbones(seeds: &[u64]) -> Outcome<()> {
             let mut encoder = case.encoder(env("STEPS", 12));
             let begun = Instant::now();
             let scenes = case.scenes(&mut encoder, label())?;
-            println!("# {}: labels in {:.1} s, bound {:.4}", case.name, begun.elapsed().as_secs_f64(), case.bound()?);
+            println!(
+                "# {}: labels in {:.1} s, bound {:.4}",
+                case.name,
+                begun.elapsed().as_secs_f64(),
+                case.bound()?
+            );
             let (network, base) = (case.series.network(), case.series.base());
             let rivals: Vec<(&str, Box<dyn Policy>)> = vec![
                 ("Top-K critical", Box::new(TopKCritical::new(network, base, case.count))),
@@ -228,13 +233,15 @@ fn backbones(seeds: &[u64]) -> Outcome<()> {
                     ..settings(*seed)
                 };
                 let reward = SelectionReward::default();
-                let judge = |at: usize, sets: &[Vec<GroupIx>]| {
-                    case.series.rewards(at, sets, &reward).map_err(failed)
-                };
+                let judge =
+                    |at: usize, sets: &[Vec<GroupIx>]| case.series.rewards(at, sets, &reward).map_err(failed);
                 let begun = Instant::now();
                 let report = train_bandit(&config, &scenes, &judge, None, &mut |p| {
                     if env("CURVE", 0) == 1 {
-                        println!("  update {} examples {:?} sampled {:?}", p.update, p.example_loss, p.mean_reward);
+                        println!(
+                            "  update {} examples {:?} sampled {:?}",
+                            p.update, p.example_loss, p.mean_reward
+                        );
                     }
                 })?;
                 let seconds = begun.elapsed().as_secs_f64();
@@ -296,9 +303,10 @@ fn unseen(seeds: &[u64]) -> Outcome<()> {
     let begun = Instant::now();
     let mut all: Vec<Vec<(usize, Vec<Scene>)>> = Vec::new();
     for (_, cases) in &groups {
-        let scenes = cases.iter().enumerate().map(|(at, case)| {
-            Ok((at, case.scenes(&mut case.encoder(steps), label())?))
-        });
+        let scenes = cases
+            .iter()
+            .enumerate()
+            .map(|(at, case)| Ok((at, case.scenes(&mut case.encoder(steps), label())?)));
         all.push(scenes.collect::<Outcome<_>>()?);
     }
     println!("# labels in {:.1} s", begun.elapsed().as_secs_f64());
@@ -346,7 +354,8 @@ fn unseen(seeds: &[u64]) -> Outcome<()> {
 fn geant() -> Outcome<Case> {
     let folder = data("geant")?;
     let network =
-        read_network_file(folder.join("GEANT.json"), Some(Format::NodeLink), &ReadOptions::default())?.network;
+        read_network_file(folder.join("GEANT.json"), Some(Format::NodeLink), &ReadOptions::default())?
+            .network;
     let base = ecmp(&network)?;
     let matrices = read_matrices_file(
         folder.join("geant_tm_first100.txt"),
@@ -462,9 +471,9 @@ fn abilene(seeds: &[u64], stale: bool) -> Outcome<()> {
             })
             .collect();
         let judge = |at: usize, sets: &[Vec<GroupIx>]| {
-            series.rewards(at, sets, &reward).map_err(|error| traflux_core::EnvironmentError::Failed {
-                reason: error.to_string(),
-            })
+            series
+                .rewards(at, sets, &reward)
+                .map_err(|error| traflux_core::EnvironmentError::Failed { reason: error.to_string() })
         };
         let begun = Instant::now();
         let mut judged_since = None;
@@ -499,14 +508,21 @@ fn abilene(seeds: &[u64], stale: bool) -> Outcome<()> {
             aside += now.elapsed().as_secs_f64();
         })?;
         let seconds = begun.elapsed().as_secs_f64() - aside - judged_since.unwrap_or(0.0);
-        println!("# seed {seed}: {:.0} rewards per second and {} threads", report.rewards as f64 / seconds, config.threads);
+        println!(
+            "# seed {seed}: {:.0} rewards per second and {} threads",
+            report.rewards as f64 / seconds,
+            config.threads
+        );
         let mut policy = learned(&report.parameters, &encoder)?;
         let evaluation = evaluate(&series, test.clone(), &mut encoder, &mut policy, stale)?;
         line(&format!("learned, seed {seed}"), &evaluation, 36);
         for (name, other) in &results {
             let config = BootstrapConfig { block: 36, ..BootstrapConfig::default() };
             if let Some(gain) = PairedDifference::of(&evaluation.ratios(), &other.ratios(), &config) {
-                println!("    − {name:<18} {:+.4} [{:+.4}, {:+.4}]", gain.mean, gain.interval.low, gain.interval.high);
+                println!(
+                    "    − {name:<18} {:+.4} [{:+.4}, {:+.4}]",
+                    gain.mean, gain.interval.low, gain.interval.high
+                );
             }
         }
         means.push(evaluation.ratios().iter().sum::<f64>() / evaluation.judgements.len() as f64);

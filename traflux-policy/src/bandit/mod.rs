@@ -14,6 +14,4 @@ mod objective;
 mod train;
 
 pub use gradient::{GradientWorkspace, Gradients};
-pub use train::{
-    BanditConfig, BanditError, BanditProgress, BanditReport, Scene, SetJudge, train_bandit,
-};
+pub use train::{BanditConfig, BanditError, BanditProgress, BanditReport, Scene, SetJudge, train_bandit};

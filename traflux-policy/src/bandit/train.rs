@@ -265,11 +265,8 @@ pub fn train_bandit(
     for update in 0..updates {
         let judged = update >= config.example_updates;
         let done = update as f64 / updates as f64;
-        let (from, of) = if judged {
-            (config.example_updates, config.updates)
-        } else {
-            (0, config.example_updates)
-        };
+        let (from, of) =
+            if judged { (config.example_updates, config.updates) } else { (0, config.example_updates) };
         let in_phase = (update - from) as f64 / of as f64;
         for slot in &mut slots {
             slot.scene = order.next();
@@ -467,12 +464,12 @@ impl Worker {
             let mut random = ChaCha8Rng::seed_from_u64(terms.seed);
             random.set_stream((terms.update << 20) + place as u64 + 1);
             let chooser = &mut self.chooser;
-            let sets: Vec<Vec<GroupIx>> = (0..terms.draws)
-                .map(|_| chooser.top(scores, mask, scene.count, Some(&mut random)))
-                .collect();
+            let sets: Vec<Vec<GroupIx>> =
+                (0..terms.draws).map(|_| chooser.top(scores, mask, scene.count, Some(&mut random))).collect();
             slot.rewards = judge.judge(slot.scene, &sets)?;
             if slot.rewards.len() != sets.len() || slot.rewards.iter().any(|r| !r.is_finite()) {
-                let reason = format!("{} rewards for {} sets, or one not finite", slot.rewards.len(), sets.len());
+                let reason =
+                    format!("{} rewards for {} sets, or one not finite", slot.rewards.len(), sets.len());
                 return Err(EnvironmentError::Failed { reason });
             }
             let count = sets.len() as f64;
@@ -490,8 +487,7 @@ impl Worker {
         }
         slot.entropy = self.weights.add_entropy(share * terms.entropy, &mut self.derivatives);
         if terms.example > 0.0 && !scene.example.is_empty() {
-            let loss =
-                self.weights.add_example(&scene.example, share * terms.example, &mut self.derivatives);
+            let loss = self.weights.add_example(&scene.example, share * terms.example, &mut self.derivatives);
             slot.example_loss = Some(loss);
         }
         let by_scores: Vec<f32> = self.derivatives.iter().map(|d| *d as f32).collect();
@@ -512,9 +508,10 @@ fn run(
     let share = 1.0 / slots.len() as f64;
     let per_worker = slots.len().div_ceil(workers.len());
     if let [worker] = workers {
-        return slots.iter_mut().enumerate().try_for_each(|(place, slot)| {
-            worker.run(place, slot, parameters, scenes, judge, terms, share)
-        });
+        return slots
+            .iter_mut()
+            .enumerate()
+            .try_for_each(|(place, slot)| worker.run(place, slot, parameters, scenes, judge, terms, share));
     }
     std::thread::scope(|scope| {
         let parts = workers.iter_mut().zip(slots.chunks_mut(per_worker)).enumerate();
@@ -529,9 +526,9 @@ fn run(
             })
             .collect();
         // The error of the first part counts, whichever thread was first.
-        threads.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 

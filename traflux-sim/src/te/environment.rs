@@ -3,9 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use traflux_core::{
-    Action, Environment, EnvironmentError, Observation, ObservationSpace, Reward, Step,
-};
+use traflux_core::{Action, Environment, EnvironmentError, Observation, ObservationSpace, Reward, Step};
 use traflux_lp::multicommodity::MinMaxSolver;
 use traflux_te::SelectionEncoder;
 

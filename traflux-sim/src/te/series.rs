@@ -110,10 +110,13 @@ impl TrafficSeries {
     /// When there is no such matrix or pair.
     pub fn judge(&self, at: usize, critical: &[GroupIx], stale: bool) -> Result<Judgement, SimError> {
         let demands = &self.matrices[at];
-        let (problem, solution) =
-            self.solve(&mut MinMaxSolver::new(&self.network), at, critical, true)?;
-        let moved: f64 =
-            problem.commodities.iter().zip(&solution.base_share).map(|(c, stays)| c.demand * (1.0 - stays)).sum();
+        let (problem, solution) = self.solve(&mut MinMaxSolver::new(&self.network), at, critical, true)?;
+        let moved: f64 = problem
+            .commodities
+            .iter()
+            .zip(&solution.base_share)
+            .map(|(c, stays)| c.demand * (1.0 - stays))
+            .sum();
         let total = demands.total();
         let (utilization, met) = if stale {
             let routing = solution.routing(&problem)?;
