@@ -164,6 +164,7 @@ pub(crate) fn dense(layer: &Dense, input: &[f32], output: &mut [f32]) {
 /// Either way the numbers are added in the same order.
 pub(crate) fn accumulate(weight: &[f32], input: &[f32], output: &mut [f32]) {
     match output.len() {
+        2 => accumulate_fixed::<2>(weight, input, output),
         8 => accumulate_fixed::<8>(weight, input, output),
         16 => accumulate_fixed::<16>(weight, input, output),
         24 => accumulate_fixed::<24>(weight, input, output),

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = ecmp(&network)?;
     let series = TrafficSeries::new(network, base, matrices)?;
     let count = share_of_pairs(series.network(), 0.1);
-    let mut encoder = SelectionEncoder::new(series.network(), series.base(), count).with_steps(0);
+    let mut encoder = SelectionEncoder::new(series.network(), series.base(), count).with_rounds(0);
     let trained = 4 * 288;
     let observations = scenes_of(&series, 0..trained, &mut encoder)?;
     let scenes: Vec<Scene> = observations

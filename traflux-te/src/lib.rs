@@ -17,9 +17,9 @@ pub mod format;
 pub mod generate;
 pub mod metrics;
 pub mod paths;
-pub mod relaxation;
 mod relief;
 pub mod select;
+pub mod selection;
 mod shortest;
 
 pub use ecmp::{NextHops, TIE_TOLERANCE, check_served, ecmp, ecmp_loads};
@@ -28,8 +28,8 @@ pub use error::TeError;
 pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
 pub use metrics::{delay_ratio, performance_ratio, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
-pub use relaxation::SelectionEncoder;
 pub use select::{EcmpOnly, FixedSet, GreedyRelief, TopK, TopKCritical, TopKRelief, share_of_pairs};
+pub use selection::SelectionEncoder;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

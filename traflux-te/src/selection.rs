@@ -1,18 +1,17 @@
-//! Which pairs would move if they could be chosen in part?
+//! Which pairs would a quick choice take, and how sure is it of each?
 //!
-//! Relaxed, the choice of `K` pairs is convex: a fraction `z_p` of pair `p` may leave the base, `Σ z_p ≤ K`, over
-//! any paths. A few steps of Frank and Wolfe (1956) on the norm `(Σ_l u_l^β)^(1/β)`, which is near the maximum
-//! utilisation `U`, give fractions that are near those of the linear program, for a small part of its cost. With `c`
-//! capacities, `d` demands, `f` the fractions of the base, and `y` the slopes of that norm,
+//! Pairs are chosen in a few rounds. Prices of links are the slopes of the norm `(Σ_l u_l^β)^(1/β)`, which is near the
+//! maximum utilisation `U`; with `c` capacities, `d` demands and `f` the fractions of the base,
 //!
 //! ```text
-//! y_l      = (u_l / U)^(β − 1) / c_l
+//! y_l      = (u_l / U)^(β − 1) / c_l,                     β = 4, 8, 16, 32 as pairs are chosen
 //! relief_p = d_p (Σ_l f_pl y_l − dist_p(y))
-//! step:      the K pairs of the greatest relief on their cheapest paths, all others on the base
-//! z        ← z + γ (step − z),   γ by a line search along the loads,   β = 4 … 32
 //! ```
 //!
-//! which is exact as the number of steps and `β` grow. [`SelectionEncoder`] shows the result to a policy.
+//! The pairs of the greatest relief move to their cheapest path one after the other, each as far as the norm falls (a
+//! step of Frank and Wolfe 1956); one that has nothing to gain any more is passed over. Some of those chosen earlier
+//! move again before prices are set anew. It is the idea of [`GreedyRelief`](crate::GreedyRelief) with one search per
+//! round for all pairs together, so that a policy can look at the result in every step: [`SelectionEncoder`] shows it.
 
 use ndarray::{Array1, Array2};
 use traflux_core::{
@@ -23,7 +22,7 @@ use crate::encode::NetworkEncoder;
 use crate::relief::Entries;
 use crate::shortest::ToTarget;
 
-/// Binary logarithm of `β` in the first step and in the last: at first whatever fills up counts, in the end only
+/// Binary logarithm of `β` for the first pairs and for the last: at first whatever fills up counts, in the end only
 /// what is fullest. Powers of two, so that slopes are a few products and the same on every machine.
 const DOUBLINGS: [usize; 2] = [2, 5];
 /// Networks of more nodes are searched node by node, smaller ones by a matrix.
@@ -35,23 +34,29 @@ const HALVINGS: usize = 6;
 const FLOOR: f64 = 1e-5;
 /// A gain of less, relative to the cost of the base, is none: distances are sums of `f32`.
 const ROUNDING: f64 = 1e-4;
+/// So many candidates are looked at for each pair chosen in a round.
+const CANDIDATES: usize = 3;
+/// So many pairs chosen in earlier rounds move again after each.
+const REVISITED: usize = 8;
+/// A pair of which less would leave is not chosen.
+const LEAST_SHIFT: f64 = 0.05;
 
 /// Names of the features that [`SelectionEncoder`] adds.
 pub mod feature {
-    /// `z_p`, in [0, 1].
+    /// The fraction of its demand that the quick choice moves, in [0, 1].
     pub const FRACTION: &str = "fraction";
-    /// Relief at the last prices over the greatest of all pairs, in [0, 1].
+    /// Relief in the last round over the greatest of all pairs then, in [0, 1].
     pub const LAST_RELIEF: &str = "last_relief";
-    /// Relief of each step over the greatest of all pairs then, mean over the steps, in [0, 1].
+    /// Relief of each round over the greatest of all pairs then, mean over the rounds, in [0, 1].
     pub const MEAN_RELIEF: &str = "mean_relief";
-    /// `K / (K + i)` for the pair that comes `i`th, from 0, by `z` and then by mean relief: 1 for the first, near 0.5
-    /// for the last that would be chosen; 0 without any relief.
+    /// `K / (K + i)` for the pair that comes `i`th, from 0: the quick choice in its order, then all others by mean
+    /// relief. 1 for the first, near 0.5 for the last of `K`; 0 without any relief.
     pub const PLACE: &str = "place";
 
     /// The added features of a pair in the order of columns.
     pub const PAIR: [&str; 4] = [FRACTION, LAST_RELIEF, MEAN_RELIEF, PLACE];
 
-    /// Of the network: what is left of `U` after the last step, in [0, 1].
+    /// Of the network: what the quick choice leaves of `U`, in [0, 1].
     pub const REACHED: &str = "reached";
     /// Of the network: fraction of pairs that may be chosen, `K` over their number.
     pub const BUDGET: &str = "budget";
@@ -60,7 +65,7 @@ pub mod feature {
     pub const CONTEXT: [&str; 2] = [REACHED, BUDGET];
 }
 
-/// A [`NetworkEncoder`] that also shows what the relaxed choice of `K` pairs would be.
+/// A [`NetworkEncoder`] that also shows what a quick choice of `K` pairs would be.
 ///
 /// ```
 /// use traflux_core::BitRate;
@@ -78,15 +83,15 @@ pub mod feature {
 #[derive(Debug, Clone)]
 pub struct SelectionEncoder {
     encoder: NetworkEncoder,
-    relaxation: Relaxation,
+    chooser: Chooser,
     count: usize,
     inner: Observation,
-    order: Vec<(f32, f32, u32)>,
+    order: Vec<(f32, u32)>,
 }
 
 impl SelectionEncoder {
-    /// Steps of the relaxation unless set otherwise.
-    pub const STEPS: usize = 8;
+    /// The most rounds unless set otherwise: fewer pairs than that are chosen one by one.
+    pub const ROUNDS: usize = 24;
 
     /// Prepares to encode matrices for the choice of `count` pairs.
     ///
@@ -96,18 +101,18 @@ impl SelectionEncoder {
     pub fn new(network: &Network, base: &BaseRouting, count: usize) -> Self {
         Self {
             encoder: NetworkEncoder::new(network, base),
-            relaxation: Relaxation::new(network, Self::STEPS),
+            chooser: Chooser::new(network, Self::ROUNDS),
             count,
             inner: Observation::default(),
             order: Vec::new(),
         }
     }
 
-    /// Takes another number of steps; their cost is in proportion. Policies are to be used with the number they
-    /// were trained with.
+    /// Takes another number of rounds; the cost is in proportion. Policies are to be used with the number they
+    /// were trained with. With 0 nothing is chosen and the added features are 0.
     #[must_use]
-    pub fn with_steps(mut self, steps: usize) -> Self {
-        self.relaxation.steps = steps;
+    pub fn with_rounds(mut self, rounds: usize) -> Self {
+        self.chooser.rounds = rounds;
         self
     }
 
@@ -152,7 +157,7 @@ impl SelectionEncoder {
     ) -> Result<(), EncodeError> {
         self.encoder.encode_into(demands, &mut self.inner)?;
         let (base, demands, utilizations) = self.encoder.problem();
-        self.relaxation.solve(base, demands, utilizations, self.count);
+        self.chooser.choose(base, demands, utilizations, self.count);
         self.place();
         let (pairs, known) = self.inner.groups.dim();
         let columns = known + feature::PAIR.len();
@@ -164,78 +169,82 @@ impl SelectionEncoder {
             observation.context = Array1::zeros(context);
         }
         observation.mask.clone_from(&self.inner.mask);
-        let relaxed = &self.relaxation;
+        let quick = &self.chooser;
         if let (Some(rows), Some(inner)) = (observation.groups.as_slice_mut(), self.inner.groups.as_slice()) {
             let rows = rows.chunks_exact_mut(columns).zip(inner.chunks_exact(known));
             for (pair, (row, inner)) in rows.enumerate() {
                 row[..known].copy_from_slice(inner);
-                let added = [relaxed.fractions[pair], relaxed.reliefs[pair], relaxed.mean_reliefs[pair], 0.0];
+                let added = [quick.fractions[pair], quick.reliefs[pair], quick.mean_reliefs[pair], 0.0];
                 row[known..].copy_from_slice(&added);
             }
         }
         let count = self.count.max(1) as f32;
-        for (at, (_, _, pair)) in self.order.iter().enumerate() {
+        for (at, (_, pair)) in self.order.iter().enumerate() {
             observation.groups[[*pair as usize, known + 3]] = count / (count + at as f32);
         }
         for (value, inner) in observation.context.iter_mut().zip(&self.inner.context) {
             *value = *inner;
         }
-        observation.context[context - 2] = relaxed.reached.min(1.0) as f32;
+        observation.context[context - 2] = quick.reached.min(1.0) as f32;
         observation.context[context - 1] = self.count as f32 / pairs.max(1) as f32;
         Ok(())
     }
 
-    /// Sorts pairs by fraction, then by relief; equal ones are left in the order of their positions, which only
-    /// pairs without any relief can be.
+    /// Sorts pairs: those that were chosen in their order, then the others by relief; equal ones by position.
     fn place(&mut self) {
-        let relaxed = &self.relaxation;
+        let quick = &self.chooser;
         self.order.clear();
-        let values = relaxed.fractions.iter().zip(&relaxed.mean_reliefs).enumerate();
-        let some = values.filter(|(_, (z, relief))| **z > 0.0 || **relief > 0.0);
-        self.order.extend(some.map(|(pair, (z, relief))| (*z, *relief, pair as u32)));
-        let by = |a: &(f32, f32, u32), b: &(f32, f32, u32)| {
-            b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2))
-        };
-        self.order.sort_unstable_by(by);
+        self.order.extend(quick.chosen.iter().map(|pair| (0.0, *pair)));
+        let chosen = self.order.len();
+        let others = quick.mean_reliefs.iter().zip(&quick.fractions).enumerate();
+        let others = others.filter(|(_, (relief, fraction))| **relief > 0.0 && **fraction == 0.0);
+        self.order.extend(others.map(|(pair, (relief, _))| (*relief, pair as u32)));
+        self.order[chosen..].sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     }
 }
 
-/// The relaxed choice, in memory that is kept.
+/// The quick choice, in memory that is kept.
 #[derive(Debug, Clone)]
-pub(crate) struct Relaxation {
-    pub(crate) steps: usize,
-    nodes: usize,
+struct Chooser {
+    rounds: usize,
     network: Network,
     inverse_capacities: Vec<f64>,
     prices: Vec<f64>,
+    /// `[nodes, nodes]`, from row to column.
     distances: Vec<f32>,
     search: ToTarget,
     utilizations: Vec<f64>,
-    toward: Vec<f64>,
     keys: Vec<(f32, u32)>,
-    /// By pair: the fraction that leaves the base.
-    pub(crate) fractions: Vec<f32>,
+    /// Chosen pairs in their order, and what each adds to the utilisation of links.
+    chosen: Vec<u32>,
+    flows: Vec<Vec<(LinkIx, f64)>>,
+    flow: Vec<(LinkIx, f64)>,
+    change: Vec<(LinkIx, f64)>,
+    /// By pair: the fraction that moved.
+    fractions: Vec<f32>,
     /// By pair: relief at the last prices, relative to the greatest.
-    pub(crate) reliefs: Vec<f32>,
-    /// By pair: relief, each step's relative to its greatest, averaged over steps.
-    pub(crate) mean_reliefs: Vec<f32>,
+    reliefs: Vec<f32>,
+    /// By pair: relief, each round's relative to its greatest, averaged over rounds.
+    mean_reliefs: Vec<f32>,
     /// `U` at the end over `U` of the base.
-    pub(crate) reached: f64,
+    reached: f64,
 }
 
-impl Relaxation {
-    pub(crate) fn new(network: &Network, steps: usize) -> Self {
+impl Chooser {
+    fn new(network: &Network, rounds: usize) -> Self {
         Self {
-            steps,
-            nodes: network.nodes().len(),
+            rounds,
             network: network.clone(),
             inverse_capacities: network.links().iter().map(|l| 1.0 / l.capacity.get()).collect(),
             prices: Vec::new(),
             distances: Vec::new(),
             search: ToTarget::default(),
             utilizations: Vec::new(),
-            toward: Vec::new(),
             keys: Vec::new(),
+            chosen: Vec::new(),
+            flows: Vec::new(),
+            flow: Vec::new(),
+            change: Vec::new(),
             fractions: Vec::new(),
             reliefs: Vec::new(),
             mean_reliefs: Vec::new(),
@@ -243,56 +252,82 @@ impl Relaxation {
         }
     }
 
-    /// Solves for demands by pair and utilisations of the base, roughly.
-    pub(crate) fn solve(&mut self, base: &Entries, demands: &[f64], base_utilizations: &[f64], count: usize) {
+    /// Chooses up to `count` pairs for demands by pair and utilisations of the base.
+    fn choose(&mut self, base: &Entries, demands: &[f64], base_utilizations: &[f64], count: usize) {
         let pairs = base.pairs();
         for values in [&mut self.fractions, &mut self.reliefs, &mut self.mean_reliefs] {
             values.clear();
             values.resize(pairs, 0.0);
         }
         self.reached = 1.0;
+        self.chosen.clear();
         let at_base = base_utilizations.iter().copied().fold(0.0, f64::max);
-        if at_base <= 0.0 || count == 0 {
+        if at_base <= 0.0 || count == 0 || self.rounds == 0 {
             return;
         }
         self.utilizations.clear();
         self.utilizations.extend_from_slice(base_utilizations);
-        for step in 0..self.steps {
+        let per_round = count.div_ceil(self.rounds);
+        let mut revisit = 0;
+        let mut rounds = 0;
+        for _ in 0..self.rounds {
             let [first, last] = DOUBLINGS;
-            let doublings = first + step * (last - first + 1) / self.steps;
+            let doublings = (first + self.chosen.len() * (last - first + 1) / count).min(last);
             let worst = self.utilizations.iter().copied().fold(0.0, f64::max);
-            if worst <= 0.0 {
+            if worst <= 0.0 || self.chosen.len() >= count {
                 break;
             }
             self.price(doublings, worst);
             self.measure(base, demands);
+            rounds += 1;
+            // Those chosen before are not candidates.
+            let fractions = &self.fractions;
+            self.keys.retain(|(_, pair)| fractions[*pair as usize] == 0.0);
             if self.keys.is_empty() {
                 break;
             }
-            self.choose(count);
-            self.toward.clear();
-            self.toward.extend_from_slice(base_utilizations);
-            for at in 0..self.keys.len() {
-                self.detour(base, demands, self.keys[at].1 as usize);
+            self.keep_best(CANDIDATES * per_round);
+            self.keys.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            let before = self.chosen.len();
+            let keys = std::mem::take(&mut self.keys);
+            for (_, pair) in &keys {
+                if self.chosen.len() >= count.min(before + per_round) {
+                    break;
+                }
+                let pair = *pair as usize;
+                self.flow.clear();
+                let entries = base.of(pair).iter();
+                self.flow.extend(
+                    entries.map(|(link, part)| {
+                        (*link, demands[pair] * part * self.inverse_capacities[link.ix()])
+                    }),
+                );
+                let length = self.shift(pair, demands[pair], doublings, worst);
+                if length > LEAST_SHIFT {
+                    self.fractions[pair] = length as f32;
+                    if self.flows.len() == self.chosen.len() {
+                        self.flows.push(Vec::new());
+                    }
+                    self.flows[self.chosen.len()].clone_from(&self.flow);
+                    self.chosen.push(pair as u32);
+                }
             }
-            let length = self.length(doublings, worst);
-            if length > 0.0 {
-                for (utilization, toward) in self.utilizations.iter_mut().zip(&self.toward) {
-                    *utilization += length * (toward - *utilization);
-                }
-                let keep = (1.0 - length) as f32;
-                self.fractions.iter_mut().for_each(|fraction| *fraction *= keep);
-                for (_, pair) in &self.keys {
-                    self.fractions[*pair as usize] += length as f32;
-                }
+            self.keys = keys;
+            for _ in 0..before.min(REVISITED) {
+                revisit = (revisit + 1) % before;
+                let pair = self.chosen[revisit] as usize;
+                std::mem::swap(&mut self.flow, &mut self.flows[revisit]);
+                let length = self.shift(pair, demands[pair], doublings, worst);
+                std::mem::swap(&mut self.flow, &mut self.flows[revisit]);
+                self.fractions[pair] += length as f32 * (1.0 - self.fractions[pair]);
             }
         }
-        let scale = 1.0 / self.steps.max(1) as f32;
+        let scale = 1.0 / rounds.max(1) as f32;
         self.mean_reliefs.iter_mut().for_each(|relief| *relief *= scale);
         self.reached = self.utilizations.iter().copied().fold(0.0, f64::max) / at_base;
     }
 
-    /// Slopes of the smooth maximum, relative to the greatest, and distances under them.
+    /// Slopes of the norm relative to the greatest, and distances under them.
     fn price(&mut self, doublings: usize, worst: f64) {
         self.prices.clear();
         let per_worst = 1.0 / worst;
@@ -300,7 +335,7 @@ impl Relaxation {
         self.prices.extend(self.utilizations.iter().zip(&self.inverse_capacities).map(price));
         let greatest = self.prices.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         self.prices.iter_mut().for_each(|price| *price = *price / greatest + FLOOR);
-        let n = self.nodes;
+        let n = self.network.nodes().len();
         self.distances.clear();
         self.distances.resize(n * n, f32::INFINITY);
         if n > MATRIX_NODES {
@@ -337,7 +372,7 @@ impl Relaxation {
 
     /// Reliefs at the prices; leaves those that are positive in `keys`.
     fn measure(&mut self, base: &Entries, demands: &[f64]) {
-        let n = self.nodes;
+        let n = self.network.nodes().len();
         self.keys.clear();
         let mut pair = 0;
         let mut greatest = 0.0f32;
@@ -365,58 +400,79 @@ impl Relaxation {
     }
 
     /// Keeps the best `count` of `keys`.
-    fn choose(&mut self, count: usize) {
+    fn keep_best(&mut self, count: usize) {
         if count < self.keys.len() {
             self.keys.select_nth_unstable_by(count, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             self.keys.truncate(count);
         }
     }
 
-    /// Takes a pair off its base and onto its cheapest path, in `toward`.
-    fn detour(&mut self, base: &Entries, demands: &[f64], pair: usize) {
-        let n = self.nodes;
-        let demand = demands[pair];
-        for (link, fraction) in base.of(pair) {
-            self.toward[link.ix()] -= demand * fraction * self.inverse_capacities[link.ix()];
-        }
+    /// Moves `flow` towards the cheapest path as far as the norm falls; gives how far, from 0 to 1.
+    fn shift(&mut self, pair: usize, demand: f64, doublings: usize, worst: f64) -> f64 {
+        let n = self.network.nodes().len();
+        self.change.clear();
+        self.change.extend(self.flow.iter().map(|(link, amount)| (*link, -amount)));
         let (source, target) = self.network.pair(GroupIx::from(pair));
         let mut node = source;
         for _ in 0..n {
             if node == target {
                 break;
             }
-            let links = self.network.out_links(node);
-            let through = |link: &LinkIx| {
-                let head = self.network.links()[link.ix()].head;
-                self.prices[link.ix()] as f32 + self.distances[head.ix() * n + target.ix()]
-            };
-            let Some(link) = links.iter().copied().min_by(|a, b| through(a).total_cmp(&through(b))) else {
-                break;
-            };
-            self.toward[link.ix()] += demand * self.inverse_capacities[link.ix()];
+            let Some(link) = self.hop(node, target) else { return 0.0 };
+            let amount = demand * self.inverse_capacities[link.ix()];
+            match self.change.iter_mut().find(|(other, _)| *other == link) {
+                Some((_, sum)) => *sum += amount,
+                None => self.change.push((link, amount)),
+            }
             node = self.network.links()[link.ix()].head;
         }
+        let per_worst = 1.0 / worst;
+        let falls = |length: f64| {
+            let of = |(link, change): &(LinkIx, f64)| {
+                let utilization = (self.utilizations[link.ix()] + length * change).max(0.0);
+                slope(utilization * per_worst, doublings) * change
+            };
+            self.change.iter().map(of).sum::<f64>() < 0.0
+        };
+        let length = if falls(1.0) {
+            1.0
+        } else {
+            let (mut low, mut high) = (0.0, 1.0);
+            for _ in 0..HALVINGS {
+                let middle = 0.5 * (low + high);
+                if falls(middle) { low = middle } else { high = middle }
+            }
+            low
+        };
+        if length > 0.0 {
+            for (link, change) in &self.change {
+                self.utilizations[link.ix()] += length * change;
+                match self.flow.iter_mut().find(|(other, _)| other == link) {
+                    Some((_, amount)) => *amount += length * change,
+                    None => self.flow.push((*link, length * change)),
+                }
+            }
+            let least = 1e-9 * self.flow.iter().map(|(_, amount)| *amount).fold(0.0, f64::max);
+            self.flow.retain(|(_, amount)| *amount > least);
+        }
+        length
     }
 
-    /// Where between here (0) and `toward` (1) the norm is least.
-    fn length(&self, doublings: usize, worst: f64) -> f64 {
-        let per_worst = 1.0 / worst;
-        let falls = |length: f64| -> bool {
-            let of = |(u, t): (&f64, &f64)| {
-                let change = t - u;
-                slope((u + length * change).max(0.0) * per_worst, doublings) * change
-            };
-            self.utilizations.iter().zip(&self.toward).map(of).sum::<f64>() < 0.0
+    /// The first link of a cheapest path.
+    fn hop(&self, node: NodeIx, target: NodeIx) -> Option<LinkIx> {
+        let n = self.network.nodes().len();
+        let through = |link: &LinkIx| {
+            let head = self.network.links()[link.ix()].head;
+            self.prices[link.ix()] as f32 + self.distances[head.ix() * n + target.ix()]
         };
-        if falls(1.0) {
-            return 1.0;
+        let mut best: Option<(f32, LinkIx)> = None;
+        for link in self.network.out_links(node) {
+            let cost = through(link);
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, *link));
+            }
         }
-        let (mut low, mut high) = (0.0, 1.0);
-        for _ in 0..HALVINGS {
-            let middle = 0.5 * (low + high);
-            if falls(middle) { low = middle } else { high = middle }
-        }
-        0.5 * (low + high)
+        best.map(|(_, link)| link)
     }
 }
 
