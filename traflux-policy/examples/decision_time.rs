@@ -13,7 +13,8 @@ fn main() -> Result<(), PolicyError> {
     let space = FleetEncoder::default().space();
     let (features, context) = (space.group_features.len(), space.context_features.len());
     for hidden in [32, 64] {
-        let shape = NetworkShape { group_features: features, context_features: context, hidden };
+        let shape =
+            NetworkShape { group_features: features, context_features: context, hidden, identities: 0 };
         println!("hidden {hidden}: {} parameters", shape.parameters());
         for groups in [8, 100, 1000, 10_000] {
             let observation = Observation {

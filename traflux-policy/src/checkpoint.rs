@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use traflux_core::ObservationSpace;
 
 use crate::distribution::ActionSpace;
-use crate::parameters::{NetworkShape, Parameters};
+use crate::parameters::{NetworkShape, OWN, Parameters};
 
 /// Name of the format.
 pub const FORMAT: &str = "traflux-policy";
@@ -31,6 +31,8 @@ pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Widest hidden layer: beyond it the tensors would not fit the file, and their sizes not a `usize`.
 const MAX_WIDTH: usize = 4096;
+/// Most groups with a bias of their own, for the same reason.
+const MAX_IDENTITIES: usize = 1 << 22;
 
 const METADATA_KEY: &str = "traflux_policy";
 
@@ -399,6 +401,9 @@ fn check_sizes(shape: &NetworkShape, space: &ObservationSpace) -> Result<(), Che
     if shape.context_features != space.context_features.len() {
         return wrong("trunk.0.weight");
     }
+    if shape.identities > MAX_IDENTITIES {
+        return wrong(OWN);
+    }
     Ok(())
 }
 
@@ -448,7 +453,7 @@ mod tests {
     }
 
     fn checkpoint() -> Checkpoint {
-        let shape = NetworkShape { group_features: 2, context_features: 1, hidden: 4 };
+        let shape = NetworkShape { group_features: 2, context_features: 1, hidden: 4, identities: 0 };
         let mut parameters = Parameters::seeded(shape, 9);
         let mut range = InputRange::empty(2, 1);
         range.extend(&Observation {
@@ -601,7 +606,10 @@ mod tests {
         let mut other = checkpoint();
         other.observations.group_features.push("tier".into());
         assert_eq!(other.to_bytes().unwrap_err().code(), "checkpoint_shape");
-        let small = Parameters::seeded(NetworkShape { group_features: 2, context_features: 1, hidden: 3 }, 1);
+        let small = Parameters::seeded(
+            NetworkShape { group_features: 2, context_features: 1, hidden: 3, identities: 0 },
+            1,
+        );
         let wrong = Parameters { shape: checkpoint().parameters.shape, ..small };
         let bytes = Checkpoint { parameters: wrong, ..checkpoint() }.to_bytes();
         assert!(bytes.is_err(), "lengths that do not fit the shape are not written");

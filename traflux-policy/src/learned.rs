@@ -184,6 +184,12 @@ impl Policy for LearnedPolicy {
                 reason: format!("mask of {mask} entries for {groups} groups"),
             });
         }
+        if shape.identities != 0 && shape.identities != observation.len() {
+            let (known, groups) = (shape.identities, observation.len());
+            return Err(PolicyError::Failed {
+                reason: format!("trained for {known} groups that it knows, used for {groups}"),
+            });
+        }
         let range = parameters.range().zip(self.margin);
         if let Some(hit) = range.and_then(|(range, margin)| range.check(observation, margin)) {
             self.status.record(Some(hit));
@@ -227,7 +233,10 @@ mod tests {
     }
 
     fn parameters() -> Parameters {
-        Parameters::seeded(NetworkShape { group_features: 2, context_features: 1, hidden: 8 }, 4)
+        Parameters::seeded(
+            NetworkShape { group_features: 2, context_features: 1, hidden: 8, identities: 0 },
+            4,
+        )
     }
 
     fn policy(parameters: Parameters, mode: Mode) -> LearnedPolicy {

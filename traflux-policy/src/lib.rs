@@ -11,6 +11,7 @@
 //! Inference needs no machine-learning framework. With the feature `learn`, module `learn` trains on burn: a
 //! learner apart from inference, fed through a bounded channel, publishing through [`SharedParameters`].
 
+pub mod bandit;
 pub mod buffer;
 pub mod checkpoint;
 pub mod distribution;

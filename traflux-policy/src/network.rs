@@ -3,7 +3,7 @@
 //! With features `x_i` of group `i` and `c` of the fleet, and `φ` a leaky rectifier:
 //!
 //! ```text
-//! h_i = φ(E₁ φ(E₀ x_i))                        one encoder for all groups
+//! h_i = φ(E₁ φ(E₀ x_i + o_i))                  one encoder for all groups
 //! g   = φ(T₁ φ(T₀ [mean h_i, max h_i, c]))     the fleet as every group sees it
 //! (s_i, m_i) = G₁ φ(G₀ [h_i, g])               score, latent of the cost multiplier
 //! r   = R g,   v = σ · V₁ φ(V₀ g) + μ          latent of the headroom, value
@@ -12,6 +12,9 @@
 //! Nothing depends on the order or the number of groups (Zaheer et al., "Deep Sets", 2017): permuting the
 //! groups permutes `s` and `m` and leaves `r` and `v`. Groups that may not be chosen still count in the pools,
 //! since an endpoint that is down matters to the others.
+//!
+//! With [`NetworkShape::identities`](crate::NetworkShape::identities) each group has a bias `o_i` of its own, and the
+//! network is for these groups in this order; without, `o_i = 0`.
 //!
 //! The forward pass is plain `f32` and allocates nothing once a [`Workspace`] has seen the size.
 
@@ -65,11 +68,13 @@ impl Parameters {
     /// Runs the network on one observation.
     ///
     /// # Panics
-    /// When the observation does not have the features of [`shape`](Self::shape).
+    /// When the observation does not have the features of [`shape`](Self::shape), or, with identities, another
+    /// number of groups.
     pub fn forward<'w>(&self, observation: &Observation, workspace: &'w mut Workspace) -> Outputs<'w> {
         let shape = self.shape;
         assert_eq!(observation.groups.ncols(), shape.group_features, "features per group");
         assert_eq!(observation.context.len(), shape.context_features, "features of the fleet");
+        assert!(shape.identities == 0 || observation.len() == shape.identities, "groups with an identity");
         let h = shape.hidden;
         let n = observation.len();
         let w = workspace;
@@ -85,8 +90,12 @@ impl Parameters {
         let (max, context) = rest.split_at_mut(h);
         mean.fill(0.0);
         max.fill(if n == 0 { 0.0 } else { f32::NEG_INFINITY });
-        for (row, encoded) in observation.groups.rows().into_iter().zip(w.encoded.chunks_exact_mut(h)) {
+        let rows = observation.groups.rows().into_iter().zip(w.encoded.chunks_exact_mut(h));
+        for (group, (row, encoded)) in rows.enumerate() {
             dense(self.layer(LayerIx::EncoderIn), contiguous(&row, &mut w.input), &mut w.first);
+            for (value, own) in w.first.iter_mut().zip(self.own(group)) {
+                *value += own;
+            }
             rectify(&mut w.first);
             dense(self.layer(LayerIx::EncoderOut), &w.first, encoded);
             rectify(encoded);
@@ -144,14 +153,48 @@ fn contiguous<'a>(row: &'a ArrayView1<'_, f32>, copy: &'a mut Vec<f32>) -> &'a [
     }
 }
 
-fn dense(layer: &Dense, input: &[f32], output: &mut [f32]) {
+pub(crate) fn dense(layer: &Dense, input: &[f32], output: &mut [f32]) {
     output.copy_from_slice(&layer.bias);
     accumulate(&layer.weight, input, output);
 }
 
-/// `output += input · weight`, with `weight` as `[inputs, outputs]`. Four inputs at a time: most of the cost of
-/// narrow layers is loading and storing the output.
-fn accumulate(weight: &[f32], input: &[f32], output: &mut [f32]) {
+/// `output += input · weight`, with `weight` as `[inputs, outputs]`.
+///
+/// For the usual widths the output stays in registers: most of the cost of narrow layers is loading and storing it.
+/// Either way the numbers are added in the same order.
+pub(crate) fn accumulate(weight: &[f32], input: &[f32], output: &mut [f32]) {
+    match output.len() {
+        2 => accumulate_fixed::<2>(weight, input, output),
+        8 => accumulate_fixed::<8>(weight, input, output),
+        16 => accumulate_fixed::<16>(weight, input, output),
+        24 => accumulate_fixed::<24>(weight, input, output),
+        32 => accumulate_fixed::<32>(weight, input, output),
+        _ => accumulate_any(weight, input, output),
+    }
+}
+
+fn accumulate_fixed<const WIDTH: usize>(weight: &[f32], input: &[f32], output: &mut [f32]) {
+    let ([sums], []) = output.as_chunks_mut::<WIDTH>() else { return };
+    let mut y = *sums;
+    let (rows, _) = weight.as_chunks::<WIDTH>();
+    let (blocks, rest) = input.as_chunks::<4>();
+    let (of_blocks, of_rest) = rows.split_at(blocks.len() * 4);
+    for (x, rows) in blocks.iter().zip(of_blocks.as_chunks::<4>().0) {
+        let [a, b, c, d] = rows;
+        for at in 0..WIDTH {
+            y[at] += (x[0] * a[at] + x[1] * b[at]) + (x[2] * c[at] + x[3] * d[at]);
+        }
+    }
+    for (x, row) in rest.iter().zip(of_rest) {
+        for at in 0..WIDTH {
+            y[at] += x * row[at];
+        }
+    }
+    *sums = y;
+}
+
+/// Four inputs at a time.
+fn accumulate_any(weight: &[f32], input: &[f32], output: &mut [f32]) {
     let width = output.len();
     let (blocks, rest) = input.as_chunks::<4>();
     let (of_blocks, of_rest) = weight.split_at(blocks.len() * 4 * width);
@@ -169,7 +212,7 @@ fn accumulate(weight: &[f32], input: &[f32], output: &mut [f32]) {
     }
 }
 
-fn rectify(values: &mut [f32]) {
+pub(crate) fn rectify(values: &mut [f32]) {
     for value in values {
         *value = if *value >= 0.0 { *value } else { LEAK * *value };
     }
@@ -182,7 +225,8 @@ mod tests {
     use ndarray::{Array1, Array2, Axis};
     use proptest::prelude::*;
 
-    const SHAPE: NetworkShape = NetworkShape { group_features: 6, context_features: 3, hidden: 16 };
+    const SHAPE: NetworkShape =
+        NetworkShape { group_features: 6, context_features: 3, hidden: 16, identities: 0 };
 
     fn observation(values: &[f32], groups: usize) -> Observation {
         Observation {

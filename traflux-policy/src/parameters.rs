@@ -20,6 +20,14 @@ pub struct NetworkShape {
     pub context_features: usize,
     /// Width of every hidden layer.
     pub hidden: usize,
+    /// How many groups have a bias of their own in the first layer, by their position. Such a network knows which
+    /// group is which and serves this number of groups only; with 0 all groups are alike and any number is served.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub identities: usize,
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 /// The layers, in the order in which they are stored.
@@ -38,6 +46,9 @@ pub(crate) enum LayerIx {
 
 /// How many layers there are.
 pub(crate) const LAYERS: usize = 9;
+
+/// Name of the tensor of biases of single groups.
+pub(crate) const OWN: &str = "encoder.own";
 
 /// Bounds of the log standard deviations: exploration neither dies nor drowns the mean.
 pub(crate) const LOG_STD_RANGE: (f32, f32) = (-4.0, 0.5);
@@ -93,7 +104,9 @@ impl NetworkShape {
     /// Number of trained parameters.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        LayerIx::ALL.iter().map(|l| self.layer(*l)).map(|(i, o)| i * o + o).sum::<usize>() + 2
+        LayerIx::ALL.iter().map(|l| self.layer(*l)).map(|(i, o)| i * o + o).sum::<usize>()
+            + self.identities * self.hidden
+            + 2
     }
 }
 
@@ -111,6 +124,8 @@ pub(crate) struct Dense {
 pub struct Parameters {
     pub(crate) shape: NetworkShape,
     pub(crate) dense: Vec<Dense>,
+    /// `[identities, hidden]`: what the first layer adds for each group; empty where all are alike.
+    pub(crate) own: Vec<f32>,
     /// Of the headroom's latent and of the multipliers' latents.
     pub(crate) log_std: [f32; 2],
     /// The critic's output times `value_scale` plus `value_shift` is the value.
@@ -135,7 +150,9 @@ impl Parameters {
                 Dense { weight, bias: vec![0.0; outputs] }
             })
             .collect();
-        Self { shape, dense, log_std: [-0.7, -1.2], value_shift: 0.0, value_scale: 1.0, range: None }
+        // At first all groups are alike.
+        let own = vec![0.0; shape.identities * shape.hidden];
+        Self { shape, dense, own, log_std: [-0.7, -1.2], value_shift: 0.0, value_scale: 1.0, range: None }
     }
 
     /// The same network for features of groups in another order, with new ones (`None`) that have no influence
@@ -178,6 +195,11 @@ impl Parameters {
         self.tensors().iter().all(|(_, _, values)| values.iter().all(|v| v.is_finite()))
     }
 
+    /// What the first layer adds for one group beside its bias; empty where all groups are alike.
+    pub(crate) fn own(&self, group: usize) -> &[f32] {
+        if self.own.is_empty() { &[] } else { &self.own[group * self.shape.hidden..][..self.shape.hidden] }
+    }
+
     pub(crate) fn layer(&self, layer: LayerIx) -> &Dense {
         &self.dense[layer as usize]
     }
@@ -190,6 +212,9 @@ impl Parameters {
             let dense = self.layer(layer);
             out.push((format!("{}.weight", layer.name()), vec![inputs, outputs], dense.weight.clone()));
             out.push((format!("{}.bias", layer.name()), vec![outputs], dense.bias.clone()));
+        }
+        if self.shape.identities > 0 {
+            out.push((OWN.to_owned(), vec![self.shape.identities, self.shape.hidden], self.own.clone()));
         }
         out.push(("log_std".to_owned(), vec![2], self.log_std.to_vec()));
         out.push(("value.range".to_owned(), vec![2], vec![self.value_shift, self.value_scale]));
@@ -219,6 +244,10 @@ impl Parameters {
                 bias: tensor(format!("{}.bias", layer.name()), &[outputs])?,
             });
         }
+        let own = match shape.identities {
+            0 => Vec::new(),
+            identities => tensor(OWN.to_owned(), &[identities, shape.hidden])?,
+        };
         let pair = |values: Vec<f32>, name: &str| <[f32; 2]>::try_from(values).map_err(|_| name.to_owned());
         let log_std = pair(tensor("log_std".to_owned(), &[2])?, "log_std")?;
         let [value_shift, value_scale] = pair(tensor("value.range".to_owned(), &[2])?, "value.range")?;
@@ -229,7 +258,7 @@ impl Parameters {
         } else {
             None
         };
-        Ok(Self { shape, dense, log_std, value_shift, value_scale, range })
+        Ok(Self { shape, dense, own, log_std, value_shift, value_scale, range })
     }
 }
 
@@ -244,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_default_network_stays_below_twenty_thousand_parameters() {
-        let shape = NetworkShape { group_features: 30, context_features: 8, hidden: 32 };
+        let shape = NetworkShape { group_features: 30, context_features: 8, hidden: 32, identities: 0 };
         assert!(shape.parameters() < 20_000, "{}", shape.parameters());
         let counted: usize = Parameters::seeded(shape, 1)
             .tensors()
@@ -257,14 +286,14 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_parameters() {
-        let shape = NetworkShape { group_features: 5, context_features: 3, hidden: 8 };
+        let shape = NetworkShape { group_features: 5, context_features: 3, hidden: 8, identities: 0 };
         assert_eq!(Parameters::seeded(shape, 7), Parameters::seeded(shape, 7));
         assert_ne!(Parameters::seeded(shape, 7), Parameters::seeded(shape, 8));
     }
 
     #[test]
     fn parameters_survive_the_way_through_tensors() {
-        let shape = NetworkShape { group_features: 5, context_features: 3, hidden: 8 };
+        let shape = NetworkShape { group_features: 5, context_features: 3, hidden: 8, identities: 0 };
         let parameters = Parameters::seeded(shape, 7);
         let tensors = parameters.tensors();
         let find = |name: &str, shape: &[usize]| {

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_published_set_is_seen_by_every_clone_and_old_sets_stay_whole() {
-        let shape = NetworkShape { group_features: 2, context_features: 1, hidden: 4 };
+        let shape = NetworkShape { group_features: 2, context_features: 1, hidden: 4, identities: 0 };
         let shared = SharedParameters::new(Parameters::seeded(shape, 1));
         let other = shared.clone();
         let before = other.load();
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn freezing_one_handle_freezes_all() {
-        let shape = NetworkShape { group_features: 2, context_features: 1, hidden: 4 };
+        let shape = NetworkShape { group_features: 2, context_features: 1, hidden: 4, identities: 0 };
         let shared = SharedParameters::new(Parameters::seeded(shape, 1));
         let other = shared.clone();
         shared.freeze();

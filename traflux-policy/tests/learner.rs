@@ -11,7 +11,10 @@ use traflux_policy::{
 };
 
 fn parameters(seed: u64) -> Parameters {
-    Parameters::seeded(NetworkShape { group_features: 3, context_features: 1, hidden: 8 }, seed)
+    Parameters::seeded(
+        NetworkShape { group_features: 3, context_features: 1, hidden: 8, identities: 0 },
+        seed,
+    )
 }
 
 fn learner(seed: u64) -> Learner {

@@ -1,6 +1,9 @@
 //! What went wrong, in variants that a caller can act on.
 
-use traflux_core::{ActuateError, ObserveError, PlanError, TopologyError};
+use traflux_core::{
+    ActuateError, EncodeError, NetworkError, ObserveError, PlanError, PolicyError, TopologyError,
+};
+use traflux_lp::multicommodity::FlowError;
 
 /// An error of this crate.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -39,6 +42,28 @@ pub enum SimError {
     /// The controller under test could not act.
     #[error(transparent)]
     Actuate(#[from] ActuateError),
+    /// A network and its traffic do not belong together.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The best flows could not be found.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// An encoder refused a matrix.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The policy under test failed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A part of a series of matrices that is empty or not there.
+    #[error("matrices {start}..{end} cannot be played, {steps} can be judged")]
+    Series {
+        /// The first.
+        start: usize,
+        /// The first that is not asked for.
+        end: usize,
+        /// How many can be judged.
+        steps: usize,
+    },
     /// The controller under test failed in a way of its own.
     #[error("arm `{arm}` failed at {at_s:.1} s: {reason}")]
     Arm {
@@ -63,6 +88,11 @@ impl SimError {
             Self::Weights(error) => error.code(),
             Self::Observe(error) => error.code(),
             Self::Actuate(error) => error.code(),
+            Self::Network(error) => error.code(),
+            Self::Flow(error) => error.code(),
+            Self::Encode(error) => error.code(),
+            Self::Policy(error) => error.code(),
+            Self::Series { .. } => "sim_series",
             Self::Arm { .. } => "sim_arm",
         }
     }

@@ -30,6 +30,7 @@ pub mod report;
 pub mod scenario;
 mod scrape;
 pub mod shared;
+pub mod te;
 
 pub use arms::{ArmController, Baseline, CostAware, CriticalRow, cost_aware_weights, run_arm};
 pub use compare::{ArmResult, Interval, paired_difference};

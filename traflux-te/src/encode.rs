@@ -301,6 +301,11 @@ impl NetworkEncoder {
         Ok(())
     }
 
+    /// The base, demands by pair and utilisation by link of the last matrix.
+    pub(crate) fn problem(&self) -> (&Entries, &[f64], &[f64]) {
+        (&self.base, &self.work.demands, &self.work.utilizations)
+    }
+
     /// Demands by pair and utilisation by link; gives the sum of all demands.
     fn load(&mut self, demands: &TrafficMatrix) -> f64 {
         let work = &mut self.work;

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod paths;
 mod relief;
 pub mod select;
+pub mod selection;
 mod shortest;
 
 pub use ecmp::{NextHops, TIE_TOLERANCE, check_served, ecmp, ecmp_loads};
@@ -29,6 +30,7 @@ pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_f
 pub use metrics::{delay_ratio, performance_ratio, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
 pub use select::{EcmpOnly, FixedSet, GreedyRelief, TopK, TopKCritical, TopKRelief, share_of_pairs};
+pub use selection::SelectionEncoder;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -265,6 +265,10 @@ impl Learner {
     pub fn new(config: LearnerConfig, shared: SharedParameters) -> Result<Self, LearnError> {
         config.check()?;
         let good = (*shared.load()).clone();
+        if good.shape.identities != 0 {
+            let value = good.shape.identities as f64;
+            return Err(LearnError::Setting { setting: "identities", value, range: "[0, 0]" });
+        }
         Ok(Self {
             config,
             // Parameters that were trained before carry the scale of their critic.

@@ -5,11 +5,15 @@
 //! three change nothing but a [`SharedParameters`](crate::SharedParameters): acting never waits for learning.
 
 mod batch;
+mod convolution;
 mod learner;
 mod model;
 mod service;
 mod train;
 
+pub use convolution::{
+    ConvolutionBaseline, ConvolutionConfig, ConvolutionPolicy, ConvolutionProgress, train_convolution,
+};
 pub use learner::{LearnError, LearnStats, Learner, LearnerConfig};
 pub use service::{ChannelRecorder, LearnerHandle, ServiceStatus, spawn_learner};
 pub use train::{

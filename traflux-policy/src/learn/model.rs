@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_burn_network_and_plain_inference_agree_on_padded_batches_of_fleets_of_any_size() {
-        let shape = NetworkShape { group_features: 7, context_features: 3, hidden: 16 };
+        let shape = NetworkShape { group_features: 7, context_features: 3, hidden: 16, identities: 0 };
         let device = Device::flex();
         for seed in 0..4 {
             let mut parameters = Parameters::seeded(shape, seed);
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn parameters_survive_the_way_through_burn_bit_by_bit() {
-        let shape = NetworkShape { group_features: 5, context_features: 2, hidden: 8 };
+        let shape = NetworkShape { group_features: 5, context_features: 2, hidden: 8, identities: 0 };
         let parameters = Parameters::seeded(shape, 3);
         let model = ActorCritic::from_parameters(&parameters, &Device::flex().autodiff());
         assert_eq!(model.to_parameters(&parameters), parameters);

@@ -243,6 +243,7 @@ pub fn train(
         group_features: space.group_features.len(),
         context_features: space.context_features.len(),
         hidden: config.hidden,
+        identities: 0,
     };
     let shared = SharedParameters::new(Parameters::seeded(shape, config.seed));
     let mut learner = Learner::new(LearnerConfig { seed: config.seed, ..config.learner }, shared.clone())?;
