@@ -93,11 +93,6 @@ impl MinMaxSolver {
         self.warm = false;
     }
 
-    /// Starts the next problem from scratch, so that nothing in its solution depends on those before.
-    pub fn forget(&mut self) {
-        self.warm = false;
-    }
-
     /// Any flows of the least maximum utilisation.
     ///
     /// When the deadline passes, the flows at hand are given with the gap proven so far.
