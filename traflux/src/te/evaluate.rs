@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 use traflux_core::{
-    BaseRouting, EncodeError, Network, NetworkError, Policy, PolicyError, Routing, TrafficMatrix,
+    BaseRouting, EncodeError, Network, NetworkError, Observation, Policy, PolicyError, Routing, TrafficMatrix,
 };
 use traflux_lp::multicommodity::select::{LeastMoved, SelectionEvaluator};
 use traflux_lp::multicommodity::{DelayCurve, FlowError, FlowProblem, least_delay};
+use traflux_policy::Checkpoint;
 use traflux_te::metrics::{BootstrapConfig, PairedDifference, Summary};
 use traflux_te::select::SearchConfig;
 use traflux_te::{
@@ -22,6 +23,7 @@ use traflux_te::{
 };
 
 use super::selector::SelectorKind;
+use super::train::from_checkpoint;
 
 /// Beyond so many nodes every matrix would take minutes.
 const MOST_NODES: usize = 400;
@@ -55,6 +57,15 @@ pub enum EvaluateError {
         /// What it says.
         source: PolicyError,
     },
+    /// The simulator.
+    #[error(transparent)]
+    Sim(#[from] traflux_sim::SimError),
+    /// A training.
+    #[error(transparent)]
+    Train(#[from] traflux_policy::bandit::BanditError),
+    /// A checkpoint that does not fit.
+    #[error("checkpoint: {0}")]
+    Checkpoint(String),
     /// Too large a network for exact comparisons.
     #[error(
         "{nodes} nodes, comparisons are exact and for at most {limit}; `traflux te solve` takes larger ones"
@@ -87,6 +98,9 @@ impl EvaluateError {
             Self::Flow(error) => error.code(),
             Self::Encode(error) => error.code(),
             Self::Policy { source, .. } => source.code(),
+            Self::Sim(error) => error.code(),
+            Self::Train(error) => error.code(),
+            Self::Checkpoint(_) => "te_checkpoint",
             Self::TooFew { .. } => "te_too_few",
             Self::TooLarge { .. } => "te_too_large",
         }
@@ -101,7 +115,9 @@ impl EvaluateError {
             Self::Flow(error) => error.is_transient(),
             Self::Encode(error) => error.is_transient(),
             Self::Policy { source, .. } => source.is_transient(),
-            Self::TooFew { .. } | Self::TooLarge { .. } => false,
+            Self::Sim(error) => error.is_transient(),
+            Self::Train(error) => error.is_transient(),
+            Self::Checkpoint(_) | Self::TooFew { .. } | Self::TooLarge { .. } => false,
         }
     }
 }
@@ -115,6 +131,8 @@ pub struct EvaluateOptions {
     pub selectors: Vec<SelectorKind>,
     /// The first matrices are history, on which a fixed set is found; the others are played. 0: no fixed set.
     pub history: usize,
+    /// A trained selector.
+    pub checkpoint: Option<Checkpoint>,
     /// Choice and paths of one matrix are applied to the next.
     pub stale: bool,
     /// Compare end-to-end delay too.
@@ -210,6 +228,10 @@ pub fn evaluate(
         let set = fixed_set(&mut lab, history, options.count, &mut |done| progress(0.2 * done))?;
         arms.push(("fixed-set".to_owned(), Box::new(set)));
     }
+    let mut learned = None;
+    if let Some(checkpoint) = &options.checkpoint {
+        learned = Some(from_checkpoint(checkpoint, network, &base, options.count)?);
+    }
     let optimal = lab.optima(played, &mut |done| progress(0.2 + 0.1 * done))?;
     let mut bound = Vec::new();
     if !options.stale {
@@ -219,11 +241,19 @@ pub fn evaluate(
         }
     }
     let delays = if options.delay { lab.least_delays(played)? } else { Vec::new() };
-    let mut scores = Vec::with_capacity(arms.len());
-    let steps = arms.len() * played.len();
+    let mut scores = Vec::with_capacity(arms.len() + 1);
+    let steps = (arms.len() + usize::from(learned.is_some())) * played.len();
     for (at, (name, policy)) in arms.iter_mut().enumerate() {
         let done = &mut |ix: usize| progress(0.3 + 0.7 * (at * played.len() + ix) as f64 / steps as f64);
-        scores.push(lab.play(name, policy.as_mut(), played, &optimal, &delays, options.stale, done)?);
+        let mut encoder = NetworkEncoder::new(network, &base);
+        let see = &mut |demands: &TrafficMatrix, seen: &mut Observation| encoder.encode_into(demands, seen);
+        scores.push(lab.play(name, policy.as_mut(), see, played, &optimal, &delays, options.stale, done)?);
+    }
+    if let Some((mut policy, mut encoder)) = learned {
+        let at = arms.len() * played.len();
+        let done = &mut |ix: usize| progress(0.3 + 0.7 * (at + ix) as f64 / steps as f64);
+        let see = &mut |demands: &TrafficMatrix, seen: &mut Observation| encoder.encode_into(demands, seen);
+        scores.push(lab.play("learned", &mut policy, see, played, &optimal, &delays, options.stale, done)?);
     }
     let first = usize::from(options.stale);
     Ok(Comparison {
@@ -249,9 +279,10 @@ fn fixed_set(
     let mut optima = Vec::with_capacity(sample.len());
     let mut moved = Vec::with_capacity(sample.len());
     let mut rule = LeastMoved::new(lab.network, lab.base, count);
+    let mut encoder = NetworkEncoder::new(lab.network, lab.base);
     for demands in &sample {
         optima.push(lab.evaluator.optimum(demands)?);
-        let action = rule.act(&lab.encoder.encode(demands)?);
+        let action = rule.act(&encoder.encode(demands)?);
         let failed = |source| EvaluateError::Policy { selector: "fixed-set".to_owned(), source };
         moved.push(action.map_err(failed)?.critical);
     }
@@ -269,22 +300,19 @@ fn fixed_set(
     Ok(search.set)
 }
 
+/// Shows a policy one matrix.
+type See<'a> = dyn FnMut(&TrafficMatrix, &mut Observation) -> Result<(), EncodeError> + 'a;
+
 /// A network with what is kept from one matrix to the next.
 struct Lab<'a> {
     network: &'a Network,
     base: &'a BaseRouting,
     evaluator: SelectionEvaluator,
-    encoder: NetworkEncoder,
 }
 
 impl<'a> Lab<'a> {
     fn new(network: &'a Network, base: &'a BaseRouting) -> Self {
-        Self {
-            network,
-            base,
-            evaluator: SelectionEvaluator::new(network, base),
-            encoder: NetworkEncoder::new(network, base),
-        }
+        Self { network, base, evaluator: SelectionEvaluator::new(network, base) }
     }
 
     fn optima(
@@ -318,6 +346,7 @@ impl<'a> Lab<'a> {
         &mut self,
         name: &str,
         policy: &mut dyn Policy,
+        see: &mut See<'_>,
         played: &[TrafficMatrix],
         optimal: &[f64],
         delays: &[Vec<f64>],
@@ -336,14 +365,13 @@ impl<'a> Lab<'a> {
         };
         let mut times = vec![0usize; self.network.pair_count()];
         let mut previous: Option<Routing> = None;
-        self.encoder.reset();
-        let mut observation = traflux_core::Observation::default();
+        let mut observation = Observation::default();
         let decided = played.len() - usize::from(stale);
         for ix in 0..decided {
             progress(ix);
             let seen = &played[ix];
             let began = Instant::now();
-            self.encoder.encode_into(seen, &mut observation)?;
+            see(seen, &mut observation)?;
             let action = policy
                 .act(&observation)
                 .map_err(|source| EvaluateError::Policy { selector: name.to_owned(), source })?;

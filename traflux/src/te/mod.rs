@@ -7,7 +7,9 @@ pub mod evaluate;
 mod page;
 mod selector;
 mod table;
+pub mod train;
 
 pub use evaluate::{ArmScore, Comparison, EvaluateError, EvaluateOptions, evaluate};
 pub use selector::SelectorKind;
 pub use traflux_te::*;
+pub use train::{TrainOptions, TrainPoint, Trained, train};

@@ -28,6 +28,9 @@ pub(in crate::cli) struct EvaluateArgs {
     /// The first matrices are history: a fixed set is found on them, and the others are played.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     history: usize,
+    /// A selector that `traflux te train` made.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
     /// Choice and paths of each matrix are applied to the next, as in a real controller.
     #[arg(long)]
     stale: bool,
@@ -55,6 +58,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode, Failure> {
             args.selectors.clone()
         },
         history: args.history,
+        checkpoint: args.checkpoint.as_ref().map(traflux_policy::Checkpoint::load).transpose()?,
         stale: args.stale,
         delay: args.delay,
     };

@@ -6,6 +6,7 @@ mod evaluate;
 mod generate;
 mod input;
 mod solve;
+mod train;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,8 @@ pub(super) enum TeCommand {
     Solve(solve::SolveArgs),
     /// Compares ways to choose the pairs that are rerouted.
     Evaluate(evaluate::EvaluateArgs),
+    /// Learns a selector from matrices.
+    Train(train::TrainArgs),
     /// Makes a network, or matrices for one.
     #[command(subcommand)]
     Generate(generate::GenerateCommand),
@@ -32,6 +35,7 @@ pub(super) fn dispatch(command: &TeCommand) -> Result<ExitCode, Failure> {
     match command {
         TeCommand::Solve(args) => solve::solve(args),
         TeCommand::Evaluate(args) => evaluate::evaluate(args),
+        TeCommand::Train(args) => train::train(args),
         TeCommand::Generate(command) => generate::generate(command),
         TeCommand::Convert(args) => convert::convert(args),
         TeCommand::Bench(args) => bench::bench(args),
