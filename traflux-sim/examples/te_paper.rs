@@ -16,7 +16,7 @@ use traflux_policy::bandit::Scene;
 use traflux_policy::learn::{ConvolutionBaseline, ConvolutionConfig, train_convolution};
 use traflux_sim::te::{SelectionReward, TrafficSeries, Worth, evaluate, scenes_of};
 use traflux_te::format::{Format, ReadOptions, read_matrices_file, read_network_file};
-use traflux_te::{SelectionEncoder, ecmp, share_of_pairs};
+use traflux_te::{QuickChoice, SelectionEncoder, ecmp, share_of_pairs};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -30,7 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = ecmp(&network)?;
     let series = TrafficSeries::new(network, base, matrices)?;
     let count = share_of_pairs(series.network(), 0.1);
-    let mut encoder = SelectionEncoder::new(series.network(), series.base(), count).with_rounds(0);
+    let mut encoder = SelectionEncoder::new(series.network(), series.base(), count)
+        .with_quick_choice(QuickChoice::Rounds(0));
     let trained = 4 * 288;
     let observations = scenes_of(&series, 0..trained, &mut encoder)?;
     let scenes: Vec<Scene> = observations

@@ -22,7 +22,7 @@ use traflux_te::format::{Format, ReadOptions, read_matrices_file, read_network_f
 use traflux_te::generate::{BackboneConfig, TrafficModel, backbone};
 use traflux_te::metrics::{BootstrapConfig, PairedDifference};
 use traflux_te::select::SearchConfig;
-use traflux_te::{FixedSet, GreedyRelief, SelectionEncoder, TopKCritical, ecmp, share_of_pairs};
+use traflux_te::{FixedSet, GreedyRelief, QuickChoice, SelectionEncoder, TopKCritical, ecmp, share_of_pairs};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -136,7 +136,8 @@ impl Case {
     }
 
     fn encoder(&self, steps: usize) -> SelectionEncoder {
-        SelectionEncoder::new(self.series.network(), self.series.base(), self.count).with_rounds(steps)
+        SelectionEncoder::new(self.series.network(), self.series.base(), self.count)
+            .with_quick_choice(QuickChoice::Rounds(steps))
     }
 
     fn test(&self) -> std::ops::Range<usize> {
@@ -390,6 +391,11 @@ fn geant() -> Outcome<Case> {
     Case::new("GEANT".to_owned(), network, base, matrices, 60)
 }
 
+/// That for traffic with a history.
+fn quick() -> QuickChoice {
+    QuickChoice::Fractions(env("STEPS", 10))
+}
+
 /// How long one choice takes, features included.
 fn selection() -> Outcome<()> {
     let mut cases = vec!["Abilene"];
@@ -398,7 +404,10 @@ fn selection() -> Outcome<()> {
         let (network, base) = network(name)?;
         let matrices = traffic("exponential", 0.0).matrices(&network, 20, 3)?;
         let count = share_of_pairs(&network, SHARE);
-        let mut encoder = SelectionEncoder::new(&network, &base, count).with_rounds(env("ROUNDS", 24));
+        let mut encoder = SelectionEncoder::new(&network, &base, count);
+        if name == "Abilene" {
+            encoder = encoder.with_quick_choice(quick());
+        }
         let space = encoder.space();
         let shape = NetworkShape {
             group_features: space.group_features.len(),
@@ -444,7 +453,7 @@ fn abilene(seeds: &[u64], stale: bool) -> Outcome<()> {
     let count = share_of_pairs(network, SHARE);
     let training = 0..TRAINED_DAYS * DAY;
     let test = training.end..series.steps(stale);
-    let mut encoder = SelectionEncoder::new(network, base, count).with_rounds(env("ROUNDS", 24));
+    let mut encoder = SelectionEncoder::new(network, base, count).with_quick_choice(quick());
     let observations = scenes_of(&series, training.clone(), &mut encoder)?;
 
     let begun = Instant::now();

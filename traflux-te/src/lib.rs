@@ -30,7 +30,7 @@ pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_f
 pub use metrics::{delay_ratio, performance_ratio, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
 pub use select::{EcmpOnly, FixedSet, GreedyRelief, TopK, TopKCritical, TopKRelief, share_of_pairs};
-pub use selection::SelectionEncoder;
+pub use selection::{QuickChoice, SelectionEncoder};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -12,6 +12,7 @@
 //! step of Frank and Wolfe 1956); one that has nothing to gain any more is passed over. Some of those chosen earlier
 //! move again before prices are set anew. It is the idea of [`GreedyRelief`](crate::GreedyRelief) with one search per
 //! round for all pairs together, so that a policy can look at the result in every step: [`SelectionEncoder`] shows it.
+//! The other way, [`QuickChoice::Fractions`], relaxes the choice: fractions of pairs may leave, `K` in sum.
 
 use ndarray::{Array1, Array2};
 use traflux_core::{
@@ -65,6 +66,23 @@ pub mod feature {
     pub const CONTEXT: [&str; 2] = [REACHED, BUDGET];
 }
 
+/// How the quick choice is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuickChoice {
+    /// Whole pairs in this many rounds at most: nearest to the best set where much traffic has to move evenly.
+    Rounds(usize),
+    /// Fractions of pairs, in this many steps: smoother from one matrix to the next, and so easier to learn from
+    /// where traffic has a history.
+    Fractions(usize),
+}
+
+/// In up to 24 rounds: fewer pairs than that are chosen one by one.
+impl Default for QuickChoice {
+    fn default() -> Self {
+        Self::Rounds(24)
+    }
+}
+
 /// A [`NetworkEncoder`] that also shows what a quick choice of `K` pairs would be.
 ///
 /// ```
@@ -85,14 +103,12 @@ pub struct SelectionEncoder {
     encoder: NetworkEncoder,
     chooser: Chooser,
     count: usize,
+    quick: QuickChoice,
     inner: Observation,
     order: Vec<(f32, u32)>,
 }
 
 impl SelectionEncoder {
-    /// The most rounds unless set otherwise: fewer pairs than that are chosen one by one.
-    pub const ROUNDS: usize = 24;
-
     /// Prepares to encode matrices for the choice of `count` pairs.
     ///
     /// # Panics
@@ -101,18 +117,19 @@ impl SelectionEncoder {
     pub fn new(network: &Network, base: &BaseRouting, count: usize) -> Self {
         Self {
             encoder: NetworkEncoder::new(network, base),
-            chooser: Chooser::new(network, Self::ROUNDS),
+            chooser: Chooser::new(network),
             count,
+            quick: QuickChoice::default(),
             inner: Observation::default(),
             order: Vec::new(),
         }
     }
 
-    /// Takes another number of rounds; the cost is in proportion. Policies are to be used with the number they
-    /// were trained with. With 0 nothing is chosen and the added features are 0.
+    /// Makes the quick choice in another way; the cost is in proportion to the rounds or steps. Policies are to be
+    /// used with the way they were trained with. With 0 nothing is chosen and the added features are 0.
     #[must_use]
-    pub fn with_rounds(mut self, rounds: usize) -> Self {
-        self.chooser.rounds = rounds;
+    pub fn with_quick_choice(mut self, quick: QuickChoice) -> Self {
+        self.quick = quick;
         self
     }
 
@@ -157,7 +174,14 @@ impl SelectionEncoder {
     ) -> Result<(), EncodeError> {
         self.encoder.encode_into(demands, &mut self.inner)?;
         let (base, demands, utilizations) = self.encoder.problem();
-        self.chooser.choose(base, demands, utilizations, self.count);
+        self.chooser.begin(base.pairs(), utilizations);
+        match self.quick {
+            QuickChoice::Rounds(rounds) => self.chooser.choose(base, demands, self.count, rounds),
+            QuickChoice::Fractions(steps) => {
+                self.chooser.divide(base, demands, utilizations, self.count, steps);
+            }
+        }
+        self.chooser.reached = self.chooser.reached(utilizations);
         self.place();
         let (pairs, known) = self.inner.groups.dim();
         let columns = known + feature::PAIR.len();
@@ -206,7 +230,6 @@ impl SelectionEncoder {
 /// The quick choice, in memory that is kept.
 #[derive(Debug, Clone)]
 struct Chooser {
-    rounds: usize,
     network: Network,
     inverse_capacities: Vec<f64>,
     prices: Vec<f64>,
@@ -220,6 +243,7 @@ struct Chooser {
     flows: Vec<Vec<(LinkIx, f64)>>,
     flow: Vec<(LinkIx, f64)>,
     change: Vec<(LinkIx, f64)>,
+    toward: Vec<f64>,
     /// By pair: the fraction that moved.
     fractions: Vec<f32>,
     /// By pair: relief at the last prices, relative to the greatest.
@@ -231,9 +255,8 @@ struct Chooser {
 }
 
 impl Chooser {
-    fn new(network: &Network, rounds: usize) -> Self {
+    fn new(network: &Network) -> Self {
         Self {
-            rounds,
             network: network.clone(),
             inverse_capacities: network.links().iter().map(|l| 1.0 / l.capacity.get()).collect(),
             prices: Vec::new(),
@@ -245,6 +268,7 @@ impl Chooser {
             flows: Vec::new(),
             flow: Vec::new(),
             change: Vec::new(),
+            toward: Vec::new(),
             fractions: Vec::new(),
             reliefs: Vec::new(),
             mean_reliefs: Vec::new(),
@@ -252,25 +276,98 @@ impl Chooser {
         }
     }
 
-    /// Chooses up to `count` pairs for demands by pair and utilisations of the base.
-    fn choose(&mut self, base: &Entries, demands: &[f64], base_utilizations: &[f64], count: usize) {
-        let pairs = base.pairs();
+    /// Forgets the last choice.
+    fn begin(&mut self, pairs: usize, base_utilizations: &[f64]) {
         for values in [&mut self.fractions, &mut self.reliefs, &mut self.mean_reliefs] {
             values.clear();
             values.resize(pairs, 0.0);
         }
-        self.reached = 1.0;
         self.chosen.clear();
-        let at_base = base_utilizations.iter().copied().fold(0.0, f64::max);
-        if at_base <= 0.0 || count == 0 || self.rounds == 0 {
-            return;
-        }
         self.utilizations.clear();
         self.utilizations.extend_from_slice(base_utilizations);
-        let per_round = count.div_ceil(self.rounds);
+    }
+
+    /// `U` now over `U` of the base.
+    fn reached(&self, base_utilizations: &[f64]) -> f64 {
+        let greatest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+        let at_base = greatest(base_utilizations);
+        if at_base > 0.0 { greatest(&self.utilizations) / at_base } else { 1.0 }
+    }
+
+    /// A few steps of Frank and Wolfe on all pairs at once: the `count` pairs of the greatest relief on their
+    /// cheapest paths and all others on the base is where to, a line search says how far.
+    fn divide(
+        &mut self,
+        base: &Entries,
+        demands: &[f64],
+        base_utilizations: &[f64],
+        count: usize,
+        steps: usize,
+    ) {
+        let mut toward = std::mem::take(&mut self.toward);
+        for step in 0..steps {
+            let [first, last] = DOUBLINGS;
+            let doublings = first + step * (last - first + 1) / steps;
+            let worst = self.utilizations.iter().copied().fold(0.0, f64::max);
+            if worst <= 0.0 || count == 0 {
+                break;
+            }
+            self.price(doublings, worst);
+            self.measure(base, demands);
+            if self.keys.is_empty() {
+                break;
+            }
+            self.keep_best(count);
+            toward.clear();
+            toward.extend_from_slice(base_utilizations);
+            for at in 0..self.keys.len() {
+                let pair = self.keys[at].1 as usize;
+                for (link, part) in base.of(pair) {
+                    toward[link.ix()] -= demands[pair] * part * self.inverse_capacities[link.ix()];
+                }
+                let (mut node, target) = self.network.pair(GroupIx::from(pair));
+                for _ in 0..self.network.nodes().len() {
+                    let Some(link) = self.hop(node, target).filter(|_| node != target) else { break };
+                    toward[link.ix()] += demands[pair] * self.inverse_capacities[link.ix()];
+                    node = self.network.links()[link.ix()].head;
+                }
+            }
+            let change = |(at, u): (usize, &f64)| (LinkIx::from(at), toward[at] - u);
+            self.change.clear();
+            self.change.extend(self.utilizations.iter().enumerate().map(change));
+            let length = self.length(doublings, worst);
+            for (utilization, toward) in self.utilizations.iter_mut().zip(&toward) {
+                *utilization += length * (toward - *utilization);
+            }
+            let keep = (1.0 - length) as f32;
+            self.fractions.iter_mut().for_each(|fraction| *fraction *= keep);
+            for (_, pair) in &self.keys {
+                self.fractions[*pair as usize] += length as f32;
+            }
+        }
+        self.toward = toward;
+        let scale = 1.0 / steps.max(1) as f32;
+        self.mean_reliefs.iter_mut().for_each(|relief| *relief *= scale);
+        self.chosen.clear();
+        let some = self.fractions.iter().enumerate().filter(|(_, fraction)| **fraction > 0.0);
+        self.chosen.extend(some.map(|(pair, _)| pair as u32));
+        let (fractions, reliefs) = (&self.fractions, &self.mean_reliefs);
+        self.chosen.sort_unstable_by(|a, b| {
+            let key = |pair: u32| (fractions[pair as usize], reliefs[pair as usize]);
+            let (a_key, b_key) = (key(*a), key(*b));
+            b_key.0.total_cmp(&a_key.0).then(b_key.1.total_cmp(&a_key.1)).then(a.cmp(b))
+        });
+    }
+
+    /// Chooses up to `count` pairs in rounds.
+    fn choose(&mut self, base: &Entries, demands: &[f64], count: usize, most_rounds: usize) {
+        if most_rounds == 0 {
+            return;
+        }
+        let per_round = count.div_ceil(most_rounds);
         let mut revisit = 0;
         let mut rounds = 0;
-        for _ in 0..self.rounds {
+        for _ in 0..most_rounds {
             let [first, last] = DOUBLINGS;
             let doublings = (first + self.chosen.len() * (last - first + 1) / count).min(last);
             let worst = self.utilizations.iter().copied().fold(0.0, f64::max);
@@ -324,7 +421,6 @@ impl Chooser {
         }
         let scale = 1.0 / rounds.max(1) as f32;
         self.mean_reliefs.iter_mut().for_each(|relief| *relief *= scale);
-        self.reached = self.utilizations.iter().copied().fold(0.0, f64::max) / at_base;
     }
 
     /// Slopes of the norm relative to the greatest, and distances under them.
@@ -426,24 +522,7 @@ impl Chooser {
             }
             node = self.network.links()[link.ix()].head;
         }
-        let per_worst = 1.0 / worst;
-        let falls = |length: f64| {
-            let of = |(link, change): &(LinkIx, f64)| {
-                let utilization = (self.utilizations[link.ix()] + length * change).max(0.0);
-                slope(utilization * per_worst, doublings) * change
-            };
-            self.change.iter().map(of).sum::<f64>() < 0.0
-        };
-        let length = if falls(1.0) {
-            1.0
-        } else {
-            let (mut low, mut high) = (0.0, 1.0);
-            for _ in 0..HALVINGS {
-                let middle = 0.5 * (low + high);
-                if falls(middle) { low = middle } else { high = middle }
-            }
-            low
-        };
+        let length = self.length(doublings, worst);
         if length > 0.0 {
             for (link, change) in &self.change {
                 self.utilizations[link.ix()] += length * change;
@@ -456,6 +535,27 @@ impl Chooser {
             self.flow.retain(|(_, amount)| *amount > least);
         }
         length
+    }
+
+    /// How far along `change` the norm falls, from 0 to 1.
+    fn length(&self, doublings: usize, worst: f64) -> f64 {
+        let per_worst = 1.0 / worst;
+        let falls = |length: f64| {
+            let of = |(link, change): &(LinkIx, f64)| {
+                let utilization = (self.utilizations[link.ix()] + length * change).max(0.0);
+                slope(utilization * per_worst, doublings) * change
+            };
+            self.change.iter().map(of).sum::<f64>() < 0.0
+        };
+        if falls(1.0) {
+            return 1.0;
+        }
+        let (mut low, mut high) = (0.0, 1.0);
+        for _ in 0..HALVINGS {
+            let middle = 0.5 * (low + high);
+            if falls(middle) { low = middle } else { high = middle }
+        }
+        low
     }
 
     /// The first link of a cheapest path.

@@ -15,7 +15,7 @@
 //! Where the paper is silent: Adam, weights by Glorot and Bengio (2010), rewards divided by the mean of the first
 //! update, so that the coefficient of entropy does not depend on the unit of capacities.
 
-use burn::module::{AutodiffModule, Module, Param};
+use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, PaddingConfig2d};
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
