@@ -162,11 +162,13 @@ pub enum NetworkError {
         /// Their sum.
         sum: f64,
     },
-    /// More nodes than pairs can be indexed of.
-    #[error("{nodes} nodes, limit {limit}")]
+    /// More of something than can be indexed or held.
+    #[error("{count} {what}, limit {limit}")]
     TooLarge {
+        /// nodes, links or entries of the base routing.
+        what: &'static str,
         /// How many.
-        nodes: usize,
+        count: usize,
         /// The most there may be.
         limit: usize,
     },

@@ -70,16 +70,17 @@ pub struct Network {
 impl Network {
     /// The most nodes of which all pairs can be indexed.
     pub const MAX_NODES: usize = 65_536;
+    /// The most links: 4096 nodes, each joined with every other, have fewer.
+    pub const MAX_LINKS: usize = 1 << 24;
 
     /// Checks nodes and links and indexes them.
     ///
     /// # Errors
     /// [`NetworkError`] for a name used twice, a node that does not exist, a loop, a capacity or a weight that
-    /// is not finite and positive, or more than [`Network::MAX_NODES`] nodes.
+    /// is not finite and positive, more than [`Network::MAX_NODES`] nodes, or more than
+    /// [`Network::MAX_LINKS`] links.
     pub fn new(nodes: Vec<Node>, links: Vec<Link>) -> Result<Self, NetworkError> {
-        if nodes.len() > Self::MAX_NODES {
-            return Err(NetworkError::TooLarge { nodes: nodes.len(), limit: Self::MAX_NODES });
-        }
+        Self::check_size(nodes.len(), links.len())?;
         let mut seen = HashMap::with_capacity(nodes.len());
         for node in &nodes {
             if seen.insert(node.name.as_str(), ()).is_some() {
@@ -104,6 +105,19 @@ impl Network {
         let (out_offsets, out_links) = by_node(nodes.len(), links.iter().map(|link| link.tail));
         let (in_offsets, in_links) = by_node(nodes.len(), links.iter().map(|link| link.head));
         Ok(Self { nodes, links, out_offsets, out_links, in_offsets, in_links })
+    }
+
+    /// Checks how many nodes and links there are to be, before anything is allocated for them.
+    ///
+    /// # Errors
+    /// [`NetworkError::TooLarge`] beyond [`Network::MAX_NODES`] or [`Network::MAX_LINKS`].
+    pub fn check_size(nodes: usize, links: usize) -> Result<(), NetworkError> {
+        for (what, count, limit) in [("nodes", nodes, Self::MAX_NODES), ("links", links, Self::MAX_LINKS)] {
+            if count > limit {
+                return Err(NetworkError::TooLarge { what, count, limit });
+            }
+        }
+        Ok(())
     }
 
     /// All nodes.
@@ -318,8 +332,9 @@ impl BaseRouting {
                 fractions.push(fraction);
             }
             let end = u32::try_from(links.len()).map_err(|_| NetworkError::TooLarge {
-                nodes: network.nodes().len(),
-                limit: Network::MAX_NODES,
+                what: "entries of the base routing",
+                count: links.len(),
+                limit: u32::MAX as usize,
             })?;
             offsets.push(end);
         }
