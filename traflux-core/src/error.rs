@@ -162,11 +162,33 @@ pub enum NetworkError {
         /// Their sum.
         sum: f64,
     },
-    /// More nodes than pairs can be indexed of.
-    #[error("{nodes} nodes, limit {limit}")]
+    /// A base routing over a link that does not exist.
+    #[error("pair {pair} refers to link {link}, but there are {links} links")]
+    UnknownLink {
+        /// Position of the pair.
+        pair: usize,
+        /// The index.
+        link: usize,
+        /// How many there are.
+        links: usize,
+    },
+    /// A fraction of a base routing that is NaN or outside [0, 1].
+    #[error("fraction of pair {pair} on link {link} is {value}; it must be from 0 to 1")]
+    Fraction {
+        /// Position of the pair.
+        pair: usize,
+        /// Position of the link.
+        link: usize,
+        /// The number.
+        value: f64,
+    },
+    /// More of something than can be indexed or held.
+    #[error("{count} {what}, limit {limit}")]
     TooLarge {
+        /// nodes, links or entries of the base routing.
+        what: &'static str,
         /// How many.
-        nodes: usize,
+        count: usize,
         /// The most there may be.
         limit: usize,
     },
@@ -182,6 +204,8 @@ codes!(NetworkError {
     Self::Disconnected { .. } => "network_disconnected", false;
     Self::BrokenPath { .. } => "network_broken_path", false;
     Self::Shares { .. } => "network_shares", false;
+    Self::UnknownLink { .. } => "network_unknown_link", false;
+    Self::Fraction { .. } => "network_fraction", false;
     Self::TooLarge { .. } => "network_too_large", false;
 });
 

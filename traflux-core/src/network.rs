@@ -9,6 +9,7 @@
 //! `s (n − 1) + t − [t > s]`, the order of a matrix by rows without its diagonal.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -70,16 +71,17 @@ pub struct Network {
 impl Network {
     /// The most nodes of which all pairs can be indexed.
     pub const MAX_NODES: usize = 65_536;
+    /// The most links: 4096 nodes, each joined with every other, have fewer.
+    pub const MAX_LINKS: usize = 1 << 24;
 
     /// Checks nodes and links and indexes them.
     ///
     /// # Errors
     /// [`NetworkError`] for a name used twice, a node that does not exist, a loop, a capacity or a weight that
-    /// is not finite and positive, or more than [`Network::MAX_NODES`] nodes.
+    /// is not finite and positive, more than [`Network::MAX_NODES`] nodes, or more than
+    /// [`Network::MAX_LINKS`] links.
     pub fn new(nodes: Vec<Node>, links: Vec<Link>) -> Result<Self, NetworkError> {
-        if nodes.len() > Self::MAX_NODES {
-            return Err(NetworkError::TooLarge { nodes: nodes.len(), limit: Self::MAX_NODES });
-        }
+        Self::check_size(nodes.len(), links.len())?;
         let mut seen = HashMap::with_capacity(nodes.len());
         for node in &nodes {
             if seen.insert(node.name.as_str(), ()).is_some() {
@@ -104,6 +106,19 @@ impl Network {
         let (out_offsets, out_links) = by_node(nodes.len(), links.iter().map(|link| link.tail));
         let (in_offsets, in_links) = by_node(nodes.len(), links.iter().map(|link| link.head));
         Ok(Self { nodes, links, out_offsets, out_links, in_offsets, in_links })
+    }
+
+    /// Checks how many nodes and links there are to be, before anything is allocated for them.
+    ///
+    /// # Errors
+    /// [`NetworkError::TooLarge`] beyond [`Network::MAX_NODES`] or [`Network::MAX_LINKS`].
+    pub fn check_size(nodes: usize, links: usize) -> Result<(), NetworkError> {
+        for (what, count, limit) in [("nodes", nodes, Self::MAX_NODES), ("links", links, Self::MAX_LINKS)] {
+            if count > limit {
+                return Err(NetworkError::TooLarge { what, count, limit });
+            }
+        }
+        Ok(())
     }
 
     /// All nodes.
@@ -292,36 +307,44 @@ impl TrafficMatrix {
 }
 
 /// What routers do by themselves: for each pair the fraction of its demand on each link.
+///
+/// A clone shares its memory with the original.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BaseRouting {
-    offsets: Vec<u32>,
-    links: Vec<LinkIx>,
-    fractions: Vec<f64>,
+    link_count: usize,
+    offsets: Arc<[u32]>,
+    entries: Arc<[(LinkIx, f64)]>,
 }
 
 impl BaseRouting {
     /// Takes the links of all pairs, pair after pair; a pair that no path joins has none.
     ///
     /// # Errors
-    /// [`NetworkError::Length`] when the number of pairs is not that of the network,
-    /// [`NetworkError::TooLarge`] beyond `u32::MAX` entries.
+    /// [`NetworkError::UnknownLink`] for a link that the network does not have, [`NetworkError::Fraction`] for
+    /// a fraction that is not from 0 to 1, [`NetworkError::Length`] when the number of pairs is not that of
+    /// the network, [`NetworkError::TooLarge`] beyond `u32::MAX` entries.
     pub fn new<I>(network: &Network, pairs: impl IntoIterator<Item = I>) -> Result<Self, NetworkError>
     where
         I: IntoIterator<Item = (LinkIx, f64)>,
     {
+        let link_count = network.links().len();
         let mut offsets = Vec::with_capacity(network.pair_count() + 1);
-        let (mut links, mut fractions) = (Vec::new(), Vec::new());
+        let mut entries = Vec::new();
         offsets.push(0);
-        for pair in pairs {
-            for (link, fraction) in pair {
-                links.push(link);
-                fractions.push(fraction);
+        for (pair, links) in pairs.into_iter().enumerate() {
+            for (link, value) in links {
+                if link.ix() >= link_count {
+                    return Err(NetworkError::UnknownLink { pair, link: link.ix(), links: link_count });
+                }
+                // Sums of parts, 1/3 + 1/3 + 1/3, may exceed 1 by rounding..
+                if !(0.0..=1.0 + SHARE_TOLERANCE).contains(&value) {
+                    return Err(NetworkError::Fraction { pair, link: link.ix(), value });
+                }
+                entries.push((link, value));
             }
-            let end = u32::try_from(links.len()).map_err(|_| NetworkError::TooLarge {
-                nodes: network.nodes().len(),
-                limit: Network::MAX_NODES,
-            })?;
-            offsets.push(end);
+            let (what, count, limit) = ("entries of the base routing", entries.len(), u32::MAX as usize);
+            let too_large = |_| NetworkError::TooLarge { what, count, limit };
+            offsets.push(u32::try_from(count).map_err(too_large)?);
         }
         if offsets.len() != network.pair_count() + 1 {
             return Err(NetworkError::Length {
@@ -330,18 +353,54 @@ impl BaseRouting {
                 expected: network.pair_count(),
             });
         }
-        Ok(Self { offsets, links, fractions })
+        Ok(Self { link_count, offsets: offsets.into(), entries: entries.into() })
+    }
+
+    /// How many pairs it is for.
+    #[must_use]
+    pub fn pair_count(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// How many links the network has that it is for.
+    #[must_use]
+    pub fn link_count(&self) -> usize {
+        self.link_count
+    }
+
+    /// Whether a network has as many pairs and links as the one it was made for, so that no index of one is
+    /// out of range in the other. That links join the same nodes is not checked.
+    #[must_use]
+    pub fn fits(&self, network: &Network) -> bool {
+        self.pair_count() == network.pair_count() && self.link_count == network.links().len()
     }
 
     /// Links of one pair with the fraction of its demand that crosses each.
+    ///
+    /// # Panics
+    /// When there is no such pair.
     pub fn of(&self, pair: GroupIx) -> impl Iterator<Item = (LinkIx, f64)> + '_ {
-        let range = self.offsets[pair.ix()] as usize..self.offsets[pair.ix() + 1] as usize;
-        self.links[range.clone()].iter().copied().zip(self.fractions[range].iter().copied())
+        self.entries(pair).iter().copied()
+    }
+
+    /// The same as a slice.
+    ///
+    /// # Panics
+    /// When there is no such pair.
+    #[must_use]
+    pub fn entries(&self, pair: GroupIx) -> &[(LinkIx, f64)] {
+        &self.entries[self.offsets[pair.ix()] as usize..self.offsets[pair.ix() + 1] as usize]
     }
 
     /// Load of each link in bit/s when all pairs follow the base.
+    ///
+    /// # Panics
+    /// When the base does not [fit](BaseRouting::fits) the network, or the matrix is for another number of
+    /// nodes.
     #[must_use]
     pub fn loads(&self, network: &Network, demands: &TrafficMatrix) -> Vec<f64> {
+        assert!(self.fits(network), "the base is one of another network");
+        assert_eq!(demands.nodes(), network.nodes().len(), "the matrix is one of another network");
         let mut loads = vec![0.0; network.links().len()];
         for (pair, demand) in demands.pairs().enumerate() {
             if demand > 0.0 {
@@ -435,6 +494,9 @@ impl Routing {
     }
 
     /// Load of each link in bit/s for any demands, not only those the routing was made for.
+    ///
+    /// # Panics
+    /// When the routing, the base or the matrix is one of another network.
     #[must_use]
     pub fn loads(&self, network: &Network, base: &BaseRouting, demands: &TrafficMatrix) -> Vec<f64> {
         let mut loads = base.loads(network, demands);
@@ -517,6 +579,31 @@ mod tests {
         let partly = Rerouting { pair, base_share: 0.25, paths: vec![path([2, 3], 0.75)] };
         let routing = Routing::new(&network, vec![partly]).unwrap();
         assert_eq!(routing.loads(&network, &base, &demands), [0.5e9, 0.5e9, 1.5e9, 1.5e9]);
+    }
+
+    #[test]
+    fn a_base_with_a_link_that_is_not_there_or_a_fraction_that_is_none_is_refused() {
+        let network = square();
+        let with = |entry| BaseRouting::new(&network, (0..12).map(|_| [entry])).unwrap_err().to_string();
+        assert_eq!(with((LinkIx(4), 1.0)), "pair 0 refers to link 4, but there are 4 links");
+        assert_eq!(with((LinkIx(2), -0.5)), "fraction of pair 0 on link 2 is -0.5; it must be from 0 to 1");
+        assert_eq!(
+            with((LinkIx(2), f64::NAN)),
+            "fraction of pair 0 on link 2 is NaN; it must be from 0 to 1"
+        );
+        assert_eq!(with((LinkIx(2), 1.5)), "fraction of pair 0 on link 2 is 1.5; it must be from 0 to 1");
+        let few = BaseRouting::new(&network, (0..11).map(|_| [])).unwrap_err();
+        assert_eq!(few.to_string(), "base routing has 11 entries, expected 12");
+    }
+
+    #[test]
+    fn a_base_fits_networks_with_as_many_pairs_and_links() {
+        let network = square();
+        let base = BaseRouting::new(&network, (0..12).map(|_| [(LinkIx(3), 1.0)])).unwrap();
+        assert!(base.fits(&network));
+        assert!(!base.fits(&network.without_links(&[LinkIx(0)])));
+        let two = Network::new(network.nodes()[..2].to_vec(), vec![]).unwrap();
+        assert!(!base.fits(&two));
     }
 
     #[test]

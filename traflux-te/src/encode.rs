@@ -11,10 +11,10 @@
 
 use ndarray::{Array1, Array2};
 use traflux_core::{
-    BaseRouting, EncodeError, Network, Observation, ObservationSpace, TrafficMatrix, network,
+    BaseRouting, EncodeError, GroupIx, Network, Observation, ObservationSpace, TrafficMatrix, network,
 };
 
-use crate::relief::{Entries, Relief};
+use crate::relief::{Relief, keep};
 use crate::select::TopKRelief;
 
 /// So many of the fullest links count as critical (Zhang et al. 2020).
@@ -145,7 +145,7 @@ const COLUMNS: usize = feature::PAIR.len();
 #[derive(Debug, Clone)]
 pub struct NetworkEncoder {
     nodes: usize,
-    base: Entries,
+    base: BaseRouting,
     relief: Relief,
     tails: Vec<u32>,
     heads: Vec<u32>,
@@ -195,8 +195,8 @@ impl NetworkEncoder {
     #[must_use]
     pub fn new(network: &Network, base: &BaseRouting) -> Self {
         let nodes = network.nodes().len();
-        let base = Entries::new(network, base);
-        let pairs = network.pair_count();
+        let base = keep(network, base);
+        let pairs = (0..network.pair_count()).map(GroupIx::from);
         let greatest = network.links().iter().map(|l| l.capacity.get()).fold(0.0, f64::max);
         let (mut out, mut into) = (vec![0.0; nodes], vec![0.0; nodes]);
         for link in network.links() {
@@ -204,17 +204,17 @@ impl NetworkEncoder {
             into[link.head.ix()] += link.capacity.get();
         }
         let inverse = |v: f64| if v > 0.0 { 1.0 / v } else { 0.0 };
-        let lengths: Vec<f64> = (0..pairs).map(|p| base.of(p).iter().map(|(_, f)| f).sum()).collect();
+        let lengths: Vec<f64> = pairs.clone().map(|p| base.of(p).map(|(_, f)| f).sum()).collect();
         let joined = lengths.iter().filter(|hops| **hops > 0.0).count().max(1) as f64;
         let mean_hops = (lengths.iter().sum::<f64>() / joined).max(f64::MIN_POSITIVE);
-        let least = |p: usize| {
-            let capacities = base.of(p).iter().map(|(l, _)| network.links()[l.ix()].capacity.get());
+        let least = |p: GroupIx| {
+            let capacities = base.of(p).map(|(l, _)| network.links()[l.ix()].capacity.get());
             capacities.reduce(f64::min).unwrap_or(0.0) * inverse(greatest)
         };
         Self {
             nodes,
             hops: lengths.iter().map(|hops| (hops / mean_hops).min(4.0) as f32).collect(),
-            path_capacities: (0..pairs).map(|p| least(p) as f32).collect(),
+            path_capacities: pairs.map(|p| least(p) as f32).collect(),
             mask: lengths.iter().map(|hops| *hops > 0.0).collect(),
             base,
             relief: Relief::new(network),
@@ -319,7 +319,7 @@ impl NetworkEncoder {
         work.utilizations.resize(self.relief.inverse_capacities.len(), 0.0);
         for (pair, demand) in work.demands.iter().enumerate() {
             if *demand > 0.0 {
-                for (link, fraction) in self.base.of(pair) {
+                for (link, fraction) in self.base.of(GroupIx::from(pair)) {
                     work.utilizations[link.ix()] += demand * fraction;
                 }
             }
@@ -452,7 +452,7 @@ impl NetworkEncoder {
         let per_worst = if worst > 0.0 { 1.0 / worst } else { 0.0 };
         let tie = TIE * worst;
         for (pair, row) in values.chunks_exact_mut(COLUMNS).enumerate() {
-            let entries = self.base.of(pair);
+            let entries = self.base.entries(GroupIx::from(pair));
             let demand = work.demands[pair];
             let bottleneck = entries.iter().map(|(l, _)| utilizations[l.ix()]).fold(0.0, f64::max);
             let (mut along, mut hops) = (0.0, 0.0f64);

@@ -10,7 +10,7 @@
 //!
 //! These are the lengths of Young (1995) and of Garg and Könemann (2007) with one step of their methods.
 
-use traflux_core::{BaseRouting, GroupIx, LinkIx, Network, NodeIx};
+use traflux_core::{BaseRouting, GroupIx, Network, NodeIx};
 
 use crate::shortest::ToTarget;
 
@@ -18,31 +18,13 @@ use crate::shortest::ToTarget;
 /// or so.
 const ROUNDING: f64 = 1e-9;
 
-/// A base routing, pair after pair, with a link and its fraction next to each other.
-#[derive(Debug, Clone)]
-pub(crate) struct Entries {
-    pub(crate) offsets: Vec<u32>,
-    pub(crate) entries: Vec<(LinkIx, f64)>,
-}
-
-impl Entries {
-    pub(crate) fn new(network: &Network, base: &BaseRouting) -> Self {
-        let (mut offsets, mut entries) = (vec![0], Vec::new());
-        for pair in (0..network.pair_count()).map(GroupIx::from) {
-            entries.extend(base.of(pair));
-            // The base counts its entries in 32 bits as well.
-            offsets.push(entries.len() as u32);
-        }
-        Self { offsets, entries }
-    }
-
-    pub(crate) fn of(&self, pair: usize) -> &[(LinkIx, f64)] {
-        &self.entries[self.offsets[pair] as usize..self.offsets[pair + 1] as usize]
-    }
-
-    pub(crate) fn pairs(&self) -> usize {
-        self.offsets.len() - 1
-    }
+/// Another handle of a base, with the check that all who keep one promise.
+///
+/// # Panics
+/// When the base is one of another network.
+pub(crate) fn keep(network: &Network, base: &BaseRouting) -> BaseRouting {
+    assert!(base.fits(network), "the base is one of another network");
+    base.clone()
 }
 
 /// Prices of links and what pairs gain under them, in memory that is kept.
@@ -74,9 +56,14 @@ impl Relief {
     }
 
     /// What each pair gains, 0 for pairs that the base does not join.
-    pub(crate) fn values(&mut self, base: &Entries, demand: impl Fn(usize) -> f64, values: &mut Vec<f64>) {
+    pub(crate) fn values(
+        &mut self,
+        base: &BaseRouting,
+        demand: impl Fn(usize) -> f64,
+        values: &mut Vec<f64>,
+    ) {
         values.clear();
-        values.resize(base.pairs(), 0.0);
+        values.resize(base.pair_count(), 0.0);
         let nodes = self.network.nodes().len();
         for target in 0..nodes {
             self.search(NodeIx::from(target));
@@ -84,7 +71,7 @@ impl Relief {
                 let pair = source * (nodes - 1) + target - usize::from(target > source);
                 let demand = demand(pair);
                 if demand > 0.0 {
-                    let cost: f64 = base.of(pair).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
+                    let cost: f64 = base.of(GroupIx::from(pair)).map(|(l, f)| f * self.prices[l.ix()]).sum();
                     let gain = cost - self.search.distance[source];
                     // No path, or the base is the cheapest but for rounding.
                     if gain > ROUNDING * cost {

@@ -109,10 +109,32 @@ fn parameters_out_of_range_are_refused_with_their_value() {
     assert_eq!(ring(3, &none, 0).unwrap_err().code(), "te_parameter");
     let zero = LinkModel { capacities: vec![BitRate::ZERO], ..LinkModel::default() };
     assert_eq!(ring(3, &zero, 0).unwrap_err().code(), "network_link_value");
-    let huge = WaxmanConfig { nodes: 1 << 20, ..WaxmanConfig::default() };
-    assert_eq!(waxman(&huge, 0).unwrap_err().code(), "te_parameter");
-    assert_eq!(full_mesh(usize::MAX, &LinkModel::default(), 0).unwrap_err().code(), "te_parameter");
-    assert_eq!(grid(usize::MAX, 2, &LinkModel::default(), 0).unwrap_err().code(), "te_parameter");
+}
+
+#[test]
+fn a_network_too_large_is_refused_before_memory_is_asked_for() {
+    let model = LinkModel::default();
+    let trillion = 1_000_000_000_000;
+    let of_waxman = WaxmanConfig { nodes: trillion, ..WaxmanConfig::default() };
+    let of_backbone = BackboneConfig { nodes: trillion, ..BackboneConfig::default() };
+    for too_large in [
+        ring(trillion, &model, 0),
+        grid(trillion, 1, &model, 0),
+        full_mesh(trillion, &model, 0),
+        waxman(&of_waxman, 0),
+        backbone(&of_backbone, 0),
+    ] {
+        assert_eq!(too_large.unwrap_err().to_string(), "1000000000000 nodes, limit 65536");
+    }
+    for result in [full_mesh(usize::MAX, &model, 0), grid(usize::MAX, 2, &model, 0)] {
+        assert_eq!(result.unwrap_err().code(), "network_too_large");
+    }
+    let mesh = full_mesh(65_536, &model, 0).unwrap_err();
+    assert_eq!(mesh.to_string(), "4294901760 links, limit 16777216");
+    assert_eq!(full_mesh(4097, &model, 0).unwrap_err().code(), "network_too_large");
+    // Nearly all of 2¹⁵ · (2¹⁵ − 1) / 2 edges would be drawn.
+    let dense = WaxmanConfig { nodes: 1 << 15, alpha: 1.0, beta: 1e9, ..WaxmanConfig::default() };
+    assert_eq!(waxman(&dense, 0).unwrap_err().code(), "network_too_large");
 }
 
 #[test]

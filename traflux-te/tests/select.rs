@@ -123,6 +123,24 @@ fn a_score_that_is_not_a_number_loses_to_every_number() {
     assert_eq!((found.set.pairs(), found.score), (&[GroupIx(1)][..], -7.0));
 }
 
+#[test]
+fn whatever_keeps_a_base_refuses_one_of_another_network() {
+    let (network, _) = case();
+    let base = ecmp(&network).unwrap();
+    let refused = |keep: &dyn Fn(&Network)| {
+        let caught = |network: &Network| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keep(network))).is_err()
+        };
+        let fewer_links = network.without_links(&[traflux_core::LinkIx(0)]);
+        let fewer_nodes = common::network(4, &[(0, 1, 1., 1.), (1, 2, 1., 1.), (2, 3, 1., 1.)]);
+        !caught(&network) && caught(&fewer_links) && caught(&fewer_nodes)
+    };
+    assert!(refused(&|network| drop(NetworkEncoder::new(network, &base))));
+    assert!(refused(&|network| drop(TopKCritical::new(network, &base, 1))));
+    assert!(refused(&|network| drop(TopKRelief::new(network, &base, 1))));
+    assert!(refused(&|network| drop(GreedyRelief::new(network, &base, 1))));
+}
+
 /// All of 0 → 2, 1 → 2 and 3 → 4 fill thin links; only the first has another way, over 3.
 fn detour() -> (Network, TrafficMatrix) {
     let links =

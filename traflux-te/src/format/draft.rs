@@ -17,7 +17,7 @@ use super::text::Source;
 pub const MAX_LISTED_NODES: usize = 4096;
 
 /// The most directed links of a file.
-pub const MAX_LINKS: usize = 1 << 24;
+pub const MAX_LINKS: usize = Network::MAX_LINKS;
 
 /// Warnings beyond this many are counted, not kept.
 const MAX_WARNINGS: usize = 100;

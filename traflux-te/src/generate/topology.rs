@@ -6,6 +6,8 @@ use std::collections::BinaryHeap;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+#[cfg(doc)]
+use traflux_core::NetworkError;
 use traflux_core::{BitRate, Latency, Link, Network, Node, NodeIx};
 
 use super::rng;
@@ -57,9 +59,11 @@ impl Default for LinkModel {
 /// A circle of nodes, each joined with the next.
 ///
 /// # Errors
-/// [`TeError::Parameter`] for fewer than 3 nodes or a link model out of its range.
+/// [`TeError::Parameter`] for fewer than 3 nodes or a link model out of its range; [`NetworkError::TooLarge`]
+/// for a network beyond [`Network::MAX_NODES`] or [`Network::MAX_LINKS`].
 pub fn ring(nodes: usize, links: &LinkModel, seed: u64) -> Result<Network, TeError> {
     require(nodes >= 3, "number of nodes", nodes as f64, "at least 3")?;
+    Network::check_size(nodes, 0)?;
     let edges = (0..nodes).map(|node| (node, (node + 1) % nodes)).collect();
     links.network(circle(nodes, links.side_km), edges, seed)
 }
@@ -68,11 +72,12 @@ pub fn ring(nodes: usize, links: &LinkModel, seed: u64) -> Result<Network, TeErr
 /// `r · columns + c`.
 ///
 /// # Errors
-/// [`TeError::Parameter`] for fewer than 2 nodes or a link model out of its range.
+/// [`TeError::Parameter`] for fewer than 2 nodes or a link model out of its range; [`NetworkError::TooLarge`]
+/// for a network beyond [`Network::MAX_NODES`] or [`Network::MAX_LINKS`].
 pub fn grid(rows: usize, columns: usize, links: &LinkModel, seed: u64) -> Result<Network, TeError> {
     let nodes = rows.saturating_mul(columns);
     require(nodes >= 2, "number of nodes", nodes as f64, "at least 2")?;
-    check_size(nodes)?;
+    Network::check_size(nodes, 0)?;
     let step = links.side_km / (rows.max(columns) - 1) as f64;
     let positions = (0..nodes).map(|v| [(v % columns) as f64 * step, (v / columns) as f64 * step]).collect();
     let right = (0..nodes).filter(|v| v % columns + 1 < columns).map(|v| (v, v + 1));
@@ -83,10 +88,11 @@ pub fn grid(rows: usize, columns: usize, links: &LinkModel, seed: u64) -> Result
 /// Every node joined with every other, on a circle.
 ///
 /// # Errors
-/// [`TeError::Parameter`] for fewer than 2 nodes or a link model out of its range.
+/// [`TeError::Parameter`] for fewer than 2 nodes or a link model out of its range; [`NetworkError::TooLarge`]
+/// for a network beyond [`Network::MAX_NODES`] or [`Network::MAX_LINKS`].
 pub fn full_mesh(nodes: usize, links: &LinkModel, seed: u64) -> Result<Network, TeError> {
     require(nodes >= 2, "number of nodes", nodes as f64, "at least 2")?;
-    check_size(nodes)?;
+    Network::check_size(nodes, nodes.saturating_mul(nodes - 1))?;
     let edges = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))).collect();
     links.network(circle(nodes, links.side_km), edges, seed)
 }
@@ -118,11 +124,12 @@ impl Default for WaxmanConfig {
 /// added.
 ///
 /// # Errors
-/// [`TeError::Parameter`] for a parameter out of its range.
+/// [`TeError::Parameter`] for a parameter out of its range; [`NetworkError::TooLarge`]
+/// for a network beyond [`Network::MAX_NODES`] or [`Network::MAX_LINKS`].
 pub fn waxman(config: &WaxmanConfig, seed: u64) -> Result<Network, TeError> {
     let WaxmanConfig { nodes, alpha, beta, .. } = *config;
     require(nodes >= 3, "number of nodes", nodes as f64, "at least 3")?;
-    check_size(nodes)?;
+    Network::check_size(nodes, 0)?;
     require(alpha > 0.0 && alpha <= 1.0, "alpha", alpha, "in (0, 1]")?;
     require(beta.is_finite() && beta > 0.0, "beta", beta, "finite and positive")?;
     let mut random = rng(seed, 1);
@@ -135,6 +142,7 @@ pub fn waxman(config: &WaxmanConfig, seed: u64) -> Result<Network, TeError> {
                 edges.push((a, b));
             }
         }
+        Network::check_size(nodes, 2 * edges.len())?;
     }
     connect(&positions, &mut edges);
     if config.survivable {
@@ -171,11 +179,12 @@ impl Default for BackboneConfig {
 /// neighbours.
 ///
 /// # Errors
-/// [`TeError::Parameter`] for a parameter out of its range.
+/// [`TeError::Parameter`] for a parameter out of its range; [`NetworkError::TooLarge`]
+/// for a network beyond [`Network::MAX_NODES`] or [`Network::MAX_LINKS`].
 pub fn backbone(config: &BackboneConfig, seed: u64) -> Result<Network, TeError> {
     let (nodes, degree) = (config.nodes, config.mean_degree);
     require(nodes >= 3, "number of nodes", nodes as f64, "at least 3")?;
-    check_size(nodes)?;
+    Network::check_size(nodes, 0)?;
     require(degree.is_finite() && degree >= 0.0, "mean degree", degree, "finite and not negative")?;
     let positions = scattered(nodes, config.links.side_km, &mut rng(seed, 1));
     let mut edges = Vec::new();
@@ -209,7 +218,6 @@ impl LinkModel {
         edges: Vec<(usize, usize)>,
         seed: u64,
     ) -> Result<Network, TeError> {
-        check_size(positions.len())?;
         let (side, count) = (self.side_km, self.capacities.len());
         require(side.is_finite() && side > 0.0, "side in km", side, "finite and positive")?;
         require(count > 0, "number of capacities", count as f64, "at least 1")?;
@@ -233,11 +241,6 @@ impl LinkModel {
         let node = |(ix, at)| Node { name: format!("n{ix}"), position: Some(at) };
         Ok(Network::new(positions.into_iter().enumerate().map(node).collect(), links)?)
     }
-}
-
-fn check_size(nodes: usize) -> Result<(), TeError> {
-    // A mesh or a Gabriel graph looks at all pairs; beyond this it would look for hours.
-    require(nodes <= Network::MAX_NODES, "number of nodes", nodes as f64, "at most 65536")
 }
 
 fn circle(nodes: usize, side: f64) -> Vec<[f64; 2]> {

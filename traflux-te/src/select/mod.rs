@@ -14,7 +14,7 @@ pub use relief::{GreedyRelief, TopKRelief};
 use traflux_core::network::column::DEMAND;
 use traflux_core::{Action, BaseRouting, GroupIx, Network, Observation, Policy, PolicyError};
 
-use crate::relief::Entries;
+use crate::relief::keep;
 
 /// How many pairs a share of all pairs is, rounded down but at least 1: 10 % of the 132 pairs of 12 nodes are
 /// 13.
@@ -74,7 +74,7 @@ impl Policy for TopK {
 pub struct TopKCritical {
     count: usize,
     critical_links: usize,
-    base: Entries,
+    base: BaseRouting,
     inverse_capacities: Vec<f64>,
     /// The pairs that cross each link.
     crossing_offsets: Vec<u32>,
@@ -95,20 +95,21 @@ impl TopKCritical {
     /// When the base is one of another network.
     #[must_use]
     pub fn new(network: &Network, base: &BaseRouting, count: usize) -> Self {
-        let base = Entries::new(network, base);
+        let base = keep(network, base);
+        let all = (0..network.pair_count()).map(GroupIx::from);
         let links = network.links().len();
         let mut offsets = vec![0u32; links + 1];
-        for (link, _) in &base.entries {
+        for (link, _) in all.clone().flat_map(|pair| base.of(pair)) {
             offsets[link.ix() + 1] += 1;
         }
         for link in 0..links {
             offsets[link + 1] += offsets[link];
         }
         let mut next = offsets.clone();
-        let mut crossing = vec![0; base.entries.len()];
-        for pair in 0..network.pair_count() {
+        let mut crossing = vec![0; offsets[links] as usize];
+        for pair in all {
             for (link, _) in base.of(pair) {
-                crossing[next[link.ix()] as usize] = pair as u32;
+                crossing[next[link.ix()] as usize] = pair.0;
                 next[link.ix()] += 1;
             }
         }
@@ -137,13 +138,13 @@ impl TopKCritical {
 impl Policy for TopKCritical {
     fn act(&mut self, observation: &Observation) -> Result<Action, PolicyError> {
         check(observation)?;
-        let pairs = self.base.pairs();
+        let pairs = self.base.pair_count();
         check_pairs(observation, pairs)?;
         self.utilizations.clear();
         self.utilizations.resize(self.inverse_capacities.len(), 0.0);
         for pair in 0..pairs {
             let demand = f64::from(demand(observation, pair));
-            for (link, fraction) in self.base.of(pair) {
+            for (link, fraction) in self.base.of(GroupIx::from(pair)) {
                 self.utilizations[link.ix()] += demand * fraction * self.inverse_capacities[link.ix()];
             }
         }

@@ -3,7 +3,7 @@
 use traflux_core::{Action, BaseRouting, GroupIx, LinkIx, Network, NodeIx, Observation, Policy, PolicyError};
 
 use super::{check, check_pairs, demand, largest};
-use crate::relief::{Entries, Relief};
+use crate::relief::{Relief, keep};
 
 /// The pairs that gain the most from leaving the base, each judged by itself.
 ///
@@ -19,7 +19,7 @@ use crate::relief::{Entries, Relief};
 #[derive(Debug, Clone)]
 pub struct TopKRelief {
     count: usize,
-    base: Entries,
+    base: BaseRouting,
     relief: Relief,
     utilizations: Vec<f64>,
     values: Vec<f64>,
@@ -39,7 +39,7 @@ impl TopKRelief {
     pub fn new(network: &Network, base: &BaseRouting, count: usize) -> Self {
         Self {
             count,
-            base: Entries::new(network, base),
+            base: keep(network, base),
             relief: Relief::new(network),
             utilizations: Vec::new(),
             values: Vec::new(),
@@ -51,7 +51,7 @@ impl TopKRelief {
 impl Policy for TopKRelief {
     fn act(&mut self, observation: &Observation) -> Result<Action, PolicyError> {
         check(observation)?;
-        check_pairs(observation, self.base.pairs())?;
+        check_pairs(observation, self.base.pair_count())?;
         self.utilizations.clear();
         self.utilizations.resize(self.relief.inverse_capacities.len(), 0.0);
         add_loads(&self.base, observation, &mut self.utilizations);
@@ -87,7 +87,7 @@ impl Policy for TopKRelief {
 #[derive(Debug, Clone)]
 pub struct GreedyRelief {
     count: usize,
-    base: Entries,
+    base: BaseRouting,
     relief: Relief,
     loads: Vec<f64>,
     utilizations: Vec<f64>,
@@ -125,7 +125,7 @@ impl GreedyRelief {
     pub fn new(network: &Network, base: &BaseRouting, count: usize) -> Self {
         Self {
             count,
-            base: Entries::new(network, base),
+            base: keep(network, base),
             relief: Relief::new(network),
             loads: Vec::new(),
             utilizations: Vec::new(),
@@ -204,7 +204,7 @@ impl GreedyRelief {
 impl Policy for GreedyRelief {
     fn act(&mut self, observation: &Observation) -> Result<Action, PolicyError> {
         check(observation)?;
-        check_pairs(observation, self.base.pairs())?;
+        check_pairs(observation, self.base.pair_count())?;
         self.loads.clear();
         self.loads.resize(self.relief.inverse_capacities.len(), 0.0);
         add_loads(&self.base, observation, &mut self.loads);
@@ -227,8 +227,7 @@ impl Policy for GreedyRelief {
             let before = self.chosen.len();
             for pair in largest(&mut self.candidates, per_round.min(self.count - before)) {
                 let demand = f64::from(demand(observation, pair.ix()));
-                let flow =
-                    self.base.of(pair.ix()).iter().map(|(link, part)| (*link, part * demand)).collect();
+                let flow = self.base.of(pair).map(|(link, part)| (link, part * demand)).collect();
                 self.taken[pair.ix()] = true;
                 self.chosen.push(Chosen { pair: pair.0, demand, flow });
             }
@@ -269,11 +268,11 @@ fn add(flow: &mut Vec<(LinkIx, f64)>, link: LinkIx, amount: f64) {
 }
 
 /// Adds the demands of an observation to links, along the base.
-fn add_loads(base: &Entries, observation: &Observation, loads: &mut [f64]) {
-    for pair in 0..base.pairs() {
+fn add_loads(base: &BaseRouting, observation: &Observation, loads: &mut [f64]) {
+    for pair in 0..base.pair_count() {
         let demand = f64::from(demand(observation, pair));
         if demand > 0.0 {
-            for (link, fraction) in base.of(pair) {
+            for (link, fraction) in base.of(GroupIx::from(pair)) {
                 loads[link.ix()] += demand * fraction;
             }
         }
