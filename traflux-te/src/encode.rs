@@ -302,7 +302,7 @@ impl NetworkEncoder {
     }
 
     /// The base, demands by pair and utilisation by link of the last matrix.
-    pub(crate) fn problem(&self) -> (&Entries, &[f64], &[f64]) {
+    pub(crate) fn problem(&self) -> (&BaseRouting, &[f64], &[f64]) {
         (&self.base, &self.work.demands, &self.work.utilizations)
     }
 

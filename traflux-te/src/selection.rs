@@ -20,7 +20,6 @@ use traflux_core::{
 };
 
 use crate::encode::NetworkEncoder;
-use crate::relief::Entries;
 use crate::shortest::ToTarget;
 
 /// Binary logarithm of `β` for the first pairs and for the last: at first whatever fills up counts, in the end only
@@ -174,7 +173,7 @@ impl SelectionEncoder {
     ) -> Result<(), EncodeError> {
         self.encoder.encode_into(demands, &mut self.inner)?;
         let (base, demands, utilizations) = self.encoder.problem();
-        self.chooser.begin(base.pairs(), utilizations);
+        self.chooser.begin(base.pair_count(), utilizations);
         match self.quick {
             QuickChoice::Rounds(rounds) => self.chooser.choose(base, demands, self.count, rounds),
             QuickChoice::Fractions(steps) => {
@@ -298,7 +297,7 @@ impl Chooser {
     /// cheapest paths and all others on the base is where to, a line search says how far.
     fn divide(
         &mut self,
-        base: &Entries,
+        base: &BaseRouting,
         demands: &[f64],
         base_utilizations: &[f64],
         count: usize,
@@ -322,7 +321,7 @@ impl Chooser {
             toward.extend_from_slice(base_utilizations);
             for at in 0..self.keys.len() {
                 let pair = self.keys[at].1 as usize;
-                for (link, part) in base.of(pair) {
+                for (link, part) in base.entries(GroupIx::from(pair)) {
                     toward[link.ix()] -= demands[pair] * part * self.inverse_capacities[link.ix()];
                 }
                 let (mut node, target) = self.network.pair(GroupIx::from(pair));
@@ -360,7 +359,7 @@ impl Chooser {
     }
 
     /// Chooses up to `count` pairs in rounds.
-    fn choose(&mut self, base: &Entries, demands: &[f64], count: usize, most_rounds: usize) {
+    fn choose(&mut self, base: &BaseRouting, demands: &[f64], count: usize, most_rounds: usize) {
         if most_rounds == 0 {
             return;
         }
@@ -393,7 +392,7 @@ impl Chooser {
                 }
                 let pair = *pair as usize;
                 self.flow.clear();
-                let entries = base.of(pair).iter();
+                let entries = base.entries(GroupIx::from(pair)).iter();
                 self.flow.extend(
                     entries.map(|(link, part)| {
                         (*link, demands[pair] * part * self.inverse_capacities[link.ix()])
@@ -467,7 +466,7 @@ impl Chooser {
     }
 
     /// Reliefs at the prices; leaves those that are positive in `keys`.
-    fn measure(&mut self, base: &Entries, demands: &[f64]) {
+    fn measure(&mut self, base: &BaseRouting, demands: &[f64]) {
         let n = self.network.nodes().len();
         self.keys.clear();
         let mut pair = 0;
@@ -476,7 +475,7 @@ impl Chooser {
             for target in (0..n).filter(|target| *target != source) {
                 let demand = demands[pair];
                 if demand > 0.0 {
-                    let cost: f64 = base.of(pair).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
+                    let cost: f64 = base.entries(GroupIx::from(pair)).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
                     let gain = cost - f64::from(self.distances[source * n + target]);
                     if gain > ROUNDING * cost {
                         let relief = (demand * gain) as f32;
