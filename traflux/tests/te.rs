@@ -148,3 +148,53 @@ fn by_night_there_is_less_traffic_than_by_day() {
     };
     assert!(mean(4..10) > 1.8 * mean(16..22), "{} by day, {} by night", mean(4..10), mean(16..22));
 }
+
+#[test]
+fn a_selector_is_learned_saved_and_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    made(at);
+    let learn = [
+        "train",
+        "backbone.json",
+        "tm.rows",
+        "--train",
+        "8",
+        "--updates",
+        "40",
+        "--examples",
+        "40",
+        "--curve",
+        "c.csv",
+    ];
+    let said_by_training = said(at, &learn);
+    assert!(said_by_training.contains("rewards/s; policy: policy.safetensors"), "{said_by_training}");
+    assert!(std::fs::read_to_string(at.join("c.csv")).unwrap().lines().count() > 10);
+    let first = std::fs::read(at.join("policy.safetensors")).unwrap();
+    said(at, &[&learn[..], &["--threads", "1"]].concat());
+    assert!(std::fs::read(at.join("policy.safetensors")).unwrap() == first, "threads change nothing");
+    let compared = [
+        "evaluate",
+        "backbone.json",
+        "tm.rows",
+        "--history",
+        "8",
+        "--checkpoint",
+        "policy.safetensors",
+        "--json",
+    ];
+    let compared: serde_json::Value = serde_json::from_str(&said(at, &compared)).unwrap();
+    let arm = |name: &str| {
+        let arms = compared["arms"].as_array().unwrap();
+        let values = arms.iter().find(|arm| arm["name"] == name).unwrap()["performance"].as_array().unwrap();
+        values.iter().map(|v| v.as_f64().unwrap()).sum::<f64>() / values.len() as f64
+    };
+    assert!(arm("learned") > arm("ecmp"), "{} against {}", arm("learned"), arm("ecmp"));
+    // What knows pairs by name is of no use elsewhere.
+    said(at, &["generate", "network", "other.json", "--nodes", "9"]);
+    said(at, &["generate", "matrices", "other.json", "other.rows", "--count", "3"]);
+    let elsewhere = ["evaluate", "other.json", "other.rows", "--checkpoint", "policy.safetensors"];
+    assert!(
+        refused(at, &elsewhere).contains("it knows the 56 pairs of the network it was trained on by name")
+    );
+}

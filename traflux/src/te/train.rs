@@ -158,7 +158,8 @@ pub fn train(
             command: options.command.clone(),
             seed: options.seed,
             steps: report.rewards,
-            hyper_parameters: serde_json::to_value(&config).unwrap_or_default(),
+            // How many threads it took is no part of what was made.
+            hyper_parameters: serde_json::to_value(BanditConfig { threads: 1, ..config }).unwrap_or_default(),
         },
     };
     Ok(Trained { checkpoint, curve, rewards_per_second: report.rewards as f64 / seconds.max(1e-9) })

@@ -58,7 +58,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode, Failure> {
             args.selectors.clone()
         },
         history: args.history,
-        checkpoint: args.checkpoint.as_ref().map(traflux_policy::Checkpoint::load).transpose()?,
+        checkpoint: args.checkpoint.as_deref().map(traflux_policy::Checkpoint::load).transpose()?,
         stale: args.stale,
         delay: args.delay,
     };
