@@ -134,6 +134,9 @@ impl Network {
     }
 
     /// The links that start at a node, in the order given.
+    ///
+    /// # Panics
+    /// When there is no such node.
     #[must_use]
     pub fn out_links(&self, node: NodeIx) -> &[LinkIx] {
         let range = self.out_offsets[node.ix()] as usize..self.out_offsets[node.ix() + 1] as usize;
@@ -141,6 +144,9 @@ impl Network {
     }
 
     /// The links that end at a node, in the order given.
+    ///
+    /// # Panics
+    /// When there is no such node.
     #[must_use]
     pub fn in_links(&self, node: NodeIx) -> &[LinkIx] {
         let range = self.in_offsets[node.ix()] as usize..self.in_offsets[node.ix() + 1] as usize;
@@ -159,16 +165,24 @@ impl Network {
         self.nodes.len() * self.nodes.len().saturating_sub(1)
     }
 
-    /// Position of the pair `source → target`; the two must differ.
+    /// Position of the pair `source → target`.
+    ///
+    /// # Panics
+    /// When the two are the same node, or there is no such node.
     #[must_use]
     pub fn pair_ix(&self, source: NodeIx, target: NodeIx) -> GroupIx {
-        debug_assert_ne!(source, target, "a pair has two ends");
+        assert!(source != target, "a pair has two ends");
+        assert!(source.max(target).ix() < self.nodes.len(), "a pair has ends that exist");
         GroupIx::from(source.ix() * (self.nodes.len() - 1) + target.ix() - usize::from(target > source))
     }
 
     /// The two ends of a pair, source first.
+    ///
+    /// # Panics
+    /// When there is no such pair.
     #[must_use]
     pub fn pair(&self, pair: GroupIx) -> (NodeIx, NodeIx) {
+        assert!(pair.ix() < self.pair_count(), "a pair is one of the network");
         let others = self.nodes.len() - 1;
         let (source, rest) = (pair.ix() / others, pair.ix() % others);
         (NodeIx::from(source), NodeIx::from(rest + usize::from(rest >= source)))
@@ -183,6 +197,9 @@ impl Network {
     }
 
     /// The same nodes without some of the links.
+    ///
+    /// # Panics
+    /// When there is no such link.
     #[must_use]
     pub fn without_links(&self, down: &[LinkIx]) -> Self {
         let mut up = vec![true; self.links.len()];
@@ -215,10 +232,28 @@ fn by_node(nodes: usize, ends: impl Iterator<Item = NodeIx> + Clone) -> (Vec<u32
 }
 
 /// Who sends how much to whom: a dense matrix with an empty diagonal.
+///
+/// What is deserialized is checked as by [`TrafficMatrix::from_rows`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedMatrix")]
 pub struct TrafficMatrix {
     nodes: usize,
     demands: Vec<f64>,
+}
+
+/// A [`TrafficMatrix`] as it is read.
+#[derive(Deserialize)]
+struct UncheckedMatrix {
+    nodes: usize,
+    demands: Vec<f64>,
+}
+
+impl TryFrom<UncheckedMatrix> for TrafficMatrix {
+    type Error = NetworkError;
+
+    fn try_from(matrix: UncheckedMatrix) -> Result<Self, NetworkError> {
+        Self::from_rows(matrix.nodes, matrix.demands)
+    }
 }
 
 impl TrafficMatrix {
@@ -233,12 +268,9 @@ impl TrafficMatrix {
     /// # Errors
     /// [`NetworkError::Length`], or [`NetworkError::Demand`] for a NaN, infinite or negative demand.
     pub fn from_rows(nodes: usize, mut demands: Vec<f64>) -> Result<Self, NetworkError> {
-        if demands.len() != nodes * nodes {
-            return Err(NetworkError::Length {
-                what: "traffic matrix",
-                got: demands.len(),
-                expected: nodes * nodes,
-            });
+        let (got, expected) = (demands.len(), nodes.saturating_mul(nodes));
+        if got != expected {
+            return Err(NetworkError::Length { what: "traffic matrix", got, expected });
         }
         for node in 0..nodes {
             demands[node * nodes + node] = 0.0;
@@ -266,24 +298,30 @@ impl TrafficMatrix {
     }
 
     /// The demands from one source by target, bit/s.
+    ///
+    /// # Panics
+    /// When there is no such node.
     #[must_use]
     pub fn row(&self, source: NodeIx) -> &[f64] {
         &self.demands[source.ix() * self.nodes..][..self.nodes]
     }
 
     /// One demand in bit/s.
+    ///
+    /// # Panics
+    /// When there is no such node.
     #[must_use]
     pub fn demand(&self, source: NodeIx, target: NodeIx) -> f64 {
-        self.demands[source.ix() * self.nodes + target.ix()]
+        self.row(source)[target.ix()]
     }
 
     /// Sets one demand.
     ///
     /// # Panics
-    /// When source and target are the same node.
+    /// When source and target are the same node, or there is no such node.
     pub fn set(&mut self, source: NodeIx, target: NodeIx, demand: BitRate) {
         assert_ne!(source, target, "a node sends nothing to itself");
-        self.demands[source.ix() * self.nodes + target.ix()] = demand.get();
+        self.demands[source.ix() * self.nodes..][..self.nodes][target.ix()] = demand.get();
     }
 
     /// The demands of all pairs in the order of pair positions, bit/s.
@@ -414,7 +452,7 @@ impl BaseRouting {
 }
 
 /// A path and the part of its pair's demand on it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PathShare {
     /// Its links from source to target.
     pub links: Vec<LinkIx>,
@@ -423,19 +461,18 @@ pub struct PathShare {
 }
 
 /// One pair of which at least a part leaves the base for explicit paths.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rerouting {
     /// The pair.
     pub pair: GroupIx,
     /// Fraction of its demand that stays on the base, from 0 to 1.
-    #[serde(default)]
     pub base_share: f64,
     /// Its paths; their shares and `base_share` sum to 1.
     pub paths: Vec<PathShare>,
 }
 
 /// Who leaves the base, by rising position of the pair; all other pairs follow the base.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Routing {
     reroutings: Vec<Rerouting>,
 }
@@ -628,6 +665,45 @@ mod tests {
         assert_eq!(matrix.pairs().collect::<Vec<_>>(), [1.0, 2.0]);
         let bad = TrafficMatrix::from_rows(2, vec![0.0, -1.0, 0.0, 0.0]);
         assert_eq!(bad, Err(NetworkError::Demand { source_node: 0, target_node: 1, value: -1.0 }));
+    }
+
+    #[test]
+    fn a_matrix_reads_from_json_only_when_it_is_valid() {
+        let matrix = TrafficMatrix::from_rows(2, vec![0.0, 1.0, 2.0, 0.0]).unwrap();
+        let text = serde_json::to_string(&matrix).unwrap();
+        assert_eq!(serde_json::from_str::<TrafficMatrix>(&text).unwrap(), matrix);
+        let refused = |text: &str| serde_json::from_str::<TrafficMatrix>(text).unwrap_err().to_string();
+        let short = refused(r#"{"nodes": 2, "demands": [0.0, 1.0]}"#);
+        assert!(short.starts_with("traffic matrix has 2 entries, expected 4"), "{short}");
+        let negative = refused(r#"{"nodes": 2, "demands": [0.0, -1.0, 0.0, 0.0]}"#);
+        assert!(negative.starts_with("demand from node 0 to node 1 is -1"), "{negative}");
+        let huge = refused(r#"{"nodes": 18446744073709551615, "demands": [0.0]}"#);
+        assert!(huge.starts_with("traffic matrix has 1 entries"), "{huge}");
+    }
+
+    #[test]
+    fn an_index_from_another_network_panics_rather_than_names_another_pair() {
+        let panics = |call: &dyn Fn(&Network)| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call(&square()))).is_err()
+        };
+        assert!(panics(&|network| {
+            let _ = network.pair_ix(NodeIx(1), NodeIx(1));
+        }));
+        assert!(panics(&|network| {
+            let _ = network.pair_ix(NodeIx(0), NodeIx(4));
+        }));
+        assert!(panics(&|network| {
+            let _ = network.pair(GroupIx(12));
+        }));
+        assert!(panics(&|network| {
+            let _ = network.without_links(&[LinkIx(4)]);
+        }));
+        assert!(panics(&|_| {
+            let _ = TrafficMatrix::zero(4).demand(NodeIx(0), NodeIx(4));
+        }));
+        assert!(!panics(&|network| {
+            let _ = network.pair(GroupIx(11));
+        }));
     }
 
     #[test]

@@ -70,6 +70,9 @@ impl<'a> PathFinder<'a> {
     }
 
     /// A shortest path; `None` where there is none or source and target are the same node.
+    ///
+    /// # Panics
+    /// When the network has no such node.
     #[must_use]
     pub fn shortest(&mut self, source: NodeIx, target: NodeIx) -> Option<Path> {
         self.k_shortest(source, target, 1).pop()
@@ -79,6 +82,9 @@ impl<'a> PathFinder<'a> {
     /// links make different paths.
     ///
     /// Which of several paths of equal length comes `k`-th is determined by the positions of nodes and links.
+    ///
+    /// # Panics
+    /// When the network has no such node.
     #[must_use]
     pub fn k_shortest(&mut self, source: NodeIx, target: NodeIx, k: usize) -> Vec<Path> {
         if k == 0 || source == target {
@@ -141,6 +147,9 @@ impl<'a> PathFinder<'a> {
     /// least total length; shortest first.
     ///
     /// Successive shortest paths in the residual network, with lengths kept non-negative by potentials.
+    ///
+    /// # Panics
+    /// When the network has no such node.
     #[must_use]
     pub fn disjoint(&mut self, source: NodeIx, target: NodeIx, limit: usize) -> Vec<Path> {
         if source == target {
@@ -224,6 +233,9 @@ impl<'a> PathFinder<'a> {
     /// All shortest paths, at most `limit` of them, in the order of positions of links; lengths within
     /// [`TIE_TOLERANCE`] of the shortest at every node count as equal, as for
     /// [`NextHops`](crate::ecmp::NextHops).
+    ///
+    /// # Panics
+    /// When the network has no such node.
     #[must_use]
     pub fn all_shortest(&mut self, source: NodeIx, target: NodeIx, limit: usize) -> Vec<Path> {
         self.to_target.search(self.network, target, |link| self.lengths[link.ix()]);

@@ -41,7 +41,20 @@ pub(crate) struct ToTarget {
 impl ToTarget {
     /// Searches from `target` against the direction of the links; `lengths` by link, not negative.
     pub(crate) fn search(&mut self, network: &Network, target: NodeIx, length: impl Fn(LinkIx) -> f64) {
-        let nodes = network.nodes().len();
+        self.search_over(network.nodes().len(), target, |node| {
+            let tail = |link: &LinkIx| (network.links()[link.ix()].tail, length(*link));
+            network.in_links(node).iter().map(tail)
+        });
+    }
+
+    /// Searches from `target`; `steps` gives the nodes one step before a node and how long the step is, not
+    /// negative.
+    pub(crate) fn search_over<I: Iterator<Item = (NodeIx, f64)>>(
+        &mut self,
+        nodes: usize,
+        target: NodeIx,
+        steps: impl Fn(NodeIx) -> I,
+    ) {
         self.distance.clear();
         self.distance.resize(nodes, f64::INFINITY);
         self.rank.clear();
@@ -56,9 +69,8 @@ impl ToTarget {
             }
             self.rank[node as usize] = self.settled.len() as u32;
             self.settled.push(NodeIx(node));
-            for &link in network.in_links(NodeIx(node)) {
-                let tail = network.links()[link.ix()].tail;
-                let through = distance + length(link);
+            for (tail, length) in steps(NodeIx(node)) {
+                let through = distance + length;
                 if through < self.distance[tail.ix()] {
                     self.distance[tail.ix()] = through;
                     self.heap.push(Reverse((Distance(through), tail.0)));

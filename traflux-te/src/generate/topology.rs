@@ -1,7 +1,6 @@
 //! Which links join how many nodes?
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -12,7 +11,7 @@ use traflux_core::{BitRate, Latency, Link, Network, Node, NodeIx};
 
 use super::rng;
 use crate::error::{TeError, require};
-use crate::shortest::Distance;
+use crate::shortest::{Distance, ToTarget};
 
 /// Light in fibre covers two thirds of what it does in vacuum.
 const FIBRE_KM_PER_SECOND: f64 = 200_000.0;
@@ -195,12 +194,17 @@ pub fn backbone(config: &BackboneConfig, seed: u64) -> Result<Network, TeError> 
     let wanted = (degree * nodes as f64 / 2.0).round() as usize;
     if edges.len() < wanted {
         let present = Adjacency::new(nodes, &edges);
-        let mut saving = Vec::new();
+        let (mut search, mut saving) = (ToTarget::default(), Vec::new());
         for a in 0..nodes {
-            let along = present.distances(&positions, a);
+            // Edges have no direction: the way to `a` is as long as the way from it.
+            search.search_over(nodes, NodeIx::from(a), |node| {
+                let (from, positions) = (node.ix(), &positions);
+                let others = present.of[from].iter().map(|(other, _)| *other);
+                others.map(move |other| (NodeIx::from(other), distance(positions, from, other)))
+            });
             for b in (a + 1..nodes).filter(|b| !present.joins(a, *b) && is_gabriel(&positions, a, *b)) {
                 let direct = distance(&positions, a, b).max(LEAST_KM);
-                saving.push((Reverse(Distance(along[b] / direct)), a, b));
+                saving.push((Reverse(Distance(search.distance[b] / direct)), a, b));
             }
         }
         saving.sort_unstable();
@@ -398,25 +402,5 @@ impl Adjacency {
 
     fn joins(&self, a: usize, b: usize) -> bool {
         self.of[a].iter().any(|(other, _)| *other == b)
-    }
-
-    /// Kilometres along edges from one node to all.
-    fn distances(&self, positions: &[[f64; 2]], from: usize) -> Vec<f64> {
-        let mut best = vec![f64::INFINITY; self.of.len()];
-        let mut heap = BinaryHeap::from([Reverse((Distance(0.0), from))]);
-        best[from] = 0.0;
-        while let Some(Reverse((Distance(reached), node))) = heap.pop() {
-            if reached > best[node] {
-                continue;
-            }
-            for &(other, _) in &self.of[node] {
-                let through = reached + distance(positions, node, other);
-                if through < best[other] {
-                    best[other] = through;
-                    heap.push(Reverse((Distance(through), other)));
-                }
-            }
-        }
-        best
     }
 }

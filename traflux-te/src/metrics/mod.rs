@@ -65,7 +65,10 @@ fn delay_at(network: &Network, loads: &[f64], scale: f64) -> f64 {
 /// of [`DELAY_UTILIZATION`].
 ///
 /// The reference is usually the routing of least delay. One of least utilisation is no substitute: there are
-/// many, of different delay. 1 without load, or where both are infinite; 0 where only the achieved delay is.
+/// many, of different delay. Where it minimises the convex delay by linear pieces (chords), as a linear
+/// program does, it is above the true optimum by up to the error of the pieces, and the ratio of a good
+/// routing may exceed 1 by as much. 1 without load, or where both are infinite; 0 where only the achieved
+/// delay is.
 #[must_use]
 pub fn delay_ratio(network: &Network, ecmp: &[f64], reference: &[f64], achieved: &[f64]) -> f64 {
     let utilization = network.max_utilization(ecmp);

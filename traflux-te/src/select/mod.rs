@@ -16,14 +16,14 @@ use traflux_core::{Action, BaseRouting, GroupIx, Network, Observation, Policy, P
 
 use crate::relief::keep;
 
-/// How many pairs a share of all pairs is, rounded down but at least 1: 10 % of the 132 pairs of 12 nodes are
-/// 13.
+/// How many pairs a share of all pairs is, rounded down: 10 % of the 132 pairs of 12 nodes are 13. A positive
+/// share is at least 1 pair; 0, a negative number and NaN are none.
 #[must_use]
 pub fn share_of_pairs(network: &Network, share: f64) -> usize {
     let pairs = network.pair_count();
     // 0.07 · 100 is 7.000000000000001, and 0.29 · 100 is 28.999999999999996.
     let count = (share * pairs as f64 + 1e-9).floor();
-    if count >= 1.0 { (count as usize).min(pairs) } else { pairs.min(1) }
+    if share > 0.0 { (count as usize).clamp(1, pairs.max(1)).min(pairs) } else { 0 }
 }
 
 /// Nothing leaves the base.

@@ -15,7 +15,8 @@ use crate::relief::{Relief, keep};
 /// ```
 ///
 /// the slope of a smooth maximum along the move of `p` to its cheapest path (Young 1995; Garg and Könemann
-/// 2007). One search per target: cost O(n · m log n + Σ|f|).
+/// 2007). One search per target: cost O(n · m log n + Σ|f|). Pairs that gain nothing are not chosen, so there
+/// may be fewer than asked for.
 #[derive(Debug, Clone)]
 pub struct TopKRelief {
     count: usize,
@@ -64,10 +65,10 @@ impl Policy for TopKRelief {
         }
         self.relief.set_prices(&self.utilizations, worst, Self::SHARPNESS);
         self.relief.values(&self.base, |pair| f64::from(demand(observation, pair)), &mut self.values);
-        let greatest = self.values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let greatest = self.values.iter().copied().fold(0.0, f64::max);
         self.candidates.clear();
         for (pair, value) in self.values.iter().enumerate() {
-            if observation.mask[pair] {
+            if observation.mask[pair] && *value > 0.0 {
                 self.candidates.push(((value / greatest) as f32, pair as u32));
             }
         }
