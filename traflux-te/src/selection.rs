@@ -361,7 +361,7 @@ impl Chooser {
 
     /// Chooses up to `count` pairs in rounds.
     fn choose(&mut self, base: &Entries, demands: &[f64], count: usize, most_rounds: usize) {
-        if most_rounds == 0 {
+        if most_rounds == 0 || count == 0 {
             return;
         }
         let per_round = count.div_ceil(most_rounds);
