@@ -4,7 +4,10 @@
 //! TRAFLUX_DATA=… cargo run --release -p traflux-sim --example te_train -- <table> [seeds …]
 //! ```
 //!
-//! Tables: `abilene` (four days to learn, three to judge), `stale`, `backbones`, `unseen`, `selection`.
+//! Tables: `abilene` (four days of the week to learn from, three to be judged on), `stale` (the same, but choice and
+//! splits meet the next matrix), `backbones` (generated traffic on Ebone, Sprintlink and Tiscali), `unseen` (one policy
+//! for networks it has not seen), `selection` (how long one choice takes). Settings come from the environment, for
+//! instance `UPDATES=3000 ENTROPY=0.05`; see `env` below for their names.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::error::Error;
@@ -251,7 +254,7 @@ fn backbones(seeds: &[u64]) -> Outcome<()> {
             }
             for seed in seeds {
                 let config = BanditConfig {
-                    example_updates: env("EXAMPLES", 400),
+                    example_updates: env("EXAMPLES", 300),
                     updates: env("UPDATES", 0),
                     scenes: env("SCENES", 8),
                     draws: env("DRAWS", 8),
@@ -520,7 +523,7 @@ fn abilene(seeds: &[u64], stale: bool) -> Outcome<()> {
             let mut policy = learned(p.parameters, &encoder).unwrap();
             let mut encoder = encoder.clone();
             let test = test.clone();
-            // Every sixth test matrix for the curve; nothing is chosen by it.
+            // For the curve only; nothing is chosen by it.
             let judged: Vec<f64> = {
                 let seen = evaluate(&series, test, &mut encoder, &mut policy, stale).unwrap();
                 seen.ratios()

@@ -360,7 +360,7 @@ impl Chooser {
 
     /// Chooses up to `count` pairs in rounds.
     fn choose(&mut self, base: &BaseRouting, demands: &[f64], count: usize, most_rounds: usize) {
-        if most_rounds == 0 {
+        if most_rounds == 0 || count == 0 {
             return;
         }
         let per_round = count.div_ceil(most_rounds);
@@ -475,8 +475,7 @@ impl Chooser {
             for target in (0..n).filter(|target| *target != source) {
                 let demand = demands[pair];
                 if demand > 0.0 {
-                    let cost: f64 =
-                        base.entries(GroupIx::from(pair)).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
+                    let cost: f64 = base.entries(GroupIx::from(pair)).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
                     let gain = cost - f64::from(self.distances[source * n + target]);
                     if gain > ROUNDING * cost {
                         let relief = (demand * gain) as f32;

@@ -195,7 +195,7 @@ impl Policy for ConvolutionPolicy {
             let reason = format!("{} pairs, trained for {pairs}", observation.len());
             return Err(PolicyError::Failed { reason });
         }
-        if observation.groups.ncols() <= DEMAND {
+        if observation.groups.ncols() == 0 {
             return Err(PolicyError::Shape { expected: DEMAND + 1, found: observation.groups.ncols() });
         }
         let scores = self.scores(observation);
@@ -346,7 +346,7 @@ fn check(config: &ConvolutionConfig, scenes: &[Scene]) -> Result<(usize, usize),
         if pairs == 0 || nodes * (nodes - 1) != pairs || seen.len() != pairs || scene.count != first.count {
             return problem("is not one row per ordered pair of the same nodes, or has another count");
         }
-        if seen.mask.len() != pairs || !seen.mask.contains(&true) || seen.groups.ncols() <= DEMAND {
+        if seen.mask.len() != pairs || !seen.mask.contains(&true) || seen.groups.ncols() == 0 {
             return problem("has no demand, a mask of another length, or no pair that may be chosen");
         }
         if !seen.groups.column(DEMAND).iter().all(|demand| demand.is_finite()) {
