@@ -57,9 +57,9 @@ fn main() -> Outcome<()> {
         for tolerance in tolerances {
             let problem = FlowProblem::all(&network, &demands)?;
             let threads = NonZeroUsize::new(threads).ok_or("threads must be positive")?;
-            let solver = LargeSolver { tolerance: *tolerance, deadline: Some(DEADLINE), threads };
+            let solver = LargeSolver { tolerance: *tolerance, threads };
             let start = Instant::now();
-            let solution = solver.solve(&problem)?;
+            let solution = solver.solve(&problem, Some(start + DEADLINE))?;
             println!(
                 "{name:<34} {tolerance:>8.0e} {:>9.3} {:>12.8} {:>12.8} {:>9.1e} {:>6}",
                 start.elapsed().as_secs_f64(),
@@ -128,8 +128,8 @@ fn instance(name: &str) -> Outcome<Option<(Network, TrafficMatrix)>> {
     let pairs = (0..nodes * nodes).map(|pair| mass[pair / nodes] / total * mass[pair % nodes]).collect();
     let demands = TrafficMatrix::from_rows(nodes, pairs)?;
     let problem = FlowProblem::all(&network, &demands)?;
-    let solver = LargeSolver { tolerance: 0.1, deadline: Some(DEADLINE), ..LargeSolver::default() };
-    let solution = solver.solve(&problem)?;
+    let solver = LargeSolver { tolerance: 0.1, ..LargeSolver::default() };
+    let solution = solver.solve(&problem, Some(Instant::now() + DEADLINE))?;
     let optimum = 0.5 * (solution.utilization + solution.lower_bound);
     Ok(Some((network, demands.scaled(0.9 / optimum))))
 }

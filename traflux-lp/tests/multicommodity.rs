@@ -12,7 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use traflux_core::{
     BaseRouting, BitRate, GroupIx, Latency, Link, LinkIx, Network, Node, NodeIx, TrafficMatrix,
 };
-use traflux_lp::multicommodity::check::{FlowCheckError, verify, verify_listed};
+use traflux_lp::multicommodity::check::{
+    FlowCheckError, verify, verify_concurrent, verify_delay, verify_listed, verify_total,
+};
 use traflux_lp::multicommodity::{
     Commodity, DelayCurve, FlowError, FlowProblem, FlowSolution, FlowStatus, MinMaxSolver, Preference,
     least_delay, max_concurrent_flow, max_total_flow,
@@ -420,6 +422,8 @@ fn listing_all_paths_is_the_same_as_listing_none_and_fewer_are_never_better() {
         let mut listed: Vec<_> = ends.map(|(s, t)| simple_paths(&network, s, t)).collect();
         let solution = kept.solve_listed(&problem, &listed, Preference::None, None).unwrap();
         verify_listed(&problem, &listed, &solution).unwrap();
+        let missing = verify_listed(&problem, &listed[1..], &solution).unwrap_err();
+        assert_eq!(missing.code(), "flow_check_shape");
         assert!(solution.gap() < 1e-9);
         close(solution.utilization, all, 1e-9);
         for paths in &mut listed {
@@ -443,14 +447,18 @@ fn concurrent_and_total_flow_are_those_of_the_node_arc_program() {
         let mut problem = random_problem(&mut random, &network, round);
         let concurrent = max_concurrent_flow(&problem, None).unwrap();
         close(concurrent.factor, other_solver(&problem, &Question::Concurrent), 1e-6);
-        close(concurrent.factor, concurrent.upper_bound, 1e-9);
+        verify_concurrent(&problem, &concurrent).unwrap();
+        assert_eq!(concurrent.status, FlowStatus::Optimal);
+        assert!(concurrent.gap() <= 1e-9);
         assert!(network.max_utilization(&concurrent.loads) <= 1.0 + 1e-9);
         for commodity in &mut problem.commodities {
             commodity.demand *= 3.0;
         }
         let total = max_total_flow(&problem, None).unwrap();
         close(total.total, other_solver(&problem, &Question::Total), 1e-6);
-        close(total.total, total.upper_bound, 1e-9);
+        verify_total(&problem, &total).unwrap();
+        assert_eq!(total.status, FlowStatus::Optimal);
+        assert!(total.gap() <= 1e-9);
         assert!(total.total <= total.upper_bound);
         assert!(network.max_utilization(&total.loads) <= 1.0 + 1e-9);
     }
@@ -473,6 +481,7 @@ fn the_least_delay_is_that_of_the_node_arc_program() {
         let network = random_network(&mut random, round);
         let problem = random_problem(&mut random, &network, round);
         let solution = least_delay(&problem, &curve, None).unwrap();
+        verify_delay(&problem, &curve, &solution).unwrap();
         assert!(solution.lower_bound <= solution.cost);
         close(solution.cost, solution.lower_bound, 1e-9);
         close(solution.cost, other_solver(&problem, &Question::Curve(&tangents)), 1e-6);
@@ -643,8 +652,33 @@ fn background_beyond_capacity_is_the_utilization_and_leaves_no_room() {
     close(solution.utilization, 1.5, 1e-12);
     let concurrent = max_concurrent_flow(&problem, None).unwrap();
     assert_eq!((concurrent.factor, concurrent.upper_bound), (0.0, 0.0));
+    assert_eq!(concurrent.status, FlowStatus::Optimal);
+    // The prices are the proof: what the background leaves is worth less than nothing.
+    let left = network.links().iter().zip(&problem.background);
+    let left = left.map(|(link, load)| link.capacity.get() - load);
+    close(left.zip(&concurrent.link_prices).map(|(left, price)| left * price).sum(), -0.5, 1e-12);
+    verify_concurrent(&problem, &concurrent).unwrap();
+    verify_total(&problem, &max_total_flow(&problem, None).unwrap()).unwrap();
     // What is left of the other two ways.
     close(max_total_flow(&problem, None).unwrap().total, 2.0, 1e-9);
+}
+
+#[test]
+fn a_background_that_fills_every_way_leaves_a_factor_of_zero() {
+    let network = network(2, vec![link(0, 1, 0.3), link(1, 0, 1.0)]);
+    // 0.1 + 0.2 is more than 0.3 by rounding.
+    for background in [0.3, 0.1 + 0.2] {
+        let commodities = vec![commodity(0, 1, 0.7)];
+        let problem = FlowProblem { network: &network, commodities, background: vec![background, 0.0] };
+        let concurrent = max_concurrent_flow(&problem, None).unwrap();
+        verify_concurrent(&problem, &concurrent).unwrap();
+        assert_eq!((concurrent.factor, concurrent.upper_bound), (0.0, 0.0));
+        assert_eq!(concurrent.status, FlowStatus::Optimal);
+        let total = max_total_flow(&problem, None).unwrap();
+        verify_total(&problem, &total).unwrap();
+        assert!(total.total < 1e-12);
+        assert_eq!(total.status, FlowStatus::Optimal);
+    }
 }
 
 #[test]

@@ -18,9 +18,9 @@ use std::time::Instant;
 
 use traflux_core::PathShare;
 
-use super::generation::Generation;
+use super::generation::{Ended, Generation};
 use super::master::Curves;
-use super::{FlowError, FlowProblem, FlowStatus};
+use super::{FlowError, FlowProblem, FlowStatus, passed, relative_gap};
 
 /// The gap at which the solver is done, relative.
 const GAP: f64 = 1e-10;
@@ -77,6 +77,11 @@ impl DelayCurve {
         Self { ends, slopes: (0..pieces).map(slope).collect() }
     }
 
+    /// The last slope.
+    pub(super) fn steepest(&self) -> f64 {
+        self.slopes.last().copied().unwrap_or(0.0)
+    }
+
     /// Cost at a utilisation.
     #[must_use]
     pub fn at(&self, utilization: f64) -> f64 {
@@ -105,10 +110,18 @@ pub struct DelaySolution {
     pub loads: Vec<f64>,
     /// Paths of each commodity, in the order of the problem; shares sum to 1.
     pub paths: Vec<Vec<PathShare>>,
-    /// Prices that prove the bound, by link: cost per bit/s.
+    /// Prices that prove the bound, by link: cost per bit/s, at most the steepest slope over the capacity.
     pub link_prices: Vec<f64>,
     /// Pivots.
     pub iterations: usize,
+}
+
+impl DelaySolution {
+    /// `(cost − lower_bound) / cost`, 0 for no load.
+    #[must_use]
+    pub fn gap(&self) -> f64 {
+        relative_gap(self.cost, self.lower_bound)
+    }
 }
 
 /// Flows of the least sum of a delay curve over all links.
@@ -140,11 +153,19 @@ pub fn least_delay(
     }
     generation.master.set_curves(curves);
     generation.master.update_prices();
-    let mut status = FlowStatus::Optimal;
+    let mut ended = Ended::Done;
     let (mut lower_bound, mut link_prices) = (f64::NEG_INFINITY, Vec::new());
     loop {
-        let lengths: Vec<f64> = generation.master.price.iter().map(|price| price.max(0.0)).collect();
-        let round = generation.price(&lengths, None);
+        // Beyond the last slope the Lagrangian has no minimum; a price is there only as long as pivots go on.
+        let prices = generation.master.price.iter().zip(&generation.capacities);
+        let lengths: Vec<f64> =
+            prices.map(|(price, capacity)| price.clamp(0.0, curve.steepest() / capacity)).collect();
+        // The first round has no deadline: without it nothing at all is proven.
+        let late = if link_prices.is_empty() { None } else { deadline };
+        let Some(round) = generation.price(&lengths, None, late) else {
+            ended = Ended::Late;
+            break;
+        };
         let mut bound = round.cost;
         for ((capacity, load), length) in generation.capacities.iter().zip(&background).zip(&lengths) {
             bound += least_at(curve, *capacity, *load, *length);
@@ -158,12 +179,9 @@ pub fn least_delay(
         if !round.found || cost - lower_bound <= GAP * cost {
             break;
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            status = FlowStatus::Deadline;
+        ended = if passed(deadline) { Ended::Late } else { generation.pivot(deadline) };
+        if ended != Ended::Done {
             break;
-        }
-        if generation.pivot(deadline)? == 0 {
-            return Err(generation.inaccurate());
         }
     }
     let (paths, _, loads) = generation.shares(problem);
@@ -172,7 +190,7 @@ pub fn least_delay(
     Ok(DelaySolution {
         cost,
         lower_bound: lower_bound.min(cost),
-        status,
+        status: ended.status(relative_gap(cost, lower_bound)),
         loads,
         paths,
         link_prices: link_prices.iter().map(|price| price / unit).collect(),
@@ -180,8 +198,9 @@ pub fn least_delay(
     })
 }
 
-/// `min_{x ≥ 0} φ((b + x) / c) − y x`, which is at 0 or where the slope passes `y c`.
-fn least_at(curve: &DelayCurve, capacity: f64, background: f64, price: f64) -> f64 {
+/// `min_{x ≥ 0} φ((b + x) / c) − y x`, which is at 0 or where the slope passes `y c`, for `y c` no more than the
+/// last slope.
+pub(super) fn least_at(curve: &DelayCurve, capacity: f64, background: f64, price: f64) -> f64 {
     let mut least = curve.at(background / capacity);
     for end in curve.ends.iter().filter(|end| end.is_finite() && **end * capacity > background) {
         least = least.min(curve.at(*end) - price * (end * capacity - background));

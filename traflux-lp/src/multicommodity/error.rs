@@ -33,6 +33,12 @@ pub enum FlowError {
         /// The number.
         value: f64,
     },
+    /// A problem on another network than the one the solver was made for.
+    #[error("link {link} does not have the ends and the capacity it has in the network of the solver")]
+    OtherNetwork {
+        /// Position of the first link that differs.
+        link: usize,
+    },
     /// A commodity with an end outside the network, or with one end only.
     #[error("commodity {commodity} leads from node {source_node} to node {target_node} of {nodes}")]
     Ends {
@@ -86,6 +92,7 @@ impl FlowError {
             Self::Disconnected { .. } => "flow_disconnected",
             Self::Length { .. } => "flow_length",
             Self::Value { .. } => "flow_value",
+            Self::OtherNetwork { .. } => "flow_other_network",
             Self::Ends { .. } => "flow_ends",
             Self::BrokenPath { .. } => "flow_broken_path",
             Self::Repeated { .. } => "flow_repeated",

@@ -9,7 +9,7 @@ use traflux_core::{LinkIx, Network, PathShare};
 
 use super::master::{Entering, Master, NONE, slack};
 use super::shortest::{Graph, ShortestPaths};
-use super::{Commodity, FlowError, FlowProblem};
+use super::{Commodity, FlowError, FlowProblem, FlowStatus, OPTIMAL_GAP, passed};
 
 /// Reduced costs above minus this are none, relative to the price of the commodity.
 const REDUCED: f64 = 1e-11;
@@ -17,9 +17,12 @@ const REDUCED: f64 = 1e-11;
 const BATCH: usize = 96;
 const BATCH_PART: usize = 32;
 /// How often the clock is read.
-const PIVOTS_PER_LOOK: usize = 64;
+const PIVOTS_PER_LOOK: usize = 16;
+const TREES_PER_LOOK: usize = 16;
 /// After so many pivots without a step the next ones are drawn.
 const STALLED: usize = 200;
+/// A problem that takes more pivots than this for each set and row is not solved.
+const PIVOTS_PER_ROW: usize = 200;
 
 /// A master problem over the paths of a network that grows as prices ask for it. All amounts are in multiples
 /// of `unit`.
@@ -42,6 +45,8 @@ pub(super) struct Generation {
     set_costs: Vec<f64>,
     /// Whether all paths are there from the start.
     pub(super) listed: bool,
+    /// The most pivots for a problem, where its size does not set a lower limit.
+    pub(super) most_pivots: usize,
     graph: Graph,
     /// Source and target of each set.
     ends: Vec<(u32, u32)>,
@@ -80,6 +85,28 @@ pub(super) struct Round {
     pub(super) found: bool,
 }
 
+/// How a run of pivots ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// No column that is known to be better is left, and no price of the wrong sign.
+    Done,
+    /// The deadline passed. Prices may be wrong; flows are not.
+    Late,
+    /// Rounding is in the way. Flows are as they were; prices and basis are not to be relied on.
+    Stuck,
+}
+
+impl Ended {
+    /// What may be said of a solution with this gap.
+    pub(super) fn status(self, gap: f64) -> FlowStatus {
+        match self {
+            _ if gap <= OPTIMAL_GAP => FlowStatus::Optimal,
+            Self::Late => FlowStatus::Deadline,
+            Self::Done | Self::Stuck => FlowStatus::Stalled,
+        }
+    }
+}
+
 impl Generation {
     pub(super) fn new(network: &Network) -> Self {
         let nodes = network.nodes().len();
@@ -96,6 +123,7 @@ impl Generation {
             path_cost: 0.0,
             set_costs: Vec::new(),
             listed: false,
+            most_pivots: usize::MAX,
             graph: Graph::new(network),
             ends: Vec::new(),
             special: Vec::new(),
@@ -152,6 +180,13 @@ impl Generation {
         };
         length("network nodes", problem.network.nodes().len(), nodes)?;
         length("network links", problem.network.links().len(), self.links())?;
+        for (link, (found, ends)) in problem.network.links().iter().zip(self.graph.ends()).enumerate() {
+            let same = (found.tail.0, found.head.0) == *ends
+                && found.capacity.get() / self.unit == self.capacities[link];
+            if !same {
+                return Err(FlowError::OtherNetwork { link });
+            }
+        }
         length("background", problem.background.len(), self.links())?;
         for (index, load) in problem.background.iter().enumerate() {
             valid("background of link", index, *load)?;
@@ -284,7 +319,13 @@ impl Generation {
     ///
     /// `lengths` are what a unit on each link costs in all, not below its price and cost. Trees may be grown
     /// under others, `smooth`, which the bound is then for; their paths are kept where `lengths` like them too.
-    pub(super) fn price(&mut self, lengths: &[f64], smooth: Option<&[f64]>) -> Round {
+    /// `None` where the deadline passes.
+    pub(super) fn price(
+        &mut self,
+        lengths: &[f64],
+        smooth: Option<&[f64]>,
+        deadline: Option<Instant>,
+    ) -> Option<Round> {
         self.found.clear();
         self.found_links.clear();
         self.entering.clear();
@@ -295,6 +336,9 @@ impl Generation {
         for source in 0..self.by_source.len() {
             if self.by_source[source].is_empty() {
                 continue;
+            }
+            if source % TREES_PER_LOOK == TREES_PER_LOOK - 1 && passed(deadline) {
+                return None;
             }
             if !self.listed {
                 self.shortest.run(&self.graph, source as u32, smooth.unwrap_or(lengths));
@@ -360,18 +404,22 @@ impl Generation {
             };
             self.entering.push(column);
         }
-        Round { cost, found: !self.entering.is_empty() }
+        Some(Round { cost, found: !self.entering.is_empty() })
     }
 
     /// Moves all commodities of a source at a time to their shortest paths under lengths that rise
-    /// exponentially with utilisation, so that a search for the least utilisation starts near it.
-    pub(super) fn spread(&mut self, background: &[f64], steepness: f64) {
+    /// exponentially with utilisation, so that a search for the least utilisation starts near it. At the deadline
+    /// the sources left stay where they are.
+    pub(super) fn spread(&mut self, background: &[f64], steepness: f64, deadline: Option<Instant>) {
         let links = self.links();
         let mut loads: Vec<f64> = self.master.load.iter().zip(background).map(|(a, b)| a + b).collect();
         let mut lengths = vec![0.0; links];
         for source in 0..self.by_source.len() {
             if self.by_source[source].is_empty() {
                 continue;
+            }
+            if passed(deadline) {
+                break;
             }
             let busiest = loads.iter().zip(&self.capacities).map(|(l, c)| l / c).fold(0.0, f64::max);
             for set in &self.by_source[source] {
@@ -433,30 +481,42 @@ impl Generation {
     }
 
     /// Pivots until no tight link has a price of the wrong sign, which only a warm start can leave behind.
-    pub(super) fn settle(&mut self, deadline: Option<Instant>) -> Result<(), FlowError> {
+    pub(super) fn settle(&mut self, deadline: Option<Instant>) -> Ended {
         self.entering.clear();
-        self.pivot(deadline)?;
-        Ok(())
+        self.pivot_until(deadline)
     }
 
-    /// Pivots until none of the columns found in the last round is better than the basis, or the deadline
-    /// passes. Gives the number of pivots.
-    pub(super) fn pivot(&mut self, deadline: Option<Instant>) -> Result<usize, FlowError> {
+    /// Pivots until none of the columns found in the last round is better than the basis. To have found some and
+    /// to be able to use none is to be stuck.
+    pub(super) fn pivot(&mut self, deadline: Option<Instant>) -> Ended {
         let before = self.master.pivots;
+        match self.pivot_until(deadline) {
+            Ended::Done if self.master.pivots == before => Ended::Stuck,
+            ended => ended,
+        }
+    }
+
+    fn pivot_until(&mut self, deadline: Option<Instant>) -> Ended {
+        let before = self.master.pivots;
+        let by_size = PIVOTS_PER_ROW.saturating_mul(100 + self.sets() + self.capacities.len());
+        let most = self.most_pivots.min(by_size);
         let mut stalled = 0;
         loop {
             let made = self.master.pivots - before;
             let look = made % PIVOTS_PER_LOOK == PIVOTS_PER_LOOK - 1;
-            if look && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(made);
+            if look && passed(deadline) {
+                return Ended::Late;
             }
             // A long run of pivots that move nothing may be a cycle; chance breaks it.
             let chance = |number: u32| match stalled > STALLED {
                 true => scattered(u64::from(number) << 32 | made as u64),
                 false => 1.0,
             };
-            let Some(entering) = self.best_to_enter(chance) else { return Ok(made) };
-            let Some(step) = self.master.enter(entering) else { return Err(self.inaccurate()) };
+            let Some(entering) = self.best_to_enter(chance) else { return Ended::Done };
+            if self.master.pivots >= most {
+                return Ended::Stuck;
+            }
+            let Some(step) = self.master.enter(entering) else { return Ended::Stuck };
             stalled = if step > self.master.value_slack { 0 } else { stalled + 1 };
             self.master.update_prices();
         }
@@ -480,11 +540,6 @@ impl Generation {
             }
         }
         found
-    }
-
-    /// The error of a search that finds better columns and cannot use them.
-    pub(super) fn inaccurate(&self) -> FlowError {
-        FlowError::Accuracy { pivots: self.master.pivots }
     }
 
     /// Paths of each commodity and what is left to its special column, as shares, with the loads of all.
@@ -528,6 +583,15 @@ impl Generation {
             rest.push(special_share);
         }
         (paths, rest, loads)
+    }
+}
+
+/// Says no after so many pivots, or when the deadline passes.
+pub(super) fn until(most: usize, deadline: Option<Instant>) -> impl FnMut() -> bool {
+    let mut left = most;
+    move || {
+        left = left.saturating_sub(1);
+        left > 0 && !(left.is_multiple_of(PIVOTS_PER_LOOK) && passed(deadline))
     }
 }
 

@@ -293,12 +293,13 @@ impl Master {
         }
     }
 
-    /// Lets something enter as far as it goes; how far, or `None` where nothing stops it.
+    /// Lets something enter as far as it goes; how far, or `None` where nothing stops it or the basis has
+    /// become singular. Values, keys and loads are good in any case; prices and the inverse are not then.
+    #[must_use]
     pub(super) fn enter(&mut self, entering: Entering) -> Option<f64> {
         self.find_direction(entering);
         let (leaving, step) = self.first_to_leave(entering)?;
-        self.apply(entering, leaving, step);
-        Some(step)
+        self.apply(entering, leaving, step).then_some(step)
     }
 
     /// How basic columns, keys and loads change per unit of what enters.
@@ -436,7 +437,9 @@ impl Master {
         }
     }
 
-    fn apply(&mut self, entering: Entering, leaving: Leaving, step: f64) {
+    /// Makes a pivot; false where the basis has become singular, see [`Master::refactor`].
+    #[must_use]
+    fn apply(&mut self, entering: Entering, leaving: Leaving, step: f64) -> bool {
         self.pivots += 1;
         for (value, change) in self.value.iter_mut().zip(&self.change) {
             *value += step * change;
@@ -456,7 +459,7 @@ impl Master {
                 if sign < 0.0 {
                     self.move_piece(link, -1);
                 }
-                return;
+                return true;
             }
         }
         if let Leaving::Load(link) = leaving
@@ -474,7 +477,7 @@ impl Master {
                     // Nothing else of the set is basic: the working basis does not see the exchange.
                     self.key[set as usize] = column;
                     self.key_value[set as usize] = step;
-                    return;
+                    return true;
                 }
                 (None, Entering::Load(..)) => unreachable!("a key that is alone does not change"),
             },
@@ -511,9 +514,7 @@ impl Master {
             (_, Leaving::Key(_) | Leaving::Itself) => unreachable!("both are done above"),
         }
         self.since_factor += 1;
-        if self.since_factor >= REFACTOR {
-            self.refactor();
-        }
+        self.since_factor < REFACTOR || self.refactor()
     }
 
     /// The load of the tight link at `freed` becomes basic instead of the column at `position`.
@@ -573,7 +574,9 @@ impl Master {
         part(column) - if set == NONE { 0.0 } else { part(self.key[set as usize]) }
     }
 
-    /// Inverts the working basis anew and recomputes all values from it; false where it has become singular.
+    /// Inverts the working basis anew and recomputes all values from it; false where it has become singular:
+    /// values stay as they are then, and the inverse is of no use.
+    #[must_use]
     pub(super) fn refactor(&mut self) -> bool {
         let size = self.basic.len();
         let mut matrix = std::mem::take(&mut self.matrix);
@@ -652,6 +655,7 @@ impl Master {
 
     /// The dual simplex over the columns at hand, hard limits only: makes values feasible while reduced costs
     /// stay so. False where it fails or `may_go_on` says no.
+    #[must_use]
     pub(super) fn repair(&mut self, mut may_go_on: impl FnMut() -> bool) -> bool {
         debug_assert!(self.curves.is_none());
         while let Some((leaving, excess)) = self.most_infeasible() {
@@ -679,7 +683,9 @@ impl Master {
             if rate < PIVOT {
                 return false;
             }
-            self.apply(entering, leaving, excess / rate);
+            if !self.apply(entering, leaving, excess / rate) {
+                return false;
+            }
         }
         true
     }
@@ -746,4 +752,31 @@ impl Master {
 /// Tolerances from the scales of demands and capacities.
 pub(super) fn slack(scale: f64) -> f64 {
     SLACK * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_basis_that_has_become_singular_stops_the_pivots_and_leaves_the_values() {
+        let mut master = Master::new(3);
+        let set = master.add_set(2.0, 0.0, [(0, 1.0)]);
+        let entering = master.columns.add(set, -1.0, [(1, 1.0)]);
+        master.limit = vec![5.0, 1.0, 1.0];
+        master.start_on_keys();
+        // Columns of no set that are the same make the next inversion fail.
+        for link in 0..3 {
+            let twin = master.columns.add(NONE, 0.0, [(0, 1.0), (1, 1.0), (2, 1.0)]);
+            master.basic.push(twin);
+            master.tight.push(link);
+            master.value.push(0.5);
+            master.place[link as usize] = link;
+        }
+        assert!(master.inverse.invert(3, &mut [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]));
+        master.since_factor = REFACTOR - 1;
+        assert_eq!(master.enter(Entering::Column(entering)), None);
+        assert_eq!(master.pivots, 1);
+        assert!(master.value.iter().chain(&master.key_value).all(|value| value.is_finite()));
+    }
 }

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use traflux_core::{BaseRouting, LinkIx, Network};
 
-use super::generation::{Generation, disconnected, scattered, valid};
+use super::generation::{Ended, Generation, disconnected, scattered, until, valid};
 use super::master::{Basis, NONE};
-use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus};
+use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus, OPTIMAL_GAP, passed, relative_gap};
 
 /// The gap at which the solver is done, relative.
 const GAP: f64 = 1e-11;
@@ -98,8 +98,9 @@ impl MinMaxSolver {
     /// When the deadline passes, the flows at hand are given with the gap proven so far.
     ///
     /// # Errors
-    /// [`FlowError`] where vectors do not fit the network of [`MinMaxSolver::new`], a number is not finite and
-    /// not negative, or no path joins the ends of a commodity.
+    /// [`FlowError`] where vectors do not fit the network of [`MinMaxSolver::new`] or the problem has another one
+    /// (links with other ends or capacities), a number is not finite and not negative, or no path joins the ends
+    /// of a commodity.
     pub fn solve(
         &mut self,
         problem: &FlowProblem<'_>,
@@ -163,52 +164,81 @@ impl MinMaxSolver {
         self.background.clear();
         self.background.extend(problem.background.iter().map(|load| load / self.generation.unit));
         self.generation.master.pivots = 0;
-        if !self.start_warm(problem, choice)? {
-            self.start_cold(problem, choice)?;
+        let kept = self.start_warm(problem, choice, deadline)?;
+        if !kept {
+            self.start_cold(problem, choice, deadline)?;
         }
-        let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        self.generation.settle(deadline)?;
         let mut bound = Bound::default();
-        let mut found = self.round(&mut bound);
-        let mut status = FlowStatus::Optimal;
-        while found && self.theta() - bound.value > GAP * self.theta() {
-            if passed() {
-                status = FlowStatus::Deadline;
-                break;
-            }
-            if self.generation.pivot(deadline)? == 0 {
-                return Err(self.generation.inaccurate());
-            }
-            found = self.round(&mut bound);
+        let mut ended = self.minimize(&mut bound, deadline);
+        if kept && ended == Ended::Stuck {
+            // The basis of another problem may be a bad one for this.
+            self.generation.master.pivots = 0;
+            self.start_cold(problem, choice, deadline)?;
+            ended = self.minimize(&mut bound, deadline);
         }
-        if status == FlowStatus::Deadline || matches!(preference, Preference::None) {
-            let solution = self.solution(problem, bound, status);
-            self.warm = true;
+        self.warm = ended != Ended::Stuck;
+        if matches!(preference, Preference::None) {
+            return Ok(self.solution(problem, &bound, ended));
+        }
+        let proven = relative_gap(self.theta(), bound.value) <= OPTIMAL_GAP;
+        if !proven || ended == Ended::Stuck {
+            let mut solution = self.solution(problem, &bound, ended);
+            if solution.status == FlowStatus::Optimal {
+                // The second objective has not had its turn.
+                solution.status = FlowStatus::Stalled;
+            }
             return Ok(solution);
         }
         let basis = self.generation.master.basis();
         let theta = self.theta();
         self.set_costs(problem, preference);
-        if !self.resume_second(theta) {
+        if !self.resume_second(theta, deadline) {
             self.generation.master.restore(basis.clone());
             self.start_second(theta);
         }
-        self.generation.settle(deadline)?;
-        while self.second_round() {
-            if passed() {
-                status = FlowStatus::Deadline;
-                break;
+        let second = self.minimize_second(deadline);
+        let mut solution = self.solution(problem, &bound, second);
+        // The gap is that of the utilisation; the second objective is at its least when nothing is left to do.
+        solution.status = match second {
+            Ended::Done => solution.status,
+            Ended::Late => FlowStatus::Deadline,
+            Ended::Stuck => FlowStatus::Stalled,
+        };
+        self.clear_costs();
+        self.second = (second != Ended::Stuck).then(|| self.generation.master.basis());
+        self.generation.master.restore(basis);
+        Ok(solution)
+    }
+
+    /// Pivots and grows trees until bound and utilisation meet.
+    fn minimize(&mut self, bound: &mut Bound, deadline: Option<Instant>) -> Ended {
+        let mut ended = self.generation.settle(deadline);
+        // The first round has no deadline: without it nothing at all is proven.
+        let mut found = self.round(bound, None).unwrap_or(false);
+        while ended == Ended::Done && found && self.theta() - bound.value > GAP * self.theta() {
+            if passed(deadline) {
+                return Ended::Late;
             }
-            if self.generation.pivot(deadline)? == 0 {
-                return Err(self.generation.inaccurate());
+            ended = self.generation.pivot(deadline);
+            if ended == Ended::Done {
+                let Some(more) = self.round(bound, deadline) else { return Ended::Late };
+                found = more;
             }
         }
-        let solution = self.solution(problem, bound, status);
-        self.clear_costs();
-        self.second = Some(self.generation.master.basis());
-        self.generation.master.restore(basis);
-        self.warm = true;
-        Ok(solution)
+        ended
+    }
+
+    /// Pivots and grows trees until the second objective has no better columns.
+    fn minimize_second(&mut self, deadline: Option<Instant>) -> Ended {
+        let mut ended = self.generation.settle(deadline);
+        while ended == Ended::Done {
+            match self.second_round(deadline) {
+                Some(false) => return Ended::Done,
+                Some(true) if !passed(deadline) => ended = self.generation.pivot(deadline),
+                _ => return Ended::Late,
+            }
+        }
+        ended
     }
 
     /// Whether a problem fits the network.
@@ -223,7 +253,12 @@ impl MinMaxSolver {
     }
 
     /// Takes over the basis before; false where that is not worth it.
-    fn start_warm(&mut self, problem: &FlowProblem<'_>, choice: Choice<'_>) -> Result<bool, FlowError> {
+    fn start_warm(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        choice: Choice<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, FlowError> {
         let same_kind =
             self.with_base == choice.base.is_some() && self.generation.listed == choice.listed.is_some();
         if !std::mem::take(&mut self.warm) || !same_kind {
@@ -257,17 +292,19 @@ impl MinMaxSolver {
         }
         let theta = self.theta();
         self.generation.set_slacks(theta.max(f64::MIN_POSITIVE));
-        let mut left = 20 * self.generation.links();
-        let repaired = self.generation.master.repair(|| {
-            left -= 1;
-            left > 0
-        });
+        let most = 20 * self.generation.links();
+        let repaired = self.generation.master.repair(until(most, deadline));
         self.generation.master.update_prices();
         Ok(repaired)
     }
 
     /// All commodities on one path each.
-    fn start_cold(&mut self, problem: &FlowProblem<'_>, choice: Choice<'_>) -> Result<(), FlowError> {
+    fn start_cold(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        choice: Choice<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<(), FlowError> {
         self.warm = false;
         self.second = None;
         self.with_base = choice.base.is_some();
@@ -292,7 +329,7 @@ impl MinMaxSolver {
         if generation.sets() >= MANY && choice.base.is_none() && choice.listed.is_none() {
             self.smoothing = SMOOTHING;
             for steepness in [8.0, 16.0, 32.0] {
-                generation.spread(&self.background, steepness);
+                generation.spread(&self.background, steepness, deadline);
             }
         }
         let busy = |link: usize| {
@@ -309,8 +346,9 @@ impl MinMaxSolver {
         Ok(())
     }
 
-    /// Grows trees under the prices and keeps the better bound; whether there are better columns.
-    fn round(&mut self, bound: &mut Bound) -> bool {
+    /// Grows trees under the prices and keeps the better bound; whether there are better columns, `None` where the
+    /// deadline passes.
+    fn round(&mut self, bound: &mut Bound, deadline: Option<Instant>) -> Option<bool> {
         let generation = &mut self.generation;
         let links = generation.links();
         let (mut total, mut value) = (0.0, 0.0);
@@ -331,7 +369,7 @@ impl MinMaxSolver {
                 value += smooth[link] * self.background[link];
             }
         }
-        let round = generation.price(&lengths, smooth.as_deref());
+        let round = generation.price(&lengths, smooth.as_deref(), deadline)?;
         let lengths_of_bound = smooth.as_ref().unwrap_or(&lengths);
         value = if total > 0.0 { (value + round.cost) / total } else { 0.0 };
         if value >= bound.value {
@@ -342,9 +380,9 @@ impl MinMaxSolver {
             if self.smoothing < LEAST_SMOOTHING {
                 self.smoothing = 0.0;
             }
-            return round.found || self.round(bound);
+            return if round.found { Some(true) } else { self.round(bound, deadline) };
         }
-        round.found
+        Some(round.found)
     }
 
     /// Prices mixed with lengths that rise exponentially with utilisation: what trees are like that do not
@@ -379,16 +417,13 @@ impl MinMaxSolver {
     }
 
     /// Goes on from the basis in which the second objective was optimal before; false where that fails.
-    fn resume_second(&mut self, theta: f64) -> bool {
+    fn resume_second(&mut self, theta: f64, deadline: Option<Instant>) -> bool {
         let Some(basis) = self.second.take() else { return false };
         self.generation.master.restore(basis);
         self.limit_utilization(theta);
-        let mut left = 4 * self.generation.links();
-        let resumed = self.generation.master.refactor()
-            && self.generation.master.repair(|| {
-                left -= 1;
-                left > 0
-            });
+        let most = 4 * self.generation.links();
+        let resumed =
+            self.generation.master.refactor() && self.generation.master.repair(until(most, deadline));
         self.generation.master.update_prices();
         resumed
     }
@@ -429,22 +464,22 @@ impl MinMaxSolver {
         self.generation.set_path_costs(0.0);
     }
 
-    /// Grows trees for the second objective; whether there are better columns.
-    fn second_round(&mut self) -> bool {
+    /// Grows trees for the second objective; whether there are better columns, `None` where the deadline passes.
+    fn second_round(&mut self, deadline: Option<Instant>) -> Option<bool> {
         let generation = &mut self.generation;
         let prices = generation.master.price.iter().zip(&generation.link_costs);
         let lengths: Vec<f64> = prices.map(|(price, cost)| price.max(0.0) + cost).collect();
-        generation.price(&lengths, None).found
+        Some(generation.price(&lengths, None, deadline)?.found)
     }
 
-    fn solution(&self, problem: &FlowProblem<'_>, bound: Bound, status: FlowStatus) -> FlowSolution {
+    fn solution(&self, problem: &FlowProblem<'_>, bound: &Bound, ended: Ended) -> FlowSolution {
         let (paths, base_share, loads) = self.generation.shares(problem);
         let utilization = problem.network.max_utilization(&loads);
         let unit = self.generation.unit;
         FlowSolution {
             utilization,
             lower_bound: bound.value.min(utilization),
-            status,
+            status: ended.status(relative_gap(utilization, bound.value)),
             loads,
             paths,
             base_share,
@@ -542,4 +577,99 @@ fn check_listed(problem: &FlowProblem<'_>, listed: &[Vec<Vec<LinkIx>>]) -> Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use traflux_core::{BitRate, Latency, Link, Node, NodeIx};
+
+    use super::super::check::verify;
+    use super::*;
+
+    /// A ring with chords, links of 1 to 3 bit/s.
+    fn ring(nodes: u32) -> Network {
+        let link = |tail: u32, head: u32| Link {
+            tail: NodeIx(tail),
+            head: NodeIx(head),
+            capacity: BitRate::bits_per_second(1.0 + 2.0 * scattered(u64::from(tail * nodes + head))),
+            weight: 1.0,
+            delay: Latency::ZERO,
+        };
+        let both = (0..nodes).flat_map(|node| {
+            let (next, across) = ((node + 1) % nodes, (node + nodes / 2 - node % 3) % nodes);
+            [link(node, next), link(next, node), link(node, across), link(across, node)]
+        });
+        let names = (0..nodes).map(|n| Node { name: format!("n{n}"), position: None }).collect();
+        Network::new(names, both.collect()).expect("nodes and links are fine")
+    }
+
+    fn problem(network: &Network, seed: u64) -> FlowProblem<'_> {
+        let nodes = network.nodes().len() as u32;
+        let pairs = (0..nodes).flat_map(|s| (0..nodes).filter(move |t| *t != s).map(move |t| (s, t)));
+        let demand = |(s, t): (u32, u32)| Commodity {
+            source: NodeIx(s),
+            target: NodeIx(t),
+            demand: 0.01 + scattered(seed * 10_007 + u64::from(s * nodes + t)),
+        };
+        let commodities = pairs.map(demand).collect();
+        FlowProblem { network, commodities, background: vec![0.0; network.links().len()] }
+    }
+
+    #[test]
+    fn a_problem_on_another_network_of_as_many_links_is_refused() {
+        let network = ring(6);
+        let mut links = network.links().to_vec();
+        links[3].capacity = BitRate::bits_per_second(9.0);
+        let wider = Network::new(network.nodes().to_vec(), links.clone()).expect("links are fine");
+        links[3] = links[0];
+        let turned = Network::new(network.nodes().to_vec(), links).expect("links are fine");
+        let mut solver = MinMaxSolver::new(&network);
+        for other in [&wider, &turned] {
+            let error = solver.solve(&problem(other, 1), None).expect_err("it is another network");
+            assert_eq!(error, FlowError::OtherNetwork { link: 3 });
+            assert_eq!(error.code(), "flow_other_network");
+        }
+        // A copy is the same.
+        let copy = network.clone();
+        let solution = solver.solve(&problem(&copy, 1), None).expect("it is connected");
+        assert_eq!(solution.status, FlowStatus::Optimal);
+    }
+
+    #[test]
+    fn a_run_cut_off_after_any_pivot_claims_what_it_has_proven() {
+        let network = ring(20);
+        let problem = problem(&network, 1);
+        let whole = MinMaxSolver::new(&network).solve(&problem, None).expect("it is connected");
+        assert!(whole.iterations > 20, "{} pivots cut nothing off", whole.iterations);
+        for most in 0..=whole.iterations {
+            let mut solver = MinMaxSolver::new(&network);
+            solver.generation.most_pivots = most;
+            let solution = solver.solve(&problem, None).expect("it is connected");
+            assert_eq!(verify(&problem, None, &solution), Ok(()));
+            let proven = solution.gap() <= super::super::OPTIMAL_GAP;
+            let status = if proven { FlowStatus::Optimal } else { FlowStatus::Stalled };
+            assert_eq!(solution.status, status, "after {most} pivots of {}", whole.iterations);
+            assert!(most >= solution.iterations);
+            assert!(most > 0 || !proven);
+        }
+    }
+
+    #[test]
+    fn a_warm_start_cut_off_after_any_pivot_claims_what_it_has_proven_and_recovers() {
+        let network = ring(10);
+        let (before, after) = (problem(&network, 1), problem(&network, 2));
+        let optimum = MinMaxSolver::new(&network).solve(&after, None).expect("it is connected");
+        for most in 0..40 {
+            let mut solver = MinMaxSolver::new(&network);
+            solver.solve(&before, None).expect("it is connected");
+            solver.generation.most_pivots = most;
+            let cut = solver.solve_preferring(&after, Preference::Delay, None).expect("it is connected");
+            assert_eq!(verify(&after, None, &cut), Ok(()));
+            assert!(cut.status != FlowStatus::Optimal || cut.gap() <= super::super::OPTIMAL_GAP);
+            solver.generation.most_pivots = usize::MAX;
+            let whole = solver.solve(&after, None).expect("it is connected");
+            assert_eq!(whole.status, FlowStatus::Optimal);
+            assert!((whole.utilization / optimum.utilization - 1.0).abs() < 1e-9);
+        }
+    }
 }

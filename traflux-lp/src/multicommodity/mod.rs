@@ -69,6 +69,8 @@ pub use large::{FlowPaths, LargeSolution, LargeSolver};
 pub use min_max::{MinMaxSolver, Preference};
 pub use throughput::{ConcurrentFlow, TotalFlow, max_concurrent_flow, max_total_flow};
 
+use std::time::Instant;
+
 use traflux_core::{
     BaseRouting, GroupIx, Network, NetworkError, NodeIx, PathShare, Rerouting, Routing, TrafficMatrix,
 };
@@ -158,10 +160,27 @@ fn commodity(network: &Network, demands: &TrafficMatrix, pair: GroupIx) -> Optio
     (demand > 0.0).then_some(Commodity { source, target, demand })
 }
 
+/// The largest relative gap of an exact solver's optimum.
+const OPTIMAL_GAP: f64 = 1e-9;
+
+fn passed(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+fn relative_gap(larger: f64, smaller: f64) -> f64 {
+    if larger <= smaller {
+        0.0
+    } else if larger.is_finite() {
+        (larger - smaller) / larger
+    } else {
+        1.0
+    }
+}
+
 /// Why a solver stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlowStatus {
-    /// The gap is within the tolerance asked for.
+    /// The gap is within the tolerance asked for, or 10⁻⁹ where none is.
     Optimal,
     /// The deadline passed; the solution is feasible and its gap is what it says.
     Deadline,
@@ -196,11 +215,7 @@ impl FlowSolution {
     /// `(utilization − lower_bound) / utilization`, 0 for no load.
     #[must_use]
     pub fn gap(&self) -> f64 {
-        if self.utilization > 0.0 {
-            (self.utilization - self.lower_bound).max(0.0) / self.utilization
-        } else {
-            0.0
-        }
+        relative_gap(self.utilization, self.lower_bound)
     }
 
     /// What has to be put in force: the commodities of `problem` of which any part leaves the base.

@@ -13,7 +13,7 @@ pub(crate) struct Graph {
     offsets: Vec<u32>,
     /// (head, link).
     arcs: Vec<(u32, u32)>,
-    tails: Vec<u32>,
+    ends: Vec<(u32, u32)>,
 }
 
 impl Graph {
@@ -37,16 +37,21 @@ impl Graph {
             arcs[next[*tail as usize] as usize] = (*head, arc as u32);
             next[*tail as usize] += 1;
         }
-        Self { offsets, arcs, tails: ends.iter().map(|(tail, _)| *tail).collect() }
+        Self { offsets, arcs, ends: ends.to_vec() }
     }
 
     pub(crate) fn nodes(&self) -> usize {
         self.offsets.len() - 1
     }
 
+    /// Tail and head of each link.
+    pub(crate) fn ends(&self) -> &[(u32, u32)] {
+        &self.ends
+    }
+
     /// Where a link starts.
     pub(crate) fn tail(&self, link: u32) -> u32 {
-        self.tails[link as usize]
+        self.ends[link as usize].0
     }
 }
 

@@ -9,10 +9,14 @@
 
 use std::time::Instant;
 
-use traflux_core::PathShare;
+use traflux_core::{Link, PathShare};
 
-use super::generation::Generation;
-use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus, MinMaxSolver};
+use super::generation::{Ended, Generation};
+use super::shortest::{Graph, ShortestPaths};
+use super::{
+    Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus, MinMaxSolver, OPTIMAL_GAP, passed,
+    relative_gap,
+};
 
 /// The gap at which the solvers are done, relative.
 const GAP: f64 = 1e-10;
@@ -33,7 +37,9 @@ pub struct ConcurrentFlow {
     pub paths: Vec<Vec<PathShare>>,
     /// Load of each link in bit/s, background included.
     pub loads: Vec<f64>,
-    /// Prices `y` with `Σ_k d_k dist_k(y) > 0` that prove the bound `(Σ_l (c_l − b_l) y_l) / Σ_k d_k dist_k(y)`.
+    /// Prices `y ≥ 0` with `Σ_l c_l y_l = 1` that prove the bound `(Σ_l (c_l − b_l) y_l) / Σ_k d_k dist_k(y)`,
+    /// where `Σ_k d_k dist_k(y) > 0` unless there is no demand. Of a background that is more than a link can
+    /// carry they are the proof, `Σ_l (c_l − b_l) y_l < 0`: then nothing fits at all.
     pub link_prices: Vec<f64>,
     /// Pivots.
     pub iterations: usize,
@@ -58,6 +64,22 @@ pub struct TotalFlow {
     pub iterations: usize,
 }
 
+impl ConcurrentFlow {
+    /// `(upper_bound − factor) / upper_bound`, 0 where both are 0 or infinite.
+    #[must_use]
+    pub fn gap(&self) -> f64 {
+        relative_gap(self.upper_bound, self.factor)
+    }
+}
+
+impl TotalFlow {
+    /// `(upper_bound − total) / upper_bound`, 0 where nothing fits.
+    #[must_use]
+    pub fn gap(&self) -> f64 {
+        relative_gap(self.upper_bound, self.total)
+    }
+}
+
 /// By how much all demands can grow together.
 ///
 /// The least utilisation is a convex function of the factor; Newton's method from above finds where it is 1
@@ -77,16 +99,32 @@ pub fn max_concurrent_flow(
     let mut scaled = FlowProblem { background: vec![0.0; links], ..problem.clone() };
     let mut solution = solver.solve(&scaled, deadline)?;
     scaled.background.clone_from(&problem.background);
-    let background_fits = problem.background.iter().zip(&capacities).all(|(load, capacity)| load <= capacity);
+    let overload = |link: usize| problem.background[link] / capacities[link];
+    let fullest = (0..links).max_by(|a, b| overload(*a).total_cmp(&overload(*b)));
+    let too_full = fullest.filter(|link| overload(*link) > 1.0);
     let mut iterations = solution.iterations;
-    let mut upper_bound = if solution.lower_bound > 0.0 { 1.0 / solution.lower_bound } else { f64::INFINITY };
     let mut link_prices = solution.link_prices.clone();
-    if !background_fits || upper_bound.is_infinite() {
-        let factor = if background_fits { upper_bound } else { 0.0 };
+    let left = capacities.iter().zip(&problem.background).map(|(capacity, load)| capacity - load);
+    let worth: f64 = left.zip(&link_prices).map(|(left, price)| left * price).sum();
+    let demanded = solution.lower_bound > 0.0;
+    let mut upper_bound = if demanded { worth.max(0.0) / solution.lower_bound } else { f64::INFINITY };
+    if let Some(link) = too_full {
+        upper_bound = 0.0;
+        link_prices.fill(0.0);
+        link_prices[link] = 1.0 / capacities[link];
+    }
+    if demanded
+        && too_full.is_none()
+        && let Some(prices) = blocked(problem)
+    {
+        upper_bound = 0.0;
+        link_prices = prices;
+    }
+    if upper_bound == 0.0 || upper_bound.is_infinite() {
         return Ok(ConcurrentFlow {
-            factor,
-            upper_bound: factor,
-            status: solution.status,
+            factor: upper_bound,
+            upper_bound,
+            status: FlowStatus::Optimal,
             paths: solution.paths,
             loads: problem.background.clone(),
             link_prices,
@@ -104,25 +142,46 @@ pub fn max_concurrent_flow(
             let fixed: f64 =
                 problem.background.iter().zip(&solution.link_prices).map(|(load, price)| load * price).sum();
             let per_factor = (solution.lower_bound - fixed) / at;
-            let next = if per_factor > 0.0 { (1.0 - fixed) / per_factor } else { at };
+            // A background that fills a link leaves nothing, give or take rounding.
+            let next = if per_factor > 0.0 { ((1.0 - fixed) / per_factor).max(0.0) } else { at };
             if next < upper_bound {
                 upper_bound = next;
                 link_prices.clone_from(&solution.link_prices);
             }
-            if solution.status == FlowStatus::Deadline || !(next > 0.0 && next < at * (1.0 - GAP)) {
+            if solution.status != FlowStatus::Optimal || !(next > 0.0 && next < at * (1.0 - GAP)) {
                 break;
             }
             at = next;
         }
     } else {
-        for (target, commodity) in scaled.commodities.iter_mut().zip(&problem.commodities) {
-            target.demand = commodity.demand * at;
-        }
         for load in &mut solution.loads {
             *load *= at;
         }
     }
     Ok(fit(problem, &capacities, solution, at, upper_bound, link_prices, iterations))
+}
+
+/// Prices of links that the background fills, where some commodity cannot avoid them: nothing is left for it.
+fn blocked(problem: &FlowProblem<'_>) -> Option<Vec<f64>> {
+    let links = problem.network.links().iter().zip(&problem.background);
+    let full: Vec<bool> = links.map(|(link, load)| *load >= link.capacity.get()).collect();
+    let count = full.iter().filter(|full| **full).count();
+    if count == 0 {
+        return None;
+    }
+    let price = |(link, full): (&Link, &bool)| {
+        if *full { 1.0 / (count as f64 * link.capacity.get()) } else { 0.0 }
+    };
+    let prices: Vec<f64> = problem.network.links().iter().zip(&full).map(price).collect();
+    let (graph, mut shortest) = (Graph::new(problem.network), ShortestPaths::default());
+    let mut source = None;
+    let blocked = problem.commodities.iter().filter(|commodity| commodity.demand > 0.0).any(|commodity| {
+        if source.replace(commodity.source) != Some(commodity.source) {
+            shortest.run(&graph, commodity.source.0, &prices);
+        }
+        shortest.distance(commodity.target.0) > 0.0
+    });
+    blocked.then_some(prices)
 }
 
 /// Scales flows until they fit.
@@ -142,10 +201,15 @@ fn fit(
         }
     }
     let loads = solution.loads.iter().zip(&problem.background);
+    let factor = (at * scale).min(upper_bound);
     ConcurrentFlow {
-        factor: (at * scale).min(upper_bound),
+        factor,
         upper_bound,
-        status: solution.status,
+        status: match solution.status {
+            _ if relative_gap(upper_bound, factor) <= OPTIMAL_GAP => FlowStatus::Optimal,
+            FlowStatus::Deadline => FlowStatus::Deadline,
+            FlowStatus::Optimal | FlowStatus::Stalled => FlowStatus::Stalled,
+        },
         paths: solution.paths,
         loads: loads.map(|(load, background)| background + (load - background) * scale).collect(),
         link_prices,
@@ -176,25 +240,33 @@ pub fn max_total_flow(problem: &FlowProblem<'_>, deadline: Option<Instant>) -> R
     generation.set_slacks(1.0);
     generation.master.start_on_keys();
     generation.master.update_prices();
-    let mut status = FlowStatus::Optimal;
+    let mut ended = Ended::Done;
     let (mut upper_bound, mut link_prices) = (f64::INFINITY, Vec::new());
+    let mut blur = BLUR;
     loop {
-        let lengths: Vec<f64> = generation.master.price.iter().map(|price| price.max(0.0) + BLUR).collect();
-        let round = generation.price(&lengths, None);
+        let lengths: Vec<f64> = generation.master.price.iter().map(|price| price.max(0.0) + blur).collect();
+        // The first round has no deadline: without it nothing at all is proven.
+        let late = if link_prices.is_empty() { None } else { deadline };
+        let Some(round) = generation.price(&lengths, None, late) else {
+            ended = Ended::Late;
+            break;
+        };
         let capacity: f64 = generation.master.limit.iter().zip(&lengths).map(|(left, y)| left * y).sum();
         if capacity - round.cost < upper_bound {
             upper_bound = capacity - round.cost;
             link_prices = lengths;
         }
+        if !round.found && blur > 0.0 && relative_gap(upper_bound, routed(&generation)) > OPTIMAL_GAP {
+            // Next to nothing fits, so that even the blur counts.
+            blur = 0.0;
+            continue;
+        }
         if !round.found || upper_bound - routed(&generation) <= GAP * upper_bound {
             break;
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            status = FlowStatus::Deadline;
+        ended = if passed(deadline) { Ended::Late } else { generation.pivot(deadline) };
+        if ended != Ended::Done {
             break;
-        }
-        if generation.pivot(deadline)? == 0 {
-            return Err(generation.inaccurate());
         }
     }
     let (paths, _, loads) = generation.shares(problem);
@@ -202,10 +274,11 @@ pub fn max_total_flow(problem: &FlowProblem<'_>, deadline: Option<Instant>) -> R
         commodity.demand * paths.iter().map(|path| path.share).sum::<f64>()
     };
     let total: f64 = problem.commodities.iter().zip(&paths).map(routed).sum();
+    let upper_bound = (upper_bound * unit).max(total);
     Ok(TotalFlow {
         total,
-        upper_bound: (upper_bound * unit).max(total),
-        status,
+        upper_bound,
+        status: ended.status(relative_gap(upper_bound, total)),
         paths,
         loads,
         link_prices,

@@ -72,7 +72,7 @@ impl<'o, 'a> Generation<'o, 'a> {
     }
 
     pub(super) fn gap(&self) -> f64 {
-        super::relative_gap(self.utilization, self.bound)
+        super::super::relative_gap(self.utilization, self.bound)
     }
 
     /// Load of each link when the paths have these shares.

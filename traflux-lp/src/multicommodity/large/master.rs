@@ -112,6 +112,12 @@ impl Master {
             );
             let (primal, dual) = lengths(&point, &direction);
             let (primal, dual) = ((DAMPING * primal).min(1.0), (DAMPING * dual).min(1.0));
+            let after = dot_moved(&point.x, &direction.x, primal, &point.z, &direction.z, dual)
+                + dot_moved(&point.s, &direction.s, primal, &point.w, &direction.w, dual);
+            if !after.is_finite() {
+                // Rounding has got the better of the factors; the point before is as good as it gets.
+                break;
+            }
             advance(&mut point.x, &direction.x, primal);
             advance(&mut point.s, &direction.s, primal);
             point.theta += primal * direction.theta;
@@ -119,7 +125,7 @@ impl Master {
             advance(&mut point.w, &direction.w, dual);
             let before = total;
             total = complement(&point);
-            if !total.is_finite() || (primal.max(dual) < 1e-8 && total >= before) {
+            if primal.max(dual) < 1e-8 && total >= before {
                 break;
             }
         }

@@ -19,11 +19,11 @@ mod reduce;
 mod solution;
 
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use traflux_core::LinkIx;
 
-use super::{Commodity, FlowError, FlowProblem, FlowStatus};
+use super::{Commodity, FlowError, FlowProblem, FlowStatus, passed, relative_gap};
 use generation::Generation;
 use oracle::Oracle;
 pub use paths::FlowPaths;
@@ -41,6 +41,16 @@ const WORTHWHILE: f64 = 0.8;
 /// Rounds of column generation without any progress before it gives up: rounding is in the way.
 const PATIENCE: usize = 4;
 
+/// Shares below this, or this part of the tolerance, are not listed.
+const DUST: f64 = 1e-9;
+const DUST_PART: f64 = 1e-4;
+
+/// The gap is closed to this part of the tolerance, so that what is listed keeps it.
+const INNER: f64 = 1.0 - 1e-3;
+
+/// What the shares of a commodity may miss the sum of 1 by before they are scaled to it.
+const SUM: f64 = 1e-6;
+
 /// Solves [`FlowProblem`]s on networks of hundreds of nodes to a gap that is asked for.
 ///
 /// Equal problems give bit-identical answers with any number of threads, unless the deadline passes.
@@ -48,27 +58,28 @@ const PATIENCE: usize = 4;
 pub struct LargeSolver {
     /// The gap asked for, `(utilisation − bound) / utilisation`, not negative.
     pub tolerance: f64,
-    /// When to stop with the flows at hand; never by default.
-    pub deadline: Option<Duration>,
     /// How many threads look for shortest paths; more than 4 are not used.
     pub threads: NonZeroUsize,
 }
 
 impl Default for LargeSolver {
     fn default() -> Self {
-        Self { tolerance: 1e-4, deadline: None, threads: NonZeroUsize::MIN }
+        Self { tolerance: 1e-4, threads: NonZeroUsize::MIN }
     }
 }
 
 impl LargeSolver {
-    /// Finds flows and a proof of how near the optimum they are.
+    /// Finds flows and a proof of how near the optimum they are; when the deadline passes, those at hand.
     ///
     /// # Errors
     /// [`FlowError`] where vectors do not fit the network, a number is not finite and not negative, or no path
     /// joins the ends of a commodity.
-    pub fn solve(&self, problem: &FlowProblem<'_>) -> Result<LargeSolution, FlowError> {
-        let start = Instant::now();
-        let late = || self.deadline.is_some_and(|deadline| start.elapsed() >= deadline);
+    pub fn solve(
+        &self,
+        problem: &FlowProblem<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<LargeSolution, FlowError> {
+        let late = || passed(deadline);
         self.check(problem)?;
         let reduced = Reduced::new(problem);
         let demands = reduced.demands(problem);
@@ -80,8 +91,9 @@ impl LargeSolver {
         let Some(mut potential) = Potential::new(&mut oracle, &capacities) else {
             return Err(first_disconnected(problem, &reduced, &oracle));
         };
+        let tolerance = INNER * self.tolerance;
         let mut mark = potential.gap();
-        while potential.gap() > self.tolerance && !late() {
+        while potential.gap() > tolerance && !late() {
             potential.sweep();
             if potential.sweeps.is_multiple_of(SWEEPS) {
                 if potential.gap() > WORTHWHILE * mark {
@@ -95,11 +107,14 @@ impl LargeSolver {
         let parts = potential.into_parts();
         let mut generation = Generation::new(&mut oracle, &capacities, parts, proof);
         let mut idle = 0;
-        while generation.gap() > self.tolerance && !late() && idle < PATIENCE {
-            idle = if generation.round(self.tolerance, &late) { 0 } else { idle + 1 };
+        while generation.gap() > tolerance && !late() && idle < PATIENCE {
+            idle = if generation.round(tolerance, &late) { 0 } else { idle + 1 };
         }
 
-        let paths = list(problem, &reduced, &generation.pool);
+        let iterations = sweeps + generation.rounds;
+        let dust = DUST.min(DUST_PART * self.tolerance);
+        let paths = list(problem, &reduced, &generation.pool, dust)
+            .ok_or(FlowError::Accuracy { pivots: iterations })?;
         let mut loads = problem.background.clone();
         for (ix, commodity) in problem.commodities.iter().enumerate() {
             for (share, links) in paths.of(ix) {
@@ -111,14 +126,13 @@ impl LargeSolver {
         }
         let utilization = problem.network.max_utilization(&loads);
         let lower_bound = generation.bound.min(utilization);
-        let status = if generation.gap() <= self.tolerance {
+        let status = if relative_gap(utilization, lower_bound) <= self.tolerance {
             FlowStatus::Optimal
         } else if idle < PATIENCE {
             FlowStatus::Deadline
         } else {
             FlowStatus::Stalled
         };
-        let iterations = sweeps + generation.rounds;
         let link_prices = generation.proof;
         Ok(LargeSolution { utilization, lower_bound, status, loads, paths, link_prices, iterations })
     }
@@ -151,10 +165,6 @@ impl LargeSolver {
     }
 }
 
-fn relative_gap(utilization: f64, bound: f64) -> f64 {
-    if utilization > 0.0 { (utilization - bound).max(0.0) / utilization } else { 0.0 }
-}
-
 /// Lengths `y_l = w_l / c_l` with `Σ c_l y_l = 1` from weights of any sum. None is zero, which breaks ties
 /// between paths over links that are far from full in favour of fewer and wider links.
 fn lengths(weights: &[f64], capacities: &[f64]) -> Vec<f64> {
@@ -181,8 +191,9 @@ fn first_disconnected(problem: &FlowProblem<'_>, reduced: &Reduced, oracle: &Ora
     disconnected(problem, commodity)
 }
 
-/// The paths of all commodities, through trees and core.
-fn list(problem: &FlowProblem<'_>, reduced: &Reduced, pool: &Pool) -> FlowPaths {
+/// The paths of all commodities, through trees and core, without those of a share below `dust`; `None` where
+/// shares do not sum to 1.
+fn list(problem: &FlowProblem<'_>, reduced: &Reduced, pool: &Pool, dust: f64) -> Option<FlowPaths> {
     let count = reduced.core.len();
     let mut paths = FlowPaths::default();
     let (mut way, mut links) = (TreePath::default(), Vec::new());
@@ -192,11 +203,18 @@ fn list(problem: &FlowProblem<'_>, reduced: &Reduced, pool: &Pool) -> FlowPaths 
             match way.core {
                 Some((source, target)) => {
                     let pair = source as usize * count + target as usize;
-                    for entry in pool.of(pair).filter(|entry| pool.share(*entry) > 0.0) {
+                    let shares = || pool.of(pair).map(|entry| (entry, pool.share(entry)));
+                    let sum: f64 = shares().map(|(_, share)| share).sum();
+                    if sum.is_nan() || (sum - 1.0).abs() > SUM {
+                        return None;
+                    }
+                    let listed = || shares().filter(|(_, share)| *share > dust);
+                    let scale: f64 = listed().map(|(_, share)| share).sum();
+                    for (entry, share) in listed() {
                         links.clear();
                         pool.links(reduced, pair, pool.path(entry), &mut links);
                         let all = way.before.iter().chain(&links).chain(&way.after);
-                        paths.push_path(pool.share(entry), all.map(|link| LinkIx(*link)));
+                        paths.push_path(share / scale, all.map(|link| LinkIx(*link)));
                     }
                 }
                 None => {
@@ -206,5 +224,5 @@ fn list(problem: &FlowProblem<'_>, reduced: &Reduced, pool: &Pool) -> FlowPaths 
         }
         paths.end_commodity();
     }
-    paths
+    Some(paths)
 }

@@ -118,7 +118,7 @@ impl<'o, 'a> Potential<'o, 'a> {
     }
 
     pub(super) fn gap(&self) -> f64 {
-        super::relative_gap(self.utilization, self.bound)
+        super::super::relative_gap(self.utilization, self.bound)
     }
 
     /// Finds shortest paths at the weights, keeps the bound they prove if it is the best, and returns it.

@@ -1,7 +1,7 @@
 //! How is a solution of half a million commodities written down?
 
 use super::FlowPaths;
-use crate::multicommodity::FlowStatus;
+use crate::multicommodity::{FlowStatus, relative_gap};
 
 /// Flows of a large problem with a proof of how good they are.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,6 @@ impl LargeSolution {
     /// `(utilisation − lower_bound) / utilisation`, 0 for no load.
     #[must_use]
     pub fn gap(&self) -> f64 {
-        super::relative_gap(self.utilization, self.lower_bound)
+        relative_gap(self.utilization, self.lower_bound)
     }
 }

@@ -21,9 +21,9 @@ use std::time::Instant;
 
 use traflux_core::{BaseRouting, GroupIx, Network, TrafficMatrix};
 
-use super::super::generation::{Generation, disconnected};
+use super::super::generation::{Ended, Generation, disconnected, until};
 use super::super::master::NONE;
-use super::super::{Commodity, FlowError, FlowStatus, commodity, fits};
+use super::super::{Commodity, FlowError, FlowStatus, commodity, fits, passed, relative_gap};
 
 /// The gap at which the solver is done, relative.
 const GAP: f64 = 1e-11;
@@ -129,19 +129,18 @@ impl FractionalBound {
     ) -> Result<FractionalSelection, FlowError> {
         let ecmp = self.prepare(demands, pairs, count)?;
         self.generation.master.pivots = 0;
-        let kept = self.start_warm(ecmp);
+        let kept = self.start_warm(ecmp, deadline);
         if !kept {
             self.start_cold(ecmp);
         }
-        match self.improve(deadline) {
-            Ok((solution, true)) => Ok(solution),
+        let (mut solution, exact) = self.improve(deadline);
+        if kept && !exact {
             // Coefficients that change under a basis may leave it nearly singular.
-            Ok(_) | Err(FlowError::Accuracy { .. }) if kept => {
-                self.start_cold(ecmp);
-                Ok(self.improve(deadline)?.0)
-            }
-            outcome => Ok(outcome?.0),
+            self.generation.master.pivots = 0;
+            self.start_cold(ecmp);
+            solution = self.improve(deadline).0;
         }
+        Ok(solution)
     }
 
     /// Splits the demands into what moves and what stays; the utilisation when all stay.
@@ -190,7 +189,7 @@ impl FractionalBound {
         Ok(ecmp)
     }
 
-    fn start_warm(&mut self, ecmp: f64) -> bool {
+    fn start_warm(&mut self, ecmp: f64, deadline: Option<Instant>) -> bool {
         let generation = &mut self.generation;
         let too_many = generation.master.columns.count() > 8 * generation.sets() + 64 * generation.links();
         if !std::mem::take(&mut self.warm) || too_many {
@@ -203,11 +202,8 @@ impl FractionalBound {
             return false;
         }
         generation.set_slacks(ecmp.max(f64::MIN_POSITIVE));
-        let mut left = 20 * generation.links();
-        let repaired = generation.master.repair(|| {
-            left -= 1;
-            left > 0
-        });
+        let most = 20 * generation.links();
+        let repaired = generation.master.repair(until(most, deadline));
         generation.master.update_prices();
         repaired
     }
@@ -251,21 +247,26 @@ impl FractionalBound {
     }
 
     /// Pivots to the optimum; whether its numbers are as exact as they should be.
-    fn improve(&mut self, deadline: Option<Instant>) -> Result<(FractionalSelection, bool), FlowError> {
-        self.generation.settle(deadline)?;
+    fn improve(&mut self, deadline: Option<Instant>) -> (FractionalSelection, bool) {
+        let mut ended = self.generation.settle(deadline);
         let mut bound = Bound::default();
-        let mut found = self.round(&mut bound);
-        let mut status = FlowStatus::Optimal;
-        while found && self.theta() - bound.value > GAP * self.theta() {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                status = FlowStatus::Deadline;
+        // The first round has no deadline: without it nothing at all is proven.
+        let mut found = self.round(&mut bound, None).unwrap_or(false);
+        while ended == Ended::Done && found && self.theta() - bound.value > GAP * self.theta() {
+            if passed(deadline) {
+                ended = Ended::Late;
                 break;
             }
-            self.generation.pivot(deadline)?;
-            found = self.round(&mut bound);
+            ended = self.generation.pivot(deadline);
+            if ended == Ended::Done {
+                match self.round(&mut bound, deadline) {
+                    Some(more) => found = more,
+                    None => ended = Ended::Late,
+                }
+            }
         }
-        self.warm = true;
-        Ok(self.solution(&bound, status))
+        self.warm = ended != Ended::Stuck;
+        self.solution(&bound, ended)
     }
 
     /// The utilisation of the basis.
@@ -274,8 +275,9 @@ impl FractionalBound {
         master.position(self.theta).map_or(0.0, |position| master.value[position])
     }
 
-    /// Grows trees under the prices and keeps the better bound; whether there are better columns.
-    fn round(&mut self, bound: &mut Bound) -> bool {
+    /// Grows trees under the prices and keeps the better bound; whether there are better columns, `None` where the
+    /// deadline passes.
+    fn round(&mut self, bound: &mut Bound, deadline: Option<Instant>) -> Option<bool> {
         let generation = &mut self.generation;
         let links = generation.links();
         let (mut total, mut value) = (0.0, 0.0);
@@ -289,15 +291,15 @@ impl FractionalBound {
             value += length * self.background[row];
             lengths.push(length);
         }
-        let round = generation.price(&lengths, None);
+        let round = generation.price(&lengths, None, deadline)?;
         value = if total > 0.0 { (value + round.cost) / total } else { 0.0 };
         if value >= bound.value {
             *bound = Bound { value, lengths, total };
         }
-        round.found
+        Some(round.found)
     }
 
-    fn solution(&self, bound: &Bound, status: FlowStatus) -> (FractionalSelection, bool) {
+    fn solution(&self, bound: &Bound, ended: Ended) -> (FractionalSelection, bool) {
         let generation = &self.generation;
         let (master, links) = (&generation.master, generation.links());
         let mut loads = self.background.clone();
@@ -335,11 +337,11 @@ impl FractionalBound {
         let within = |excess: f64, of: f64| excess <= EXACT * of;
         let budget = -self.background[links];
         let exact = within(loads[links], budget.max(self.whole))
-            && (status == FlowStatus::Deadline || within(utilization - bound.value, utilization));
+            && (ended == Ended::Late || within(utilization - bound.value, utilization));
         let solution = FractionalSelection {
             utilization,
             lower_bound: bound.value.min(utilization),
-            status,
+            status: ended.status(relative_gap(utilization, bound.value)),
             moved,
             link_prices: lengths.map(|length| length / scale / generation.unit).collect(),
             pair_price: bound.lengths.last().map_or(0.0, |length| length * self.whole / scale),

@@ -280,7 +280,8 @@ impl From<traflux_core::NetworkError> for Problem {
 fn optimum(solver: &mut MinMaxSolver, network: &Network, demands: &TrafficMatrix) -> Result<f64, Problem> {
     let problem = FlowProblem::all(network, demands)?;
     if network.nodes().len() > LARGE {
-        let solution = LargeSolver::default().solve(&problem).map_err(|problem| Problem(problem.into()))?;
+        let solution =
+            LargeSolver::default().solve(&problem, None).map_err(|problem| Problem(problem.into()))?;
         return Ok(solution.utilization);
     }
     let solution = solver.solve(&problem, None).map_err(|problem| Problem(problem.into()))?;

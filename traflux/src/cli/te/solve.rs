@@ -195,7 +195,6 @@ impl<'a> Session<'a> {
         let all_paths = args.objective == Objective::Utilization && args.k.is_none();
         let large = (all_paths && args.second == Second::None && tolerance > 0.0).then(|| LargeSolver {
             tolerance,
-            deadline: Some(Duration::from_secs_f64(args.deadline_s.min(1e9))),
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         });
         Ok(Self { args, network, base, chooser, solver: MinMaxSolver::new(network), large })
@@ -220,7 +219,7 @@ impl<'a> Session<'a> {
         let (value, bound, status, loads, paths, base_share, iterations) = match self.args.objective {
             Objective::Utilization => match &self.large {
                 Some(solver) => {
-                    let s = solver.solve(&problem)?;
+                    let s = solver.solve(&problem, deadline)?;
                     let listed = self.args.out.is_some();
                     let of = |k| if listed { s.paths.shares(k) } else { Vec::new() };
                     let paths = (0..s.paths.len()).map(of).collect();
