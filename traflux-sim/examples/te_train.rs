@@ -338,7 +338,8 @@ fn unseen(seeds: &[u64]) -> Outcome<()> {
         all.push(scenes.collect::<Outcome<_>>()?);
     }
     println!("# labels in {:.1} s", begun.elapsed().as_secs_f64());
-    for (out, (name, cases)) in groups.iter().enumerate() {
+    let only: String = env("ONLY", String::new());
+    for (out, (name, cases)) in groups.iter().enumerate().filter(|(_, (name, _))| name.contains(&only)) {
         let mut scenes = Vec::new();
         let mut places = Vec::new();
         for (group, parts) in all.iter().enumerate().filter(|(group, _)| *group != out) {
