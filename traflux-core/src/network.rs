@@ -169,6 +169,7 @@ impl Network {
     ///
     /// # Panics
     /// When the two are the same node, or there is no such node.
+    #[inline]
     #[must_use]
     pub fn pair_ix(&self, source: NodeIx, target: NodeIx) -> GroupIx {
         assert!(source != target, "a pair has two ends");
@@ -180,6 +181,7 @@ impl Network {
     ///
     /// # Panics
     /// When there is no such pair.
+    #[inline]
     #[must_use]
     pub fn pair(&self, pair: GroupIx) -> (NodeIx, NodeIx) {
         assert!(pair.ix() < self.pair_count(), "a pair is one of the network");
@@ -310,6 +312,7 @@ impl TrafficMatrix {
     ///
     /// # Panics
     /// When there is no such node.
+    #[inline]
     #[must_use]
     pub fn demand(&self, source: NodeIx, target: NodeIx) -> f64 {
         self.row(source)[target.ix()]
@@ -417,6 +420,7 @@ impl BaseRouting {
     ///
     /// # Panics
     /// When there is no such pair.
+    #[inline]
     pub fn of(&self, pair: GroupIx) -> impl Iterator<Item = (LinkIx, f64)> + '_ {
         self.entries(pair).iter().copied()
     }
@@ -425,6 +429,7 @@ impl BaseRouting {
     ///
     /// # Panics
     /// When there is no such pair.
+    #[inline]
     #[must_use]
     pub fn entries(&self, pair: GroupIx) -> &[(LinkIx, f64)] {
         &self.entries[self.offsets[pair.ix()] as usize..self.offsets[pair.ix() + 1] as usize]

@@ -475,7 +475,8 @@ impl Chooser {
             for target in (0..n).filter(|target| *target != source) {
                 let demand = demands[pair];
                 if demand > 0.0 {
-                    let cost: f64 = base.entries(GroupIx::from(pair)).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
+                    let cost: f64 =
+                        base.entries(GroupIx::from(pair)).iter().map(|(l, f)| f * self.prices[l.ix()]).sum();
                     let gain = cost - f64::from(self.distances[source * n + target]);
                     if gain > ROUNDING * cost {
                         let relief = (demand * gain) as f32;
