@@ -15,6 +15,7 @@
 //! The other way, [`QuickChoice::Fractions`], relaxes the choice: fractions of pairs may leave, `K` in sum.
 
 use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
 use traflux_core::{
     BaseRouting, EncodeError, GroupIx, LinkIx, Network, NodeIx, Observation, ObservationSpace, TrafficMatrix,
 };
@@ -66,7 +67,8 @@ pub mod feature {
 }
 
 /// How the quick choice is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum QuickChoice {
     /// Whole pairs in this many rounds at most: nearest to the best set where much traffic has to move evenly.
     Rounds(usize),

@@ -190,6 +190,9 @@ fn a_selector_is_learned_saved_and_compared() {
         values.iter().map(|v| v.as_f64().unwrap()).sum::<f64>() / values.len() as f64
     };
     assert!(arm("learned") > arm("ecmp"), "{} against {}", arm("learned"), arm("ecmp"));
+    let foreign = ["evaluate", "backbone.json", "tm.rows", "--checkpoint", "fleet.safetensors"];
+    traflux::checkpoint::shipped().unwrap().save(&at.join("fleet.safetensors")).unwrap();
+    assert!(refused(at, &foreign).contains("checkpoint: "));
     // What knows pairs by name is of no use elsewhere.
     said(at, &["generate", "network", "other.json", "--nodes", "9"]);
     said(at, &["generate", "matrices", "other.json", "other.rows", "--count", "3"]);

@@ -14,9 +14,14 @@ use traflux_policy::bandit::{BanditConfig, BanditProgress, Scene, train_bandit};
 use traflux_policy::checkpoint::Provenance;
 use traflux_policy::{ActionSpace, Checkpoint, LearnedPolicy, Mode, Parameters, SharedParameters};
 use traflux_sim::te::{SelectionReward, TrafficSeries, evaluate as judge_all, scenes_of};
-use traflux_te::{SelectionEncoder, ecmp};
+use traflux_te::{QuickChoice, SelectionEncoder, ecmp};
 
 use super::evaluate::EvaluateError;
+
+/// Where a checkpoint says how the quick choice is made that its policy was shown.
+const QUICK_CHOICE: &str = "quick_choice";
+/// For a policy that knows its pairs: smoother over time, and so easier to learn from.
+const QUICK_BY_NAME: QuickChoice = QuickChoice::Fractions(10);
 
 /// How a selector is trained.
 #[derive(Debug, Clone, Serialize)]
@@ -87,7 +92,8 @@ pub fn train(
     }
     let base = ecmp(network)?;
     let series = TrafficSeries::new(network.clone(), base.clone(), matrices.to_vec())?;
-    let mut encoder = SelectionEncoder::new(network, &base, options.count);
+    let quick = if options.identities { QUICK_BY_NAME } else { QuickChoice::default() };
+    let mut encoder = SelectionEncoder::new(network, &base, options.count).with_quick_choice(quick);
     let seen = 0..options.trained.max(1);
     let unseen = seen.end..series.steps(options.stale);
     let observations = scenes_of(&series, seen, &mut encoder)?;
@@ -159,7 +165,11 @@ pub fn train(
             seed: options.seed,
             steps: report.rewards,
             // How many threads it took is no part of what was made.
-            hyper_parameters: serde_json::to_value(BanditConfig { threads: 1, ..config }).unwrap_or_default(),
+            hyper_parameters: serde_json::json!({
+                "training": BanditConfig { threads: 1, ..config },
+                "reward": reward,
+                (QUICK_CHOICE): quick,
+            }),
         },
     };
     Ok(Trained { checkpoint, curve, rewards_per_second: report.rewards as f64 / seconds.max(1e-9) })
@@ -199,7 +209,10 @@ pub(super) fn from_checkpoint(
     base: &BaseRouting,
     count: usize,
 ) -> Result<(LearnedPolicy, SelectionEncoder), EvaluateError> {
-    let encoder = SelectionEncoder::new(network, base, count);
+    let made = &checkpoint.provenance.hyper_parameters[QUICK_CHOICE];
+    let quick = serde_json::from_value(made.clone())
+        .map_err(|_| EvaluateError::Checkpoint("it was not made by `traflux te train`".to_owned()))?;
+    let encoder = SelectionEncoder::new(network, base, count).with_quick_choice(quick);
     checkpoint.check_space(&encoder.space()).map_err(|e| EvaluateError::Checkpoint(e.to_string()))?;
     let bound = checkpoint.parameters.shape().identities;
     if bound != 0 && bound != network.pair_count() {
