@@ -220,7 +220,7 @@ impl BanditError {
 /// let judge = |at: usize, sets: &[Vec<GroupIx>]| {
 ///     Ok(sets.iter().map(|set| if set[0].ix() == at { 1.0 } else { 0.0 }).collect())
 /// };
-/// let config = BanditConfig { updates: 100, scenes: 4, hidden: 8, ..BanditConfig::default() };
+/// let config = BanditConfig { updates: 400, scenes: 4, hidden: 8, ..BanditConfig::default() };
 /// let mut last = 0.0;
 /// train_bandit(&config, &scenes, &judge, None, &mut |p| last = p.mean_reward.unwrap_or(0.0))?;
 /// assert!(last > 0.5, "a random choice earns 0.25: {last}");
