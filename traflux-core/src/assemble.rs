@@ -307,8 +307,8 @@ fn add_receivers(
         };
         let mut room: f64 = range.clone().filter(|ix| receives(*ix, critical[*ix])).map(spare).sum();
         let mut receivers = range.clone().filter(|ix| receives(*ix, critical[*ix])).count();
-        let movable = range.clone().filter(|ix| critical[*ix].is_some()).count();
-        let needed = if movable > receivers { 1 } else { 2 };
+        // What was chosen may have to give as well as take: one receiver alone could not give to itself.
+        let needed = if receivers == 0 { 1 } else { 2 };
         let mut candidates: Vec<usize> =
             range.filter(|ix| critical[*ix].is_none() && may_receive(*ix)).collect();
         candidates.sort_by(|a, b| cost(*a).total_cmp(&cost(*b)).then(a.cmp(b)));

@@ -137,6 +137,23 @@ fn an_endpoint_in_breach_may_lose_traffic_without_being_chosen_and_something_can
 }
 
 #[test]
+fn what_was_chosen_can_give_although_all_else_that_may_move_is_in_breach() {
+    let topology = topology(&[0; 6]);
+    let split = Split::uniform(&topology);
+    let mut health = [Health::Healthy; 6];
+    health[3] = Health::Degraded;
+    let assembled = ask(&topology, &split, 100.0, &health, &[5]);
+    for flow in 0..2 {
+        // Endpoint 0 is the nearest; 5 alone could only take.
+        assert_eq!(assembled.critical[flow * 6 + 5], Some(CriticalReason::Chosen));
+        assert_eq!(assembled.critical[flow * 6], Some(CriticalReason::Receiver));
+        let upper = assembled.problem.routes[flow * 6].upper;
+        assert!(upper > split.shares()[flow * 6] + 0.01, "{upper}");
+    }
+    feasible(&assembled);
+}
+
+#[test]
 fn receivers_have_room_for_what_must_leave() {
     // Endpoint 0 carries 40 % of 2 × 120 req/s = 96; every other has 100 − 28.8 of room.
     let topology = topology(&[0; 6]);
