@@ -31,9 +31,9 @@ macro_rules! index {
 
         impl From<usize> for $name {
             /// # Panics
-            /// When the index exceeds `u32::MAX`; [`TopologyBuilder::build`] refuses such topologies.
+            /// When the index exceeds `u32::MAX`; constructors refuse so many items.
             fn from(ix: usize) -> Self {
-                Self(u32::try_from(ix).expect("a topology has at most u32::MAX items"))
+                Self(u32::try_from(ix).expect("there are at most u32::MAX items"))
             }
         }
     };

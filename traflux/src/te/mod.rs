@@ -1,7 +1,7 @@
 //! Which pairs of a network should be rerouted, and how do ways to choose them compare?
 //!
 //! [`SelectorKind`] names the ways, [`evaluate`](evaluate::evaluate) plays them on matrices, and
-//! [`Comparison`](evaluate::Comparison) holds what came of it, as a table, as CSV and as a page.
+//! [`Comparison`] holds what came of it, as a table, as CSV and as a page.
 
 pub mod evaluate;
 mod page;
