@@ -8,7 +8,7 @@
 //! splits meet the next matrix), `backbones` (generated traffic on Ebone, Sprintlink and Tiscali), `unseen` (one policy
 //! for networks it has not seen), `selection` (how long one choice takes). Settings come from the environment, for
 //! instance `UPDATES=3000 ENTROPY=0.05`; see `env` below for their names.
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -521,12 +521,14 @@ fn abilene(seeds: &[u64], stale: bool) -> Outcome<()> {
                 judged_since = Some(begun.elapsed().as_secs_f64());
             }
             let now = Instant::now();
-            let mut policy = learned(p.parameters, &encoder).unwrap();
+            let mut policy =
+                learned(p.parameters, &encoder).expect("parameters fit the encoder they are trained with");
             let mut encoder = encoder.clone();
             let test = test.clone();
             // For the curve only; nothing is chosen by it.
             let judged: Vec<f64> = {
-                let seen = evaluate(&series, test, &mut encoder, &mut policy, stale).unwrap();
+                let seen = evaluate(&series, test, &mut encoder, &mut policy, stale)
+                    .expect("matrices of the series are served by its base");
                 seen.ratios()
             };
             let mut sorted = judged.clone();

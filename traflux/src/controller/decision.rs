@@ -207,6 +207,7 @@ impl Decision {
     #[must_use]
     pub fn entries(&self) -> usize {
         self.endpoints.len()
+            + self.shared.len()
             + self.critical.len()
             + self.guard.len()
             + self.proposed.len()

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::input::{InputArgs, PairCount, save, say, warn_of_units};
+use super::input::{InputArgs, PairCount, STEPS, bar, save, say, warn_of_units};
 use crate::cli::Failure;
 use crate::te::{EvaluateOptions, SelectorKind, evaluate as play};
 
@@ -62,12 +61,9 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode, Failure> {
         stale: args.stale,
         delay: args.delay,
     };
-    let bar = ProgressBar::new(1000);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {elapsed} < {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(format!("{} matrices", matrices.len()));
+    let bar = bar(format!("{} matrices", matrices.len()));
     let began = Instant::now();
-    let result = play(&network, &matrices, &options, &mut |done| bar.set_position((done * 1000.0) as u64));
+    let result = play(&network, &matrices, &options, &mut |done| bar.set_position((done * STEPS) as u64));
     bar.finish_and_clear();
     let comparison = result?;
     if let Some(path) = &args.csv {

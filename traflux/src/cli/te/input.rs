@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use traflux_core::{BitRate, Network, TrafficMatrix};
 use traflux_te::format::{
     Format, NetworkFile, RateUnit, ReadOptions, Warning, matrices_in_file, parse_rate, read_network_file,
@@ -214,6 +215,18 @@ pub(super) fn show(path: &Path, warnings: &[Warning]) {
     if warnings.len() > WARNINGS_SHOWN {
         warn(&format!("{}: and {} warnings more", path.display(), warnings.len() - WARNINGS_SHOWN));
     }
+}
+
+/// Positions of a progress bar.
+pub(super) const STEPS: f64 = 1000.0;
+
+/// A progress bar for work whose done part is known.
+pub(super) fn bar(message: String) -> ProgressBar {
+    let bar = ProgressBar::new(STEPS as u64);
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {elapsed} < {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(message);
+    bar
 }
 
 /// Prints a result. A reader that has seen enough, such as `head`, is no failure.

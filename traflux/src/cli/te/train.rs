@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::input::{InputArgs, PairCount, save, say};
+use super::input::{InputArgs, PairCount, STEPS, bar, save, say};
 use crate::cli::Failure;
 use crate::te::{TrainOptions, train as learn};
 
@@ -76,12 +75,9 @@ pub(super) fn train(args: &TrainArgs) -> Result<ExitCode, Failure> {
             if args.stale { " --stale" } else { "" },
         ),
     };
-    let bar = ProgressBar::new(1000);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {elapsed} < {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message("examples of the oracle");
+    let bar = bar("examples of the oracle".to_owned());
     let result = learn(&network, &matrices, &options, &mut |done, point| {
-        bar.set_position((done * 1000.0) as u64);
+        bar.set_position((done * STEPS) as u64);
         if let Some(point) = point {
             bar.set_message(format!("PR_U {:.4}, p5 {:.4}", point.unseen_mean, point.unseen_p5));
         }
