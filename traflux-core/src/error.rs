@@ -458,6 +458,14 @@ pub enum PlanError {
         /// What is wrong.
         problem: String,
     },
+    /// A key of a plan has a value that it cannot have.
+    #[error("{path}: {problem}")]
+    Key {
+        /// Path of the key, such as `routing.rules[0].route.backend`.
+        path: String,
+        /// What is wrong, with the value and its limits.
+        problem: String,
+    },
     /// A weight total that cannot give every positive share at least 1.
     #[error("weight total {total} is outside [{needed}, 4294967295]")]
     Total {
@@ -471,6 +479,7 @@ pub enum PlanError {
 codes!(PlanError {
     Self::Shape { .. } => "plan_shape", false;
     Self::Row { .. } => "plan_row", false;
+    Self::Key { .. } => "plan_key", false;
     Self::Total { .. } => "plan_total", false;
 });
 

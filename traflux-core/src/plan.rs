@@ -4,6 +4,14 @@
 //! engine executes it. Its version is a hash of its content, so equal plans have equal versions on every
 //! replica, and a restart does not look like a change.
 
+pub mod backend;
+pub mod form;
+pub mod identity;
+pub mod limit;
+pub mod matching;
+pub mod requests;
+pub mod routing;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;

@@ -1,8 +1,19 @@
 //! What went wrong, in variants that a caller can act on.
 
 /// An error of this crate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum GatewayError {
+    /// A plan that contradicts itself.
+    #[error(transparent)]
+    Plan(#[from] traflux_core::PlanError),
+    /// A regular expression that does not compile.
+    #[error("regular expression `{pattern}` does not compile: {reason}")]
+    Pattern {
+        /// The expression.
+        pattern: String,
+        /// What the compiler said.
+        reason: String,
+    },
     /// A picker was asked for by a name that none has.
     #[error("unknown picker `{name}`, expected one of {expected}")]
     UnknownPicker {
@@ -18,6 +29,8 @@ impl GatewayError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Plan(error) => error.code(),
+            Self::Pattern { .. } => "gateway_pattern",
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
         }
     }
@@ -26,7 +39,8 @@ impl GatewayError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::UnknownPicker { .. } => false,
+            Self::Plan(error) => error.is_transient(),
+            Self::Pattern { .. } | Self::UnknownPicker { .. } => false,
         }
     }
 }

@@ -21,8 +21,10 @@ pub mod error;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
+pub mod request;
 pub mod rng;
 pub mod round_robin;
+pub mod rule;
 pub mod weighted;
 
 pub use alias::AliasTable;
@@ -30,8 +32,10 @@ pub use error::GatewayError;
 pub use least_request::LeastRequest;
 pub use peak_ewma::{PeakEwma, PeakEwmaSettings};
 pub use picker::{Candidate, Completion, Picker, PickerKind};
+pub use request::{Client, Lookup, Request, TokenEstimate};
 pub use rng::Rng;
 pub use round_robin::RoundRobin;
+pub use rule::{Condition, Finding, Matcher, Mismatch, Severity, review};
 pub use weighted::{SmoothWeighted, WeightedRandom};
 
 #[cfg(doctest)]

@@ -1,0 +1,169 @@
+//! What serves requests, at which price, and with which key?
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::form::{FromText, millis, one_or_many, text_or_map};
+
+/// A provider, or a service of one's own: one or more endpoints that answer alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendPlan {
+    /// Where it listens; one URL, or several of equal standing, or `{ url, weight, tier, region }`.
+    #[serde(deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::form::OneOrManySchema<UpstreamEndpoint>"))]
+    pub url: Vec<UpstreamEndpoint>,
+    /// Where the upstream key comes from; never the key itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeySource>,
+    /// What a request costs where its model says nothing.
+    pub price: PricePlan,
+    /// Models that it serves; any, when the map is empty.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelPlan>,
+    /// Time to connect.
+    #[serde(rename = "connect_timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub connect_timeout: Duration,
+    /// Whether HTTP/2 is spoken without asking (gRPC, or plain text with prior knowledge); with TLS it is negotiated
+    /// anyway.
+    pub http2: bool,
+}
+
+impl Default for BackendPlan {
+    fn default() -> Self {
+        Self {
+            url: Vec::new(),
+            key: None,
+            price: PricePlan::default(),
+            models: BTreeMap::new(),
+            connect_timeout: Duration::from_secs(2),
+            http2: false,
+        }
+    }
+}
+
+impl BackendPlan {
+    /// Price of a model.
+    #[must_use]
+    pub fn price_of(&self, model: &str) -> PricePlan {
+        self.models.get(model).and_then(|m| m.price).unwrap_or(self.price)
+    }
+
+    /// Whether it serves a model; one that lists none serves all.
+    #[must_use]
+    pub fn serves(&self, model: &str) -> bool {
+        self.models.is_empty() || model.is_empty() || self.models.contains_key(model)
+    }
+}
+
+/// A model of a backend.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelPlan {
+    /// Price, where it differs from the backend's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<PricePlan>,
+    /// The most tokens of input and output together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_tokens: Option<u64>,
+}
+
+/// One address of a backend. In short, its URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "EndpointSchema"))]
+pub struct UpstreamEndpoint {
+    /// Base URL: scheme, host, port, and a path that is put before the request's.
+    pub url: String,
+    /// Weight against the other endpoints of the backend.
+    pub weight: u32,
+    /// Priority tier: a higher one serves when lower ones cannot.
+    pub tier: u8,
+    /// Region, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct EndpointForm {
+    url: String,
+    #[serde(default = "one")]
+    weight: u32,
+    #[serde(default)]
+    tier: u8,
+    region: Option<String>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// A URL, or a URL with weight, tier and region.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum EndpointSchema {
+    Url(String),
+    Long(EndpointForm),
+}
+
+impl TryFrom<EndpointForm> for UpstreamEndpoint {
+    type Error = String;
+
+    fn try_from(form: EndpointForm) -> Result<Self, String> {
+        let short = Self::from_text(&form.url)?;
+        Ok(Self { weight: form.weight, tier: form.tier, region: form.region, ..short })
+    }
+}
+
+impl FromText for UpstreamEndpoint {
+    const EXPECTED: &'static str = "a URL, or a map with `url`, `weight`, `tier` and `region`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Err(format!("`{text}` is no URL with http:// or https:// and a host"));
+        }
+        Ok(Self { url: text.to_owned(), weight: one(), tier: 0, region: None })
+    }
+}
+
+impl<'de> Deserialize<'de> for UpstreamEndpoint {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_map::<Self, EndpointForm, D>(deserializer)
+    }
+}
+
+/// What a backend charges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct PricePlan {
+    /// Dollars per million tokens read.
+    pub input_dollars_per_million: f64,
+    /// Dollars per million tokens read from its cache; as input, without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_dollars_per_million: Option<f64>,
+    /// Dollars per million tokens written.
+    pub output_dollars_per_million: f64,
+    /// Dollars per request.
+    pub request_dollars: f64,
+}
+
+/// Where a secret comes from. It is read when the gateway starts and when the file changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeySource {
+    /// An environment variable.
+    Env(String),
+    /// A file, of which the last line break is not part of the secret.
+    File(String),
+}

@@ -1,0 +1,180 @@
+//! What is decided for each request?
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::backend::BackendPlan;
+use super::identity::IdentityPlan;
+use super::limit::LimitPlan;
+use super::routing::{RoutePlan, RoutingPlan};
+use crate::error::PlanError;
+
+/// What an in-process engine does with each request, and a proxy as far as it can.
+///
+/// This is also what people write: every field has a default, and short forms are read where
+/// [the parts](super) say so.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestPlan {
+    /// Rules.
+    pub routing: RoutingPlan,
+    /// Backends by name. One that a route names and that is not here is known by its name alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub backends: BTreeMap<String, BackendPlan>,
+    /// Clients.
+    pub identity: IdentityPlan,
+    /// Limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitPlan>,
+}
+
+impl RequestPlan {
+    /// All routes with the path of each for messages.
+    pub fn routes(&self) -> impl Iterator<Item = (String, &RoutePlan)> {
+        let rules = self.routing.rules.iter().enumerate();
+        rules
+            .map(|(ix, rule)| (format!("routing.rules[{ix}].route"), &rule.route))
+            .chain(self.routing.default.iter().map(|route| ("routing.default".to_owned(), route)))
+    }
+
+    /// Names of all backends, those that only a route names among them, sorted.
+    #[must_use]
+    pub fn backend_names(&self) -> BTreeSet<&str> {
+        let named = self.routes().flat_map(|(_, route)| {
+            route.backend.iter().map(|b| b.name.as_str()).chain(route.fallback.iter().map(String::as_str))
+        });
+        self.backends.keys().map(String::as_str).chain(named).collect()
+    }
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] with the path of the key, the value and its limit.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let wrong = |path: String, problem: String| Err(PlanError::Key { path, problem });
+        let mut names = BTreeSet::new();
+        for (ix, rule) in self.routing.rules.iter().enumerate() {
+            if rule.name.is_empty() || !names.insert(&rule.name) {
+                let problem = format!("`{}` is empty or the name of another rule", rule.name);
+                return wrong(format!("routing.rules[{ix}].name"), problem);
+            }
+        }
+        for (path, route) in self.routes() {
+            if route.backend.is_empty() {
+                return wrong(format!("{path}.backend"), "lists no backend".into());
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = route.backend.iter().find(|b| !seen.insert(&b.name)) {
+                return wrong(format!("{path}.backend"), format!("lists `{}` twice", twice.name));
+            }
+            if route.weights().all(|(_, weight)| weight == 0) {
+                return wrong(format!("{path}.weight"), "every backend has weight 0".into());
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (ix, limit) in self.limits.iter().enumerate() {
+            let path = |key: &str| format!("limits[{ix}].{key}");
+            if limit.name.is_empty() || !names.insert(&limit.name) {
+                return wrong(
+                    path("name"),
+                    format!("`{}` is empty or the name of another limit", limit.name),
+                );
+            }
+            let amounts = std::iter::once((path("amount"), limit.amount))
+                .chain(limit.burst.map(|burst| (path("burst"), burst)))
+                .chain(
+                    limit.overrides.iter().map(|(key, amount)| (path(&format!("overrides.{key}")), *amount)),
+                );
+            for (path, amount) in amounts {
+                if !(amount > 0.0 && amount <= LARGEST_AMOUNT) {
+                    return wrong(path, format!("{amount} is outside (0, {LARGEST_AMOUNT}]"));
+                }
+            }
+            if limit.period.is_zero() {
+                return wrong(path("period_ms"), "a period of 0 ms has no rate".into());
+            }
+        }
+        for (name, backend) in &self.backends {
+            let prices = std::iter::once(("price".to_owned(), backend.price)).chain(
+                backend
+                    .models
+                    .iter()
+                    .filter_map(|(m, p)| p.price.map(|price| (format!("models.{m}.price"), price))),
+            );
+            for (key, price) in prices {
+                let parts = [
+                    price.input_dollars_per_million,
+                    price.cached_dollars_per_million.unwrap_or(0.0),
+                    price.output_dollars_per_million,
+                    price.request_dollars,
+                ];
+                if let Some(bad) = parts.iter().find(|p| !(0.0..=LARGEST_PRICE).contains(*p)) {
+                    let problem = format!("{bad} dollars is outside [0, {LARGEST_PRICE}]");
+                    return wrong(format!("backends.{name}.{key}"), problem);
+                }
+            }
+        }
+        for (ix, key) in self.identity.api_keys.iter().enumerate() {
+            if key.sha256.len() != 64 || !key.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                let problem =
+                    format!("{} characters, expected 64 hexadecimal digits", key.sha256.chars().count());
+                return wrong(format!("identity.api_keys[{ix}].sha256"), problem);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The largest amount of a limit.
+const LARGEST_AMOUNT: f64 = 1e15;
+/// The largest price, in dollars per million tokens or per request.
+const LARGEST_PRICE: f64 = 1e6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> RequestPlan {
+        serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn short_forms_read_as_what_they_stand_for() {
+        let plan = plan(
+            r#"{"routing": {"strategy": "adaptive", "rules": [
+                {"name": "a", "match": {"headers": {"X-Priority": "critical"}}, "route": {"backend": "x", "weight": 100}},
+                {"name": "b", "match": {"path": "/v1", "user_tier": "free"},
+                 "route": {"backend": ["x", {"name": "y", "weight": 3}], "algorithm": "least-cost"}}]}}"#,
+        );
+        assert_eq!(plan.validate(), Ok(()));
+        assert_eq!(plan.routing.rules[0].route.weights().collect::<Vec<_>>(), [("x", 100)]);
+        assert_eq!(plan.routing.rules[1].route.weights().collect::<Vec<_>>(), [("x", 1), ("y", 3)]);
+        assert_eq!(plan.backend_names().into_iter().collect::<Vec<_>>(), ["x", "y"]);
+        let json = serde_json::to_string(&plan).unwrap_or_default();
+        assert_eq!(serde_json::from_str::<RequestPlan>(&json).ok(), Some(plan));
+    }
+
+    #[test]
+    fn what_types_cannot_say_is_refused_with_its_path() {
+        for (json, expected) in [
+            (r#"{"routing": {"default": {"backend": []}}}"#, "routing.default.backend: lists no backend"),
+            (
+                r#"{"routing": {"default": {"backend": "x", "weight": 0}}}"#,
+                "routing.default.weight: every backend has weight 0",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "tokens", "amount": -1}]}"#,
+                "limits[0].amount: -1 is outside (0, 1000000000000000]",
+            ),
+            (
+                r#"{"identity": {"api_keys": [{"name": "k", "sha256": "ab", "tenant": "t"}]}}"#,
+                "identity.api_keys[0].sha256: 2 characters, expected 64 hexadecimal digits",
+            ),
+        ] {
+            let error = plan(json).validate().err().map(|e| e.to_string());
+            assert_eq!(error.as_deref(), Some(expected));
+        }
+    }
+}

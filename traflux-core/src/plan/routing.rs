@@ -1,0 +1,217 @@
+//! Which backends may serve a request, and how is one chosen?
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::form::{FromText, millis, one_or_many, text_or_map};
+use super::matching::MatchPlan;
+
+/// Rules, and what holds where they say nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RoutingPlan {
+    /// Algorithm of a rule that names none.
+    pub strategy: Algorithm,
+    /// Rules. The first that matches in the order of falling priority, then of the list, decides.
+    pub rules: Vec<RulePlan>,
+    /// Where a request goes that no rule matches; without it such a request is answered with 404.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default: Option<RoutePlan>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RulePlan {
+    /// Unique among the rules; a label of metrics and traces.
+    pub name: String,
+    /// Rules of higher priority are tried first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Which requests; every one without it.
+    #[serde(default, rename = "match", skip_serializing_if = "MatchPlan::is_any")]
+    pub matches: MatchPlan,
+    /// Where they go.
+    pub route: RoutePlan,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RoutePlan {
+    /// Backends among which the algorithm chooses; one name or a list of names or of `{ name, weight }`.
+    #[serde(deserialize_with = "one_or_many")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::form::OneOrManySchema<WeightedBackend>"))]
+    pub backend: Vec<WeightedBackend>,
+    /// Weight of each backend that has none of its own.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Goes before the strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+    /// Whether backends are probed and unhealthy ones left out (`true`), nothing of the kind is done (`false`), or
+    /// only what requests show counts (absent).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<bool>,
+    /// Time after which a request counts as failed, streams excepted once they began.
+    #[serde(
+        default,
+        rename = "timeout_ms",
+        with = "millis::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
+    pub timeout: Option<Duration>,
+    /// Backends to turn to, in this order, when none of the first can serve.
+    #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "super::form::OneOrManySchema<String>"))]
+    pub fallback: Vec<String>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl RoutePlan {
+    /// A route to backends of equal weight, everything else as usual.
+    #[must_use]
+    pub fn to<I: IntoIterator<Item = S>, S: Into<String>>(backends: I) -> Self {
+        Self {
+            backend: backends
+                .into_iter()
+                .map(|name| WeightedBackend { name: name.into(), weight: None })
+                .collect(),
+            weight: one(),
+            algorithm: None,
+            health_check: None,
+            timeout: None,
+            fallback: Vec::new(),
+        }
+    }
+
+    /// The same with an algorithm.
+    #[must_use]
+    pub fn by(self, algorithm: Algorithm) -> Self {
+        Self { algorithm: Some(algorithm), ..self }
+    }
+
+    /// Backends with the weights that hold.
+    pub fn weights(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.backend.iter().map(|b| (b.name.as_str(), b.weight.unwrap_or(self.weight)))
+    }
+}
+
+/// A backend of a route. In short, its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "BackendSchema"))]
+pub struct WeightedBackend {
+    /// Name among the backends.
+    pub name: String,
+    /// Weight against the others of the route; that of the route without it, and 0 sends nothing there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct BackendForm {
+    name: String,
+    weight: Option<u32>,
+}
+
+/// The name of a backend, or its name and weight.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum BackendSchema {
+    Name(String),
+    Long(BackendForm),
+}
+
+impl TryFrom<BackendForm> for WeightedBackend {
+    type Error = String;
+
+    fn try_from(form: BackendForm) -> Result<Self, String> {
+        Ok(Self { name: form.name, weight: form.weight })
+    }
+}
+
+impl FromText for WeightedBackend {
+    const EXPECTED: &'static str = "the name of a backend, or a map with `name` and `weight`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self { name: text.to_owned(), weight: None })
+    }
+}
+
+impl<'de> Deserialize<'de> for WeightedBackend {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_map::<Self, BackendForm, D>(deserializer)
+    }
+}
+
+/// How one of several is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// By weight, evenly spaced.
+    RoundRobin,
+    /// By weight, independently at random.
+    Weighted,
+    /// The less busy, per weight, of two drawn by weight.
+    #[serde(alias = "least-request")]
+    LeastConnections,
+    /// The better of two drawn by weight in expected latency times requests in flight.
+    LeastLatency,
+    /// The cheapest in expected dollars among those that keep the latency limit and have quota left.
+    LeastCost,
+    /// The fastest of those that are not hot by requests in flight (Prequal).
+    HotCold,
+    /// By a hash of the affinity key, bounded by load.
+    ConsistentHash,
+    /// By weights from the controller; without one, from latency, errors and price as observed.
+    #[default]
+    Adaptive,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::RoundRobin,
+        Self::Weighted,
+        Self::LeastConnections,
+        Self::LeastLatency,
+        Self::LeastCost,
+        Self::HotCold,
+        Self::ConsistentHash,
+        Self::Adaptive,
+    ];
+
+    /// Its name in configuration, metrics and traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Weighted => "weighted",
+            Self::LeastConnections => "least-connections",
+            Self::LeastLatency => "least-latency",
+            Self::LeastCost => "least-cost",
+            Self::HotCold => "hot-cold",
+            Self::ConsistentHash => "consistent-hash",
+            Self::Adaptive => "adaptive",
+        }
+    }
+}
+
+impl std::fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,16 @@
+//! Which of many conditions hold for a request?
+//!
+//! [`Matcher`] compiles [`MatchPlan`](traflux_core::plan::matching::MatchPlan)s once, [`Matcher::first`] and
+//! [`Matcher::each`] answer without allocation, [`Mismatch`] says why one does not hold, and [`review`] finds
+//! rules that can never match before the first request comes.
+
+mod bits;
+mod condition;
+mod matcher;
+mod path;
+mod report;
+mod subsume;
+
+pub use condition::{Condition, Mismatch};
+pub use matcher::Matcher;
+pub use report::{Finding, Severity, review};

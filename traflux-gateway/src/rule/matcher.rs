@@ -1,0 +1,171 @@
+//! Which rules hold for a request, found without looking at all of them?
+//!
+//! Each condition on an exact text (method, tier, tenant, model, a header) splits the rules by that text. For
+//! every text there is a row of bits: the rules that ask for it and those that ask for nothing. A request's
+//! candidates are the intersection of its rows; what rows cannot tell (ranges, prefixes, expressions) is judged
+//! for the few that remain. Where the path alone leaves few, they are judged at once.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+use traflux_core::plan::matching::MatchPlan;
+
+use super::bits::BitRows;
+use super::condition::{Condition, Mismatch, Subject};
+use super::path::PathIndex;
+use crate::error::GatewayError;
+use crate::request::Request;
+
+/// Rows are intersected only beyond so many candidates by path.
+const FEW: u32 = 8;
+/// The most subjects whose rows are intersected, the most selective first.
+const MAX_DIMENSIONS: usize = 8;
+
+/// Conditions compiled together; positions are those of the plans given.
+#[derive(Debug, Clone)]
+pub struct Matcher {
+    conditions: Vec<Vec<Condition>>,
+    paths: PathIndex,
+    dimensions: Vec<Dimension>,
+}
+
+#[derive(Debug, Clone)]
+struct Dimension {
+    subject: Subject,
+    by_text: FxHashMap<Box<str>, usize>,
+    sets: BitRows,
+    /// Those that ask for nothing here.
+    otherwise: usize,
+}
+
+impl Matcher {
+    /// Compiles plans in the order in which they are tried.
+    ///
+    /// # Errors
+    /// [`GatewayError::Pattern`] for a regular expression that does not compile.
+    pub fn new<'a>(plans: impl IntoIterator<Item = &'a MatchPlan>) -> Result<Self, GatewayError> {
+        let plans: Vec<_> = plans.into_iter().collect();
+        let conditions = plans.iter().map(|plan| Condition::all_of(plan)).collect::<Result<Vec<_>, _>>()?;
+        let paths: Vec<_> = plans.iter().map(|plan| plan.path.as_ref()).collect();
+        Ok(Self { dimensions: dimensions(&conditions), conditions, paths: PathIndex::new(&paths) })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.conditions.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+    }
+
+    /// The first that holds.
+    #[must_use]
+    pub fn first(&self, request: &Request<'_>) -> Option<usize> {
+        let mut found = None;
+        self.visit(request, |ix| {
+            found = Some(ix);
+            false
+        });
+        found
+    }
+
+    /// Calls `visit` with each that holds, in order.
+    pub fn each(&self, request: &Request<'_>, mut visit: impl FnMut(usize)) {
+        self.visit(request, |ix| {
+            visit(ix);
+            true
+        });
+    }
+
+    /// Whether one holds.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn holds(&self, ix: usize, request: &Request<'_>) -> bool {
+        self.conditions[ix].iter().all(|condition| condition.holds(request))
+    }
+
+    /// The first condition of one that does not hold; `None` when it holds.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn mismatch(&self, ix: usize, request: &Request<'_>) -> Option<Mismatch> {
+        self.conditions[ix].iter().find_map(|condition| condition.mismatch(request))
+    }
+
+    fn visit(&self, request: &Request<'_>, mut go_on: impl FnMut(usize) -> bool) {
+        let by_path = self.paths.candidates(request.path);
+        let mut rows: [&[u64]; MAX_DIMENSIONS] = [&[]; MAX_DIMENSIONS];
+        let mut count = 0;
+        if by_path.iter().map(|word| word.count_ones()).sum::<u32>() > FEW {
+            for dimension in &self.dimensions {
+                rows[count] = dimension.row(request);
+                count += 1;
+            }
+        }
+        for (at, word) in by_path.iter().enumerate() {
+            let mut word = rows[..count].iter().fold(*word, |word, row| word & row[at]);
+            while word != 0 {
+                let ix = at * 64 + word.trailing_zeros() as usize;
+                word &= word - 1;
+                if self.holds(ix, request) && !go_on(ix) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Dimension {
+    fn new(asked: &Asked<'_>, rules: usize) -> Self {
+        let mut asking = vec![false; rules];
+        let mut by_text: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (ix, text) in &asked.pairs {
+            asking[*ix] = true;
+            by_text.entry(text).or_default().push(*ix);
+        }
+        let free: Vec<usize> = (0..rules).filter(|ix| !asking[*ix]).collect();
+        let mut sets = BitRows::new(rules);
+        let otherwise = sets.push(free.iter().copied());
+        let by_text = by_text
+            .into_iter()
+            .map(|(text, rules)| (text.into(), sets.push(free.iter().copied().chain(rules))))
+            .collect();
+        Self { subject: asked.subject.clone(), by_text, sets, otherwise }
+    }
+
+    fn row(&self, request: &Request<'_>) -> &[u64] {
+        let row = self.subject.text(request).and_then(|text| self.by_text.get(text));
+        self.sets.row(row.copied().unwrap_or(self.otherwise))
+    }
+}
+
+/// What the rules ask about one subject.
+struct Asked<'a> {
+    subject: &'a Subject,
+    /// Rule and one of the texts that it takes.
+    pairs: Vec<(usize, &'a str)>,
+}
+
+/// One dimension for each subject on which exact texts are asked for, those that most rules ask about first.
+fn dimensions(conditions: &[Vec<Condition>]) -> Vec<Dimension> {
+    let mut asked: Vec<Asked<'_>> = Vec::new();
+    for (ix, list) in conditions.iter().enumerate() {
+        for (subject, texts) in list.iter().filter_map(Condition::exact_texts) {
+            let pairs = texts.into_iter().map(|text| (ix, text));
+            match asked.iter_mut().find(|a| a.subject == subject) {
+                Some(asked) => asked.pairs.extend(pairs),
+                None => asked.push(Asked { subject, pairs: pairs.collect() }),
+            }
+        }
+    }
+    asked.sort_by_key(|a| std::cmp::Reverse(a.pairs.len()));
+    asked.truncate(MAX_DIMENSIONS);
+    asked.iter().map(|asked| Dimension::new(asked, conditions.len())).collect()
+}

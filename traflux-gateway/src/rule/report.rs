@@ -1,0 +1,154 @@
+//! What is wrong with a list of rules before any request comes?
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use traflux_core::plan::requests::RequestPlan;
+use traflux_core::plan::routing::RulePlan;
+
+use super::subsume::{contradiction, covers, excludes};
+
+/// Something that a list of rules says and its author perhaps did not mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// No request fulfils the rule.
+    NeverMatches {
+        /// The rule.
+        rule: String,
+        /// Why.
+        reason: String,
+    },
+    /// Every request that fulfils the rule is taken by an earlier one.
+    Shadowed {
+        /// The rule.
+        rule: String,
+        /// The earlier one.
+        by: String,
+    },
+    /// Some requests fulfil both, and the order decides between different routes.
+    Overlaps {
+        /// The rule that wins.
+        rule: String,
+        /// The one that loses.
+        other: String,
+    },
+    /// A route names a backend that is described nowhere: it has no URL, price or key.
+    UnknownBackend {
+        /// Where it is named.
+        path: String,
+        /// Its name.
+        backend: String,
+    },
+    /// A backend that no route names.
+    UnusedBackend {
+        /// Its name.
+        backend: String,
+    },
+    /// Requests that no rule matches are answered with 404.
+    NoDefault,
+}
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Something written has no effect.
+    Warning,
+}
+
+impl Finding {
+    /// How much it matters.
+    #[must_use]
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::NeverMatches { .. } | Self::Shadowed { .. } | Self::UnknownBackend { .. } => {
+                Severity::Warning
+            }
+            Self::Overlaps { .. } | Self::UnusedBackend { .. } | Self::NoDefault => Severity::Note,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverMatches { rule, reason } => write!(f, "rule `{rule}` can never match: {reason}"),
+            Self::Shadowed { rule, by } => {
+                write!(f, "rule `{rule}` can never decide: `{by}`, tried before, takes all that it matches")
+            }
+            Self::Overlaps { rule, other } => {
+                write!(f, "rules `{rule}` and `{other}` overlap: `{rule}` is tried first and decides")
+            }
+            Self::UnknownBackend { path, backend } => {
+                write!(f, "{path}: backend `{backend}` is not described under `backends`")
+            }
+            Self::UnusedBackend { backend } => write!(f, "backend `{backend}` is named by no route"),
+            Self::NoDefault => {
+                f.write_str("no default route: a request that no rule matches is answered with 404")
+            }
+        }
+    }
+}
+
+/// Positions of rules in the order in which they are tried: falling priority, then as written.
+#[must_use]
+pub(crate) fn order(rules: &[RulePlan]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rules.len()).collect();
+    order.sort_by_key(|ix| Reverse(rules[*ix].priority));
+    order
+}
+
+/// Looks through the rules of a plan. What it finds is certain; it does not find everything (a rule that several
+/// others cover only together, two regular expressions without a common text).
+///
+/// Pairs of rules are compared one by one: 10,000 rules take seconds.
+#[must_use]
+pub fn review(plan: &RequestPlan) -> Vec<Finding> {
+    let rules = &plan.routing.rules;
+    let order = order(rules);
+    let mut findings = Vec::new();
+    let mut alive: Vec<&RulePlan> = Vec::new();
+    for rule in order.iter().map(|ix| &rules[*ix]) {
+        let name = rule.name.clone();
+        if let Some(reason) = contradiction(&rule.matches) {
+            findings.push(Finding::NeverMatches { rule: name, reason });
+            continue;
+        }
+        if let Some(earlier) = alive.iter().find(|earlier| covers(&earlier.matches, &rule.matches)) {
+            findings.push(Finding::Shadowed { rule: name, by: earlier.name.clone() });
+            continue;
+        }
+        // A rule before a wider one is how exceptions are written; only a crossing is worth a note.
+        let crossing = alive.iter().filter(|earlier| {
+            earlier.route != rule.route
+                && !covers(&rule.matches, &earlier.matches)
+                && !excludes(&earlier.matches, &rule.matches)
+        });
+        findings.extend(
+            crossing.map(|earlier| Finding::Overlaps { rule: earlier.name.clone(), other: name.clone() }),
+        );
+        alive.push(rule);
+    }
+    for (path, route) in plan.routes() {
+        let named = route.backend.iter().map(|b| &b.name).chain(&route.fallback);
+        findings.extend(
+            named
+                .filter(|name| !plan.backends.contains_key(*name))
+                .map(|name| Finding::UnknownBackend { path: path.clone(), backend: name.clone() }),
+        );
+    }
+    let used = |name: &String| {
+        plan.routes().any(|(_, r)| r.backend.iter().map(|b| &b.name).chain(&r.fallback).any(|n| n == name))
+    };
+    findings.extend(
+        plan.backends
+            .keys()
+            .filter(|name| !used(name))
+            .map(|name| Finding::UnusedBackend { backend: name.clone() }),
+    );
+    if plan.routing.default.is_none() {
+        findings.push(Finding::NoDefault);
+    }
+    findings
+}
