@@ -14,6 +14,12 @@ pub enum GatewayError {
         /// What the compiler said.
         reason: String,
     },
+    /// The body of a request that is no JSON object of the expected form.
+    #[error("request body: {reason}")]
+    Body {
+        /// What the parser said, with line and column.
+        reason: String,
+    },
     /// A picker was asked for by a name that none has.
     #[error("unknown picker `{name}`, expected one of {expected}")]
     UnknownPicker {
@@ -31,6 +37,7 @@ impl GatewayError {
         match self {
             Self::Plan(error) => error.code(),
             Self::Pattern { .. } => "gateway_pattern",
+            Self::Body { .. } => "gateway_body",
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
         }
     }
@@ -40,7 +47,7 @@ impl GatewayError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Plan(error) => error.is_transient(),
-            Self::Pattern { .. } | Self::UnknownPicker { .. } => false,
+            Self::Pattern { .. } | Self::Body { .. } | Self::UnknownPicker { .. } => false,
         }
     }
 }

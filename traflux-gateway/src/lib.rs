@@ -18,6 +18,7 @@
 
 pub mod alias;
 pub mod error;
+pub mod identity;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
@@ -26,9 +27,11 @@ pub mod rng;
 pub mod round_robin;
 pub mod rule;
 pub mod weighted;
+pub mod wire;
 
 pub use alias::AliasTable;
 pub use error::GatewayError;
+pub use identity::IdentityTable;
 pub use least_request::LeastRequest;
 pub use peak_ewma::{PeakEwma, PeakEwmaSettings};
 pub use picker::{Candidate, Completion, Picker, PickerKind};
@@ -37,6 +40,7 @@ pub use rng::Rng;
 pub use round_robin::RoundRobin;
 pub use rule::{Condition, Finding, Matcher, Mismatch, Severity, review};
 pub use weighted::{SmoothWeighted, WeightedRandom};
+pub use wire::{BodyKind, RequestFacts, SseParser, TokenEstimator, Usage, UsageReader};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

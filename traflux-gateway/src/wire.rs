@@ -1,0 +1,12 @@
+//! What do requests and answers say about models and tokens?
+//!
+//! Readers of what passes through: they look, they never change or hold back a byte. Everything is bounded, and
+//! whatever is too long, torn or no JSON at all only means that nothing is known.
+
+mod facts;
+mod sse;
+mod usage;
+
+pub use facts::{RequestFacts, TokenEstimator};
+pub use sse::{SseEvent, SseParser};
+pub use usage::{BodyKind, Usage, UsageReader};

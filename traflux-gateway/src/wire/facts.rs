@@ -1,0 +1,133 @@
+//! What does a request ask for: which model, how much, as a stream?
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::GatewayError;
+use crate::request::TokenEstimate;
+
+/// What the body of a request says, in any of the common forms (chat completions, completions, responses,
+/// messages, embeddings).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestFacts<'a> {
+    /// The model; empty where none is named.
+    pub model: Cow<'a, str>,
+    /// Whether the answer is asked for as a stream.
+    pub stream: bool,
+    /// Whether a stream is asked to end with its usage.
+    pub stream_usage: bool,
+    /// The most tokens to write, where the request says so, for all choices together.
+    pub max_output: Option<u64>,
+    /// The prompt as it stands in the body: what a cache of prompts would see first.
+    pub prompt: &'a [u8],
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    model: Option<Cow<'a, str>>,
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    stream_options: Option<StreamOptions>,
+    #[serde(default)]
+    max_tokens: Option<u64>,
+    #[serde(default)]
+    max_completion_tokens: Option<u64>,
+    #[serde(default)]
+    max_output_tokens: Option<u64>,
+    #[serde(default)]
+    n: Option<u64>,
+    #[serde(borrow, default)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    prompt: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+impl<'a> RequestFacts<'a> {
+    /// Reads a JSON body. Fields that it does not know are left alone.
+    ///
+    /// # Errors
+    /// [`GatewayError::Body`] when it is no JSON object, or a field that it knows has another type.
+    pub fn read(body: &'a [u8]) -> Result<Self, GatewayError> {
+        let body: Body<'a> =
+            serde_json::from_slice(body).map_err(|error| GatewayError::Body { reason: error.to_string() })?;
+        let max_output = body.max_completion_tokens.or(body.max_output_tokens).or(body.max_tokens);
+        let prompt = body.messages.or(body.prompt).or(body.input);
+        Ok(Self {
+            model: body.model.unwrap_or_default(),
+            stream: body.stream.unwrap_or(false),
+            stream_usage: body.stream_options.is_some_and(|o| o.include_usage),
+            max_output: max_output.map(|most| most.saturating_mul(body.n.unwrap_or(1).max(1))),
+            prompt: prompt.map_or(&[], |raw| raw.get().as_bytes()),
+        })
+    }
+}
+
+/// How tokens are told from bytes before anyone has counted them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenEstimator {
+    /// Bytes of a prompt per token. English text has about 4; 1 is an upper bound for every tokeniser of bytes, so
+    /// that budgets hold exactly.
+    pub bytes_per_token: f64,
+    /// The most tokens written where the request does not say.
+    pub default_output: u64,
+}
+
+impl Default for TokenEstimator {
+    fn default() -> Self {
+        Self { bytes_per_token: 4.0, default_output: 4096 }
+    }
+}
+
+impl TokenEstimator {
+    /// Tokens that a request will use.
+    #[must_use]
+    pub fn estimate(&self, facts: &RequestFacts<'_>) -> TokenEstimate {
+        let input = (facts.prompt.len() as f64 / self.bytes_per_token.max(f64::MIN_POSITIVE)).ceil();
+        TokenEstimate { input: input as u64, output: facts.max_output.unwrap_or(self.default_output) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_matters_is_read_and_the_rest_left_alone() {
+        let body = br#"{"model": "gpt-5", "temperature": 0.1, "stream": true, "stream_options": {"include_usage": true},
+            "messages": [{"role": "user", "content": "12345678"}], "max_completion_tokens": 50, "n": 2}"#;
+        let facts = RequestFacts::read(body).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(
+            (facts.model.as_ref(), facts.stream, facts.stream_usage, facts.max_output),
+            ("gpt-5", true, true, Some(100))
+        );
+        assert!(facts.prompt.starts_with(b"[{\"role\""));
+        let estimate = TokenEstimator::default().estimate(&facts);
+        assert_eq!(estimate, TokenEstimate { input: 11, output: 100 });
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_an_error_with_its_place() {
+        let error = RequestFacts::read(b"[1, 2").map(|_| ()).map_err(|e| e.to_string());
+        assert!(error.is_err_and(|e| e.contains("line 1 column")));
+        let error = RequestFacts::read(br#"{"max_tokens": "many"}"#).map(|_| ()).map_err(|e| e.code());
+        assert_eq!(error, Err("gateway_body"));
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let facts = RequestFacts::read(b"{}").unwrap_or_default();
+        assert_eq!(TokenEstimator::default().estimate(&facts), TokenEstimate { input: 0, output: 4096 });
+    }
+}
