@@ -11,6 +11,7 @@ pub mod limit;
 pub mod matching;
 pub mod requests;
 pub mod routing;
+pub mod server;
 
 use std::collections::HashMap;
 use std::fmt;

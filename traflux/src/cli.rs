@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bootstrap;
+mod gateway;
 mod simulate;
 mod te;
 
@@ -26,7 +27,8 @@ use crate::config::Config;
         traflux bootstrap prometheus --config traflux.yaml --envoy us-east=127.0.0.1:9901\n  \
         traflux run --config traflux.yaml                 the controller, until it is stopped\n  \
         traflux doctor --config traflux.yaml              what is missing in this set-up?\n  \
-        traflux te evaluate backbone.json week.rows       which pairs of a network should be rerouted?"
+        traflux te evaluate backbone.json week.rows       which pairs of a network should be rerouted?\n  \
+        traflux gateway check gateway.yaml                what do these rules mean, and which never decide?"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -45,8 +47,14 @@ enum Commands {
     Run(RunArgs),
     /// Reads a configuration and says what it means.
     Check(ConfigArgs),
-    /// Prints the JSON Schema of the configuration.
-    Schema,
+    /// Prints the JSON Schema of a configuration.
+    Schema {
+        /// Of which: that of the controller or that of the gateway.
+        #[arg(value_enum, default_value = "controller")]
+        of: SchemaOf,
+    },
+    /// Requests of AI APIs and other HTTP services: rules, limits, queues, balancing.
+    Gateway(gateway::GatewayArgs),
     /// Prints configurations for Envoy and Prometheus that make everything work.
     #[command(subcommand)]
     Bootstrap(bootstrap::BootstrapCommand),
@@ -55,6 +63,15 @@ enum Commands {
     Te(te::TeCommand),
     /// Looks at a running set-up and says what is missing.
     Doctor(DoctorArgs),
+}
+
+/// What a schema describes.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum SchemaOf {
+    /// `traflux.yaml` of `traflux run`.
+    Controller,
+    /// `gateway.yaml` of `traflux gateway`.
+    Gateway,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -110,11 +127,15 @@ fn dispatch(command: Commands) -> Result<ExitCode, Failure> {
         Commands::Train(args) => simulate::train(&args),
         Commands::Run(args) => run(&args),
         Commands::Check(args) => check(&args),
-        Commands::Schema => {
-            let schema = schemars::schema_for!(Config);
+        Commands::Schema { of } => {
+            let schema = match of {
+                SchemaOf::Controller => schemars::schema_for!(Config),
+                SchemaOf::Gateway => schemars::schema_for!(traflux_core::plan::requests::RequestPlan),
+            };
             println!("{}", serde_json::to_string_pretty(&schema)?);
             Ok(ExitCode::SUCCESS)
         }
+        Commands::Gateway(args) => gateway::dispatch(&args),
         Commands::Bootstrap(command) => bootstrap::print(&command),
         Commands::Te(command) => te::dispatch(&command),
         Commands::Doctor(args) => doctor(&args),

@@ -8,6 +8,7 @@ use super::backend::BackendPlan;
 use super::identity::IdentityPlan;
 use super::limit::LimitPlan;
 use super::routing::{RoutePlan, RoutingPlan};
+use super::server::ServerPlan;
 use crate::error::PlanError;
 
 /// What an in-process engine does with each request, and a proxy as far as it can.
@@ -18,6 +19,8 @@ use crate::error::PlanError;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct RequestPlan {
+    /// Where a gateway listens. An engine inside another program does not look at it.
+    pub server: ServerPlan,
     /// Rules.
     pub routing: RoutingPlan,
     /// Backends by name. One that a route names and that is not here is known by its name alone.

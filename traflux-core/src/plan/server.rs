@@ -1,0 +1,83 @@
+//! Where does a gateway listen, and what does it take from a connection?
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::form::millis;
+
+/// The side that clients see. Everything is bounded, and nothing listens beyond this machine unless it is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerPlan {
+    /// Address and port.
+    pub listen: String,
+    /// Where metrics, levels and explanations are served; nowhere without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// TLS of the clients' side; plain HTTP without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsPlan>,
+    /// Connections at once; more wait to be accepted.
+    pub max_connections: usize,
+    /// Bytes of a request's head.
+    pub max_header_bytes: usize,
+    /// Bytes of a request's body.
+    pub max_body_bytes: usize,
+    /// Time for the head of a request to come.
+    #[serde(rename = "header_timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub header_timeout: Duration,
+    /// Time for the body of a request to come.
+    #[serde(rename = "body_timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub body_timeout: Duration,
+    /// Time from a request to the head of its answer, retries and waiting in the queue included.
+    #[serde(rename = "request_timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub request_timeout: Duration,
+    /// Time that a stream may be silent.
+    #[serde(rename = "stream_idle_timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub stream_idle_timeout: Duration,
+    /// Time that requests have to end in when the gateway stops.
+    #[serde(rename = "drain_timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerPlan {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            admin: None,
+            tls: None,
+            max_connections: 20_000,
+            max_header_bytes: 64 * 1024,
+            max_body_bytes: 16 * 1024 * 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(120),
+            stream_idle_timeout: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Certificate and key; both files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TlsPlan {
+    /// Chain of certificates, PEM.
+    pub certificate_file: String,
+    /// Private key, PEM.
+    pub key_file: String,
+    /// Authorities of clients' certificates, PEM; with it a client must show one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_authority_file: Option<String>,
+    /// Whether TLS 1.2 is refused.
+    #[serde(default)]
+    pub tls13_only: bool,
+}
