@@ -21,8 +21,10 @@ pub mod error;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
+pub mod queue;
 pub mod rng;
 pub mod round_robin;
+pub mod units;
 pub mod weighted;
 
 pub use alias::AliasTable;
@@ -33,6 +35,9 @@ pub use picker::{Candidate, Completion, Picker, PickerKind};
 pub use rng::Rng;
 pub use round_robin::RoundRobin;
 pub use weighted::{SmoothWeighted, WeightedRandom};
+
+// Queues.
+pub use queue::{QueueSettings, RequestQueue};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
