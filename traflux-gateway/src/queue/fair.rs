@@ -194,18 +194,24 @@ impl FairTree {
     /// Takes a request out of a leaf, free of charge.
     #[inline]
     pub(super) fn leave(&mut self, leaf: u32, item: u32, cost: u64, items: &mut [Link]) {
+        let was_first = self.nodes[leaf as usize].first == item;
+        if self.take(leaf, item, cost, items) {
+            self.deactivate(leaf, items);
+        } else if self.shape == Shape::Heap && was_first {
+            self.refresh(leaf, items);
+        }
+    }
+
+    /// Takes a request out of the structure of its leaf; whether that is empty now.
+    #[inline]
+    fn take(&mut self, leaf: u32, item: u32, cost: u64, items: &mut [Link]) -> bool {
         let node = &mut self.nodes[leaf as usize];
-        let was_first = node.first == item;
         node.flow.items -= 1;
         node.flow.tokens -= cost;
         node.flow.left_items = node.flow.left_items.wrapping_add(1);
         node.flow.left_tokens = node.flow.left_tokens.wrapping_add(cost);
         self.shape.remove(items, &mut node.first, item);
-        if node.first == NIL {
-            self.deactivate(leaf, items);
-        } else if self.shape == Shape::Heap && was_first {
-            self.refresh(leaf, items);
-        }
+        node.first == NIL
     }
 
     /// The leaf whose turn it is, and its next request: the newest where `newest`, else the first.
@@ -230,22 +236,38 @@ impl FairTree {
         }
     }
 
-    /// Charges a leaf and all above it for a request that was sent, or for a correction of its cost.
+    /// Takes a request out of a leaf because it is sent, and charges the leaf and all above it.
     #[inline]
+    pub(super) fn send(&mut self, leaf: u32, item: u32, cost: u64, items: &mut [Link]) {
+        let mut node = leaf;
+        let mut empty = self.take(leaf, item, cost, items);
+        while node != ROOT {
+            // Out under the old key and round, in under the new.
+            self.unfile(node);
+            let n = &mut self.nodes[node as usize];
+            n.credit = n.credit.saturating_sub(cost as i64);
+            if empty {
+                empty = self.retire(node);
+            } else {
+                self.set_key(node, items);
+                self.file(node);
+            }
+            node = self.nodes[node as usize].parent;
+        }
+    }
+
+    /// Corrects what a leaf and all above it were charged.
     pub(super) fn charge(&mut self, leaf: u32, cost: i64, items: &[Link]) {
         let mut node = leaf;
         while node != ROOT {
             let n = &mut self.nodes[node as usize];
             n.credit = n.credit.saturating_sub(cost);
-            let parent = n.parent;
-            if n.active && n.credit <= 0 {
+            if n.active {
                 self.unfile(node);
+                self.set_key(node, items);
                 self.file(node);
             }
-            node = parent;
-        }
-        if self.shape == Shape::Heap && self.calendars.len() > 1 {
-            self.refresh(self.nodes[leaf as usize].parent, items);
+            node = self.nodes[node as usize].parent;
         }
     }
 
@@ -273,19 +295,25 @@ impl FairTree {
         let mut node = leaf;
         while node != ROOT {
             self.unfile(node);
-            self.nodes[node as usize].active = false;
-            let weight = u64::from(self.nodes[node as usize].weight);
-            let calendar = self.calendar_of_parent(node);
-            calendar.active_weight -= weight;
-            let empty = calendar.occupied == 0;
+            let parent_empty = self.retire(node);
             node = self.nodes[node as usize].parent;
-            if !empty {
+            if !parent_empty {
                 break;
             }
         }
         if self.shape == Shape::Heap && node != ROOT {
             self.refresh(node, items);
         }
+    }
+
+    /// A node that is no longer filed waits for nothing; whether its parent does not either.
+    #[inline]
+    fn retire(&mut self, node: u32) -> bool {
+        self.nodes[node as usize].active = false;
+        let weight = u64::from(self.nodes[node as usize].weight);
+        let calendar = self.calendar_of_parent(node);
+        calendar.active_weight -= weight;
+        calendar.occupied == 0
     }
 
     /// Files a node under the first round in which it has credit, at most 63 ahead: what it owes beyond stays owed.

@@ -13,9 +13,12 @@
 /// the better bands that came meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Forecast {
-    pub(super) rate: f64,
-    pub(super) band_rate: Option<f64>,
-    pub(super) guaranteed_rate: f64,
+    /// `1/R`.
+    pub(super) seconds_per_token: f64,
+    /// `1/R_b`, zero where not known.
+    pub(super) band_seconds_per_token: f64,
+    /// `1/(σ·R)`.
+    pub(super) guaranteed_seconds_per_token: f64,
     pub(super) better_tokens: u64,
 }
 
@@ -23,9 +26,9 @@ impl Forecast {
     /// In seconds.
     #[inline]
     pub(super) fn wait(&self, before: u64, cost: u64) -> f64 {
-        let least = (self.better_tokens + before) as f64 / self.rate;
-        let lately = self.band_rate.map_or(0.0, |r| before as f64 / r);
-        let guaranteed = (before + cost) as f64 / self.guaranteed_rate;
+        let least = (self.better_tokens + before) as f64 * self.seconds_per_token;
+        let lately = before as f64 * self.band_seconds_per_token;
+        let guaranteed = (before + cost) as f64 * self.guaranteed_seconds_per_token;
         guaranteed.min(least.max(lately))
     }
 }
@@ -36,12 +39,18 @@ mod tests {
 
     #[test]
     fn the_share_bounds_the_wait_behind_better_bands() {
-        let forecast =
-            Forecast { rate: 100.0, band_rate: Some(20.0), guaranteed_rate: 10.0, better_tokens: 100_000 };
-        // 50 + 10 tokens at a tenth of 100 tokens/s.
-        assert_eq!(forecast.wait(50, 10), 6.0);
+        let forecast = Forecast {
+            seconds_per_token: 0.01,
+            band_seconds_per_token: 0.05,
+            guaranteed_seconds_per_token: 0.125,
+            better_tokens: 100_000,
+        };
+        // 50 + 10 tokens at an eighth of a second.
+        assert_eq!(forecast.wait(50, 10), 7.5);
         let idle = Forecast { better_tokens: 0, ..forecast };
         assert_eq!(idle.wait(50, 10), 2.5);
-        assert_eq!(Forecast { band_rate: None, guaranteed_rate: 0.0, ..idle }.wait(50, 10), 0.5);
+        let unknown =
+            Forecast { band_seconds_per_token: 0.0, guaranteed_seconds_per_token: f64::INFINITY, ..idle };
+        assert_eq!(unknown.wait(50, 10), 0.5);
     }
 }

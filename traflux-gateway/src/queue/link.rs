@@ -104,7 +104,8 @@ fn unlink(links: &mut [Link], first: &mut u32, ix: u32) {
 #[inline]
 fn meld(links: &mut [Link], a: u32, b: u32) -> u32 {
     let (x, y) = (&links[a as usize], &links[b as usize]);
-    let (root, child) = if (x.key, x.sequence) <= (y.key, y.sequence) { (a, b) } else { (b, a) };
+    let a_first = x.key < y.key || (x.key == y.key && x.sequence <= y.sequence);
+    let (root, child) = if a_first { (a, b) } else { (b, a) };
     let eldest = links[root as usize].child;
     let link = &mut links[child as usize];
     (link.previous, link.next) = (root, eldest);

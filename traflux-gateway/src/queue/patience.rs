@@ -2,17 +2,20 @@
 //!
 //! A ring of 64 buckets over the longest possible wait, each with a list of the requests whose latest start falls
 //! into it and the sum of their tokens. So what expired is found without looking at what did not, the request with
-//! the most patience is known, and the work that is due before a moment is a sum of at most 64 numbers: the
+//! the most patience is known, and the work that is due before a moment is a sum of at most 30 numbers: the
 //! feasibility test of earliest deadline first.
 
 use super::link::{Link, NIL, Shape, last};
 
 const BUCKETS: u64 = 64;
+/// Slots whose sum is kept too, so that a prefix is a sum of few numbers.
+const GROUP: usize = 8;
 
 /// The latest starts of one band, in nanoseconds.
 #[derive(Debug)]
 pub(super) struct Patience {
-    width: u64,
+    /// A bucket is 2^this nanoseconds wide.
+    shift: u32,
     /// The oldest bucket that may hold something, counted from time zero.
     base: u64,
     /// Bit `b mod 64`: bucket `b` is not empty.
@@ -20,6 +23,8 @@ pub(super) struct Patience {
     first: [u32; BUCKETS as usize],
     items: [u32; BUCKETS as usize],
     tokens: [u64; BUCKETS as usize],
+    group_items: [u32; BUCKETS as usize / GROUP],
+    group_tokens: [u64; BUCKETS as usize / GROUP],
 }
 
 impl Patience {
@@ -27,18 +32,20 @@ impl Patience {
     pub(super) fn new(longest: u64) -> Self {
         Self {
             // 62 widths hold the longest wait, one more each for the begun first and last bucket.
-            width: longest / (BUCKETS - 2) + 1,
+            shift: (longest / (BUCKETS - 2) + 1).next_power_of_two().trailing_zeros(),
             base: 0,
             occupied: 0,
             first: [NIL; BUCKETS as usize],
             items: [0; BUCKETS as usize],
             tokens: [0; BUCKETS as usize],
+            group_items: [0; BUCKETS as usize / GROUP],
+            group_tokens: [0; BUCKETS as usize / GROUP],
         }
     }
 
     #[inline]
     fn bucket(&self, start_by: u64) -> u64 {
-        start_by / self.width
+        start_by >> self.shift
     }
 
     #[inline]
@@ -47,6 +54,8 @@ impl Patience {
         self.occupied |= 1 << slot;
         self.items[slot] += 1;
         self.tokens[slot] += tokens;
+        self.group_items[slot / GROUP] += 1;
+        self.group_tokens[slot / GROUP] += tokens;
         Shape::List.insert(links, &mut self.first[slot], ix);
     }
 
@@ -55,6 +64,8 @@ impl Patience {
         let slot = (self.bucket(start_by) % BUCKETS) as usize;
         self.items[slot] -= 1;
         self.tokens[slot] -= tokens;
+        self.group_items[slot / GROUP] -= 1;
+        self.group_tokens[slot / GROUP] -= tokens;
         Shape::List.remove(links, &mut self.first[slot], ix);
         if self.first[slot] == NIL {
             self.occupied &= !(1 << slot);
@@ -77,7 +88,7 @@ impl Patience {
     /// When the next bucket ends: before, [`expired`](Self::expired) finds nothing new.
     #[inline]
     pub(super) fn next_sweep(&self, now: u64) -> u64 {
-        (self.bucket(now) + 1).saturating_mul(self.width)
+        ((self.bucket(now) + 1) << self.shift).max(now.saturating_add(1))
     }
 
     /// The first request of the earliest bucket with any, and how many follow it in the list.
@@ -102,13 +113,24 @@ impl Patience {
     /// Items and tokens that must start before `start_by`, or in the same bucket.
     #[inline]
     pub(super) fn due_before(&self, start_by: u64) -> (u32, u64) {
-        let (mut items, mut tokens) = (0, 0);
-        self.walk(|bucket, i, t| {
-            if bucket <= start_by / self.width {
-                items += i;
-                tokens += t;
-            }
-        });
+        // Ring order from `base` is one range of slots, or all but one.
+        let (from, to) = ((self.base % BUCKETS) as usize, (self.bucket(start_by) % BUCKETS) as usize + 1);
+        let ((a, b), (c, d)) = (self.sum_to(from), self.sum_to(to));
+        if from < to {
+            return (c - a, d - b);
+        }
+        let (all, all_tokens) = self.sum_to(BUCKETS as usize);
+        (all - (a - c), all_tokens - (b - d))
+    }
+
+    /// The sum over the slots `0..to`.
+    #[inline]
+    fn sum_to(&self, to: usize) -> (u32, u64) {
+        let whole = to / GROUP;
+        let items =
+            self.group_items[..whole].iter().sum::<u32>() + self.items[whole * GROUP..to].iter().sum::<u32>();
+        let tokens = self.group_tokens[..whole].iter().sum::<u64>()
+            + self.tokens[whole * GROUP..to].iter().sum::<u64>();
         (items, tokens)
     }
 
@@ -124,12 +146,12 @@ impl Patience {
         tokens: u64,
         wait: impl Fn(u64) -> f64,
     ) -> bool {
-        let (own, mut before, mut kept) = (start_by / self.width, 0, true);
+        let (own, mut before, mut kept) = (self.bucket(start_by), 0, true);
         self.walk(|bucket, items, sum| {
             if bucket > own {
                 // The last of the bucket starts when all but itself are through.
                 let ahead = before + sum - sum / u64::from(items.max(1));
-                let limit = ((bucket + 1) * self.width).saturating_sub(now) as f64 * 1e-9;
+                let limit = ((bucket + 1) << self.shift).saturating_sub(now) as f64 * 1e-9;
                 kept &= wait(ahead) > limit || wait(ahead + tokens) <= limit;
             }
             before += sum;
@@ -161,15 +183,22 @@ mod tests {
             ring.insert(&mut links, ix, 1_000 + u64::from(ix) * 120, 10);
         }
         assert_eq!(ring.most_patient(&links), 49);
-        assert_eq!(ring.due_before(1_000 + 24 * 120), (25, 250));
+        for ix in 0..50 {
+            let due = ring.due_before(1_000 + u64::from(ix) * 120);
+            // Those of the same bucket count too, at most one more.
+            assert!(
+                due == (ix + 1, 10 * u64::from(ix + 1)) || due == (ix + 2, 10 * u64::from(ix + 2)),
+                "{due:?}"
+            );
+        }
         let mut gone = 0;
         while let Some(ix) = ring.expired(4_000) {
             ring.remove(&mut links, ix, 1_000 + u64::from(ix) * 120, 10);
             gone += 1;
         }
-        // Start by at most 4000: the first 26; up to one bucket (101 ns) may wait for the end of its bucket.
-        assert!((25..=26).contains(&gone), "{gone}");
-        assert!(ring.earliest().0 <= 26);
+        // Start before 4000: the first 25; buckets are 128 ns wide, so one may wait for the end of its bucket.
+        assert!((24..=25).contains(&gone), "{gone}");
+        assert!(ring.earliest().0 == gone);
     }
 
     #[test]

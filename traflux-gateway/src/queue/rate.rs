@@ -53,12 +53,12 @@ impl RateMeter {
         self.steps = self.steps.saturating_add(1);
     }
 
-    /// Tokens per second, less where nothing has left for a while; `None` before it is known.
+    /// Seconds per token, more where nothing has left for a while; `None` before it is known.
     #[inline]
-    pub(super) fn rate(&self, now: u64) -> Option<f64> {
+    pub(super) fn seconds_per_token(&self, now: u64) -> Option<f64> {
         let idle = if self.busy { now.saturating_sub(self.last) as f64 * 1e-9 } else { 0.0 };
         let seconds = self.seconds + idle;
-        (self.steps >= WARM && seconds > 0.0).then(|| self.tokens / seconds)
+        (self.steps >= WARM && seconds > 0.0).then(|| seconds / self.tokens)
     }
 }
 
@@ -73,12 +73,12 @@ mod tests {
         for k in 1..=1_000u64 {
             meter.leave(k * 10_000_000, 50);
         }
-        let rate = meter.rate(10_000_000_000).unwrap();
+        let rate = 1.0 / meter.seconds_per_token(10_000_000_000).unwrap();
         // 50 tokens every 10 ms.
         assert!((rate / 5_000.0 - 1.0).abs() < 0.01, "{rate}");
-        let stalled = meter.rate(30_000_000_000).unwrap();
+        let stalled = 1.0 / meter.seconds_per_token(30_000_000_000).unwrap();
         assert!(stalled < 2_000.0, "{stalled}");
         meter.end();
-        assert!((meter.rate(90_000_000_000).unwrap() / 5_000.0 - 1.0).abs() < 0.01);
+        assert!((meter.seconds_per_token(90_000_000_000).unwrap() * 5_000.0 - 1.0).abs() < 0.01);
     }
 }

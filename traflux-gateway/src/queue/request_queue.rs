@@ -10,7 +10,7 @@ use super::forecast::Forecast;
 use super::link::{Link, NIL, Shape, behind};
 use super::patience::Patience;
 use super::rate::RateMeter;
-use super::room::{Load, Room};
+use super::room::{Bound, Load, Room};
 use super::settings::{Order, QueueSettings};
 use super::ticket::{
     Admission, Dequeued, Dispatched, DropReason, Dropped, Item, Outlook, QueueLoad, Refusal, Ticket,
@@ -43,10 +43,11 @@ pub struct RequestQueue {
     next_sweep: u64,
     /// The parent of each tenant that was set.
     parents: Vec<Option<u32>>,
-    tenant_threshold: Option<f64>,
+    /// In 1/256.
+    tenant_threshold: Option<u64>,
     max_tenants: u32,
     refuse_hopeless: bool,
-    expected_rate: Option<f64>,
+    expected_seconds_per_token: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -56,7 +57,8 @@ struct Band {
     tree: FairTree,
     patience: Patience,
     meter: RateMeter,
-    minimum_share: f64,
+    /// 1 / minimum share.
+    inverse_share: f64,
     max_wait: u64,
     standing_after: u64,
     shed_target: Option<u64>,
@@ -104,7 +106,7 @@ impl RequestQueue {
                 tree: FairTree::new(settings.quantum_tokens, shape),
                 patience: Patience::new(nanos(band.max_wait)),
                 meter: RateMeter::new(memory),
-                minimum_share: band.minimum_share,
+                inverse_share: 1.0 / band.minimum_share,
                 max_wait: nanos(band.max_wait),
                 standing_after: nanos(band.standing_after),
                 shed_target: band.shed.map(|s| nanos(s.target)),
@@ -141,10 +143,10 @@ impl RequestQueue {
             clock: 0,
             next_sweep: 0,
             parents: Vec::new(),
-            tenant_threshold: settings.tenant_threshold,
+            tenant_threshold: settings.tenant_threshold.map(|a| (a * 256.0) as u64),
             max_tenants: settings.max_tenants,
             refuse_hopeless: settings.refuse_hopeless,
-            expected_rate: settings.expected_tokens_per_second,
+            expected_seconds_per_token: settings.expected_tokens_per_second.map(|r| 1.0 / r),
         })
     }
 
@@ -247,7 +249,9 @@ impl RequestQueue {
             Order::AdaptiveLifo if standing => (0, 0),
             Order::AdaptiveLifo => (flow.items, flow.tokens),
             Order::EarliestDeadline | Order::LeastLaxity => {
-                let (items, tokens) = band.patience.due_before(start_by);
+                // Nothing of its own is before the first of a tenant.
+                let (items, tokens) =
+                    if flow.items == 0 { (0, 0) } else { band.patience.due_before(start_by) };
                 (items.min(flow.items), tokens.min(flow.tokens))
             }
         };
@@ -270,8 +274,7 @@ impl RequestQueue {
                 && !band.fair
                 && !band.patience.keeps_promises(now, start_by, cost, |before| forecast.wait(before, cost))
             {
-                let own_work = Duration::try_from_secs_f64(cost as f64 / forecast.rate).ok();
-                return refused(Refusal::Deadline, own_work);
+                return refused(Refusal::Deadline, self.time_for(now, cost));
             }
         }
         if self.bands[b].fair
@@ -279,7 +282,7 @@ impl RequestQueue {
         {
             return refused(Refusal::TenantFull(bound), self.time_for(now, cost));
         }
-        if let Some((dimension, _)) = self.room.missing(b, &load)
+        if let Some(dimension) = self.room.missing(b, &load)
             && !self.push_out(now, b, &load, dropped)
         {
             return refused(Refusal::Full(Room::bound(dimension)), self.time_for(now, cost));
@@ -325,8 +328,8 @@ impl RequestQueue {
             self.meter.leave(now, cost);
             self.bands[b].meter.leave(now, cost);
             self.order.sent(b, cost, self.waiting);
-            self.remove(ix);
-            self.bands[b].tree.charge(leaf, cost as i64, &self.turns);
+            self.bands[b].tree.send(leaf, ix, cost, &mut self.turns);
+            self.release(ix);
             return Dequeued::Request(request);
         }
     }
@@ -440,16 +443,18 @@ impl RequestQueue {
     /// Tokens per second that leave while something waits: measured, or as expected before that is known.
     #[must_use]
     pub fn tokens_per_second(&self, now: Timestamp) -> Option<f64> {
-        self.rate(nanos(now.since_epoch()).max(self.clock))
+        self.seconds_per_token(nanos(now.since_epoch()).max(self.clock)).map(|s| 1.0 / s)
     }
 
+    #[inline]
     fn advance(&mut self, now: Timestamp) -> u64 {
         self.clock = self.clock.max(nanos(now.since_epoch()));
         self.clock
     }
 
-    fn rate(&self, now: u64) -> Option<f64> {
-        self.meter.rate(now).or(self.expected_rate).filter(|r| *r > 0.0)
+    #[inline]
+    fn seconds_per_token(&self, now: u64) -> Option<f64> {
+        self.meter.seconds_per_token(now).or(self.expected_seconds_per_token)
     }
 
     fn find(&self, ticket: Ticket) -> Option<u32> {
@@ -459,7 +464,7 @@ impl RequestQueue {
 
     /// The time in which so many tokens leave.
     fn time_for(&self, now: u64, tokens: u64) -> Option<Duration> {
-        Duration::try_from_secs_f64(tokens as f64 / self.rate(now)?).ok()
+        Some(seconds(tokens as f64 * self.seconds_per_token(now)?))
     }
 
     /// What is before a request that has `own` items and tokens of its tenant before it, and may wait already.
@@ -490,32 +495,29 @@ impl RequestQueue {
             let [items, _, tokens] = self.room.used_by(better);
             (better_items, better_tokens) = (better_items + items, better_tokens + tokens);
         }
-        let forecast = self.rate(now).map(|rate| Forecast {
-            rate,
-            band_rate: band.meter.rate(now).filter(|r| *r > 0.0),
-            guaranteed_rate: band.minimum_share * rate,
+        let forecast = self.seconds_per_token(now).map(|seconds_per_token| Forecast {
+            seconds_per_token,
+            band_seconds_per_token: band.meter.seconds_per_token(now).unwrap_or(0.0),
+            guaranteed_seconds_per_token: seconds_per_token * band.inverse_share,
             better_tokens,
         });
-        let starts_in = forecast.map(|f| {
-            let seconds = f.wait(tokens, cost);
-            Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-        });
+        let starts_in = forecast.map(|f| seconds(f.wait(tokens, cost)));
         let position = u32::try_from(items + better_items).unwrap_or(u32::MAX);
         (Outlook { position, tokens_before: tokens + better_tokens, starts_in }, forecast)
     }
 
     /// The bound of which the tenant has more than its multiple of what is free. One request may always wait.
-    fn tenant_is_full(&self, items: u32, tokens: u64, cost: u64) -> Option<super::Bound> {
+    #[inline]
+    fn tenant_is_full(&self, items: u32, tokens: u64, cost: u64) -> Option<Bound> {
         let threshold = self.tenant_threshold?;
         if items == 0 {
             return None;
         }
         let [free_items, _, free_tokens] = self.room.free();
-        if f64::from(items) >= threshold * free_items as f64 {
-            return Some(super::Bound::Items);
+        if u64::from(items) << 8 >= threshold * free_items {
+            return Some(Bound::Items);
         }
-        let over = (tokens + cost) as f64 > threshold * free_tokens as f64;
-        over.then_some(super::Bound::Tokens)
+        ((tokens + cost) << 8 > threshold * free_tokens).then_some(Bound::Tokens)
     }
 
     /// Pushes out requests of lower bands, from the lowest up, the most patient and youngest first, as far as they
@@ -524,7 +526,7 @@ impl RequestQueue {
         if !self.room.could_push_out(b, load) {
             return false;
         }
-        while let Some((dimension, _)) = self.room.missing(b, load) {
+        while let Some(dimension) = self.room.missing(b, load) {
             let lower = (b + 1..self.bands.len()).rev();
             let Some(victim) = lower.into_iter().find(|l| self.room.excess(*l, dimension) > 0) else {
                 return false;
@@ -575,15 +577,22 @@ impl RequestQueue {
     }
 
     /// Takes a slot out of everything.
-    #[inline]
     fn remove(&mut self, ix: u32) {
+        let slot = &self.slots[ix as usize];
+        let tree = &mut self.bands[usize::from(slot.band)].tree;
+        tree.leave(slot.leaf, ix, slot.cost, &mut self.turns);
+        self.release(ix);
+    }
+
+    /// Frees a slot that its tenant no longer holds.
+    #[inline]
+    fn release(&mut self, ix: u32) {
         let slot = &mut self.slots[ix as usize];
-        let (b, cost, leaf) = (usize::from(slot.band), slot.cost, slot.leaf);
+        let (b, cost) = (usize::from(slot.band), slot.cost);
         slot.leaf = NIL;
         let load = [1, slot.bytes, cost];
         let band = &mut self.bands[b];
         band.patience.remove(&mut self.ends, ix, slot.start_by, cost);
-        band.tree.leave(leaf, ix, cost, &mut self.turns);
         self.room.give(b, &load);
         self.free.push(ix);
         if self.room.used_by(b)[0] == 0 {
@@ -655,6 +664,12 @@ impl Band {
             }
         }
     }
+}
+
+/// So many seconds, to the nanosecond below; what does not fit saturates.
+#[inline]
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_nanos((seconds * 1e9) as u64)
 }
 
 /// Nanoseconds; what does not fit saturates.

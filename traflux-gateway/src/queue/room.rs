@@ -1,7 +1,8 @@
 //! Is there room for one more?
 //!
 //! A queue is bounded in items, bytes and tokens. Of each, a band with minimum share `σ` has `σ · limit` to itself:
-//! a band that finds no room to wait would not get its share of the service either. The rest is for whoever comes.
+//! a band that finds no room to wait would not get its share of the service either. Better bands leave that part
+//! free; lower bands may use it, because a better band pushes them out when it needs it.
 
 use super::settings::{Limits, QueueSettings};
 
@@ -37,9 +38,15 @@ pub(super) type Load = [u64; 3];
 pub(super) struct Room {
     limit: Load,
     used: Load,
-    bands: Vec<(Load, Load)>,
-    /// Σ of what bands have to themselves.
-    reserved: Load,
+    bands: Vec<Part>,
+    /// What each band could hold with the parts of all lower bands empty.
+    largest: Vec<Load>,
+}
+
+#[derive(Debug)]
+struct Part {
+    own: Load,
+    used: Load,
 }
 
 impl Room {
@@ -55,56 +62,59 @@ impl Room {
                 own
             })
         };
-        let bands = settings.bands.iter().map(|b| (own(b.minimum_share, &mut reserved), [0; 3])).collect();
-        Self { limit, used: [0; 3], bands, reserved }
+        let part = |share| Part { own: own(share, &mut reserved), used: [0; 3] };
+        let bands: Vec<Part> = settings.bands.iter().map(|b| b.minimum_share).map(part).collect();
+        let lower = |b: usize, d: usize| bands[b + 1..].iter().map(|p| p.own[d]).sum::<u64>();
+        let largest = (0..bands.len()).map(|b| std::array::from_fn(|d| limit[d] - lower(b, d))).collect();
+        Self { limit, used: [0; 3], bands, largest }
     }
 
     pub(super) fn used(&self) -> Load {
         self.used
     }
 
+    #[inline]
     pub(super) fn free(&self) -> Load {
         std::array::from_fn(|d| self.limit[d] - self.used[d])
     }
 
+    #[inline]
     pub(super) fn used_by(&self, band: usize) -> Load {
-        self.bands[band].1
+        self.bands[band].used
     }
 
     /// The bound that this load can never meet, however empty the queue is.
+    #[inline]
     pub(super) fn never(&self, band: usize, load: &Load) -> Option<Bound> {
-        let own = &self.bands[band].0;
-        (0..3).find(|&d| load[d] > self.limit[d] - (self.reserved[d] - own[d])).map(|d| Bound::ALL[d])
+        let largest = &self.largest[band];
+        (0..3).find(|&d| load[d] > largest[d]).map(|d| Bound::ALL[d])
     }
 
-    /// By how much this load exceeds what the band may take now.
+    /// The dimension in which this load exceeds what the band may take now.
     #[inline]
-    pub(super) fn missing(&self, band: usize, load: &Load) -> Option<(usize, u64)> {
-        // Where it fits with all reserves untouched it fits.
-        if (0..3).all(|d| self.used[d] + load[d] <= self.limit[d] - self.reserved[d]) {
+    pub(super) fn missing(&self, band: usize, load: &Load) -> Option<usize> {
+        // Where it fits with the parts of lower bands untouched it fits.
+        let largest = &self.largest[band];
+        if (0..3).all(|d| self.used[d] + load[d] <= largest[d]) {
             return None;
         }
-        (0..3).find_map(|d| {
-            let held: u64 = self.others(band).map(|(r, u)| r[d].saturating_sub(u[d])).sum();
-            let needed = self.used[d] + held + load[d];
-            (needed > self.limit[d]).then(|| (d, needed - self.limit[d]))
-        })
+        (0..3).find(|&d| self.used[d] + self.held_for_lower(band, d) + load[d] > self.limit[d])
     }
 
-    fn others(&self, band: usize) -> impl Iterator<Item = &(Load, Load)> {
-        self.bands.iter().enumerate().filter(move |(b, _)| *b != band).map(|(_, x)| x)
+    fn held_for_lower(&self, band: usize, d: usize) -> u64 {
+        self.bands[band + 1..].iter().map(|p| p.own[d].saturating_sub(p.used[d])).sum()
     }
 
     /// What `band` uses beyond its own part.
     pub(super) fn excess(&self, band: usize, dimension: usize) -> u64 {
-        let (reserve, used) = &self.bands[band];
-        used[dimension].saturating_sub(reserve[dimension])
+        let Part { own, used } = &self.bands[band];
+        used[dimension].saturating_sub(own[dimension])
     }
 
     /// Whether pushing out requests of lower bands would make room in every dimension.
     pub(super) fn could_push_out(&self, band: usize, load: &Load) -> bool {
         (0..3).all(|d| {
-            let held: u64 = self.others(band).map(|(r, u)| r[d].saturating_sub(u[d])).sum();
+            let held = self.held_for_lower(band, d);
             let gain: u64 = (band + 1..self.bands.len()).map(|b| self.excess(b, d)).sum();
             self.used[d] + held + load[d] <= self.limit[d] + gain
         })
@@ -114,7 +124,7 @@ impl Room {
     pub(super) fn take(&mut self, band: usize, load: &Load) {
         for d in 0..3 {
             self.used[d] += load[d];
-            self.bands[band].1[d] += load[d];
+            self.bands[band].used[d] += load[d];
         }
     }
 
@@ -122,7 +132,7 @@ impl Room {
     pub(super) fn give(&mut self, band: usize, load: &Load) {
         for d in 0..3 {
             self.used[d] -= load[d];
-            self.bands[band].1[d] -= load[d];
+            self.bands[band].used[d] -= load[d];
         }
     }
 

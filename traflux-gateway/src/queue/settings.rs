@@ -227,7 +227,9 @@ impl QueueSettings {
         let tenants = self.max_tenants;
         check("max_tenants", tenants, (1..=1 << 30).contains(&tenants), "1 to 2^30")?;
         if let Some(a) = self.tenant_threshold {
-            check("tenant_threshold", a, a.is_finite() && a > 0.0, "more than 0")?;
+            // The upper bound keeps products with 2⁴⁰ tokens inside 64 bits.
+            let fits = (1.0 / 256.0..=65_536.0).contains(&a);
+            check("tenant_threshold", a, fits, "1/256 to 65536")?;
         }
         if let Some(rate) = self.expected_tokens_per_second {
             check("expected_tokens_per_second", rate, rate.is_finite() && rate > 0.0, "more than 0")?;
