@@ -40,7 +40,9 @@ pub(super) struct FairTree {
     calendars: Vec<Calendar>,
 }
 
+/// One line of the cache: all of it is read and written per request.
 #[derive(Debug, Clone)]
+#[repr(align(64))]
 struct Node {
     /// What may still be spent in `round`; a debt where not positive.
     credit: i64,

@@ -5,7 +5,7 @@
 //! the most patience is known, and the work that is due before a moment is a sum of at most 30 numbers: the
 //! feasibility test of earliest deadline first.
 
-use super::link::{Link, NIL, Shape, last};
+use super::link::{Around, NIL, last, push_back, unlink};
 
 const BUCKETS: u64 = 64;
 /// Slots whose sum is kept too, so that a prefix is a sum of few numbers.
@@ -49,24 +49,24 @@ impl Patience {
     }
 
     #[inline]
-    pub(super) fn insert(&mut self, links: &mut [Link], ix: u32, start_by: u64, tokens: u64) {
+    pub(super) fn insert(&mut self, links: &mut [Around], ix: u32, start_by: u64, tokens: u64) {
         let slot = (self.bucket(start_by) % BUCKETS) as usize;
         self.occupied |= 1 << slot;
         self.items[slot] += 1;
         self.tokens[slot] += tokens;
         self.group_items[slot / GROUP] += 1;
         self.group_tokens[slot / GROUP] += tokens;
-        Shape::List.insert(links, &mut self.first[slot], ix);
+        push_back(links, &mut self.first[slot], ix);
     }
 
     #[inline]
-    pub(super) fn remove(&mut self, links: &mut [Link], ix: u32, start_by: u64, tokens: u64) {
+    pub(super) fn remove(&mut self, links: &mut [Around], ix: u32, start_by: u64, tokens: u64) {
         let slot = (self.bucket(start_by) % BUCKETS) as usize;
         self.items[slot] -= 1;
         self.tokens[slot] -= tokens;
         self.group_items[slot / GROUP] -= 1;
         self.group_tokens[slot / GROUP] -= tokens;
-        Shape::List.remove(links, &mut self.first[slot], ix);
+        unlink(links, &mut self.first[slot], ix);
         if self.first[slot] == NIL {
             self.occupied &= !(1 << slot);
         }
@@ -102,7 +102,7 @@ impl Patience {
     }
 
     /// The youngest request of the latest bucket: the most patient one, but for the width of a bucket.
-    pub(super) fn most_patient(&self, links: &[Link]) -> u32 {
+    pub(super) fn most_patient(&self, links: &[Around]) -> u32 {
         if self.occupied == 0 {
             return NIL;
         }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_expired_is_found_and_what_did_not_is_left() {
-        let mut links = vec![Link::LOOSE; 100];
+        let mut links = vec![Around::LOOSE; 100];
         let mut ring = Patience::new(6_200);
         for ix in 0..50 {
             assert_eq!(ring.expired(1_000), None);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_promise_is_kept_when_there_is_slack_and_broken_when_there_is_none() {
-        let mut links = vec![Link::LOOSE; 10];
+        let mut links = vec![Around::LOOSE; 10];
         let mut ring = Patience::new(62_000_000_000);
         // At 1 token/s, 20 s of work, the last of it due to start within 30 s.
         ring.insert(&mut links, 0, 20_000_000_000, 10);

@@ -7,7 +7,7 @@ use traflux_core::Timestamp;
 use super::bands::BandOrder;
 use super::fair::FairTree;
 use super::forecast::Forecast;
-use super::link::{Link, NIL, Shape, behind};
+use super::link::{Around, Link, NIL, Shape, behind};
 use super::patience::Patience;
 use super::rate::RateMeter;
 use super::room::{Bound, Load, Room};
@@ -34,11 +34,11 @@ pub struct RequestQueue {
     /// Links of each slot in the list or heap of its tenant.
     turns: Vec<Link>,
     /// Links of each slot in the list of its latest start.
-    ends: Vec<Link>,
+    ends: Vec<Around>,
     free: Vec<u32>,
     /// Bit `b`: band `b` waits.
     waiting: u32,
-    sequence: u64,
+    sequence: u32,
     clock: u64,
     next_sweep: u64,
     /// The parent of each tenant that was set.
@@ -68,18 +68,21 @@ struct Band {
     busy_since: u64,
 }
 
+/// One line of the cache.
 #[derive(Debug, Clone)]
+#[repr(align(64))]
 struct Slot {
     payload: u64,
-    cost: u64,
-    bytes: u64,
     enqueued: u64,
     start_by: u64,
     /// What had joined its tenant before it, modulo the width.
-    items_before: u32,
     tokens_before: u64,
+    items_before: u32,
+    cost: u32,
+    bytes: u32,
     generation: u32,
     tenant: u32,
+    /// `NIL` while the slot is free.
     leaf: u32,
     band: u8,
     /// What `start_by` comes from.
@@ -117,12 +120,12 @@ impl RequestQueue {
         });
         let vacant = Slot {
             payload: 0,
-            cost: 0,
-            bytes: 0,
             enqueued: 0,
             start_by: 0,
-            items_before: 0,
             tokens_before: 0,
+            items_before: 0,
+            cost: 0,
+            bytes: 0,
             generation: 0,
             tenant: 0,
             leaf: NIL,
@@ -136,7 +139,7 @@ impl RequestQueue {
             meter: RateMeter::new(memory),
             slots: vec![vacant; items as usize],
             turns: vec![Link::LOOSE; items as usize],
-            ends: vec![Link::LOOSE; items as usize],
+            ends: vec![Around::LOOSE; items as usize],
             free: (0..items).rev().collect(),
             waiting: 0,
             sequence: 0,
@@ -225,6 +228,10 @@ impl RequestQueue {
         if let Some(bound) = self.room.never(b, &load) {
             return refused(Refusal::TooLarge(bound), None);
         }
+        let (Ok(slot_cost), Ok(slot_bytes)) = (u32::try_from(cost), u32::try_from(item.bytes)) else {
+            let bound = if cost > u64::from(u32::MAX) { Bound::Tokens } else { Bound::Bytes };
+            return refused(Refusal::TooLarge(bound), None);
+        };
 
         let standing = band.is_standing(now);
         let (wait, mut limit) = match band.shed_target {
@@ -287,7 +294,13 @@ impl RequestQueue {
         {
             return refused(Refusal::Full(Room::bound(dimension)), self.time_for(now, cost));
         }
-        let ticket = self.insert(now, b, leaf, item, Fate { cost, start_by, limit, service, load });
+        let ticket = self.insert(
+            now,
+            b,
+            leaf,
+            item,
+            Fate { cost: slot_cost, bytes: slot_bytes, start_by, limit, service },
+        );
         Admission::Waits { ticket, outlook }
     }
 
@@ -312,7 +325,7 @@ impl RequestQueue {
                 self.drop_slot(now, ix, reason, dropped);
                 continue;
             }
-            let (cost, tenant) = (slot.cost, slot.tenant);
+            let (cost, tenant) = (u64::from(slot.cost), slot.tenant);
             let ticket = Ticket::new(ix, slot.generation);
             if cost > budget_tokens {
                 return Dequeued::OverBudget { ticket, cost_tokens: cost };
@@ -352,7 +365,8 @@ impl RequestQueue {
         // What left from behind counts as if it had been before, so the differences may be too small.
         let items = (slot.items_before.wrapping_sub(flow.left_items) as i32).max(0) as u32;
         let tokens = (slot.tokens_before.wrapping_sub(flow.left_tokens) as i64).max(0) as u64;
-        let (others, other_tokens) = (flow.items - 1, flow.tokens - slot.cost);
+        let cost = u64::from(slot.cost);
+        let (others, other_tokens) = (flow.items - 1, flow.tokens - cost);
         let (items, tokens) = (items.min(others), tokens.min(other_tokens));
         let own = match band.order {
             Order::Fcfs => (items, tokens),
@@ -361,10 +375,10 @@ impl RequestQueue {
             Order::ValueDensity => (others, other_tokens),
             Order::EarliestDeadline | Order::LeastLaxity => {
                 let (items, tokens) = band.patience.due_before(slot.start_by);
-                ((items - 1).min(others), (tokens - slot.cost).min(other_tokens))
+                ((items - 1).min(others), (tokens - cost).min(other_tokens))
             }
         };
-        Some(self.outlook_behind(now, b, slot.leaf, own, slot.cost, true).0)
+        Some(self.outlook_behind(now, b, slot.leaf, own, cost, true).0)
     }
 
     /// Drops all that cannot start in time any more. [`enqueue`](Self::enqueue) and [`dequeue`](Self::dequeue) do
@@ -539,7 +553,7 @@ impl RequestQueue {
 
     #[inline]
     fn insert(&mut self, now: u64, b: usize, leaf: u32, item: &Item, fate: Fate) -> Ticket {
-        let Fate { cost, start_by, limit, service, load } = fate;
+        let Fate { cost, bytes, start_by, limit, service } = fate;
         // The limit in items is the number of slots.
         let ix = self.free.pop().unwrap_or(NIL);
         debug_assert_ne!(ix, NIL, "there is room and no slot");
@@ -548,12 +562,12 @@ impl RequestQueue {
         let slot = &mut self.slots[ix as usize];
         *slot = Slot {
             payload: item.payload,
-            cost,
-            bytes: item.bytes,
             enqueued: now,
             start_by,
-            items_before: flow.left_items.wrapping_add(flow.items),
             tokens_before: flow.left_tokens.wrapping_add(flow.tokens),
+            items_before: flow.left_items.wrapping_add(flow.items),
+            cost,
+            bytes,
             generation: slot.generation.wrapping_add(1),
             tenant: item.tenant,
             leaf,
@@ -561,10 +575,11 @@ impl RequestQueue {
             limit,
         };
         let generation = slot.generation;
+        let (cost, load) = (u64::from(cost), [1, u64::from(bytes), u64::from(cost)]);
         let turn = &mut self.turns[ix as usize];
         turn.key = band.key(now, start_by, service, cost, item.value);
         turn.sequence = self.sequence;
-        self.sequence += 1;
+        self.sequence = self.sequence.wrapping_add(1);
         band.tree.join(leaf, ix, cost, &mut self.turns);
         band.patience.insert(&mut self.ends, ix, start_by, cost);
         self.room.take(b, &load);
@@ -580,7 +595,7 @@ impl RequestQueue {
     fn remove(&mut self, ix: u32) {
         let slot = &self.slots[ix as usize];
         let tree = &mut self.bands[usize::from(slot.band)].tree;
-        tree.leave(slot.leaf, ix, slot.cost, &mut self.turns);
+        tree.leave(slot.leaf, ix, u64::from(slot.cost), &mut self.turns);
         self.release(ix);
     }
 
@@ -588,9 +603,9 @@ impl RequestQueue {
     #[inline]
     fn release(&mut self, ix: u32) {
         let slot = &mut self.slots[ix as usize];
-        let (b, cost) = (usize::from(slot.band), slot.cost);
+        let (b, cost) = (usize::from(slot.band), u64::from(slot.cost));
         slot.leaf = NIL;
-        let load = [1, slot.bytes, cost];
+        let load = [1, u64::from(slot.bytes), cost];
         let band = &mut self.bands[b];
         band.patience.remove(&mut self.ends, ix, slot.start_by, cost);
         self.room.give(b, &load);
@@ -637,11 +652,11 @@ impl RequestQueue {
 
 /// What was worked out about a request before it joins.
 struct Fate {
-    cost: u64,
+    cost: u32,
+    bytes: u32,
     start_by: u64,
     limit: DropReason,
     service: u64,
-    load: Load,
 }
 
 impl Band {

@@ -13,9 +13,9 @@ pub struct Item {
     pub tenant: u32,
     /// The band, an index into [`QueueSettings::bands`](super::QueueSettings::bands).
     pub band: u8,
-    /// The tokens that it is expected to cost; 0 counts as 1.
+    /// The tokens that it is expected to cost, less than 2³²; 0 counts as 1.
     pub cost_tokens: u64,
-    /// The bytes that are held for it.
+    /// The bytes that are held for it, less than 2³².
     pub bytes: u64,
     /// When it must be done.
     pub deadline: Option<Timestamp>,
