@@ -160,23 +160,24 @@ impl FairTree {
         self.nodes.get(tenant as usize + 1).is_some_and(|n| n.active)
     }
 
-    /// The part of the band's tokens that a leaf gets while the same tenants wait, and how many tokens of its own
-    /// it must let pass first.
-    pub(super) fn share(&self, leaf: u32) -> (f64, u64) {
-        let (mut share, mut node, mut debt) = (1.0, leaf, 0);
+    /// How many tokens leave the band per token of a leaf, while the same tenants wait; and how many tokens of its
+    /// own the leaf must let pass first.
+    #[inline]
+    pub(super) fn dilution(&self, leaf: u32) -> (f64, u64) {
+        let (mut dilution, mut node, mut debt) = (1.0, leaf, 0);
         while node != ROOT {
             let n = &self.nodes[node as usize];
             let calendar = &self.calendars[self.nodes[n.parent as usize].calendar as usize];
             let weight = u64::from(n.weight);
             let others = calendar.active_weight - if n.active { weight } else { 0 };
-            share *= weight as f64 / (others + weight) as f64;
+            dilution *= (others + weight) as i64 as f64 / f64::from(n.weight);
             if node == leaf {
                 let rounds = n.round.saturating_sub(calendar.round);
                 debt = rounds.saturating_mul(self.quantum * weight);
             }
             node = n.parent;
         }
-        (share, debt)
+        (dilution, debt)
     }
 
     /// Adds a request to a leaf.

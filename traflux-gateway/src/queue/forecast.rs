@@ -26,9 +26,11 @@ impl Forecast {
     /// In seconds.
     #[inline]
     pub(super) fn wait(&self, before: u64, cost: u64) -> f64 {
-        let least = (self.better_tokens + before) as f64 * self.seconds_per_token;
-        let lately = before as f64 * self.band_seconds_per_token;
-        let guaranteed = (before + cost) as f64 * self.guaranteed_seconds_per_token;
+        // As i64, because that is one instruction; at most 2⁴⁰ tokens wait.
+        let number = |tokens: u64| tokens as i64 as f64;
+        let least = number(self.better_tokens + before) * self.seconds_per_token;
+        let lately = number(before) * self.band_seconds_per_token;
+        let guaranteed = number(before + cost) * self.guaranteed_seconds_per_token;
         guaranteed.min(least.max(lately))
     }
 }

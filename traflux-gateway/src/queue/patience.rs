@@ -21,10 +21,22 @@ pub(super) struct Patience {
     /// Bit `b mod 64`: bucket `b` is not empty.
     occupied: u64,
     first: [u32; BUCKETS as usize],
-    items: [u32; BUCKETS as usize],
-    tokens: [u64; BUCKETS as usize],
-    group_items: [u32; BUCKETS as usize / GROUP],
-    group_tokens: [u64; BUCKETS as usize / GROUP],
+    sums: [Sum; BUCKETS as usize],
+    groups: [Sum; BUCKETS as usize / GROUP],
+}
+
+/// Items and tokens in one number, `items · 2⁴² + tokens`, so that one addition adds both: at most 2²² items and 2⁴⁰
+/// tokens wait in a queue.
+type Sum = u64;
+
+#[inline]
+fn one(tokens: u64) -> Sum {
+    1 << 42 | tokens
+}
+
+#[inline]
+fn split(sum: Sum) -> (u32, u64) {
+    ((sum >> 42) as u32, sum & ((1 << 42) - 1))
 }
 
 impl Patience {
@@ -36,10 +48,8 @@ impl Patience {
             base: 0,
             occupied: 0,
             first: [NIL; BUCKETS as usize],
-            items: [0; BUCKETS as usize],
-            tokens: [0; BUCKETS as usize],
-            group_items: [0; BUCKETS as usize / GROUP],
-            group_tokens: [0; BUCKETS as usize / GROUP],
+            sums: [0; BUCKETS as usize],
+            groups: [0; BUCKETS as usize / GROUP],
         }
     }
 
@@ -52,20 +62,16 @@ impl Patience {
     pub(super) fn insert(&mut self, links: &mut [Around], ix: u32, start_by: u64, tokens: u64) {
         let slot = (self.bucket(start_by) % BUCKETS) as usize;
         self.occupied |= 1 << slot;
-        self.items[slot] += 1;
-        self.tokens[slot] += tokens;
-        self.group_items[slot / GROUP] += 1;
-        self.group_tokens[slot / GROUP] += tokens;
+        self.sums[slot] += one(tokens);
+        self.groups[slot / GROUP] += one(tokens);
         push_back(links, &mut self.first[slot], ix);
     }
 
     #[inline]
     pub(super) fn remove(&mut self, links: &mut [Around], ix: u32, start_by: u64, tokens: u64) {
         let slot = (self.bucket(start_by) % BUCKETS) as usize;
-        self.items[slot] -= 1;
-        self.tokens[slot] -= tokens;
-        self.group_items[slot / GROUP] -= 1;
-        self.group_tokens[slot / GROUP] -= tokens;
+        self.sums[slot] -= one(tokens);
+        self.groups[slot / GROUP] -= one(tokens);
         unlink(links, &mut self.first[slot], ix);
         if self.first[slot] == NIL {
             self.occupied &= !(1 << slot);
@@ -98,7 +104,7 @@ impl Patience {
         }
         let skip = u64::from(self.occupied.rotate_right((self.base % BUCKETS) as u32).trailing_zeros());
         let slot = ((self.base + skip) % BUCKETS) as usize;
-        (self.first[slot], self.items[slot])
+        (self.first[slot], split(self.sums[slot]).0)
     }
 
     /// The youngest request of the latest bucket: the most patient one, but for the width of a bucket.
@@ -115,23 +121,18 @@ impl Patience {
     pub(super) fn due_before(&self, start_by: u64) -> (u32, u64) {
         // Ring order from `base` is one range of slots, or all but one.
         let (from, to) = ((self.base % BUCKETS) as usize, (self.bucket(start_by) % BUCKETS) as usize + 1);
-        let ((a, b), (c, d)) = (self.sum_to(from), self.sum_to(to));
+        let (before, through) = (self.sum_to(from), self.sum_to(to));
         if from < to {
-            return (c - a, d - b);
+            return split(through - before);
         }
-        let (all, all_tokens) = self.sum_to(BUCKETS as usize);
-        (all - (a - c), all_tokens - (b - d))
+        split(self.sum_to(BUCKETS as usize) - (before - through))
     }
 
     /// The sum over the slots `0..to`.
     #[inline]
-    fn sum_to(&self, to: usize) -> (u32, u64) {
+    fn sum_to(&self, to: usize) -> Sum {
         let whole = to / GROUP;
-        let items =
-            self.group_items[..whole].iter().sum::<u32>() + self.items[whole * GROUP..to].iter().sum::<u32>();
-        let tokens = self.group_tokens[..whole].iter().sum::<u64>()
-            + self.tokens[whole * GROUP..to].iter().sum::<u64>();
-        (items, tokens)
+        self.groups[..whole].iter().sum::<Sum>() + self.sums[whole * GROUP..to].iter().sum::<Sum>()
     }
 
     /// Whether `tokens` more work with this latest start makes nobody late who was in time before. `wait` gives the
@@ -147,7 +148,7 @@ impl Patience {
         wait: impl Fn(u64) -> f64,
     ) -> bool {
         let (own, mut before, mut kept) = (self.bucket(start_by), 0, true);
-        self.walk(|bucket, items, sum| {
+        self.walk(|bucket, (items, sum)| {
             if bucket > own {
                 // The last of the bucket starts when all but itself are through.
                 let ahead = before + sum - sum / u64::from(items.max(1));
@@ -159,12 +160,11 @@ impl Patience {
         kept
     }
 
-    fn walk(&self, mut visit: impl FnMut(u64, u32, u64)) {
+    fn walk(&self, mut visit: impl FnMut(u64, (u32, u64))) {
         let mut rest = self.occupied.rotate_right((self.base % BUCKETS) as u32);
         while rest != 0 {
             let bucket = self.base + u64::from(rest.trailing_zeros());
-            let slot = (bucket % BUCKETS) as usize;
-            visit(bucket, self.items[slot], self.tokens[slot]);
+            visit(bucket, split(self.sums[(bucket % BUCKETS) as usize]));
             rest &= rest - 1;
         }
     }

@@ -342,7 +342,7 @@ impl RequestQueue {
             self.bands[b].meter.leave(now, cost);
             self.order.sent(b, cost, self.waiting);
             self.bands[b].tree.send(leaf, ix, cost, &mut self.turns);
-            self.release(ix);
+            self.release(now, ix);
             return Dequeued::Request(request);
         }
     }
@@ -351,7 +351,7 @@ impl RequestQueue {
     /// was not charged.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let Some(ix) = self.find(ticket) else { return false };
-        self.remove(ix);
+        self.remove(self.clock, ix);
         true
     }
 
@@ -500,9 +500,10 @@ impl RequestQueue {
         let (mut items, mut tokens) = (u64::from(own.0), own.1);
         if band.fair {
             // While the tenant sends its own, the others send in proportion, as far as they have any.
-            let (share, debt) = band.tree.share(leaf);
-            items = ((items as f64 / share) as u64).min(band_items);
-            tokens = (((tokens + debt) as f64 / share) as u64).min(band_tokens);
+            let (dilution, debt) = band.tree.dilution(leaf);
+            let diluted = |own: u64| (own as i64 as f64 * dilution) as i64 as u64;
+            items = diluted(items).min(band_items);
+            tokens = diluted(tokens.saturating_add(debt)).min(band_tokens);
         }
         let (mut better_items, mut better_tokens) = (0, 0);
         for better in 0..b {
@@ -592,16 +593,16 @@ impl RequestQueue {
     }
 
     /// Takes a slot out of everything.
-    fn remove(&mut self, ix: u32) {
+    fn remove(&mut self, now: u64, ix: u32) {
         let slot = &self.slots[ix as usize];
         let tree = &mut self.bands[usize::from(slot.band)].tree;
         tree.leave(slot.leaf, ix, u64::from(slot.cost), &mut self.turns);
-        self.release(ix);
+        self.release(now, ix);
     }
 
     /// Frees a slot that its tenant no longer holds.
     #[inline]
-    fn release(&mut self, ix: u32) {
+    fn release(&mut self, now: u64, ix: u32) {
         let slot = &mut self.slots[ix as usize];
         let (b, cost) = (usize::from(slot.band), u64::from(slot.cost));
         slot.leaf = NIL;
@@ -612,10 +613,10 @@ impl RequestQueue {
         self.free.push(ix);
         if self.room.used_by(b)[0] == 0 {
             self.waiting &= !(1 << b);
-            band.meter.end();
+            band.meter.end(now);
             self.order.emptied(b);
             if self.waiting == 0 {
-                self.meter.end();
+                self.meter.end(now);
             }
         }
     }
@@ -630,7 +631,7 @@ impl RequestQueue {
             reason,
             waited: Duration::from_nanos(now.saturating_sub(slot.enqueued)),
         });
-        self.remove(ix);
+        self.remove(now, ix);
     }
 
     /// Drops what expired in the buckets that ended.
@@ -684,7 +685,7 @@ impl Band {
 /// So many seconds, to the nanosecond below; what does not fit saturates.
 #[inline]
 fn seconds(seconds: f64) -> Duration {
-    Duration::from_nanos((seconds * 1e9) as u64)
+    Duration::from_nanos((seconds * 1e9) as i64 as u64)
 }
 
 /// Nanoseconds; what does not fit saturates.

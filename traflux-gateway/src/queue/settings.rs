@@ -39,7 +39,7 @@ pub struct QueueSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Requests; room for them is allocated at construction.
+    /// Requests, less than 2²²; room for them is allocated at construction.
     pub max_items: u32,
     /// Bytes held for them.
     pub max_bytes: u64,
@@ -219,7 +219,7 @@ impl QueueSettings {
     /// [`GatewayError::QueueSetting`] with the first setting that is out of range.
     pub fn validate(&self) -> Result<(), GatewayError> {
         let Limits { max_items, max_bytes, max_tokens } = self.limits;
-        check("limits.max_items", max_items, (1..u32::MAX).contains(&max_items), "1 to 4294967294")?;
+        check("limits.max_items", max_items, (1..1 << 22).contains(&max_items), "1 to 4194303")?;
         check("limits.max_bytes", max_bytes, max_bytes < 1 << 63, "less than 2^63")?;
         check("limits.max_tokens", max_tokens, (1..=1 << 40).contains(&max_tokens), "1 to 2^40")?;
         let quantum = self.quantum_tokens;
