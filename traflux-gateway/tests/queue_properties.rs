@@ -498,6 +498,33 @@ fn a_greedy_tenant_leaves_room_for_others() {
 }
 
 #[test]
+fn a_tenant_of_a_better_band_pushes_out_though_the_queue_is_full_and_it_waits_already() {
+    let band = |name: &str| BandSettings { name: name.into(), ..BandSettings::default() };
+    let mut queue = RequestQueue::new(&QueueSettings {
+        bands: vec![band("high"), band("low")],
+        classes: Vec::new(),
+        limits: Limits { max_items: 10, ..Limits::default() },
+        tenant_threshold: Some(1.0),
+        ..QueueSettings::default()
+    })
+    .unwrap();
+    for tenant in 0..10 {
+        waits(&mut queue, at(0), &Item { band: 1, tenant, ..Item::default() });
+    }
+    let mut count = 0;
+    while queue.enqueue(at(0), &Item::default(), &mut Vec::new()).ticket().is_some() {
+        count += 1;
+    }
+    // Half, as in an empty queue.
+    assert_eq!(count, 5);
+    let mut dropped = Vec::new();
+    queue.close(at(0), &mut dropped);
+    assert_eq!((queue.load().items, dropped.len()), (0, 10));
+    assert!(dropped.iter().all(|d| d.reason == DropReason::Closed));
+    assert_eq!(queue.dequeue(at(0), u64::MAX, &mut dropped), Dequeued::Empty);
+}
+
+#[test]
 fn what_cannot_start_in_time_is_refused_with_the_time_to_retry_after() {
     let mut settings = one_band(Order::EarliestDeadline, false);
     settings.refuse_hopeless = true;

@@ -1,4 +1,4 @@
-//! Prints claim, ours, rival and ratio of the parts named on the command line, or of all.
+//! Prints ours, rival and ratio of the parts named on the command line, or of all.
 
 mod queue;
 

@@ -43,7 +43,8 @@ impl Patience {
     /// For latest starts at most `longest` ahead of the clock.
     pub(super) fn new(longest: u64) -> Self {
         Self {
-            // 62 widths hold the longest wait, one more each for the begun first and last bucket.
+            // 62 widths hold the longest wait, one more each for the begun first and last bucket. A power of two
+            // needs no division; so between 31 and 62 are in use.
             shift: (longest / (BUCKETS - 2) + 1).next_power_of_two().trailing_zeros(),
             base: 0,
             occupied: 0,

@@ -269,7 +269,7 @@ impl RequestQueue {
             let reason = match limit {
                 DropReason::Deadline => Refusal::Deadline,
                 DropReason::Shed => Refusal::Shed,
-                DropReason::MaxWait | DropReason::PushedOut => Refusal::MaxWait,
+                _ => Refusal::MaxWait,
             };
             let late = nanos(starts_in).saturating_sub(start_by - now);
             if late > 0 {
@@ -285,7 +285,7 @@ impl RequestQueue {
             }
         }
         if self.bands[b].fair
-            && let Some(bound) = self.tenant_is_full(flow.items, flow.tokens, cost)
+            && let Some(bound) = self.tenant_is_full(b, flow.items, flow.tokens, cost)
         {
             return refused(Refusal::TenantFull(bound), self.time_for(now, cost));
         }
@@ -382,7 +382,7 @@ impl RequestQueue {
     }
 
     /// Drops all that cannot start in time any more. [`enqueue`](Self::enqueue) and [`dequeue`](Self::dequeue) do
-    /// that too, for those still waiting in their place with a delay of up to 1/62 of the longest wait; call this
+    /// that too, for those still waiting in their place with a delay of up to 1/31 of the longest wait; call this
     /// from a timer set to [`next_expiry`](Self::next_expiry) where clients are to hear at once.
     pub fn expire(&mut self, now: Timestamp, dropped: &mut Vec<Dropped>) {
         let now = self.advance(now);
@@ -400,7 +400,7 @@ impl RequestQueue {
         }
     }
 
-    /// The last moment at which all that waits can still start in time; `None` when nothing waits. O(n/62) per band.
+    /// The last moment at which all that waits can still start in time; `None` when nothing waits. O(n/31) per band.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
         let mut least: Option<u64> = None;
@@ -413,6 +413,16 @@ impl RequestQueue {
             }
         }
         least.map(|l| Timestamp::new(Duration::from_nanos(l)))
+    }
+
+    /// Takes out all that waits, in no particular order, because the queue closes or its successor takes over.
+    pub fn close(&mut self, now: Timestamp, dropped: &mut Vec<Dropped>) {
+        let now = self.advance(now);
+        for ix in 0..self.slots.len() {
+            if self.slots[ix].leaf != NIL {
+                self.drop_slot(now, ix as u32, DropReason::Closed, dropped);
+            }
+        }
     }
 
     /// Corrects what a tenant was charged, once the true cost of a request is known.
@@ -521,14 +531,14 @@ impl RequestQueue {
         (Outlook { position, tokens_before: tokens + better_tokens, starts_in }, forecast)
     }
 
-    /// The bound of which the tenant has more than its multiple of what is free. One request may always wait.
+    /// The bound of which the tenant has more than its multiple of what is free for it. One request may always wait.
     #[inline]
-    fn tenant_is_full(&self, items: u32, tokens: u64, cost: u64) -> Option<Bound> {
+    fn tenant_is_full(&self, b: usize, items: u32, tokens: u64, cost: u64) -> Option<Bound> {
         let threshold = self.tenant_threshold?;
         if items == 0 {
             return None;
         }
-        let [free_items, _, free_tokens] = self.room.free();
+        let [free_items, _, free_tokens] = self.room.reach(b);
         if u64::from(items) << 8 >= threshold * free_items {
             return Some(Bound::Items);
         }

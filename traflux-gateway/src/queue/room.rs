@@ -73,9 +73,13 @@ impl Room {
         self.used
     }
 
+    /// What is free or could be pushed out for a band.
     #[inline]
-    pub(super) fn free(&self) -> Load {
-        std::array::from_fn(|d| self.limit[d] - self.used[d])
+    pub(super) fn reach(&self, band: usize) -> Load {
+        std::array::from_fn(|d| {
+            let lower = band + 1..self.bands.len();
+            self.limit[d] - self.used[d] + lower.map(|b| self.excess(b, d)).sum::<u64>()
+        })
     }
 
     #[inline]
@@ -106,6 +110,7 @@ impl Room {
     }
 
     /// What `band` uses beyond its own part.
+    #[inline]
     pub(super) fn excess(&self, band: usize, dimension: usize) -> u64 {
         let Part { own, used } = &self.bands[band];
         used[dimension].saturating_sub(own[dimension])

@@ -20,7 +20,7 @@ pub struct QueueSettings {
     /// Tokens that a tenant of weight 1 may send per round. Smaller is fairer at short times, larger gives
     /// deadlines more freedom across tenants.
     pub quantum_tokens: u64,
-    /// A tenant may hold this multiple of the free room (A. Choudhury, E. Hahne, "Dynamic queue length thresholds
+    /// A tenant may hold this multiple of the room that is free, or that its band could push others out of (A. Choudhury, E. Hahne, "Dynamic queue length thresholds
     /// for shared-memory packet switches", IEEE/ACM ToN 6(2), 1998): one greedy tenant fills `a / (1 + a)` of the
     /// queue, and always leaves room for others. `None`: no bound. Only in bands that are fair.
     pub tenant_threshold: Option<f64>,
@@ -54,7 +54,7 @@ pub struct BandSettings {
     /// For classes and metrics.
     pub name: String,
     /// The fraction of the tokens that this band gets whenever it waits, whatever better bands want; also the
-    /// fraction of the room that is its own.
+    /// fraction of the room that better bands leave to it.
     pub minimum_share: f64,
     /// Who is next, inside a tenant; and across tenants inside a round where the order has a key.
     pub order: Order,
@@ -228,8 +228,8 @@ impl QueueSettings {
         check("max_tenants", tenants, (1..=1 << 30).contains(&tenants), "1 to 2^30")?;
         if let Some(a) = self.tenant_threshold {
             // The upper bound keeps products with 2⁴⁰ tokens inside 64 bits.
-            let fits = (1.0 / 256.0..=65_536.0).contains(&a);
-            check("tenant_threshold", a, fits, "1/256 to 65536")?;
+            let fits = (1.0 / 256.0..=4_096.0).contains(&a);
+            check("tenant_threshold", a, fits, "1/256 to 4096")?;
         }
         if let Some(rate) = self.expected_tokens_per_second {
             check("expected_tokens_per_second", rate, rate.is_finite() && rate > 0.0, "more than 0")?;

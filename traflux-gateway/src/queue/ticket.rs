@@ -209,6 +209,8 @@ pub enum DropReason {
     Shed,
     /// A request of a better band took its place.
     PushedOut,
+    /// The queue was closed.
+    Closed,
 }
 
 impl DropReason {
@@ -220,6 +222,7 @@ impl DropReason {
             Self::MaxWait => "queue_waited_too_long",
             Self::Shed => "queue_shed_late",
             Self::PushedOut => "queue_pushed_out",
+            Self::Closed => "queue_closed",
         }
     }
 }
