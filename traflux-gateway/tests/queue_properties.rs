@@ -324,6 +324,44 @@ fn teams_share_equally_however_many_keys_they_have() {
 }
 
 #[test]
+fn a_new_weight_counts_at_once_while_requests_wait() {
+    let mut queue = RequestQueue::new(&one_band(Order::EarliestDeadline, true)).unwrap();
+    for tenant in [0, 1, 0, 1] {
+        waits(&mut queue, at(0), &Item { tenant, cost_tokens: 1_000, ..Item::default() });
+    }
+    for weight in [1, 5, 2] {
+        queue.set_tenant(1, None, weight).unwrap();
+        let mut sent = [0u32; 2];
+        for _ in 0..6_000 {
+            let request = *queue.dequeue(at(0), u64::MAX, &mut Vec::new()).request().unwrap();
+            sent[request.tenant as usize] += 1;
+            let item = Item { tenant: request.tenant, cost_tokens: 1_000, ..Item::default() };
+            waits(&mut queue, at(0), &item);
+        }
+        let ratio = f64::from(sent[1]) / f64::from(sent[0]);
+        assert!((ratio / f64::from(weight) - 1.0).abs() < 0.02, "{weight}: {sent:?}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_tenants_in_a_tree_are_set_up_quickly() {
+    let mut queue = RequestQueue::new(&QueueSettings::default()).unwrap();
+    for key in 2_000..100_000u32 {
+        queue.set_tenant(key, Some(key % 1_000), 1).unwrap();
+    }
+    for team in 0..1_000 {
+        queue.set_tenant(team, Some(1_000 + team % 10), 1).unwrap();
+    }
+    // A chain of nine: the last would be below the 8th level.
+    for level in 100_001..100_008 {
+        queue.set_tenant(level, Some(level - 1), 1).unwrap();
+    }
+    assert!(queue.set_tenant(100_008, Some(100_007), 1).is_err());
+    assert!(queue.set_tenant(100_000, Some(100_010), 1).is_err());
+    assert!(queue.set_tenant(100_000, Some(100_005), 1).is_err());
+}
+
+#[test]
 fn a_tenant_that_cost_more_than_expected_pays_later() {
     let mut queue = RequestQueue::new(&one_band(Order::Fcfs, true)).unwrap();
     let mut sent = [0u64; 2];

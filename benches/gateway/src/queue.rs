@@ -15,14 +15,14 @@ use traflux_gateway::queue::{BandSettings, Dropped, Item, Order, QueueSettings, 
 
 const DEPTH: usize = 10_000;
 const TENANTS: usize = 1_000;
-const STEPS: usize = 5_000;
+const STEPS: usize = 1_000;
 /// Short rounds, so that most fall between two interruptions by other work on the machine.
-const ROUNDS: usize = 201;
+const ROUNDS: usize = 1_001;
 
 /// Prints the table.
 pub fn run() {
     println!(
-        "queue: enqueue + dequeue, {DEPTH} deep, {TENANTS} tenants; median [quartiles] of {ROUNDS} rounds"
+        "queue: enqueue + dequeue, {DEPTH} deep, {TENANTS} tenants; median [5 %, 95 %] of {ROUNDS} rounds"
     );
     println!("{:<52} {:>22} {:>22} {:>7}", "", "queue ns", "binary heap ns", "ratio");
     let deadline = |fair| settings(Order::EarliestDeadline, fair);
@@ -60,7 +60,7 @@ fn compare(name: &str, settings: &QueueSettings, teams: bool, cancel: bool) {
     let mut heap = Heap::new(&items);
     let (mut a, mut b) = (Vec::new(), Vec::new());
     // Past the start, in which the depth moves to the lowest band.
-    for _ in 0..20 {
+    for _ in 0..100 {
         ours.steps(&items, cancel);
     }
     for _ in 0..ROUNDS {

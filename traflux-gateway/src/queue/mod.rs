@@ -6,8 +6,11 @@
 //! 1. **At the door** ([`enqueue`](RequestQueue::enqueue)): is there room (items, bytes, tokens; each band and each
 //!    tenant has a part of its own), and will it start in time? If not, the answer comes at once, with the time
 //!    after which a retry makes sense. A better band may push out requests of a lower one.
-//! 2. **Between bands**: strict priority, with a minimum share for each band (`bands.rs` has rule and proof).
-//! 3. **Between tenants of a band**: deficit round robin in tokens, weighted, over organisation, team and key.
+//! 2. **Between bands**: strict priority, with a minimum share `σ` for each band: while `W` tokens leave, a band
+//!    that waits all the time sends at least `σ·W − (B + 1)·M` of them (`B` bands, `M` the largest cost).
+//! 3. **Between tenants of a band**: deficit round robin in tokens, weighted, over organisation, team and key. Two
+//!    tenants that wait all the time differ by less than `2·Q + M/wᵢ + M/wⱼ` in tokens per weight, over any window
+//!    (`Q` the quantum).
 //! 4. **Inside a tenant**: an [`Order`]: arrival, deadline, laxity, value density, or newest first under overload.
 //!    The orders that have a key hold across tenants too, inside one round of the round robin: fairness decides how
 //!    much each tenant sends per round, the key decides when in the round. With [`BandSettings::fair`] off the order
@@ -18,7 +21,12 @@
 //! The queue is work-conserving: while anything waits that can still start in time, `dequeue` gives a request,
 //! unless the one whose turn it is costs more than the budget of the caller.
 //!
-//! Every request leaves exactly once: dispatched, dropped (reported with its reason) or cancelled.
+//! Every request leaves exactly once: dispatched, dropped (reported with its reason) or cancelled. Each operation is
+//! O(1), or O(log n) amortised where the order has a key; none allocates once all tenants were seen.
+//!
+//! Costs and service times are expectations. What a request really cost is told with
+//! [`settle`](RequestQueue::settle), so that a tenant pays for what it used; a service time should be a high
+//! percentile, because a request that takes longer than expected is late after all.
 //!
 //! ```
 //! use std::time::Duration;

@@ -41,8 +41,8 @@ pub struct RequestQueue {
     sequence: u32,
     clock: u64,
     next_sweep: u64,
-    /// The parent of each tenant that was set.
-    parents: Vec<Option<u32>>,
+    /// Of each tenant: its parent, and how many tenants have it as parent.
+    family: Vec<(Option<u32>, u32)>,
     /// In 1/256.
     tenant_threshold: Option<u64>,
     max_tenants: u32,
@@ -145,7 +145,7 @@ impl RequestQueue {
             sequence: 0,
             clock: 0,
             next_sweep: 0,
-            parents: Vec::new(),
+            family: Vec::new(),
             tenant_threshold: settings.tenant_threshold.map(|a| (a * 256.0) as u64),
             max_tenants: settings.max_tenants,
             refuse_hopeless: settings.refuse_hopeless,
@@ -154,7 +154,7 @@ impl RequestQueue {
     }
 
     /// Sets weight and parent of a tenant: organisation, team and key are tenants, each with the one above as parent.
-    /// Only tenants that are nobody's parent send requests. A tenant that was never set has weight 1 and no parent.
+    /// Only tenants that never were a parent send requests. A tenant that was never set has weight 1 and no parent.
     ///
     /// The weight may change at any time; it counts from the next round on.
     ///
@@ -170,40 +170,54 @@ impl RequestQueue {
         if tenant.max(parent.unwrap_or(0)) >= self.max_tenants {
             return wrong("or its parent is not below max_tenants");
         }
-        let (mut above, mut levels) = (parent, 1);
-        while let Some(p) = above {
-            levels += 1;
-            if p == tenant {
-                return wrong("would be above itself");
+        let before = self.family(tenant).0;
+        if parent != before {
+            let (mut above, mut levels) = (parent, 1);
+            while let Some(p) = above {
+                levels += 1;
+                if p == tenant {
+                    return wrong("would be above itself");
+                }
+                above = self.family(p).0;
             }
-            above = self.parent(p);
+            if levels + self.levels_below(tenant) > LEVELS {
+                return wrong("would be below the 8th level");
+            }
+            // A tenant that becomes a group must not have requests of its own.
+            let becomes_group = |p: &u32| self.family(*p).1 == 0;
+            let busy = |t: u32| self.bands.iter().any(|b| b.fair && b.tree.is_active(t));
+            if busy(tenant) || parent.filter(becomes_group).is_some_and(busy) {
+                return Err(GatewayError::QueueTenantBusy { tenant });
+            }
         }
-        if levels + self.levels_below(tenant) > LEVELS {
-            return wrong("would be below the 8th level");
+        let count = tenant.max(parent.unwrap_or(0)) as usize + 1;
+        if self.family.len() < count {
+            self.family.resize(count, (None, 0));
         }
-        let moves = self.parent(tenant) != parent;
-        let grows = |p: u32| !self.parents.contains(&Some(p));
-        let busy = |t: u32| self.bands.iter().any(|b| b.fair && b.tree.is_active(t));
-        if moves && (busy(tenant) || parent.is_some_and(|p| grows(p) && busy(p))) {
-            return Err(GatewayError::QueueTenantBusy { tenant });
+        self.family[tenant as usize].0 = parent;
+        if let Some(p) = before {
+            self.family[p as usize].1 -= 1;
         }
-        if self.parents.len() <= tenant as usize {
-            self.parents.resize(tenant as usize + 1, None);
+        if let Some(p) = parent {
+            self.family[p as usize].1 += 1;
         }
-        self.parents[tenant as usize] = parent;
         for band in self.bands.iter_mut().filter(|b| b.fair) {
             band.tree.set_tenant(tenant, parent, weight);
         }
         Ok(())
     }
 
-    fn parent(&self, tenant: u32) -> Option<u32> {
-        self.parents.get(tenant as usize).copied().flatten()
+    fn family(&self, tenant: u32) -> (Option<u32>, u32) {
+        self.family.get(tenant as usize).copied().unwrap_or((None, 0))
     }
 
+    /// Most tenants have none below them; only for the others all are looked at.
     fn levels_below(&self, tenant: u32) -> usize {
-        let children = || self.parents.iter().enumerate().filter(|(_, p)| **p == Some(tenant));
-        children().map(|(c, _)| 1 + self.levels_below(c as u32)).max().unwrap_or(0)
+        if self.family(tenant).1 == 0 {
+            return 0;
+        }
+        let children = self.family.iter().enumerate().filter(|(_, (p, _))| *p == Some(tenant));
+        children.map(|(c, _)| 1 + self.levels_below(c as u32)).max().unwrap_or(0)
     }
 
     /// Lets a request wait, or says why not. Requests that leave for it (late ones, and those that it pushes out) are
