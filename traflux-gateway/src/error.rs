@@ -28,6 +28,30 @@ pub enum GatewayError {
         /// The names there are.
         expected: String,
     },
+    /// A queue was set up with a value out of range.
+    #[error("queue setting {setting} is {value}, expected {expected}")]
+    QueueSetting {
+        /// The key, with the index of band or class.
+        setting: String,
+        /// The value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A tenant of a queue cannot get this weight or parent.
+    #[error("tenant {tenant} of a queue {problem}")]
+    QueueTenant {
+        /// The number of the tenant.
+        tenant: u32,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A tenant of a queue cannot move while something of it waits.
+    #[error("tenant {tenant} of a queue cannot move while requests of it wait")]
+    QueueTenantBusy {
+        /// The number of the tenant.
+        tenant: u32,
+    },
 }
 
 impl GatewayError {
@@ -39,6 +63,9 @@ impl GatewayError {
             Self::Pattern { .. } => "gateway_pattern",
             Self::Body { .. } => "gateway_body",
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
+            Self::QueueSetting { .. } => "gateway_queue_setting",
+            Self::QueueTenant { .. } => "gateway_queue_tenant",
+            Self::QueueTenantBusy { .. } => "gateway_queue_tenant_busy",
         }
     }
 
@@ -47,7 +74,12 @@ impl GatewayError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Plan(error) => error.is_transient(),
-            Self::Pattern { .. } | Self::Body { .. } | Self::UnknownPicker { .. } => false,
+            Self::Pattern { .. }
+            | Self::Body { .. }
+            | Self::UnknownPicker { .. }
+            | Self::QueueSetting { .. }
+            | Self::QueueTenant { .. } => false,
+            Self::QueueTenantBusy { .. } => true,
         }
     }
 }

@@ -22,10 +22,12 @@ pub mod identity;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
+pub mod queue;
 pub mod request;
 pub mod rng;
 pub mod round_robin;
 pub mod rule;
+pub mod units;
 pub mod weighted;
 pub mod wire;
 
@@ -41,6 +43,9 @@ pub use round_robin::RoundRobin;
 pub use rule::{Condition, Finding, Matcher, Mismatch, Severity, review};
 pub use weighted::{SmoothWeighted, WeightedRandom};
 pub use wire::{BodyKind, RequestFacts, SseParser, TokenEstimator, Usage, UsageReader};
+
+// Queues.
+pub use queue::{QueueSettings, RequestQueue};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
