@@ -1,5 +1,7 @@
 //! What went wrong, in variants that a caller can act on.
 
+use std::path::PathBuf;
+
 /// An error of this crate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
@@ -11,6 +13,34 @@ pub enum GatewayError {
         /// The names there are.
         expected: String,
     },
+    /// A setting of a limit has a value that it cannot have.
+    #[error("limit `{limit}`: {setting} is {value}, expected {expected}")]
+    LimitSetting {
+        /// The limit or scope.
+        limit: String,
+        /// The key of the setting.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A file of levels cannot be read or written.
+    #[error("level store {}: {kind}", path.display())]
+    LevelStore {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        kind: std::io::ErrorKind,
+    },
+    /// A file of levels is damaged or of another version; nothing of it was used.
+    #[error("level store is damaged at line {line}: {problem}")]
+    LevelStoreDamaged {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
 }
 
 impl GatewayError {
@@ -19,6 +49,9 @@ impl GatewayError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
+            Self::LimitSetting { .. } => "gateway_limit_setting",
+            Self::LevelStore { .. } => "gateway_level_store",
+            Self::LevelStoreDamaged { .. } => "gateway_level_store_damaged",
         }
     }
 
@@ -26,7 +59,8 @@ impl GatewayError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::UnknownPicker { .. } => false,
+            Self::LevelStore { .. } => true,
+            Self::UnknownPicker { .. } | Self::LimitSetting { .. } | Self::LevelStoreDamaged { .. } => false,
         }
     }
 }

@@ -19,10 +19,12 @@
 pub mod alias;
 pub mod error;
 pub mod least_request;
+pub mod limit;
 pub mod peak_ewma;
 pub mod picker;
 pub mod rng;
 pub mod round_robin;
+pub mod units;
 pub mod weighted;
 
 pub use alias::AliasTable;
