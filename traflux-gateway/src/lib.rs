@@ -36,6 +36,10 @@ pub use rng::Rng;
 pub use round_robin::RoundRobin;
 pub use weighted::{SmoothWeighted, WeightedRandom};
 
+// Limits
+pub use limit::{Cost, Denial, DenialReason, Limiter, LimiterSettings, Reservation, TokenBucket};
+pub use units::PicoDollars;
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -327,7 +327,7 @@ mod tests {
                     assert_eq!(returned, meter.ticks_of_any(6));
                     assert_eq!(cell.level(meter.granted(0)), 0);
                 },
-                3_000,
+                1_000,
             );
         }
 
@@ -367,7 +367,7 @@ mod tests {
                     let after = (0..12).filter(|_| cell.charge(&meter, now, 1).is_ok()).count();
                     assert!(kept + after <= 10, "{kept} + {after}");
                 },
-                5_000,
+                2_000,
             );
         }
     }

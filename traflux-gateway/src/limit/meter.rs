@@ -245,7 +245,7 @@ impl Meter {
 
     /// The largest charge that is ever allowed, in units.
     #[must_use]
-    pub fn burst(&self) -> u64 {
+    pub fn burst_units(&self) -> u64 {
         self.largest
     }
 }
@@ -408,7 +408,7 @@ mod tests {
         let changed = meter.changed(refill, 50, 3 * SECOND).unwrap();
         assert_eq!(changed.granted(3 * SECOND), meter.granted(3 * SECOND));
         let gained = changed.granted(4 * SECOND) - changed.granted(3 * SECOND);
-        assert!(changed.units_up(gained) == 1_000 && changed.burst() == 50);
+        assert!(changed.units_up(gained) == 1_000 && changed.burst_units() == 50);
         let refill = Refill::Continuous { amount: 1_000_000_000, period: Duration::from_secs(1) };
         assert_eq!(meter.changed(refill, 1, SECOND).unwrap_err().setting, "amount");
     }
