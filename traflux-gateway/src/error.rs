@@ -1,5 +1,7 @@
 //! What went wrong, in variants that a caller can act on.
 
+use std::path::PathBuf;
+
 /// An error of this crate.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum GatewayError {
@@ -33,6 +35,13 @@ pub enum GatewayError {
     QueueSetting {
         /// The key, with the index of band or class.
         setting: String,
+    /// A setting of a limit has a value that it cannot have.
+    #[error("limit `{limit}`: {setting} is {value}, expected {expected}")]
+    LimitSetting {
+        /// The limit or scope.
+        limit: String,
+        /// The key of the setting.
+        setting: &'static str,
         /// The value.
         value: String,
         /// What it may be.
@@ -51,6 +60,21 @@ pub enum GatewayError {
     QueueTenantBusy {
         /// The number of the tenant.
         tenant: u32,
+    /// A file of levels cannot be read or written.
+    #[error("level store {}: {kind}", path.display())]
+    LevelStore {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        kind: std::io::ErrorKind,
+    },
+    /// A file of levels is damaged or of another version; nothing of it was used.
+    #[error("level store is damaged at line {line}: {problem}")]
+    LevelStoreDamaged {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: &'static str,
     },
 }
 
@@ -66,6 +90,9 @@ impl GatewayError {
             Self::QueueSetting { .. } => "gateway_queue_setting",
             Self::QueueTenant { .. } => "gateway_queue_tenant",
             Self::QueueTenantBusy { .. } => "gateway_queue_tenant_busy",
+            Self::LimitSetting { .. } => "gateway_limit_setting",
+            Self::LevelStore { .. } => "gateway_level_store",
+            Self::LevelStoreDamaged { .. } => "gateway_level_store_damaged",
         }
     }
 
@@ -80,6 +107,8 @@ impl GatewayError {
             | Self::QueueSetting { .. }
             | Self::QueueTenant { .. } => false,
             Self::QueueTenantBusy { .. } => true,
+            Self::LevelStore { .. } => true,
+            Self::UnknownPicker { .. } | Self::LimitSetting { .. } | Self::LevelStoreDamaged { .. } => false,
         }
     }
 }

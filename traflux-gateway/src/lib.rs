@@ -20,6 +20,7 @@ pub mod alias;
 pub mod error;
 pub mod identity;
 pub mod least_request;
+pub mod limit;
 pub mod peak_ewma;
 pub mod picker;
 pub mod queue;
@@ -46,6 +47,10 @@ pub use wire::{BodyKind, RequestFacts, SseParser, TokenEstimator, Usage, UsageRe
 
 // Queues.
 pub use queue::{QueueSettings, RequestQueue};
+
+// Limits
+pub use limit::{Cost, Denial, DenialReason, Limiter, LimiterSettings, Reservation, TokenBucket};
+pub use units::PicoDollars;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

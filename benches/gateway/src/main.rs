@@ -6,5 +6,29 @@ fn main() {
     let parts: Vec<String> = std::env::args().skip(1).collect();
     if parts.is_empty() || parts.iter().any(|p| p == "queue") {
         queue::run();
+//! How fast and how exact is the gateway engine beside its peers, in one run on one machine?
+//!
+//! `cargo run --release -- [part...]` runs the parts named, all without a name, and prints a table of each. Sides take
+//! turns round by round, so that other load on the machine hits both; the ratio is that of each round's pair.
+
+mod harness;
+mod limit;
+
+/// Each part: its name and what runs it.
+const PARTS: &[(&str, fn())] = &[("limit", limit::run)];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|w| PARTS.iter().all(|(name, _)| name != w)) {
+        let names: Vec<_> = PARTS.iter().map(|(name, _)| *name).collect();
+        eprintln!("no part `{unknown}`; there are {names:?}");
+        std::process::exit(2);
+    }
+    for (name, run) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            println!("## {name}\n");
+            run();
+            println!();
+        }
     }
 }

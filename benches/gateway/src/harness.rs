@@ -1,0 +1,84 @@
+//! How long does one operation take on each side, taking turns?
+
+use std::time::Instant;
+
+/// Rounds of a comparison.
+const ROUNDS: usize = 41;
+
+/// Nanoseconds of one round are made to be about this.
+const ROUND_NS: f64 = 4e6;
+
+/// One side of a comparison: does the operation so many times.
+pub(crate) type Side<'a> = &'a mut dyn FnMut(usize);
+
+/// Median and quartiles.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spread {
+    pub(crate) low: f64,
+    pub(crate) median: f64,
+    pub(crate) high: f64,
+}
+
+impl Spread {
+    /// Of numbers in any order.
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+        Self { low: at(0.25), median: at(0.5), high: at(0.75) }
+    }
+}
+
+/// Head of the table that [`compare`] prints lines of.
+pub(crate) fn header() {
+    println!("| claim | ours ns (quartiles) | rival ns (quartiles) | ratio (quartiles) | goal |");
+    println!("|---|---|---|---|---|");
+}
+
+/// Runs both sides in turns and prints a line.
+pub(crate) fn compare(claim: &str, goal: &str, ours: Side<'_>, rival: Side<'_>) {
+    let (ours_count, rival_count) = (count(ours), count(rival));
+    let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        // Whoever goes first changes, so that neither always finds the caches of the other.
+        let (x, y) = if round % 2 == 0 {
+            let x = time(ours, ours_count);
+            (x, time(rival, rival_count))
+        } else {
+            let y = time(rival, rival_count);
+            (time(ours, ours_count), y)
+        };
+        a.push(x);
+        b.push(y);
+        ratios.push(x / y);
+    }
+    let (a, b, r) = (Spread::of(a), Spread::of(b), Spread::of(ratios));
+    println!(
+        "| {claim} | {:.1} ({:.1}–{:.1}) | {:.1} ({:.1}–{:.1}) | {:.3} ({:.3}–{:.3}) | {goal} |",
+        a.median, a.low, a.high, b.median, b.low, b.high, r.median, r.low, r.high
+    );
+}
+
+/// Runs one side and prints a line.
+pub(crate) fn alone(claim: &str, goal: &str, ours: Side<'_>) {
+    let operations = count(ours);
+    let a = Spread::of((0..ROUNDS).map(|_| time(ours, operations)).collect());
+    println!("| {claim} | {:.1} ({:.1}–{:.1}) | | | {goal} |", a.median, a.low, a.high);
+}
+
+/// Operations of a round; warms the side up.
+fn count(side: Side<'_>) -> usize {
+    let mut operations = 64;
+    loop {
+        let each = time(side, operations);
+        if each * operations as f64 > ROUND_NS / 4.0 {
+            return ((ROUND_NS / each) as usize).max(1);
+        }
+        operations *= 2;
+    }
+}
+
+fn time(side: Side<'_>, operations: usize) -> f64 {
+    let start = Instant::now();
+    side(operations);
+    start.elapsed().as_nanos() as f64 / operations as f64
+}

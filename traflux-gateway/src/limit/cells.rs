@@ -1,0 +1,330 @@
+//! How does one limit charge one slot?
+//!
+//! A [`Limit`] is one rule with its cells, one per slot of its scope; the three ways to count answer the same five
+//! questions here: does it fit, charge it, give it back, what is the level, is it idle.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::bucket::{BucketCell, Receipt, Shortfall};
+use super::meter::Meter;
+use super::setting_error;
+use super::settings::{LimitRule, LimitSettings, Unit};
+use super::sliding::{SlidingCell, SlidingWindow};
+use crate::error::GatewayError;
+
+const CHUNK: usize = 256;
+
+/// A fixed number of cells, made 256 at a time when first touched.
+#[derive(Debug)]
+pub(super) struct Cells<T> {
+    chunks: Box<[OnceLock<Box<[T]>>]>,
+}
+
+impl<T: Default> Cells<T> {
+    fn new(count: usize) -> Self {
+        Self { chunks: (0..count.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect() }
+    }
+
+    #[inline]
+    fn at(&self, slot: usize) -> &T {
+        let chunk = self.chunks[slot / CHUNK].get_or_init(|| (0..CHUNK).map(|_| T::default()).collect());
+        &chunk[slot % CHUNK]
+    }
+}
+
+/// One rule with its cells.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    pub(super) name: Arc<str>,
+    pub(super) unit: Unit,
+    pub(super) scope: Option<usize>,
+    pub(super) rule: LimitRule,
+    pub(super) counting: Counting,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Counting {
+    Metered { meter: Meter, cells: Arc<Cells<BucketCell>> },
+    Sliding { window: SlidingWindow, cells: Arc<Cells<Mutex<SlidingCell>>> },
+    InFlight { most: u64, cells: Arc<Cells<AtomicU64>> },
+}
+
+/// Why a charge does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It fits after so many nanoseconds.
+    Wait(u64),
+    /// It never does.
+    Never,
+    /// It does when a reservation ends.
+    InFlight,
+}
+
+/// How full a limit is for one key: what metrics and rate-limit headers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitLevel {
+    /// The most at once, in the unit of the limit.
+    pub limit: u64,
+    /// What is used of it, rounded up; above the limit in debt.
+    pub used: u64,
+    /// What would be allowed now.
+    pub remaining: u64,
+    /// When nothing is used any more if nothing more is charged; `None` where time alone does not do it.
+    pub reset: Option<Duration>,
+}
+
+impl LimitLevel {
+    /// What is used beyond the limit.
+    #[must_use]
+    pub fn debt(&self) -> u64 {
+        self.used.saturating_sub(self.limit)
+    }
+}
+
+impl Limit {
+    /// A limit whose cells are all new.
+    pub(super) fn new(
+        settings: &LimitSettings,
+        scope: Option<usize>,
+        slots: usize,
+        now_ns: u64,
+    ) -> Result<Self, GatewayError> {
+        let counting = match settings.rule {
+            LimitRule::SlidingWindow { amount, period } => Counting::Sliding {
+                window: SlidingWindow::new(amount, period_ns(period)),
+                cells: Arc::new(Cells::new(slots)),
+            },
+            LimitRule::InFlight { amount } => {
+                Counting::InFlight { most: amount, cells: Arc::new(Cells::new(slots)) }
+            }
+            rule => Counting::Metered {
+                meter: meter(settings, rule, now_ns)?,
+                cells: Arc::new(Cells::new(slots)),
+            },
+        };
+        Ok(Self {
+            name: settings.name.as_str().into(),
+            unit: settings.unit,
+            scope,
+            rule: settings.rule,
+            counting,
+        })
+    }
+
+    /// This limit under new settings, with the same cells, from a moment on. `None` where it counts in another way or
+    /// another unit, so that levels mean something else.
+    pub(super) fn changed(
+        &self,
+        settings: &LimitSettings,
+        now_ns: u64,
+    ) -> Result<Option<Self>, GatewayError> {
+        if self.unit != settings.unit {
+            return Ok(None);
+        }
+        let counting = match (&self.counting, settings.rule) {
+            (Counting::Sliding { cells, .. }, LimitRule::SlidingWindow { amount, period }) if matches!(self.rule, LimitRule::SlidingWindow { period: old, .. } if old == period) =>
+            {
+                let window = SlidingWindow::new(amount, period_ns(period));
+                Counting::Sliding { window, cells: Arc::clone(cells) }
+            }
+            (Counting::InFlight { cells, .. }, LimitRule::InFlight { amount }) => {
+                Counting::InFlight { most: amount, cells: Arc::clone(cells) }
+            }
+            (Counting::Metered { meter, cells }, rule) => {
+                let Some((refill, burst)) = rule.refill() else { return Ok(None) };
+                let meter = if rule == self.rule {
+                    *meter
+                } else {
+                    meter.changed(refill, burst, now_ns).map_err(|error| {
+                        setting_error(&settings.name, error.setting, format!("{rule:?}"), error.expected)
+                    })?
+                };
+                Counting::Metered { meter, cells: Arc::clone(cells) }
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Self { rule: settings.rule, counting, ..self.clone() }))
+    }
+
+    /// Whether a charge fits; nothing is written, except that a sliding window forgets what is old.
+    #[inline]
+    pub(super) fn fits(&self, slot: usize, now_ns: u64, units: u64) -> Result<(), Refused> {
+        match &self.counting {
+            Counting::Metered { meter, cells } => cells
+                .at(slot)
+                .fits(meter, meter.granted(now_ns), units)
+                .map_err(|shortfall| refused(meter, now_ns, shortfall)),
+            Counting::Sliding { window, cells } => {
+                window.fits(&mut lock(cells.at(slot)), now_ns, units).map_err(wait)
+            }
+            Counting::InFlight { most, cells } => {
+                in_flight_fits(*most, cells.at(slot).load(Ordering::Relaxed), units).map(|_| ())
+            }
+        }
+    }
+
+    /// Charges what fits.
+    #[inline]
+    pub(super) fn charge(&self, slot: usize, now_ns: u64, units: u64) -> Result<Receipt, Refused> {
+        match &self.counting {
+            Counting::Metered { meter, cells } => cells
+                .at(slot)
+                .charge(meter, meter.granted(now_ns), units)
+                .map_err(|shortfall| refused(meter, now_ns, shortfall)),
+            Counting::Sliding { window, cells } => {
+                let part = window.charge(&mut lock(cells.at(slot)), now_ns, units).map_err(wait)?;
+                Ok(Receipt { start: part, finish: 0 })
+            }
+            Counting::InFlight { most, cells } => {
+                let cell = cells.at(slot);
+                // Acquire: the end of a reservation that made the room comes before this charge.
+                let mut count = cell.load(Ordering::Relaxed);
+                loop {
+                    let next = in_flight_fits(*most, count, units)?;
+                    match cell.compare_exchange_weak(count, next, Ordering::AcqRel, Ordering::Relaxed) {
+                        Ok(_) => return Ok(Receipt::default()),
+                        Err(seen) => count = seen,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Charges whatever the level. What is in flight is given back by a reservation alone, so nothing there.
+    pub(super) fn debit(&self, slot: usize, now_ns: u64, units: u64) {
+        match &self.counting {
+            Counting::Metered { meter, cells } => {
+                cells.at(slot).debit(meter.granted(now_ns), meter.ticks_of_any(units));
+            }
+            Counting::Sliding { window, cells } => {
+                window.debit(&mut lock(cells.at(slot)), now_ns, units);
+            }
+            Counting::InFlight { .. } => {}
+        }
+    }
+
+    /// Ends a charge of `units` of which `actual` were used: gives back the rest, or charges what is beyond. `now_ns`
+    /// zero stands for the moment of the last charge.
+    #[inline]
+    pub(super) fn end(&self, slot: usize, now_ns: u64, receipt: Receipt, units: u64, actual: u64) {
+        match &self.counting {
+            Counting::InFlight { cells, .. } => {
+                cells.at(slot).fetch_sub(units, Ordering::AcqRel);
+            }
+            _ if actual == units => {}
+            _ if actual > units => self.debit_beyond(slot, now_ns, units, actual),
+            Counting::Metered { meter, cells } => {
+                let charged = meter.ticks_of_any(units);
+                let excess = charged - meter.ticks_of_any(actual);
+                cells.at(slot).give_back(meter.granted(now_ns), receipt, charged, excess);
+            }
+            Counting::Sliding { window, cells } => {
+                window.give_back(&mut lock(cells.at(slot)), now_ns, receipt.start, units - actual);
+            }
+        }
+    }
+
+    /// Charges the difference in ticks, so that the sum is that of one charge of `actual`.
+    fn debit_beyond(&self, slot: usize, now_ns: u64, units: u64, actual: u64) {
+        if let Counting::Metered { meter, cells } = &self.counting {
+            let ticks = meter.ticks_of_any(actual) - meter.ticks_of_any(units);
+            cells.at(slot).debit(meter.granted(now_ns), ticks);
+        } else {
+            self.debit(slot, now_ns, actual - units);
+        }
+    }
+
+    /// Whether the cell is as good as new.
+    pub(super) fn is_idle(&self, slot: usize, now_ns: u64) -> bool {
+        match &self.counting {
+            Counting::Metered { meter, cells } => cells.at(slot).level(meter.granted(now_ns)) == 0,
+            Counting::Sliding { window, cells } => window.used(&mut lock(cells.at(slot)), now_ns) == 0,
+            Counting::InFlight { cells, .. } => cells.at(slot).load(Ordering::Acquire) == 0,
+        }
+    }
+
+    /// How full it is.
+    pub(super) fn level(&self, slot: usize, now_ns: u64) -> LimitLevel {
+        match &self.counting {
+            Counting::Metered { meter, cells } => {
+                let level = cells.at(slot).level(meter.granted(now_ns));
+                LimitLevel {
+                    limit: meter.burst_units(),
+                    used: meter.units_up(level),
+                    remaining: meter.units(meter.burst_ticks().saturating_sub(level)),
+                    reset: meter.time_until(now_ns, level).map(Duration::from_nanos),
+                }
+            }
+            Counting::Sliding { window, cells } => {
+                let mut cell = lock(cells.at(slot));
+                let used = window.used(&mut cell, now_ns);
+                LimitLevel {
+                    limit: window.amount,
+                    used,
+                    remaining: window.amount.saturating_sub(used),
+                    reset: Some(Duration::from_nanos(window.time_to_empty(&mut cell, now_ns))),
+                }
+            }
+            Counting::InFlight { most, cells } => {
+                let used = cells.at(slot).load(Ordering::Relaxed);
+                let reset = (used == 0).then_some(Duration::ZERO);
+                LimitLevel { limit: *most, used, remaining: most.saturating_sub(used), reset }
+            }
+        }
+    }
+
+    /// What is left now of `used` units at an earlier moment: for levels that come back from a store.
+    pub(super) fn left_of(&self, used: u64, then_ns: u64, now_ns: u64) -> u64 {
+        match (&self.counting, self.rule) {
+            (Counting::Metered { .. }, rule) => {
+                let Some(Ok(meter)) = rule.refill().map(|(refill, burst)| Meter::new(refill, burst, then_ns))
+                else {
+                    return used;
+                };
+                used.saturating_sub(meter.units(meter.granted(now_ns.max(then_ns))))
+            }
+            (Counting::Sliding { .. }, LimitRule::SlidingWindow { period, .. }) => {
+                let period = period_ns(period);
+                // As if all had been charged at the moment of the snapshot.
+                if now_ns.saturating_sub(then_ns) < period.saturating_add(period / 16) { used } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+}
+
+fn meter(settings: &LimitSettings, rule: LimitRule, now_ns: u64) -> Result<Meter, GatewayError> {
+    let error = |setting, expected| setting_error(&settings.name, setting, format!("{rule:?}"), expected);
+    let (refill, burst) = rule.refill().ok_or_else(|| error("rule", "a metered rule"))?;
+    Meter::new(refill, burst, now_ns).map_err(|e| error(e.setting, e.expected))
+}
+
+#[cold]
+fn refused(meter: &Meter, now_ns: u64, shortfall: Shortfall) -> Refused {
+    match shortfall {
+        Shortfall::Ticks(ticks) => meter.time_until(now_ns, ticks).map_or(Refused::Never, Refused::Wait),
+        Shortfall::AboveBurst => Refused::Never,
+    }
+}
+
+fn wait(wait: Option<u64>) -> Refused {
+    wait.map_or(Refused::Never, Refused::Wait)
+}
+
+#[inline]
+fn in_flight_fits(most: u64, count: u64, units: u64) -> Result<u64, Refused> {
+    if units > most {
+        return Err(Refused::Never);
+    }
+    count.checked_add(units).filter(|next| *next <= most).ok_or(Refused::InFlight)
+}
+
+fn lock(cell: &Mutex<SlidingCell>) -> MutexGuard<'_, SlidingCell> {
+    cell.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn period_ns(period: Duration) -> u64 {
+    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)
+}
