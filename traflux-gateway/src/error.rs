@@ -1,7 +1,7 @@
 //! What went wrong, in variants that a caller can act on.
 
 /// An error of this crate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum GatewayError {
     /// A picker was asked for by a name that none has.
     #[error("unknown picker `{name}`, expected one of {expected}")]
@@ -11,6 +11,28 @@ pub enum GatewayError {
         /// The names there are.
         expected: String,
     },
+    /// A setting is out of range.
+    #[error("`{name}` is {value}, expected {least} to {most}")]
+    Setting {
+        /// Its key.
+        name: &'static str,
+        /// The value.
+        value: f64,
+        /// The least that is valid.
+        least: f64,
+        /// The most that is valid.
+        most: f64,
+    },
+    /// Something has another number of elements than it must have.
+    #[error("{len} {what}, expected {expected}")]
+    Shape {
+        /// What.
+        what: &'static str,
+        /// How many there are.
+        len: usize,
+        /// How many there must be.
+        expected: usize,
+    },
 }
 
 impl GatewayError {
@@ -19,6 +41,8 @@ impl GatewayError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
+            Self::Setting { .. } => "gateway_setting",
+            Self::Shape { .. } => "gateway_shape",
         }
     }
 
@@ -26,7 +50,7 @@ impl GatewayError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::UnknownPicker { .. } => false,
+            Self::UnknownPicker { .. } | Self::Setting { .. } | Self::Shape { .. } => false,
         }
     }
 }

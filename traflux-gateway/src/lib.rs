@@ -16,22 +16,28 @@
 //! assert_eq!(picks.iter().filter(|e| **e == 0).count(), 3);
 //! ```
 
+pub mod affinity;
 pub mod alias;
+pub mod balance;
 pub mod error;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
 pub mod rng;
 pub mod round_robin;
+pub mod units;
 pub mod weighted;
 
+pub use affinity::{AffinityKey, Maglev, PinTable, Session};
 pub use alias::AliasTable;
+pub use balance::{Algorithm, BalanceSettings, EndpointTable, PickRequest, Pool};
 pub use error::GatewayError;
 pub use least_request::LeastRequest;
 pub use peak_ewma::{PeakEwma, PeakEwmaSettings};
 pub use picker::{Candidate, Completion, Picker, PickerKind};
 pub use rng::Rng;
 pub use round_robin::RoundRobin;
+pub use units::PicoDollars;
 pub use weighted::{SmoothWeighted, WeightedRandom};
 
 #[cfg(doctest)]
