@@ -13,12 +13,17 @@
 //!   - least connections: `(q + 1) / w`,
 //!   - least latency and adaptive: `(ℓ·(q + 1) + e·F·L) / (1 − e)`: the expected latency `ℓ·√(q + 1)` once more by
 //!     `√(q + 1)`, so that load counts before it shows in latency, and what failed attempts cost until one
-//!     succeeds. With [`Estimate::Peak`](super::Estimate::Peak) the first term is that of Finagle's Peak-EWMA.
+//!     succeeds. With [`Estimate::Peak`] the first term is that of Finagle's Peak-EWMA.
 //!   - hot-cold: those whose load is above the quantile of loads are hot; the cold one of least latency, else the
 //!     hot one of least load (B. Wydrowski, R. Kleinberg, S. M. Rumble and A. Archer, "Load is not what you
 //!     should balance: introducing Prequal", NSDI 2024, arXiv 2312.10172). Departure: loads are the requests in flight
 //!     from here, known without probes.
-//! - Least cost: see [`Pool::cheapest`].
+//! - Least cost: of the 16 open members that are cheapest for a typical request, the one whose
+//!   [expected cost](super::Price::expected) for this request is least among those within the limits of
+//!   [`CostSettings`](super::CostSettings); of equally cheap ones the one of least latency cost; where none is within
+//!   limits, the one of least latency cost. Load counts at once through the expected latency, so that the cheapest
+//!   passes its surplus on before it is slow. Weights solved elsewhere go with [`Algorithm::WeightedRandom`] or
+//!   [`Algorithm::Adaptive`] and [`Pool::with_weights`].
 //! - Maglev: see [`crate::affinity`].
 //!
 //! Who is unknown counts as half the mean of the pool, so as to be tried, and may have two requests in flight for each answer so far
@@ -193,7 +198,7 @@ impl Pool {
                         self.shared.hot.record(load + 1.0, self.settings.hot_quantile);
                     }
                     // Latencies are far below 10⁶ s, so every hot one comes after every cold one.
-                    if load > hot { 1e6 + load } else { view.latency_cost(slot, 0.0).min(1e6) }
+                    if load > hot { 1e6 + load } else { view.weighed_latency(slot, load).min(1e6) }
                 })
             }
             Algorithm::LeastCost => self.cheapest(tier, request, draws, requests),
@@ -293,8 +298,7 @@ impl Pool {
 
     /// The cheapest member whose expected latency, errors and quota are within limits.
     ///
-    /// Looks at the exact expected cost of the first [`CHEAPEST_OF`] open members by typical price, and takes of
-    /// equally cheap ones the faster. Where none is within limits, the least latency of them serves.
+    /// Looks at no more than the first [`CHEAPEST_OF`] open members by typical price.
     fn cheapest(
         &self,
         tier: &Tier,
@@ -494,9 +498,20 @@ impl View<'_> {
         samples < KNOWN_AFTER && load > 2.0 * samples as f32
     }
 
+    /// The expected latency and what errors cost.
+    #[inline]
+    fn weighed_latency(&self, slot: &Slot, load: f32) -> f32 {
+        self.weigh(slot, load, self.expected_latency(slot, load))
+    }
+
+    /// The same with load counted once more.
     #[inline]
     fn latency_cost(&self, slot: &Slot, load: f32) -> f32 {
-        let mut cost = self.unit_latency(slot) * (load + 1.0);
+        self.weigh(slot, load, self.unit_latency(slot) * (load + 1.0))
+    }
+
+    #[inline]
+    fn weigh(&self, slot: &Slot, load: f32, mut cost: f32) -> f32 {
         if self.is_crowded_unknown(slot, load) {
             cost *= 1000.0;
         }

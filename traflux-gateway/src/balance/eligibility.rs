@@ -10,6 +10,7 @@ pub struct Eligibility {
     /// Set bits are closed.
     closed: Box<[AtomicU64]>,
     closed_count: AtomicU32,
+    positions: usize,
 }
 
 impl Eligibility {
@@ -17,19 +18,22 @@ impl Eligibility {
     #[must_use]
     pub fn new(positions: usize) -> Self {
         let closed = (0..positions.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { closed, closed_count: AtomicU32::new(0) }
+        Self { closed, closed_count: AtomicU32::new(0), positions }
     }
 
     /// Whether a position may be chosen; positions beyond the last may not.
     #[inline]
     #[must_use]
     pub fn is_open(&self, position: usize) -> bool {
-        self.closed.get(position / 64).is_some_and(|word| word.load(Relaxed) >> (position % 64) & 1 == 0)
+        position < self.positions && self.closed[position / 64].load(Relaxed) >> (position % 64) & 1 == 0
     }
 
     /// Opens or closes a position; returns whether that was a change.
     pub fn set(&self, position: usize, open: bool) -> bool {
-        let Some(word) = self.closed.get(position / 64) else { return false };
+        if position >= self.positions {
+            return false;
+        }
+        let word = &self.closed[position / 64];
         let bit = 1 << (position % 64);
         let changed = if open {
             word.fetch_and(!bit, Relaxed) & bit != 0
@@ -65,6 +69,7 @@ mod tests {
         assert!(!eligibility.is_open(69) && eligibility.is_open(68) && eligibility.any_closed());
         assert!(eligibility.set(69, true));
         assert!(!eligibility.any_closed());
-        assert!(!eligibility.set(1000, false) && !eligibility.is_open(1000));
+        assert!(!eligibility.set(70, false) && !eligibility.is_open(70) && !eligibility.is_open(1000));
+        assert!(!eligibility.any_closed());
     }
 }

@@ -377,8 +377,9 @@ impl Pool {
     }
 
     fn warm(&self, started: Timestamp) {
-        let until = nanos(started + self.settings.slow_start.window);
-        if !self.settings.slow_start.window.is_zero() {
+        let window = nanos(Timestamp::new(self.settings.slow_start.window));
+        let until = nanos(started).saturating_add(window);
+        if window > 0 {
             self.warming_until.fetch_max(until, Relaxed);
         }
     }
