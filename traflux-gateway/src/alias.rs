@@ -68,10 +68,19 @@ impl AliasTable {
         if self.columns.is_empty() {
             return None;
         }
-        let bits = rng.next_u64();
+        self.draw_by(rng.next_u64()).map(|ix| ix as usize)
+    }
+
+    /// The index that 64 random bits fall to; `None` from an empty table.
+    #[inline]
+    #[must_use]
+    pub fn draw_by(&self, bits: u64) -> Option<u32> {
+        if self.columns.is_empty() {
+            return None;
+        }
         let column = ((bits >> 32) * self.columns.len() as u64) >> 32;
         let (threshold, own, alias) = self.columns[column as usize];
-        Some(if (bits & 0xffff_ffff) < threshold { own } else { alias } as usize)
+        Some(if (bits & 0xffff_ffff) < threshold { own } else { alias })
     }
 
     /// Draws two that differ wherever two can be drawn. Where one has nearly all the weight, the second is

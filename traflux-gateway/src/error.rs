@@ -75,6 +75,27 @@ pub enum GatewayError {
         line: usize,
         /// What is wrong with it.
         problem: &'static str,
+    /// A setting is out of range.
+    #[error("`{name}` is {value}, expected {least} to {most}")]
+    Setting {
+        /// Its key.
+        name: &'static str,
+        /// The value.
+        value: f64,
+        /// The least that is valid.
+        least: f64,
+        /// The most that is valid.
+        most: f64,
+    },
+    /// Something has another number of elements than it must have.
+    #[error("{len} {what}, expected {expected}")]
+    Shape {
+        /// What.
+        what: &'static str,
+        /// How many there are.
+        len: usize,
+        /// How many there must be.
+        expected: usize,
     },
 }
 
@@ -93,6 +114,8 @@ impl GatewayError {
             Self::LimitSetting { .. } => "gateway_limit_setting",
             Self::LevelStore { .. } => "gateway_level_store",
             Self::LevelStoreDamaged { .. } => "gateway_level_store_damaged",
+            Self::Setting { .. } => "gateway_setting",
+            Self::Shape { .. } => "gateway_shape",
         }
     }
 
@@ -109,6 +132,7 @@ impl GatewayError {
             Self::QueueTenantBusy { .. } => true,
             Self::LevelStore { .. } => true,
             Self::UnknownPicker { .. } | Self::LimitSetting { .. } | Self::LevelStoreDamaged { .. } => false,
+            Self::UnknownPicker { .. } | Self::Setting { .. } | Self::Shape { .. } => false,
         }
     }
 }

@@ -16,7 +16,9 @@
 //! assert_eq!(picks.iter().filter(|e| **e == 0).count(), 3);
 //! ```
 
+pub mod affinity;
 pub mod alias;
+pub mod balance;
 pub mod error;
 pub mod identity;
 pub mod least_request;
@@ -32,7 +34,9 @@ pub mod units;
 pub mod weighted;
 pub mod wire;
 
+pub use affinity::{AffinityKey, Maglev, PinTable, Session};
 pub use alias::AliasTable;
+pub use balance::{Algorithm, BalanceSettings, EndpointTable, PickRequest, Pool};
 pub use error::GatewayError;
 pub use identity::IdentityTable;
 pub use least_request::LeastRequest;
@@ -42,6 +46,7 @@ pub use request::{Client, Lookup, Request, TokenEstimate};
 pub use rng::Rng;
 pub use round_robin::RoundRobin;
 pub use rule::{Condition, Finding, Matcher, Mismatch, Severity, review};
+pub use units::PicoDollars;
 pub use weighted::{SmoothWeighted, WeightedRandom};
 pub use wire::{BodyKind, RequestFacts, SseParser, TokenEstimator, Usage, UsageReader};
 
@@ -50,7 +55,6 @@ pub use queue::{QueueSettings, RequestQueue};
 
 // Limits
 pub use limit::{Cost, Denial, DenialReason, Limiter, LimiterSettings, Reservation, TokenBucket};
-pub use units::PicoDollars;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 
+use crate::balance::{Algorithm, PoolPicker};
 use crate::error::GatewayError;
 use crate::least_request::LeastRequest;
 use crate::peak_ewma::{PeakEwma, PeakEwmaSettings};
@@ -77,12 +78,23 @@ pub enum PickerKind {
     LeastRequest,
     /// The better of two drawn by weight in peak-sensitive latency × requests in flight.
     PeakEwma,
+    /// The default of a [`Pool`](crate::balance::Pool): expected latency × load × errors.
+    Adaptive,
+    /// Prequal's rule, in a [`Pool`](crate::balance::Pool).
+    HotCold,
 }
 
 impl PickerKind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::RoundRobin, Self::SmoothWeighted, Self::WeightedRandom, Self::LeastRequest, Self::PeakEwma];
+    pub const ALL: [Self; 7] = [
+        Self::RoundRobin,
+        Self::SmoothWeighted,
+        Self::WeightedRandom,
+        Self::LeastRequest,
+        Self::PeakEwma,
+        Self::Adaptive,
+        Self::HotCold,
+    ];
 
     /// Makes a picker with its own random numbers.
     #[must_use]
@@ -93,6 +105,8 @@ impl PickerKind {
             Self::WeightedRandom => Box::new(WeightedRandom::new(seed)),
             Self::LeastRequest => Box::new(LeastRequest::new(seed)),
             Self::PeakEwma => Box::new(PeakEwma::new(seed, PeakEwmaSettings::default())),
+            Self::Adaptive => Box::new(PoolPicker::new(Algorithm::Adaptive, seed)),
+            Self::HotCold => Box::new(PoolPicker::new(Algorithm::HotCold, seed)),
         }
     }
 
@@ -105,6 +119,8 @@ impl PickerKind {
             Self::WeightedRandom => "weighted_random",
             Self::LeastRequest => "least_request",
             Self::PeakEwma => "peak_ewma",
+            Self::Adaptive => "adaptive",
+            Self::HotCold => "hot_cold",
         }
     }
 }

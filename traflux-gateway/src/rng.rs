@@ -67,7 +67,9 @@ impl Rng {
     }
 }
 
-fn split_mix(counter: &mut u64) -> u64 {
+/// SplitMix64: the next number of a counter.
+#[inline]
+pub(crate) fn split_mix(counter: &mut u64) -> u64 {
     *counter = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *counter;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

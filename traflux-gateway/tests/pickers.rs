@@ -117,7 +117,7 @@ fn a_single_endpoint_gets_everything() {
 
 #[test]
 fn load_aware_pickers_avoid_a_busy_endpoint() {
-    for kind in [PickerKind::LeastRequest, PickerKind::PeakEwma] {
+    for kind in [PickerKind::LeastRequest, PickerKind::PeakEwma, PickerKind::Adaptive] {
         let mut picker = kind.build(4);
         picker.configure(&[Candidate::weighted(1); 3]);
         let busy = (0..1000).filter(|_| picker.pick(Timestamp::ZERO, &[50, 1, 1]) == Some(0)).count();

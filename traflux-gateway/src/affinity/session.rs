@@ -1,0 +1,150 @@
+//! Does a session stay where it was?
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::key::{AffinityKey, KeySource};
+use super::pins::PinTable;
+use crate::balance::settings::within;
+use crate::balance::{PickRequest, Pool};
+use crate::error::GatewayError;
+use crate::units::millis;
+
+/// How sessions are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AffinitySettings {
+    /// What makes requests belong together.
+    pub key: KeySource,
+    /// How long a session is remembered after its last request.
+    #[serde(rename = "ttl_ms", with = "millis")]
+    pub ttl: Duration,
+    /// The most sessions that are remembered, some 16 bytes each.
+    pub max_pins: u32,
+}
+
+impl Default for AffinitySettings {
+    fn default() -> Self {
+        Self { key: KeySource::User, ttl: Duration::from_secs(600), max_pins: 65_536 }
+    }
+}
+
+impl AffinitySettings {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`GatewayError::Setting`] for a value out of range.
+    pub fn validate(&self) -> Result<(), GatewayError> {
+        if let KeySource::Prefix { block_bytes, blocks } = self.key {
+            within("block_bytes", block_bytes as f64, 1.0, 1e6)?;
+            within("blocks", blocks as f64, 1.0, 1024.0)?;
+        }
+        within("ttl_ms", self.ttl.as_secs_f64() * 1e3, 1.0, PinTable::LONGEST.as_secs_f64() * 1e3)?;
+        within("max_pins", f64::from(self.max_pins), 1.0, f64::from(1 << 28))
+    }
+}
+
+/// Whether a request went where its session was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// There was no session: it begins here.
+    New,
+    /// It stayed.
+    Kept,
+    /// Its endpoint was over its share of load: this request went elsewhere, the session stays.
+    Overflowed,
+    /// Its endpoint may not be chosen: the session has moved here, and stays here when that one recovers.
+    Moved {
+        /// Id of the endpoint it was at.
+        from: u32,
+    },
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The position in the pool.
+    pub position: usize,
+    /// Whether that is where its session was.
+    pub stay: Stay,
+    /// How many blocks of the prompt were met there before; 0 or 1 for keys that are not prefixes.
+    pub matched: usize,
+}
+
+/// The sessions of one rule.
+///
+/// A new session goes where the pool's algorithm says. Scope keys by tenant
+/// ([`AffinityKey::scoped`]), so that no tenant can find another's sessions.
+#[derive(Debug)]
+pub struct Session {
+    pins: PinTable,
+    ttl: Duration,
+}
+
+impl Session {
+    /// No sessions yet.
+    ///
+    /// # Errors
+    /// As [`AffinitySettings::validate`].
+    pub fn new(settings: &AffinitySettings) -> Result<Self, GatewayError> {
+        settings.validate()?;
+        Ok(Self { pins: PinTable::new(settings.max_pins as usize), ttl: settings.ttl })
+    }
+
+    /// Chooses for a request of session `key`; `None` where nobody may be chosen.
+    #[must_use]
+    pub fn pick(&self, pool: &Pool, request: &PickRequest<'_>, key: AffinityKey) -> Option<Placement> {
+        self.pick_prefix(pool, request, &[key])
+    }
+
+    /// Chooses for a request whose prompt has these keys, of its first block, first two blocks, and so on
+    /// ([`prefix_chain`](super::prefix_chain)): where the longest of them was met last.
+    ///
+    /// With the table of pins this is a radix tree of prompts in outline: a conversation that grows finds the
+    /// endpoint that served its beginning.
+    #[must_use]
+    pub fn pick_prefix(
+        &self,
+        pool: &Pool,
+        request: &PickRequest<'_>,
+        chain: &[AffinityKey],
+    ) -> Option<Placement> {
+        let now = request.now;
+        let longest = chain.iter().enumerate().rev();
+        let found = longest
+            .into_iter()
+            .find_map(|(ix, key)| self.pins.find(*key, now, Some(self.ttl)).map(|id| (ix + 1, id)));
+        let keyed = PickRequest { key: request.key.or(chain.first().copied()), ..*request };
+        let (position, stay, matched) = match found {
+            None => (pool.pick(&keyed)?, Stay::New, 0),
+            Some((matched, id)) => match pool.position_of(id).filter(|p| pool.is_open_to(*p, request)) {
+                Some(home) if pool.has_room(home) => (home, Stay::Kept, matched),
+                Some(home) => {
+                    let position = pool.pick(&keyed)?;
+                    let stay = if position == home { Stay::Kept } else { Stay::Overflowed };
+                    (position, stay, if position == home { matched } else { 0 })
+                }
+                None => (pool.pick(&keyed)?, Stay::Moved { from: id }, 0),
+            },
+        };
+        let id = pool.endpoint(position)?.id();
+        let pin = |keys: &[AffinityKey]| {
+            for key in keys {
+                self.pins.pin(*key, id, now, self.ttl);
+            }
+        };
+        match stay {
+            Stay::New | Stay::Moved { .. } => pin(chain),
+            // What was already known is renewed when it is found; only what is longer is new here.
+            Stay::Kept => pin(&chain[matched..]),
+            Stay::Overflowed => {}
+        }
+        Some(Placement { position, stay, matched })
+    }
+
+    /// Ends a session.
+    pub fn end(&self, key: AffinityKey) {
+        self.pins.unpin(key);
+    }
+}

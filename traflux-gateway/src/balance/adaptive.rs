@@ -1,0 +1,259 @@
+//! What weights follow from latency, errors and price?
+//!
+//! Off the hot path, every few seconds. A controller's weights are used as they are while they are fresh; without
+//! them, the share of endpoint `i` with configured weight `b`, latency `ℓ`, error ratio `e` and price `p` moves
+//! towards
+//!
+//! `s*_i ∝ b_i · (ℓ_min / ℓ_i)^α · (1 − e_i)^β · (p_min / p_i)^γ`
+//!
+//! by at most a factor `1 + step` up or down, and stays at least `least_share` of an even share, so that every
+//! endpoint goes on to be measured. The exponents are below those that would chase each change (`α = ½`), because picks
+//! among the drawn are by latency and load again. Equal readings give equal weights.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use traflux_core::Timestamp;
+
+use super::endpoint::Endpoint;
+use super::estimator::Tick;
+use super::settings::{Estimate, within};
+use crate::error::GatewayError;
+use crate::units::{PicoDollars, millis};
+
+/// How weights adapt.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdaptiveSettings {
+    /// `α`.
+    pub latency_exponent: f64,
+    /// `β`.
+    pub error_exponent: f64,
+    /// `γ`; 0 leaves prices out.
+    pub price_exponent: f64,
+    /// The most that a share may grow in one update, as a share of itself.
+    pub step: f64,
+    /// The least share, of an even one.
+    pub least_share: f64,
+    /// How long a controller's weights count.
+    #[serde(rename = "fresh_for_ms", with = "millis")]
+    pub fresh_for: Duration,
+}
+
+impl Default for AdaptiveSettings {
+    fn default() -> Self {
+        Self {
+            latency_exponent: 0.5,
+            error_exponent: 2.0,
+            price_exponent: 0.0,
+            step: 0.25,
+            least_share: 0.05,
+            fresh_for: Duration::from_secs(30),
+        }
+    }
+}
+
+impl AdaptiveSettings {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`GatewayError::Setting`] for a value out of range.
+    pub fn validate(&self) -> Result<(), GatewayError> {
+        within("latency_exponent", self.latency_exponent, 0.0, 4.0)?;
+        within("error_exponent", self.error_exponent, 0.0, 16.0)?;
+        within("price_exponent", self.price_exponent, 0.0, 8.0)?;
+        within("step", self.step, 0.001, 10.0)?;
+        within("least_share", self.least_share, 0.0, 1.0)?;
+        within("fresh_for_ms", self.fresh_for.as_secs_f64() * 1e3, 0.0, 1e9)
+    }
+}
+
+/// What is known of one endpoint at an update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// Its configured weight; 0 leaves it out.
+    pub weight: u32,
+    /// Its unit latency in seconds; `None` where nothing is known, which counts as the mean of the others.
+    pub latency: Option<f64>,
+    /// The share of its answers that failed, in [0, 1].
+    pub error_ratio: f64,
+    /// What a typical request costs there.
+    pub price: PicoDollars,
+}
+
+impl Reading {
+    /// The reading of an endpoint now, without a price.
+    #[must_use]
+    pub fn of(endpoint: &Endpoint, weight: u32, now: Timestamp) -> Self {
+        let tick = Tick::of(now);
+        Self {
+            weight,
+            latency: endpoint.unit_latency(tick, Estimate::Mean, 0, 0).map(f64::from),
+            error_ratio: f64::from(endpoint.error_ratio(tick)),
+            price: PicoDollars(0),
+        }
+    }
+}
+
+/// Weights that a controller sent.
+#[derive(Debug, Clone, Copy)]
+pub struct SetWeights<'a> {
+    /// By position.
+    pub weights: &'a [u32],
+    /// When they were computed.
+    pub at: Timestamp,
+}
+
+/// The weights of one pool over time.
+#[derive(Debug, Clone)]
+pub struct AdaptiveWeights {
+    settings: AdaptiveSettings,
+    shares: Vec<f64>,
+    weights: Vec<u32>,
+}
+
+impl AdaptiveWeights {
+    /// What the largest weight is near to: fine enough for steps, small enough for tables.
+    pub const SCALE: f64 = 10_000.0;
+
+    /// Nothing known yet.
+    ///
+    /// # Errors
+    /// As [`AdaptiveSettings::validate`].
+    pub fn new(settings: AdaptiveSettings) -> Result<Self, GatewayError> {
+        settings.validate()?;
+        Ok(Self { settings, shares: Vec::new(), weights: Vec::new() })
+    }
+
+    /// The weights from now on, by position. Every reading of positive weight gets a positive one.
+    pub fn update(&mut self, now: Timestamp, readings: &[Reading], set: Option<SetWeights<'_>>) -> &[u32] {
+        let sum: f64 = readings.iter().map(|r| f64::from(r.weight)).sum();
+        if self.shares.len() != readings.len() {
+            self.shares = readings.iter().map(|r| f64::from(r.weight) / sum.max(1.0)).collect();
+        }
+        let fresh = set.filter(|set| {
+            set.weights.len() == readings.len()
+                && now.since(set.at) <= self.settings.fresh_for
+                && set.weights.iter().any(|weight| *weight > 0)
+        });
+        if let Some(set) = fresh {
+            // Own steps begin from there when the controller falls silent.
+            let total: f64 = set.weights.iter().map(|w| f64::from(*w)).sum();
+            self.shares = set.weights.iter().map(|w| f64::from(*w) / total).collect();
+            self.weights = set.weights.to_vec();
+            return &self.weights;
+        }
+        let target = self.target(readings);
+        let open = readings.iter().filter(|r| r.weight > 0).count().max(1) as f64;
+        let least = self.settings.least_share / open;
+        let up = 1.0 + self.settings.step;
+        for (share, (target, reading)) in self.shares.iter_mut().zip(target.iter().zip(readings)) {
+            // From nothing (a new endpoint, or one without weight) a share begins at its least.
+            let from = share.max(least);
+            *share = if reading.weight == 0 { 0.0 } else { target.clamp(from / up, from * up).max(least) };
+        }
+        let total: f64 = self.shares.iter().sum();
+        let greatest = self.shares.iter().copied().fold(0.0, f64::max);
+        self.weights.clear();
+        for (share, reading) in self.shares.iter_mut().zip(readings) {
+            let weight = if greatest > 0.0 { *share / greatest * Self::SCALE } else { 0.0 };
+            self.weights.push(if reading.weight == 0 { 0 } else { (weight.round() as u32).max(1) });
+            *share /= total.max(f64::MIN_POSITIVE);
+        }
+        &self.weights
+    }
+
+    fn target(&self, readings: &[Reading]) -> Vec<f64> {
+        let open = || readings.iter().filter(|r| r.weight > 0);
+        let known: Vec<f64> =
+            open().filter_map(|r| r.latency).filter(|l| l.is_finite() && *l > 0.0).collect();
+        let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+        let latency = |r: &Reading| r.latency.filter(|l| l.is_finite() && *l > 0.0).unwrap_or(mean);
+        let cheapest = open().map(|r| r.price.0).filter(|p| *p > 0).min().unwrap_or(0) as f64;
+        let score = |r: &Reading| {
+            let dear = if r.price.0 > 0 { cheapest / r.price.0 as f64 } else { 1.0 };
+            f64::from(r.weight)
+                * (mean / latency(r)).powf(self.settings.latency_exponent)
+                * (1.0 - r.error_ratio.clamp(0.0, 1.0)).powf(self.settings.error_exponent)
+                * dear.powf(self.settings.price_exponent)
+        };
+        let scores: Vec<f64> = readings.iter().map(score).collect();
+        let total: f64 = scores.iter().sum();
+        if total > 0.0 {
+            return scores.iter().map(|score| score / total).collect();
+        }
+        let weights: f64 = open().map(|r| f64::from(r.weight)).sum();
+        readings.iter().map(|r| f64::from(r.weight) / weights.max(1.0)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(latency: f64) -> Reading {
+        Reading { weight: 1, latency: Some(latency), error_ratio: 0.0, price: PicoDollars(0) }
+    }
+
+    fn settle(readings: &[Reading], settings: AdaptiveSettings) -> Vec<f64> {
+        let mut adaptive = AdaptiveWeights::new(settings).unwrap();
+        for _ in 0..100 {
+            adaptive.update(Timestamp::ZERO, readings, None);
+        }
+        let total: f64 = adaptive.weights.iter().map(|w| f64::from(*w)).sum();
+        adaptive.weights.iter().map(|w| f64::from(*w) / total).collect()
+    }
+
+    #[test]
+    fn shares_settle_on_the_root_of_relative_speed() {
+        let shares = settle(&[reading(0.1), reading(0.4)], AdaptiveSettings::default());
+        // √4 : 1
+        assert!((shares[0] - 2.0 / 3.0).abs() < 1e-3, "{shares:?}");
+    }
+
+    #[test]
+    fn errors_and_prices_repel() {
+        let failing = Reading { error_ratio: 0.5, ..reading(0.1) };
+        let shares = settle(&[reading(0.1), failing], AdaptiveSettings::default());
+        assert!((shares[1] - 0.2).abs() < 1e-3, "1 : (1/2)²: {shares:?}");
+        let dear = Reading { price: PicoDollars(20), ..reading(0.1) };
+        let cheap = Reading { price: PicoDollars(10), ..reading(0.1) };
+        let settings = AdaptiveSettings { price_exponent: 2.0, ..AdaptiveSettings::default() };
+        let shares = settle(&[dear, cheap], settings);
+        assert!((shares[0] - 0.2).abs() < 1e-3, "{shares:?}");
+    }
+
+    #[test]
+    fn a_step_is_bounded_and_a_share_never_vanishes() {
+        let mut adaptive = AdaptiveWeights::new(AdaptiveSettings::default()).unwrap();
+        let dead = Reading { error_ratio: 1.0, ..reading(10.0) };
+        let weights = adaptive.update(Timestamp::ZERO, &[reading(0.1), dead], None).to_vec();
+        let ratio = f64::from(weights[0]) / f64::from(weights[1]);
+        assert!(ratio <= 1.25 * 1.25 + 1e-3, "{ratio}");
+        let shares = settle(&[reading(0.1), dead], AdaptiveSettings::default());
+        assert!(shares[1] > 0.02 && shares[1] < 0.03, "{shares:?}");
+    }
+
+    #[test]
+    fn fresh_weights_of_a_controller_win_and_stale_ones_do_not() {
+        let mut adaptive = AdaptiveWeights::new(AdaptiveSettings::default()).unwrap();
+        let readings = [reading(0.1), reading(0.1)];
+        let set = SetWeights { weights: &[9, 1], at: Timestamp::from_secs_f64(100.0) };
+        assert_eq!(adaptive.update(Timestamp::from_secs_f64(120.0), &readings, Some(set)), [9, 1]);
+        let later = adaptive.update(Timestamp::from_secs_f64(131.0), &readings, Some(set)).to_vec();
+        // From 9 : 1 by one step towards 1 : 1.
+        let ratio = f64::from(later[0]) / f64::from(later[1]);
+        assert!((ratio - 9.0 / 1.25 / 1.25).abs() < 0.01, "{later:?}");
+    }
+
+    #[test]
+    fn the_unknown_count_as_the_mean_and_nobody_as_nobody() {
+        let unknown = Reading { latency: None, ..reading(1.0) };
+        let shares = settle(&[reading(0.2), unknown, reading(0.2)], AdaptiveSettings::default());
+        assert!(shares.iter().all(|share| (share - 1.0 / 3.0).abs() < 1e-3), "{shares:?}");
+        let mut adaptive = AdaptiveWeights::new(AdaptiveSettings::default()).unwrap();
+        assert!(adaptive.update(Timestamp::ZERO, &[], None).is_empty());
+        let closed = Reading { weight: 0, ..reading(1.0) };
+        assert_eq!(adaptive.update(Timestamp::ZERO, &[closed], None), [0]);
+    }
+}

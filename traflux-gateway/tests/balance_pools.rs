@@ -1,0 +1,474 @@
+//! One suite for every algorithm of a pool.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use traflux_core::Timestamp;
+use traflux_gateway::balance::{
+    Algorithm, Answer, BalanceSettings, CostSettings, EndpointTable, Estimate, LatencySettings, LoadUnit,
+    Member, Outcome, PickRequest, Pool, Price, SlowStart,
+};
+use traflux_gateway::{GatewayError, PicoDollars, Rng};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::from_secs_f64(seconds)
+}
+
+fn members(weights: &[u32]) -> Vec<Member> {
+    let table = EndpointTable::new(&LatencySettings::default());
+    let member = |(ix, weight): (usize, &u32)| {
+        Member::new(table.endpoint(&format!("backend-{ix}"), Timestamp::ZERO), *weight)
+    };
+    weights.iter().enumerate().map(member).collect()
+}
+
+fn pool(algorithm: Algorithm, weights: &[u32]) -> Pool {
+    Pool::new(BalanceSettings::of(algorithm), members(weights), 7).unwrap()
+}
+
+/// Routes `n` requests that are answered at once.
+fn counts(pool: &Pool, n: usize, now: Timestamp, seed: u64) -> Vec<usize> {
+    let mut rng = Rng::new(seed);
+    let mut counts = vec![0; pool.len()];
+    for _ in 0..n {
+        let position = pool.pick(&PickRequest::new(now, rng.next_u64())).unwrap();
+        let ahead = pool.start(position, 0);
+        pool.finish(now, position, &Answer::plain(Outcome::Success, MS(20), ahead));
+        counts[position] += 1;
+    }
+    counts
+}
+
+fn assert_binomial(counts: &[usize], shares: &[f64], what: &str) {
+    let n = counts.iter().sum::<usize>() as f64;
+    for (count, p) in counts.iter().zip(shares) {
+        let sigma = (n * p * (1.0 - p)).sqrt();
+        // Four and a half standard deviations: one in 150,000.
+        assert!(
+            (*count as f64 - n * p).abs() <= 4.5 * sigma + 1.0,
+            "{what}: {counts:?}, expected {shares:?}"
+        );
+    }
+}
+
+#[test]
+fn equal_draws_give_equal_picks() {
+    for algorithm in Algorithm::ALL {
+        let run = || {
+            let pool = pool(algorithm, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
+            let mut rng = Rng::new(3);
+            let mut open = Vec::new();
+            (0..2000u64)
+                .map(|step| {
+                    let now = Timestamp::new(MS(step));
+                    let position = pool.pick(&PickRequest::new(now, rng.next_u64())).unwrap();
+                    open.push((position, pool.start(position, 10)));
+                    if step % 3 > 0 {
+                        let (position, ahead) = open.remove(0);
+                        let latency = MS(5 + position as u64 * 3);
+                        pool.finish(now, position, &Answer::plain(Outcome::Success, latency, ahead));
+                    }
+                    position
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(run(), run(), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn equal_endpoints_get_equal_shares() {
+    for algorithm in Algorithm::ALL {
+        if algorithm == Algorithm::LeastCost {
+            continue;
+        }
+        for n in [5, 40] {
+            let counts = counts(&pool(algorithm, &vec![7; n]), 40_000, at(1.0), 5);
+            // Latency-aware ones learn, so that their picks are not independent: within a tenth.
+            let wide =
+                matches!(algorithm, Algorithm::LeastLatency | Algorithm::Adaptive | Algorithm::HotCold);
+            if wide {
+                let even = 40_000.0 / n as f64;
+                let far = counts.iter().map(|c| (*c as f64 / even - 1.0).abs()).fold(0.0, f64::max);
+                assert!(far < 0.25, "{algorithm:?}: {counts:?}");
+            } else if algorithm != Algorithm::Maglev {
+                assert_binomial(&counts, &vec![1.0 / n as f64; n], &format!("{algorithm:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_are_followed() {
+    let weights = [1, 9, 40, 50];
+    let shares = [0.01, 0.09, 0.4, 0.5];
+    assert_binomial(
+        &counts(&pool(Algorithm::WeightedRandom, &weights), 40_000, at(1.0), 11),
+        &shares,
+        "random",
+    );
+    let smooth = counts(&pool(Algorithm::SmoothWeighted, &weights), 1000, at(1.0), 11);
+    assert_eq!(smooth, [10, 90, 400, 500], "a whole number of periods is exact");
+    let maglev = counts(&pool(Algorithm::Maglev, &weights), 40_000, at(1.0), 11);
+    assert_binomial(&maglev, &shares, "maglev");
+}
+
+#[test]
+fn least_connections_fills_endpoints_in_proportion_to_weight() {
+    for (n, weights) in [(4, vec![1, 2, 3, 4]), (24, [1, 2, 3, 4].repeat(6))] {
+        let pool = pool(Algorithm::LeastConnections, &weights);
+        let mut rng = Rng::new(2);
+        for _ in 0..n * 250 {
+            let position = pool.pick(&PickRequest::new(at(1.0), rng.next_u64())).unwrap();
+            pool.start(position, 0);
+        }
+        for (position, weight) in weights.iter().enumerate() {
+            let held = f64::from(pool.endpoint(position).unwrap().in_flight());
+            let ideal = f64::from(*weight) * 100.0;
+            assert!((held / ideal - 1.0).abs() < 0.05, "{held} in flight at weight {weight}");
+        }
+    }
+}
+
+#[test]
+fn load_may_count_tokens() {
+    let settings =
+        BalanceSettings { load: LoadUnit::Tokens, ..BalanceSettings::of(Algorithm::LeastConnections) };
+    let pool = Pool::new(settings, members(&[1, 1]), 1).unwrap();
+    pool.start(0, 8000);
+    for _ in 0..5 {
+        pool.start(1, 100);
+    }
+    assert!((0..100).all(|draw| pool.pick(&PickRequest::new(at(1.0), draw)) == Some(1)));
+}
+
+#[test]
+fn the_slow_and_the_failing_are_left_but_for_probes() {
+    for algorithm in [Algorithm::LeastLatency, Algorithm::Adaptive, Algorithm::HotCold] {
+        for estimate in [Estimate::Mean, Estimate::Peak, Estimate::Percentile] {
+            let table = EndpointTable::new(&LatencySettings { estimate, ..LatencySettings::default() });
+            let members =
+                ["good", "slow", "failing"].map(|name| Member::new(table.endpoint(name, Timestamp::ZERO), 1));
+            let pool = Pool::new(BalanceSettings::of(algorithm), members, 1).unwrap();
+            let mut rng = Rng::new(8);
+            let mut counts = [0; 3];
+            let n = 20_000;
+            for step in 0..n {
+                let now = Timestamp::new(MS(step));
+                let position = pool.pick(&PickRequest::new(now, rng.next_u64())).unwrap();
+                let ahead = pool.start(position, 0);
+                let (outcome, latency) = match position {
+                    0 => (Outcome::Success, 50),
+                    1 => (Outcome::Success, 2000),
+                    _ => (Outcome::Failure, 1),
+                };
+                pool.finish(now, position, &Answer::plain(outcome, MS(latency), ahead));
+                counts[position] += 1;
+            }
+            // Both together at most one probe in 256, and the first ones.
+            assert!(counts[1] + counts[2] < n / 256 * 2 + 60, "{algorithm:?}, {estimate:?}: {counts:?}");
+            assert!(counts[1] >= 5 && counts[2] >= 5, "they are still tried: {algorithm:?} {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_got_better_is_found_again() {
+    for algorithm in [Algorithm::LeastLatency, Algorithm::HotCold] {
+        let pool = pool(algorithm, &[1, 1]);
+        let mut rng = Rng::new(8);
+        let mut share = |from: u64, latency: u64| {
+            let mut picked = 0;
+            for step in from..from + 40_000 {
+                let now = Timestamp::new(MS(step));
+                let position = pool.pick(&PickRequest::new(now, rng.next_u64())).unwrap();
+                let ahead = pool.start(position, 0);
+                let latency = if position == 0 { 50 } else { latency };
+                pool.finish(now, position, &Answer::plain(Outcome::Success, MS(latency), ahead));
+                picked += usize::from(position == 1 && step >= from + 30_000);
+            }
+            picked as f64 / 10_000.0
+        };
+        assert!(share(0, 1000) < 0.01);
+        // Probed about once a second, a mean of 1 s comes below 50 ms within some 20 probes.
+        assert!(share(40_000, 25) > 0.9, "{algorithm:?}: 25 ms beat 50 ms");
+    }
+}
+
+#[test]
+fn no_herd_meets_a_cold_endpoint() {
+    let pool = pool(Algorithm::LeastLatency, &[1; 4]);
+    for position in 0..3 {
+        for _ in 0..50 {
+            pool.observe(at(1.0), position, &Answer::plain(Outcome::Success, MS(500), 3));
+        }
+    }
+    let mut rng = Rng::new(4);
+    for _ in 0..400 {
+        let position = pool.pick(&PickRequest::new(at(1.0), rng.next_u64())).unwrap();
+        pool.start(position, 0);
+    }
+    assert_eq!(pool.endpoint(3).unwrap().in_flight(), 1, "one until it has answered");
+    pool.finish(at(1.1), 3, &Answer::plain(Outcome::Success, MS(100), 0));
+    for _ in 0..400 {
+        let position = pool.pick(&PickRequest::new(at(1.1), rng.next_u64())).unwrap();
+        pool.start(position, 0);
+    }
+    assert_eq!(pool.endpoint(3).unwrap().in_flight(), 3, "and two more for each answer");
+}
+
+#[test]
+fn long_answers_go_where_tokens_are_fast_and_short_ones_where_the_first_is() {
+    let pool = pool(Algorithm::LeastLatency, &[1, 1]);
+    for (position, first, per_token) in [(0, 100, 40), (1, 600, 10)] {
+        for _ in 0..20 {
+            let answer = Answer {
+                first_token: Some(MS(first)),
+                output_tokens: 101,
+                ..Answer::plain(Outcome::Success, MS(first + 100 * per_token), 0)
+            };
+            pool.observe(at(1.0), position, &answer);
+        }
+    }
+    let pick = |output_tokens| {
+        let request = PickRequest { output_tokens, ..PickRequest::new(at(1.0), 99) };
+        pool.pick(&request).unwrap()
+    };
+    // 0.1 + 0.04 n against 0.6 + 0.01 n: even at 17 tokens.
+    assert_eq!((pick(5), pick(200)), (0, 1));
+}
+
+#[test]
+fn the_cheapest_serves_while_it_is_within_limits() {
+    let price = |input, output| Price {
+        input: PicoDollars(input),
+        cached: PicoDollars(input / 10),
+        output: PicoDollars(output),
+        ..Price::default()
+    };
+    let mut members = members(&[1, 1, 1]);
+    members[0].price = price(10, 10);
+    members[1].price = price(3, 30);
+    members[2].price = price(100, 100);
+    let settings = BalanceSettings {
+        cost: CostSettings { latency_limit: MS(300), ..CostSettings::default() },
+        ..BalanceSettings::of(Algorithm::LeastCost)
+    };
+    let pool = Pool::new(settings, members, 1).unwrap();
+    for position in 0..3 {
+        for _ in 0..20 {
+            pool.observe(at(1.0), position, &Answer::plain(Outcome::Success, MS(100), 0));
+        }
+    }
+    let request = |prompt, cached, output| PickRequest {
+        prompt_tokens: prompt,
+        cached_tokens: cached,
+        output_tokens: output,
+        ..PickRequest::new(at(1.0), 5)
+    };
+    assert_eq!(pool.pick(&request(10, 0, 1000)), Some(0), "10·10 + 1000·10 < 10·3 + 1000·30");
+    assert_eq!(pool.pick(&request(500, 0, 10)), Some(1), "500·3 + 10·30 < 500·10 + 10·10");
+    // Twelve in flight: 100 ms · √13 = 361 ms is over the limit.
+    for _ in 0..12 {
+        pool.start(1, 0);
+    }
+    assert_eq!(pool.pick(&request(500, 0, 10)), Some(0));
+    pool.set_quota_left(0, 0.01);
+    assert_eq!(pool.pick(&request(500, 0, 10)), Some(2));
+    pool.set_quota_left(2, 0.0);
+    assert!(pool.pick(&request(500, 0, 10)).is_some(), "where none is within limits, somebody serves");
+    pool.set_quota_left(0, 0.5);
+    assert_eq!(pool.pick(&request(500, 0, 10)), Some(0));
+}
+
+#[test]
+fn slow_start_ramps_the_share_of_a_new_endpoint() {
+    for algorithm in [Algorithm::WeightedRandom, Algorithm::SmoothWeighted] {
+        let slow_start = SlowStart { window: Duration::from_secs(100), aggression: 1.0, least_share: 0.1 };
+        let settings = BalanceSettings { slow_start, ..BalanceSettings::of(algorithm) };
+        let table = EndpointTable::new(&LatencySettings::default());
+        let old = ["a", "b", "c"].map(|name| Member::new(table.endpoint(name, Timestamp::ZERO), 1));
+        let new = Member::new(table.endpoint("new", at(200.0)), 1);
+        let pool = Pool::new(settings, old.into_iter().chain([new]), 3).unwrap();
+        for (time, weight) in [(200.0, 0.1), (250.0, 0.5), (275.0, 0.75), (300.0, 1.0)] {
+            let counts = counts(&pool, 30_000, at(time), 5);
+            let expected = weight / (3.0 + weight);
+            let found = counts[3] as f64 / 30_000.0;
+            // Turns that are passed on make round robin deviate from the exact share by a little.
+            assert!((found - expected).abs() < 0.02, "{algorithm:?} at {time}: {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_draining_endpoint_gets_nothing_new_and_keeps_what_it_has() {
+    for algorithm in Algorithm::ALL {
+        let pool = pool(algorithm, &[1; 3]);
+        let ahead = pool.start(1, 0);
+        pool.set_draining(1, true);
+        assert_eq!(counts(&pool, 500, at(1.0), 4)[1], 0, "{algorithm:?}");
+        let endpoint = pool.endpoint(1).unwrap();
+        assert!(!endpoint.is_drained());
+        pool.finish(at(2.0), 1, &Answer::plain(Outcome::Success, MS(20), ahead));
+        assert!(endpoint.is_drained());
+        pool.set_draining(1, false);
+        assert!(pool.is_open(1));
+    }
+}
+
+#[test]
+fn tiers_overflow_as_their_health_falls() {
+    let mut members = members(&[1; 20]);
+    members[10..].iter_mut().for_each(|member| member.tier = 1);
+    let pool = Pool::new(BalanceSettings::of(Algorithm::WeightedRandom), members, 3).unwrap();
+    let second = |pool: &Pool| counts(pool, 20_000, at(1.0), 9)[10..].iter().sum::<usize>() as f64 / 20_000.0;
+    assert_eq!(second(&pool), 0.0);
+    for closed in 0..5 {
+        pool.set_eligible(closed, false, at(1.0));
+    }
+    // Half of tier 0 takes 0.5 · 1.4 = 70 %.
+    assert!((second(&pool) - 0.3).abs() < 0.015);
+    for closed in 5..10 {
+        pool.set_eligible(closed, false, at(1.0));
+    }
+    assert_eq!(second(&pool), 1.0);
+    pool.set_eligible(3, true, at(1.0));
+    assert!((second(&pool) - 0.86).abs() < 0.015);
+}
+
+#[test]
+fn where_a_tier_is_all_excluded_another_serves() {
+    let mut members = members(&[1, 1, 1]);
+    members[2].tier = 5;
+    for algorithm in Algorithm::ALL {
+        let pool = Pool::new(BalanceSettings::of(algorithm), members.clone(), 3).unwrap();
+        let request = PickRequest { excluded: &[0, 1], ..PickRequest::new(at(1.0), 77) };
+        assert_eq!(pool.pick(&request), Some(2), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn new_weights_keep_what_was_learned_and_who_is_closed() {
+    let pool = pool(Algorithm::LeastLatency, &[1, 1, 1]);
+    pool.start(0, 0);
+    pool.observe(at(1.0), 1, &Answer::plain(Outcome::Success, MS(30), 0));
+    pool.set_eligible(2, false, at(1.0));
+    let next = pool.with_weights(&[5, 1, 1]).unwrap();
+    assert_eq!(next.endpoint(0).unwrap().in_flight(), 1);
+    assert_eq!(next.endpoint(1).unwrap().samples(), 1);
+    assert!(!next.is_open(2) && next.weight(0) == Some(5));
+    let error = pool.with_weights(&[1]).unwrap_err();
+    assert_eq!(error, GatewayError::Shape { what: "weights", len: 1, expected: 3 });
+}
+
+#[test]
+fn threads_lose_no_request_and_overfill_nobody() {
+    for algorithm in Algorithm::ALL {
+        let pool = Arc::new(pool(algorithm, &[1; 12]));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let pool = Arc::clone(&pool);
+                scope.spawn(move || {
+                    let mut rng = Rng::new(thread);
+                    let mut open = Vec::new();
+                    for step in 0..5000u64 {
+                        let now = Timestamp::new(MS(step));
+                        let position = pool.pick(&PickRequest::new(now, rng.next_u64())).unwrap();
+                        open.push((position, pool.start(position, 3)));
+                        if open.len() > 20 {
+                            let (position, ahead) = open.remove(0);
+                            let answer = Answer::plain(Outcome::Success, MS(20), ahead);
+                            pool.finish(now, position, &Answer { held_tokens: 3, ..answer });
+                        }
+                    }
+                    for (position, ahead) in open {
+                        let answer = Answer::plain(Outcome::Cancelled, MS(20), ahead);
+                        pool.finish(at(9.0), position, &Answer { held_tokens: 3, ..answer });
+                    }
+                });
+            }
+        });
+        for position in 0..12 {
+            let endpoint = pool.endpoint(position).unwrap();
+            assert_eq!((endpoint.in_flight(), endpoint.in_flight_tokens()), (0, 0), "{algorithm:?}");
+        }
+    }
+}
+
+#[test]
+fn smooth_turns_stay_exact_among_threads() {
+    let pool = Arc::new(pool(Algorithm::SmoothWeighted, &[1, 2, 5]));
+    let counts: Vec<usize> = std::thread::scope(|scope| {
+        let picks = |seed: u64| {
+            let pool = Arc::clone(&pool);
+            scope.spawn(move || {
+                let mut counts = vec![0; 3];
+                for draw in 0..2000u64 {
+                    counts[pool.pick(&PickRequest::new(at(1.0), draw + seed)).unwrap()] += 1;
+                }
+                counts
+            })
+        };
+        let handles = [0, 1, 2, 3].map(picks);
+        let all = handles.map(|handle| handle.join().unwrap());
+        (0..3).map(|ix| all.iter().map(|counts| counts[ix]).sum()).collect()
+    });
+    assert_eq!(counts, [1000, 2000, 5000]);
+}
+
+#[test]
+fn settings_survive_serialization_and_refuse_unknown_keys() {
+    let settings: BalanceSettings = serde_json::from_str(
+        r#"{"algorithm": "least_cost", "slow_start": {"window_ms": 30000}, "cost": {"latency_limit_ms": 800}}"#,
+    )
+    .unwrap();
+    assert_eq!(settings.algorithm, Algorithm::LeastCost);
+    assert_eq!(settings.slow_start.window, Duration::from_secs(30));
+    assert_eq!(settings.cost.latency_limit, MS(800));
+    let text = serde_json::to_string(&settings).unwrap();
+    assert_eq!(serde_json::from_str::<BalanceSettings>(&text).unwrap(), settings);
+    assert!(serde_json::from_str::<BalanceSettings>(r#"{"choises": 2}"#).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn only_open_members_are_picked_and_somebody_always_is(
+        rounds in prop::collection::vec((0u32..4, any::<bool>(), any::<bool>(), 0u8..3, 0u32..20), 1..40),
+        excluded in prop::collection::vec(0u32..40, 0..6),
+        seed in any::<u64>(),
+    ) {
+        for algorithm in Algorithm::ALL {
+            let mut all = members(&rounds.iter().map(|r| r.0).collect::<Vec<_>>());
+            for (member, round) in all.iter_mut().zip(&rounds) {
+                member.tier = round.3;
+            }
+            let pool = Pool::new(BalanceSettings::of(algorithm), all, seed).unwrap();
+            for (position, round) in rounds.iter().enumerate() {
+                pool.set_eligible(position, round.1, at(0.5));
+                pool.set_draining(position, round.2);
+                for _ in 0..round.4 {
+                    pool.start(position, 5);
+                }
+            }
+            let may = |ix: usize| {
+                let (weight, open, draining, ..) = rounds[ix];
+                weight > 0 && open && !draining && !excluded.contains(&(ix as u32))
+            };
+            let somebody = (0..rounds.len()).any(may);
+            for draw in 0..30u64 {
+                let request = PickRequest { excluded: &excluded, ..PickRequest::new(at(1.0), draw ^ seed) };
+                match pool.pick(&request) {
+                    Some(position) => prop_assert!(may(position), "{algorithm:?} picked {position}"),
+                    None => prop_assert!(!somebody, "{algorithm:?} picked nobody"),
+                }
+            }
+        }
+    }
+}
