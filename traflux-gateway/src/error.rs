@@ -11,6 +11,16 @@ pub enum GatewayError {
         /// The names there are.
         expected: String,
     },
+    /// A setting has a value that makes no sense.
+    #[error("setting `{setting}` is {value}, expected {expected}")]
+    InvalidSetting {
+        /// The key in configuration.
+        setting: &'static str,
+        /// The value found.
+        value: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
 }
 
 impl GatewayError {
@@ -19,6 +29,7 @@ impl GatewayError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
+            Self::InvalidSetting { .. } => "gateway_invalid_setting",
         }
     }
 
@@ -26,7 +37,21 @@ impl GatewayError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::UnknownPicker { .. } => false,
+            Self::UnknownPicker { .. } | Self::InvalidSetting { .. } => false,
         }
+    }
+}
+
+/// Fails for a setting unless `valid`.
+pub(crate) fn check(
+    valid: bool,
+    setting: &'static str,
+    value: impl std::fmt::Debug,
+    expected: &'static str,
+) -> Result<(), GatewayError> {
+    if valid {
+        Ok(())
+    } else {
+        Err(GatewayError::InvalidSetting { setting, value: format!("{value:?}"), expected })
     }
 }

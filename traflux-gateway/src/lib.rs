@@ -17,12 +17,14 @@
 //! ```
 
 pub mod alias;
+pub mod congestion;
 pub mod error;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
 pub mod rng;
 pub mod round_robin;
+pub(crate) mod units;
 pub mod weighted;
 
 pub use alias::AliasTable;
