@@ -19,6 +19,7 @@
 pub mod alias;
 pub mod congestion;
 pub mod error;
+pub mod health;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
