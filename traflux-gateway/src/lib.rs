@@ -23,6 +23,7 @@ pub mod health;
 pub mod least_request;
 pub mod peak_ewma;
 pub mod picker;
+pub mod retry;
 pub mod rng;
 pub mod round_robin;
 pub(crate) mod units;

@@ -478,8 +478,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_fails_nearly_always_is_ejected_though_never_five_times_in_a_row() {
         let settings = OutlierSettings { consecutive_errors: 0, ..OutlierSettings::default() };
-        let group =
-            HealthGroup::new(HealthSettings { outlier: settings, ..HealthSettings::default() }, 2);
+        let group = HealthGroup::new(HealthSettings { outlier: settings, ..HealthSettings::default() }, 2);
         for step in 0..40u64 {
             let outcome = if step % 8 == 0 { Outcome::Success } else { Outcome::ServerError };
             group.record(at(1 + step * 250), 0, Entry::Normal, outcome);
