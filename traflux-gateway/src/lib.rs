@@ -38,6 +38,16 @@ pub use rng::Rng;
 pub use round_robin::RoundRobin;
 pub use weighted::{SmoothWeighted, WeightedRandom};
 
+// Congestion, health and retries.
+pub use congestion::{
+    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings,
+    Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottleSettings,
+};
+pub use health::{HealthGroup, HealthSettings, Outcome, Probe, ProbeSettings};
+pub use retry::{
+    BudgetSettings, FallbackChain, FallbackSettings, Hedge, HedgeSettings, RetryBudget, RetryPolicy,
+};
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -91,8 +91,14 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![nearly_true(), nearly_true(), prop::collection::vec(any::<u8>(), 0..300)]
 }
 
+/// 2,000 cases, or `PROPTEST_CASES` of them for a longer hunt.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn no_bytes_make_a_parser_panic(bytes in bytes()) {

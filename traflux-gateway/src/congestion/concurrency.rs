@@ -125,7 +125,9 @@ pub struct Full {
 pub enum Sample {
     /// It was answered; time to the first byte of the answer.
     Latency(Duration),
-    /// It was refused for lack of capacity, or timed out.
+    /// It was refused for lack of capacity, or timed out. A refusal because a quota is used up (a 429 of a
+    /// hosted model) says nothing about concurrency: it belongs to the [`CoolDown`](super::CoolDown) and the
+    /// [`Ceiling`](super::Ceiling) alone.
     Dropped,
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
@@ -159,6 +159,16 @@ struct Member {
     probe_usable: AtomicBool,
 }
 
+impl Member {
+    fn new(settings: &HealthSettings) -> Self {
+        Self {
+            watch: Watch::default(),
+            breaker: Breaker::new(settings.breaker),
+            probe_usable: AtomicBool::new(true),
+        }
+    }
+}
+
 /// The health of the endpoints of one backend and model.
 ///
 /// ```
@@ -177,7 +187,8 @@ struct Member {
 #[derive(Debug)]
 pub struct HealthGroup {
     settings: HealthSettings,
-    members: Box<[Member]>,
+    /// Shared with the groups this one was made from.
+    members: Box<[Arc<Member>]>,
     panicking: AtomicBool,
     /// Nanoseconds since the epoch; 0 before the first request.
     next_sweep: AtomicU64,
@@ -194,15 +205,30 @@ impl HealthGroup {
     /// A group in which all are healthy until told otherwise.
     #[must_use]
     pub fn new(settings: HealthSettings, endpoints: usize) -> Self {
+        Self::of(settings, (0..endpoints).map(|_| Arc::new(Member::new(&settings))).collect())
+    }
+
+    /// The group after endpoints came or went: for each of its endpoints the position it has in this group, or
+    /// `None` for a new one, which begins healthy.
+    ///
+    /// Endpoints that stay share their state with this group, so that requests under way still count.
+    #[must_use]
+    pub fn with_endpoints(&self, now: Timestamp, positions: &[Option<usize>]) -> Self {
+        let member = |position: &Option<usize>| {
+            let kept = position.and_then(|position| self.members.get(position)).cloned();
+            kept.unwrap_or_else(|| Arc::new(Member::new(&self.settings)))
+        };
+        let group = Self::of(self.settings, positions.iter().map(member).collect());
+        group.next_sweep.store(self.next_sweep.load(Ordering::Relaxed), Ordering::Relaxed);
+        group.panicking.store(self.is_panicking(), Ordering::Relaxed);
+        group.review_panic(now, &mut group.lock());
+        group
+    }
+
+    fn of(settings: HealthSettings, members: Box<[Arc<Member>]>) -> Self {
         Self {
             settings,
-            members: (0..endpoints)
-                .map(|_| Member {
-                    watch: Watch::default(),
-                    breaker: Breaker::new(settings.breaker),
-                    probe_usable: AtomicBool::new(true),
-                })
-                .collect(),
+            members,
             panicking: AtomicBool::new(false),
             next_sweep: AtomicU64::new(0),
             events: Mutex::default(),
@@ -372,7 +398,7 @@ impl HealthGroup {
 
     /// Healthy are those in full use or returning.
     fn review_panic(&self, now: Timestamp, events: &mut Events) {
-        let is_healthy = |member: &&Member| {
+        let is_healthy = |member: &&Arc<Member>| {
             member.probe_usable.load(Ordering::Relaxed)
                 && matches!(member.breaker.state(now), BreakerState::Closed | BreakerState::Returning)
         };
@@ -488,6 +514,19 @@ mod tests {
         assert_eq!(group.eligibility(at(10_001), 0).reason, Reason::Ejected);
         let cause = EjectionCause::FailureShare;
         assert_eq!(group.take_events(), [HealthEvent::Ejected { endpoint: 0, at: at(10_001), cause }]);
+    }
+
+    #[test]
+    fn endpoints_that_stay_keep_their_health_when_others_come_and_go() {
+        let group = HealthGroup::new(HealthSettings::default(), 3);
+        fail(&group, at(0), 2, 5);
+        let next = group.with_endpoints(at(1), &[Some(2), None, Some(0), None]);
+        let reasons: Vec<_> = (0..4).map(|endpoint| next.eligibility(at(1), endpoint).reason).collect();
+        assert_eq!(reasons, [Reason::Ejected, Reason::Healthy, Reason::Healthy, Reason::Healthy]);
+        // Four of five failures in the old group, the fifth in the new.
+        fail(&group, at(2), 0, 4);
+        fail(&next, at(2), 2, 1);
+        assert_eq!(next.eligibility(at(2), 2).reason, Reason::Ejected);
     }
 
     #[test]
