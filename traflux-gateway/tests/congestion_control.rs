@@ -21,15 +21,19 @@ struct Server {
     queue: u32,
     /// Standard deviation of the logarithm of work; its mean is 100 ms.
     sigma: f64,
+    /// Share of requests that take 1 % of the work of the others, as with a cached prompt.
+    fast: f64,
+    /// Where half of the run is over, every request takes this much longer.
+    slowdown: f64,
 }
 
 #[derive(Debug)]
 struct Outcome {
-    /// Mean limit over the second half.
+    /// Mean limit over the last quarter.
     limit: f64,
-    /// Requests served per second over the second half, as a share of capacity.
+    /// Requests served per second over the last quarter, as a share of capacity.
     goodput: f64,
-    /// Mean latency over the second half, as a multiple of mean work.
+    /// Mean latency over the last quarter, as a multiple of mean work there.
     latency: f64,
 }
 
@@ -46,6 +50,7 @@ fn run(server: &Server, algorithm: LimitAlgorithm, load: f64, seconds: f64, seed
     let mut slots: std::collections::HashMap<u64, (Slot, u64)> = std::collections::HashMap::new();
     let (mut time, mut id) = (0u64, 0u64);
     let end = (seconds * 1e9) as u64;
+    let measured_from = end / 4 * 3;
     let (mut limits, mut arrivals, mut served, mut latencies) = (0.0, 0u64, 0u64, 0.0);
     while time < end {
         time += (rng.exponential() / (capacity * load) * 1e9) as u64;
@@ -57,12 +62,12 @@ fn run(server: &Server, algorithm: LimitAlgorithm, load: f64, seconds: f64, seed
             let latency = Duration::from_nanos(done - start);
             limit.observe(at(done), &slot, Sample::Latency(latency));
             limit.release(slot);
-            if done > end / 2 {
+            if done > measured_from {
                 served += 1;
                 latencies += latency.as_secs_f64();
             }
         }
-        if time > end / 2 {
+        if time > measured_from {
             limits += f64::from(limit.limit());
             arrivals += 1;
         }
@@ -74,7 +79,10 @@ fn run(server: &Server, algorithm: LimitAlgorithm, load: f64, seconds: f64, seed
         }
         // Box–Muller; the mean of a lognormal is e^(μ + σ²/2).
         let normal = (2.0 * rng.exponential()).sqrt() * (std::f64::consts::TAU * rng.uniform()).cos();
-        let work = WORK * (server.sigma * normal - server.sigma * server.sigma / 2.0).exp();
+        let fast = rng.uniform() < server.fast;
+        let slow = if time > end / 2 { server.slowdown } else { 1.0 };
+        let share = slow * if fast { 0.01 } else { 1.0 } / (1.0 - 0.99 * server.fast);
+        let work = WORK * share * (server.sigma * normal - server.sigma * server.sigma / 2.0).exp();
         let Reverse(place) = free.pop().unwrap();
         let done = place.max(time) + (work * 1e9) as u64;
         free.push(Reverse(done));
@@ -88,8 +96,8 @@ fn run(server: &Server, algorithm: LimitAlgorithm, load: f64, seconds: f64, seed
     assert_eq!(limit.in_flight(), 0);
     Outcome {
         limit: limits / arrivals as f64,
-        goodput: served as f64 / (seconds / 2.0) / capacity,
-        latency: latencies / served as f64 / WORK,
+        goodput: served as f64 / (seconds / 4.0) / capacity * server.slowdown,
+        latency: latencies / served as f64 / WORK / server.slowdown,
     }
 }
 
@@ -97,13 +105,18 @@ fn run(server: &Server, algorithm: LimitAlgorithm, load: f64, seconds: f64, seed
 fn under_lasting_overload_every_algorithm_keeps_the_server_busy_and_its_queue_short() {
     // With c places busy, a limit L and mean work 1, latency is L/c (Little's law). Bounds on L/c follow from
     // each algorithm's fixed point.
-    let deep = |servers, sigma| Server { servers, queue: 100_000, sigma };
-    let cases: [(&str, LimitAlgorithm, Server, f64); 7] = [
+    let deep = |servers, sigma| Server { servers, queue: 100_000, sigma, fast: 0.0, slowdown: 1.0 };
+    let cases: [(&str, LimitAlgorithm, Server, f64); 11] = [
         ("gradient", LimitAlgorithm::default(), deep(20, 0.5), 2.0),
         ("gradient", LimitAlgorithm::default(), deep(20, 1.0), 2.0),
+        ("gradient", LimitAlgorithm::default(), deep(20, 1.5), 2.0),
         ("gradient", LimitAlgorithm::default(), deep(200, 0.5), 1.7),
+        ("gradient, half cached", LimitAlgorithm::default(), Server { fast: 0.5, ..deep(20, 0.5) }, 2.0),
+        // The queue of before is there when everything takes twice as long.
+        ("gradient, slower", LimitAlgorithm::default(), Server { slowdown: 2.0, ..deep(20, 0.5) }, 2.2),
         ("gradient", LimitAlgorithm::default(), deep(5, 0.5), 3.0),
         ("vegas", LimitAlgorithm::Vegas(VegasSettings::default()), deep(20, 0.5), 1.7),
+        ("vegas", LimitAlgorithm::Vegas(VegasSettings::default()), deep(20, 1.5), 1.7),
         (
             "aimd by latency",
             LimitAlgorithm::Aimd(AimdSettings {
@@ -117,14 +130,14 @@ fn under_lasting_overload_every_algorithm_keeps_the_server_busy_and_its_queue_sh
         (
             "aimd by refusals",
             LimitAlgorithm::Aimd(AimdSettings::default()),
-            Server { servers: 20, queue: 20, sigma: 0.5 },
+            Server { queue: 20, ..deep(20, 0.5) },
             2.0,
         ),
     ];
     for (name, algorithm, server, most) in cases {
         for seed in 0..3 {
             for load in [1.2, 2.0] {
-                let outcome = run(&server, algorithm.clone(), load, 240.0, seed);
+                let outcome = run(&server, algorithm.clone(), load, 480.0, seed);
                 let c = server.servers as f64;
                 eprintln!(
                     "{name}, c = {c}, sigma {}, load {load}, seed {seed}: limit {:.2} c, goodput {:.3}, latency {:.2}",
@@ -133,7 +146,15 @@ fn under_lasting_overload_every_algorithm_keeps_the_server_busy_and_its_queue_sh
                     outcome.goodput,
                     outcome.latency
                 );
-                assert!(outcome.goodput > 0.94, "{name} {outcome:?}");
+                // 24,000 requests of σ = 1.5 vary in total by 2 % of themselves; and at 1.2 times the capacity
+                // arrivals leave a short queue empty now and then.
+                let varied = server.sigma > 1.0 || server.fast > 0.0;
+                let least = match (varied, load > 1.5) {
+                    (false, _) => 0.94,
+                    (true, true) => 0.92,
+                    (true, false) => 0.87,
+                };
+                assert!(outcome.goodput > least, "{name} {outcome:?}");
                 assert!(outcome.latency < most && outcome.limit < most * c * 1.1, "{name} {outcome:?}");
             }
         }
@@ -142,7 +163,7 @@ fn under_lasting_overload_every_algorithm_keeps_the_server_busy_and_its_queue_sh
 
 #[test]
 fn gradient2_holds_the_server_busy_where_refusals_bound_it() {
-    let server = Server { servers: 20, queue: 40, sigma: 0.5 };
+    let server = Server { servers: 20, queue: 40, sigma: 0.5, fast: 0.0, slowdown: 1.0 };
     for seed in 0..3 {
         let outcome = run(&server, LimitAlgorithm::Gradient2(Gradient2Settings::default()), 2.0, 240.0, seed);
         eprintln!("gradient2: {outcome:?}");
@@ -158,7 +179,7 @@ fn below_capacity_no_algorithm_turns_much_away() {
         ("gradient2", LimitAlgorithm::Gradient2(Gradient2Settings::default())),
         ("aimd", LimitAlgorithm::Aimd(AimdSettings::default())),
     ] {
-        let server = Server { servers: 40, queue: 100_000, sigma: 0.5 };
+        let server = Server { servers: 40, queue: 100_000, sigma: 0.5, fast: 0.0, slowdown: 1.0 };
         let outcome = run(&server, algorithm, 0.7, 240.0, 1);
         eprintln!("{name} at 0.7: {outcome:?}");
         assert!(outcome.goodput > 0.68, "{name} {outcome:?}");

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
 
 use super::algorithm::{Controller, LimitAlgorithm, WindowSummary};
+use super::baseline::{exponential, logarithm};
 use super::{MAX_BANDS, by_band};
 use crate::error::{GatewayError, check};
 use crate::units::{duration_ms, duration_nanos, nanos};
@@ -171,6 +172,7 @@ struct Window {
     count: u32,
     drops: u32,
     in_flight: u32,
+    /// Of logarithms of latencies.
     sum: f64,
 }
 
@@ -252,7 +254,7 @@ impl ConcurrencyLimit {
         window.in_flight = window.in_flight.max(slot.in_flight);
         match sample {
             Sample::Latency(latency) if !window.controller.is_drop(latency) => {
-                let latency = duration_nanos(latency) as f64;
+                let latency = logarithm(duration_nanos(latency));
                 window.sum += latency;
                 let limit = window.limit;
                 window.controller.observe(now, slot.in_flight, limit, latency);
@@ -314,7 +316,7 @@ impl ConcurrencyLimit {
         let drops = window.drops + self.missed_drops.swap(0, Ordering::Relaxed);
         let answered = window.count - window.drops;
         let summary = WindowSummary {
-            latency: (answered > 0).then(|| window.sum / f64::from(answered)),
+            latency: (answered > 0).then(|| exponential(window.sum / f64::from(answered))),
             in_flight: window.in_flight,
             drops,
         };
