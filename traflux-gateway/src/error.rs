@@ -97,6 +97,16 @@ pub enum GatewayError {
         /// How many there must be.
         expected: usize,
     },
+    /// A setting has a value that makes no sense.
+    #[error("setting `{setting}` is {value}, expected {expected}")]
+    InvalidSetting {
+        /// The key in configuration.
+        setting: &'static str,
+        /// The value found.
+        value: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
 }
 
 impl GatewayError {
@@ -116,6 +126,7 @@ impl GatewayError {
             Self::LevelStoreDamaged { .. } => "gateway_level_store_damaged",
             Self::Setting { .. } => "gateway_setting",
             Self::Shape { .. } => "gateway_shape",
+            Self::InvalidSetting { .. } => "gateway_invalid_setting",
         }
     }
 
@@ -133,6 +144,21 @@ impl GatewayError {
             Self::LevelStore { .. } => true,
             Self::UnknownPicker { .. } | Self::LimitSetting { .. } | Self::LevelStoreDamaged { .. } => false,
             Self::UnknownPicker { .. } | Self::Setting { .. } | Self::Shape { .. } => false,
+            Self::UnknownPicker { .. } | Self::InvalidSetting { .. } => false,
         }
+    }
+}
+
+/// Fails for a setting unless `valid`.
+pub(crate) fn check(
+    valid: bool,
+    setting: &'static str,
+    value: impl std::fmt::Debug,
+    expected: &'static str,
+) -> Result<(), GatewayError> {
+    if valid {
+        Ok(())
+    } else {
+        Err(GatewayError::InvalidSetting { setting, value: format!("{value:?}"), expected })
     }
 }

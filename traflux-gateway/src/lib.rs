@@ -21,6 +21,8 @@ pub mod alias;
 pub mod balance;
 pub mod error;
 pub mod identity;
+pub mod congestion;
+pub mod health;
 pub mod least_request;
 pub mod limit;
 pub mod peak_ewma;
@@ -31,6 +33,8 @@ pub mod rng;
 pub mod round_robin;
 pub mod rule;
 pub mod units;
+pub mod retry;
+pub(crate) mod units;
 pub mod weighted;
 pub mod wire;
 
@@ -55,6 +59,16 @@ pub use queue::{QueueSettings, RequestQueue};
 
 // Limits
 pub use limit::{Cost, Denial, DenialReason, Limiter, LimiterSettings, Reservation, TokenBucket};
+
+// Congestion, health and retries.
+pub use congestion::{
+    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings,
+    Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottleSettings,
+};
+pub use health::{HealthGroup, HealthSettings, Outcome, Probe, ProbeSettings};
+pub use retry::{
+    BudgetSettings, FallbackChain, FallbackSettings, Hedge, HedgeSettings, RetryBudget, RetryPolicy,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,0 +1,24 @@
+//! Which endpoints are fit to serve?
+//!
+//! - [`Probe`] asks them: an active check as a state machine, the I/O of which is done outside.
+//! - [`OutlierSettings`] watch what they do: errors in a row, success rates that stand out.
+//! - [`Breaker`] keeps one away and lets it back: ejected, on trial, returning by growing shares.
+//! - [`HealthGroup`] puts these together for the endpoints of one backend and model, bounds how many are away
+//!   at once, and in a panic, when too few would be left, uses all.
+//!
+//! Lack of capacity is not ill health: 429, 529, a refusal with `Retry-After` and time spent in queues of
+//! our own never count here (see [`Outcome`]).
+
+pub mod breaker;
+pub mod group;
+pub mod outcome;
+pub mod outlier;
+pub mod panic;
+pub mod probe;
+
+pub use breaker::{Breaker, BreakerSettings, BreakerState, Entry};
+pub use group::{Eligibility, HealthEvent, HealthGroup, HealthSettings, Reason};
+pub use outcome::Outcome;
+pub use outlier::{EjectionCause, OutlierSettings};
+pub use panic::is_panicking;
+pub use probe::{NextProbe, Probe, ProbeKind, ProbeResult, ProbeSettings, ProbeState};

@@ -1,0 +1,122 @@
+//! How long do all but a few percent of answers take?
+//!
+//! A histogram of logarithmic buckets, 16 per octave (so within 1/16 of the true value), over the last one to
+//! two `generation`s of samples. Recording is one atomic addition.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::units::duration_nanos;
+
+const SUB_BITS: u32 = 4;
+const SUB: usize = 1 << SUB_BITS;
+/// From 2¹⁶ ns (65 µs) to 2⁴⁰ ns (18 min); what lies beyond counts at the ends.
+const FIRST_OCTAVE: u32 = 16;
+const OCTAVES: usize = 24;
+const BUCKETS: usize = OCTAVES * SUB;
+
+/// A quantile of latencies over recent samples.
+#[derive(Debug)]
+pub struct LatencyQuantile {
+    quantile: f64,
+    generation: u32,
+    /// Relaxed throughout: statistics.
+    buckets: Box<[AtomicU32]>,
+    count: AtomicU32,
+    /// Nanoseconds; 0 until there are samples enough.
+    value: AtomicU64,
+    previous: Mutex<Box<[u32]>>,
+}
+
+impl LatencyQuantile {
+    /// The quantile, in (0, 1), taken anew after every `generation` samples.
+    #[must_use]
+    pub fn new(quantile: f64, generation: u32) -> Self {
+        Self {
+            quantile: quantile.clamp(0.0, 1.0),
+            generation: generation.max(1),
+            buckets: (0..BUCKETS).map(|_| AtomicU32::new(0)).collect(),
+            count: AtomicU32::new(0),
+            value: AtomicU64::new(0),
+            previous: Mutex::new(vec![0; BUCKETS].into()),
+        }
+    }
+
+    /// Takes in a latency.
+    #[inline]
+    pub fn record(&self, latency: Duration) {
+        self.buckets[bucket(duration_nanos(latency))].fetch_add(1, Ordering::Relaxed);
+        if self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.generation {
+            self.turn();
+        }
+    }
+
+    /// The quantile; `None` before the first generation is full.
+    #[inline]
+    #[must_use]
+    pub fn value(&self) -> Option<Duration> {
+        let value = self.value.load(Ordering::Relaxed);
+        (value > 0).then(|| Duration::from_nanos(value))
+    }
+
+    #[cold]
+    fn turn(&self) {
+        let mut previous = self.previous.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let current: Vec<u32> = self.buckets.iter().map(|bucket| bucket.swap(0, Ordering::Relaxed)).collect();
+        self.count.store(0, Ordering::Relaxed);
+        let both = || current.iter().zip(previous.iter()).map(|(a, b)| u64::from(*a) + u64::from(*b));
+        let rank = (both().sum::<u64>() as f64 * self.quantile).ceil().max(1.0) as u64;
+        let mut below = 0;
+        let reached = both().position(|count| {
+            below += count;
+            below >= rank
+        });
+        if let Some(ix) = reached {
+            self.value.store(upper_bound(ix), Ordering::Relaxed);
+        }
+        previous.copy_from_slice(&current);
+    }
+}
+
+fn bucket(nanos: u64) -> usize {
+    let nanos = nanos.max(1 << FIRST_OCTAVE);
+    let octave = nanos.ilog2();
+    let sub = (nanos >> (octave - SUB_BITS)) as usize & (SUB - 1);
+    ((octave - FIRST_OCTAVE) as usize * SUB + sub).min(BUCKETS - 1)
+}
+
+fn upper_bound(ix: usize) -> u64 {
+    let octave = FIRST_OCTAVE + (ix / SUB) as u32;
+    ((SUB + ix % SUB + 1) as u64) << (octave - SUB_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rng;
+
+    #[test]
+    fn the_quantile_of_exponential_latencies_is_found_within_a_tenth() {
+        let quantile = LatencyQuantile::new(0.95, 2_000);
+        assert_eq!(quantile.value(), None);
+        let mut rng = Rng::new(1);
+        for _ in 0..4_000 {
+            quantile.record(Duration::from_secs_f64(0.2 * rng.exponential()));
+        }
+        // −ln 0.05 · 0.2 s; up to 1/16 more by the bucket, 3 % by chance.
+        let (value, truth) = (quantile.value().unwrap().as_secs_f64(), 0.2 * 20f64.ln());
+        assert!((0.93..1.12).contains(&(value / truth)), "{value} for {truth}");
+    }
+
+    #[test]
+    fn every_latency_lies_in_a_bucket_that_holds_it() {
+        for nanos in [0, 1, 65_536, 65_537, 1_000_000, 999_999_999, 1 << 39, u64::MAX] {
+            let ix = bucket(nanos);
+            if ((1 << FIRST_OCTAVE)..(1 << 40)).contains(&nanos) {
+                let lower = if ix == 0 { 1 << FIRST_OCTAVE } else { upper_bound(ix - 1) };
+                assert!(lower <= nanos && nanos < upper_bound(ix), "{nanos} in {ix}");
+            }
+        }
+    }
+}
