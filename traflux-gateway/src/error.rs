@@ -11,6 +11,24 @@ pub enum GatewayError {
         /// The names there are.
         expected: String,
     },
+    /// A setting has a value it cannot have.
+    #[error("setting `{setting}` is {value}, expected {expected}")]
+    InvalidSetting {
+        /// Its key.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Two things of one kind have the same name.
+    #[error("{kind} `{name}` is named twice")]
+    DuplicateName {
+        /// What it is.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
 }
 
 impl GatewayError {
@@ -19,6 +37,8 @@ impl GatewayError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
+            Self::InvalidSetting { .. } => "gateway_invalid_setting",
+            Self::DuplicateName { .. } => "gateway_duplicate_name",
         }
     }
 
@@ -26,7 +46,7 @@ impl GatewayError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::UnknownPicker { .. } => false,
+            Self::UnknownPicker { .. } | Self::InvalidSetting { .. } | Self::DuplicateName { .. } => false,
         }
     }
 }

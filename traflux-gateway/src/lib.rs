@@ -19,10 +19,12 @@
 pub mod alias;
 pub mod error;
 pub mod least_request;
+pub mod observe;
 pub mod peak_ewma;
 pub mod picker;
 pub mod rng;
 pub mod round_robin;
+pub mod units;
 pub mod weighted;
 
 pub use alias::AliasTable;
@@ -32,6 +34,7 @@ pub use peak_ewma::{PeakEwma, PeakEwmaSettings};
 pub use picker::{Candidate, Completion, Picker, PickerKind};
 pub use rng::Rng;
 pub use round_robin::RoundRobin;
+pub use units::PicoDollars;
 pub use weighted::{SmoothWeighted, WeightedRandom};
 
 #[cfg(doctest)]

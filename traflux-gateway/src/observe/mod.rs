@@ -1,0 +1,31 @@
+//! What does the gateway see of itself, and what follows from it?
+//!
+//! | module | question |
+//! |---|---|
+//! | [`layout`] | which series are there? All are known before the first request |
+//! | [`buckets`] | into which bucket falls a latency? |
+//! | [`metrics`] | how is a request counted in some 20 ns without contention? |
+//! | [`snapshot`] | what was counted, in all or between two moments? |
+//! | [`tenants`] | which tenants deserve a series of their own? |
+//! | [`exposition`] | how does Prometheus read it? |
+//! | [`fairness`] | does each tenant get what it is entitled to? |
+//!
+//! Nothing here reads a clock or does I/O.
+
+pub mod buckets;
+pub mod exposition;
+pub mod fairness;
+pub mod layout;
+pub mod metrics;
+pub mod snapshot;
+pub mod tenants;
+
+pub use buckets::BucketBounds;
+pub use exposition::{Format, Level, Levels, Scrape};
+pub use fairness::{Claim, Fairness, fairness, jain_index, max_min_shares};
+pub use layout::{
+    BackendModel, BandIx, Decider, DeciderIx, MetricsLayout, Outcome, ReasonIx, Route, RouteIx, SeriesIx,
+};
+pub use metrics::{Metrics, MetricsSettings, Recorder, RequestRecord};
+pub use snapshot::{HistogramCounts, SeriesHistogram, Snapshot};
+pub use tenants::{TenantExposure, TenantIx, TenantMetrics, TenantSettings, TenantUse};
