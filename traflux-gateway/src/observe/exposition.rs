@@ -455,7 +455,7 @@ fn put(text: &mut String, what: fmt::Arguments<'_>) {
 }
 
 /// A label value: backslash, quote and line feed escaped.
-struct Escaped<'a>(&'a str);
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -485,7 +485,7 @@ impl fmt::Display for Number {
 }
 
 /// An upper bound: with a point, as OpenMetrics asks for, so that both formats name the same series.
-struct Bound(f64);
+pub(crate) struct Bound(pub(crate) f64);
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,11 +10,14 @@
 //! | [`exposition`] | how does Prometheus read it? |
 //! | [`fairness`] | does each tenant get what it is entitled to? |
 //! | [`history`], [`pattern`] | what is the daily and weekly shape of traffic, how does it grow and peak? |
+//! | [`anomaly`], [`detector`] | has rate, error ratio, latency or routing moved, since when and by how much? |
 //! | [`forecast`] | when is a limit or a budget reached? |
 //!
 //! Nothing here reads a clock or does I/O.
 
+pub mod anomaly;
 pub mod buckets;
+pub mod detector;
 pub mod exposition;
 pub mod fairness;
 pub mod forecast;
@@ -26,6 +29,7 @@ mod robust;
 pub mod snapshot;
 pub mod tenants;
 
+pub use anomaly::{Anomaly, AnomalyDetector, AnomalyEvent, AnomalySettings, Expectation, Signal};
 pub use buckets::BucketBounds;
 pub use exposition::{Format, Level, Levels, Scrape};
 pub use fairness::{Claim, Fairness, fairness, jain_index, max_min_shares};
