@@ -11,10 +11,12 @@
 //! | [`fairness`] | does each tenant get what it is entitled to? |
 //! | [`history`], [`pattern`] | what is the daily and weekly shape of traffic, how does it grow and peak? |
 //! | [`anomaly`], [`detector`] | has rate, error ratio, latency or routing moved, since when and by how much? |
+//! | [`alerts`] | which rules should Prometheus evaluate? |
 //! | [`forecast`] | when is a limit or a budget reached? |
 //!
 //! Nothing here reads a clock or does I/O.
 
+pub mod alerts;
 pub mod anomaly;
 pub mod buckets;
 pub mod detector;
@@ -29,6 +31,7 @@ mod robust;
 pub mod snapshot;
 pub mod tenants;
 
+pub use alerts::{AlertSettings, LatencyKind, LatencyObjective, Objective, WaitObjective, alert_rules};
 pub use anomaly::{Anomaly, AnomalyDetector, AnomalyEvent, AnomalySettings, Expectation, Signal};
 pub use buckets::BucketBounds;
 pub use exposition::{Format, Level, Levels, Scrape};
