@@ -7,7 +7,7 @@ use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::observe::detector::{Deviation, Drift, DriftSettings, Hysteresis, Verdict};
 use traflux_gateway::observe::{
-    AnomalyDetector, AnomalyEvent, AnomalySettings, BackendModel, Expectation, Metrics, MetricsLayout,
+    AnomalyDetector, AnomalyEvent, AnomalySettings, BackendModel, Baseline, Metrics, MetricsLayout,
     MetricsSettings, Outcome, RequestRecord, Route, RouteIx, SeriesIx, Signal, Snapshot,
 };
 
@@ -34,16 +34,8 @@ struct Run {
     now: Timestamp,
 }
 
-struct Plan;
-
-impl Expectation for Plan {
-    fn rate(&self, _series: SeriesIx, _start: Timestamp) -> Option<f64> {
-        None
-    }
-
-    fn share(&self, route: RouteIx) -> Option<f64> {
-        PLAN.get(route.index()).copied()
-    }
+fn plan() -> Baseline {
+    Baseline { profiles: Vec::new(), shares: PLAN.map(Some).into() }
 }
 
 impl Run {
@@ -84,7 +76,7 @@ impl Run {
         self.now = self.now + WINDOW;
         let window = snapshot.since(&self.before);
         self.before = snapshot;
-        self.detector.window(start, self.now, &window, &Plan)
+        self.detector.window(start, self.now, &window, &plan())
     }
 
     fn learn(&mut self) {

@@ -140,13 +140,17 @@ fn an_unknown_index_is_counted_as_misdirected_and_changes_nothing_else() {
 #[test]
 fn a_window_is_the_difference_of_two_snapshots() {
     let metrics = Metrics::new(layout(), &MetricsSettings::default()).unwrap();
-    let record = RequestRecord { outcome: Outcome::Timeout, ..RequestRecord::new(SeriesIx(0)) };
+    let duration = Duration::from_secs(2);
+    let record = RequestRecord { outcome: Outcome::Timeout, duration, ..RequestRecord::new(SeriesIx(0)) };
     metrics.recorder().request(&record);
     let before = metrics.snapshot();
     metrics.recorder().request(&record);
     metrics.recorder().request(&RequestRecord { outcome: Outcome::ClientError, ..record });
     let window = metrics.snapshot().since(&before);
     assert_eq!((window.all_requests(SeriesIx(0)), window.errors(SeriesIx(0))), (2, 1));
+    assert_eq!((window.amount(SeriesIx(0)).requests, window.busy(SeriesIx(0))), (2, 2 * duration));
+    // Failures have no latency.
+    assert_eq!(window.histogram(SeriesIx(0), SeriesHistogram::Duration).unwrap().mean(), None);
 }
 
 #[test]
@@ -211,9 +215,9 @@ fn the_number_of_series_of_a_metric_has_a_bound() {
     assert!(series.len() > 20);
     assert!(series.values().all(|count| *count == 1), "{series:?}");
     let dropped = text.lines().find_map(|l| l.strip_prefix("traflux_gateway_series_dropped ")).unwrap();
-    // 15 request counters, 6 of the other backend, 1 pick, 3 histograms of it, 1 wait, 6 of tenants, 2 of the
+    // 15 request counters, 7 of the other backend, 1 pick, 3 histograms of it, 1 wait, 6 of tenants, 2 of the
     // band, 1 duplicate.
-    assert_eq!(dropped, "35");
+    assert_eq!(dropped, "36");
 }
 
 proptest! {

@@ -24,6 +24,7 @@ use traflux_core::Timestamp;
 
 use super::detector::{Deviation, Drift, DriftSettings, Hysteresis, Latch, Shift, Verdict};
 use super::layout::{BackendModel, MetricsLayout, RouteIx, SeriesIx};
+use super::pattern::Profile;
 use super::snapshot::{SeriesHistogram, Snapshot};
 use crate::error::GatewayError;
 
@@ -188,6 +189,25 @@ pub trait Expectation {
 
     /// The share of its rule's requests that the plan gives a route; `None` where the rule has no plan.
     fn share(&self, route: RouteIx) -> Option<f64>;
+}
+
+/// Profiles and a plan, as far as there are any.
+#[derive(Debug, Clone, Default)]
+pub struct Baseline {
+    /// Profiles of requests by [`SeriesIx`].
+    pub profiles: Vec<Option<Profile>>,
+    /// Planned shares by [`RouteIx`].
+    pub shares: Vec<Option<f64>>,
+}
+
+impl Expectation for Baseline {
+    fn rate(&self, series: SeriesIx, start: Timestamp) -> Option<f64> {
+        self.profiles.get(series.index())?.as_ref().map(|profile| profile.expected(start))
+    }
+
+    fn share(&self, route: RouteIx) -> Option<f64> {
+        self.shares.get(route.index()).copied().flatten()
+    }
 }
 
 /// Neither profiles nor a plan.

@@ -6,8 +6,9 @@
 //! | `traflux_gateway_input_tokens_total`, `…_cached_input_tokens_total`, `…_output_tokens_total` | backend, model | tokens |
 //! | `traflux_gateway_cost_dollars_total` | backend, model | what requests cost |
 //! | `traflux_gateway_retries_total`, `…_hedges_total` | backend, model | requests sent again, or twice |
-//! | `traflux_gateway_request_duration_seconds` | backend, model | dispatch to end (histogram) |
-//! | `traflux_gateway_time_to_first_token_seconds` | backend, model | dispatch to first token (histogram) |
+//! | `traflux_gateway_busy_seconds_total` | backend, model | durations of all requests; its rate is how many are in flight |
+//! | `traflux_gateway_request_duration_seconds` | backend, model | dispatch to end of successes (histogram) |
+//! | `traflux_gateway_time_to_first_token_seconds` | backend, model | dispatch to first token of successes (histogram) |
 //! | `traflux_gateway_time_per_output_token_seconds` | backend, model | between tokens (histogram) |
 //! | `traflux_gateway_queue_wait_seconds` | band | wait in the queue (histogram) |
 //! | `traflux_gateway_decisions_total` | rule, algorithm, reason | decisions; series appear with their first decision |
@@ -196,13 +197,14 @@ impl Scrape<'_> {
         }
         writer.finish(family);
         type Count = fn(&Snapshot, SeriesIx) -> f64;
-        let counts: [(&str, &str, Count); 6] = [
+        let counts: [(&str, &str, Count); 7] = [
             ("input_tokens_total", "Prompt tokens, cached ones included", |s, ix| s.input_tokens(ix) as f64),
             ("cached_input_tokens_total", "Prompt tokens read from a cache", |s, ix| {
                 s.cached_tokens(ix) as f64
             }),
             ("output_tokens_total", "Tokens of answers", |s, ix| s.output_tokens(ix) as f64),
             ("cost_dollars_total", "What requests cost", |s, ix| s.cost(ix).as_dollars()),
+            ("busy_seconds_total", "Durations of all requests", |s, ix| s.busy(ix).as_secs_f64()),
             ("retries_total", "Requests sent again", |s, ix| s.retries(ix) as f64),
             ("hedges_total", "Requests sent a second time before the first was answered", |s, ix| {
                 s.hedges(ix) as f64
@@ -238,11 +240,11 @@ impl Scrape<'_> {
 
     fn histograms(&self, writer: &mut Writer) {
         let histograms = [
-            (SeriesHistogram::Duration, "request_duration_seconds", "From dispatch to the end"),
+            (SeriesHistogram::Duration, "request_duration_seconds", "From dispatch to the end of successes"),
             (
                 SeriesHistogram::TimeToFirstToken,
                 "time_to_first_token_seconds",
-                "From dispatch to the first token",
+                "From dispatch to the first token of successes",
             ),
             (
                 SeriesHistogram::TimePerOutputToken,

@@ -49,7 +49,8 @@ const CELLS_LIMIT: usize = 1 << 27;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
-    /// Sets of counters, best one per thread that serves requests; 8 bytes times the number of cells each.
+    /// Sets of counters, best one per thread that serves requests, rounded up to a power of two; 8 bytes times the
+    /// number of cells each.
     pub stripes: usize,
     /// Upper bounds of total latency and of the time to the first token, ascending. Put latency objectives among
     /// them: alerts can ask for no other.
@@ -167,10 +168,11 @@ impl Metrics {
         settings.validate()?;
         layout.validate()?;
         let cells = CellMap::new(layout, settings)?;
-        if cells.len.saturating_mul(settings.stripes + 1) > CELLS_LIMIT {
+        let stripes = settings.stripes.next_power_of_two();
+        if cells.len.saturating_mul(stripes + 1) > CELLS_LIMIT {
             return Err(GatewayError::InvalidSetting {
                 setting: "stripes",
-                value: format!("{} with {} cells each", settings.stripes, cells.len),
+                value: format!("{stripes} with {} cells each", cells.len),
                 expected: "at most 2^27 cells in all",
             });
         }
@@ -190,7 +192,7 @@ impl Metrics {
     /// decision and one request change belongs into one recorder, because taking it is a good part of the cost.
     #[inline]
     pub fn recorder(&self) -> Recorder<'_> {
-        let stripe = &self.stripes[thread_ordinal() % self.stripes.len()];
+        let stripe = &self.stripes[thread_ordinal() & (self.stripes.len() - 1)];
         // Acquire: sees all that the last owner stored. The load spares a taken line from being written.
         if !stripe.taken.load(Ordering::Relaxed) && !stripe.taken.swap(true, Ordering::Acquire) {
             Recorder { map: &self.cells, cells: &stripe.cells, taken: Some(&stripe.taken) }
@@ -225,11 +227,14 @@ pub struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    /// Counts a finished request.
+    /// Counts a finished request. Only successes have latencies: a fast error must not make a backend look fast, and
+    /// what took too long is already counted as a timeout.
     #[inline]
     pub fn request(&mut self, request: &RequestRecord) {
         let map = self.map;
         let Some(base) = map.series_base(request.series) else { return self.misdirected() };
+        let duration = nanos(request.duration);
+        self.add(base + series::BUSY, duration);
         self.add(base + request.outcome as usize, 1);
         self.add(base + series::INPUT_TOKENS, request.input_tokens);
         self.add(base + series::OUTPUT_TOKENS, request.output_tokens);
@@ -237,7 +242,9 @@ impl Recorder<'_> {
         if request.cached_tokens > 0 {
             self.add(base + series::CACHED_TOKENS, request.cached_tokens);
         }
-        let duration = nanos(request.duration);
+        if request.outcome != Outcome::Success {
+            return;
+        }
         self.observe(base + map.duration_at, &map.latency, duration);
         let Some(first) = request.time_to_first_token else { return };
         let first = nanos(first);
@@ -346,7 +353,8 @@ pub(crate) mod series {
     pub(crate) const COST: usize = INPUT_TOKENS + 3;
     pub(crate) const RETRIES: usize = INPUT_TOKENS + 4;
     pub(crate) const HEDGES: usize = INPUT_TOKENS + 5;
-    pub(crate) const HISTOGRAMS: usize = INPUT_TOKENS + 6;
+    pub(crate) const BUSY: usize = INPUT_TOKENS + 6;
+    pub(crate) const HISTOGRAMS: usize = INPUT_TOKENS + 7;
 }
 
 /// Where the counters of a layout lie: misdirected, series, bands, picks, decisions.

@@ -14,7 +14,44 @@
 //! | [`alerts`] | which rules should Prometheus evaluate? |
 //! | [`forecast`] | when is a limit or a budget reached? |
 //!
-//! Nothing here reads a clock or does I/O.
+//! Nothing here reads a clock or does I/O. On the hot path requests are counted; every few seconds somebody takes a
+//! snapshot, and all else follows from the difference to the one before:
+//!
+//! ```
+//! use std::time::Duration;
+//! use traflux_core::Timestamp;
+//! use traflux_gateway::observe::{
+//!     AnomalyDetector, AnomalySettings, BackendModel, Baseline, Format, HistorySettings, Metrics, MetricsLayout,
+//!     MetricsSettings, RequestRecord, Scrape, SeriesIx, TenantExposure, TrafficHistory,
+//! };
+//!
+//! let series = vec![BackendModel { backend: "east".into(), model: "large".into() }];
+//! let metrics = Metrics::new(MetricsLayout { series, ..Default::default() }, &MetricsSettings::default())?;
+//! let mut detector = AnomalyDetector::new(metrics.layout(), AnomalySettings::default())?;
+//! let mut history = TrafficHistory::new(1, HistorySettings::default())?;
+//! let (mut start, mut before) = (Timestamp::ZERO, metrics.snapshot());
+//!
+//! // On the hot path:
+//! let request = RequestRecord { duration: Duration::from_millis(700), ..RequestRecord::new(SeriesIx(0)) };
+//! metrics.recorder().request(&request);
+//!
+//! // Every ten seconds:
+//! let now = start + Duration::from_secs(10);
+//! let snapshot = metrics.snapshot();
+//! let window = snapshot.since(&before);
+//! history.record(now, 0, window.amount(SeriesIx(0)));
+//! for event in detector.window(start, now, &window, &Baseline::default()) {
+//!     eprintln!("{event:?}");
+//! }
+//! (start, before) = (now, snapshot);
+//!
+//! // When Prometheus asks:
+//! let tenants = TenantExposure::default();
+//! let scrape = Scrape { snapshot: &metrics.snapshot(), tenants: &tenants, levels: &(), series_limit: 10_000 };
+//! assert!(scrape.to_text(Format::Prometheus).contains(r#"model="large",outcome="success"} 1"#));
+//! # let _ = (start, before);
+//! # Ok::<(), traflux_gateway::GatewayError>(())
+//! ```
 
 pub mod alerts;
 pub mod anomaly;
@@ -32,7 +69,7 @@ pub mod snapshot;
 pub mod tenants;
 
 pub use alerts::{AlertSettings, LatencyKind, LatencyObjective, Objective, WaitObjective, alert_rules};
-pub use anomaly::{Anomaly, AnomalyDetector, AnomalyEvent, AnomalySettings, Expectation, Signal};
+pub use anomaly::{Anomaly, AnomalyDetector, AnomalyEvent, AnomalySettings, Baseline, Expectation, Signal};
 pub use buckets::BucketBounds;
 pub use exposition::{Format, Level, Levels, Scrape};
 pub use fairness::{Claim, Fairness, fairness, jain_index, max_min_shares};

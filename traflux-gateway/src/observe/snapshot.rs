@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buckets::BucketBounds;
+use super::history::Amount;
 use super::layout::{BandIx, DeciderIx, MetricsLayout, Outcome, ReasonIx, RouteIx, SeriesIx};
 use super::metrics::{CellMap, series};
 use crate::units::PicoDollars;
@@ -19,11 +20,11 @@ pub struct Snapshot {
 /// A histogram of a backend and model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeriesHistogram {
-    /// From dispatch to the end.
+    /// From dispatch to the end, of successes.
     Duration,
-    /// From dispatch to the first token.
+    /// From dispatch to the first token, of streamed successes.
     TimeToFirstToken,
-    /// Between two output tokens, on average over a request.
+    /// Between two output tokens, on average over a streamed success.
     TimePerOutputToken,
 }
 
@@ -122,6 +123,24 @@ impl Snapshot {
     #[must_use]
     pub fn cost(&self, series: SeriesIx) -> PicoDollars {
         PicoDollars::new(self.of_series(series, series::COST))
+    }
+
+    /// Sum of the durations of requests, however they ended. Over the time of a window it is the mean number of
+    /// requests in flight (Little's law).
+    #[must_use]
+    pub fn busy(&self, series: SeriesIx) -> Duration {
+        Duration::from_nanos(self.of_series(series, series::BUSY))
+    }
+
+    /// What a [`TrafficHistory`](super::TrafficHistory) records of a window.
+    #[must_use]
+    pub fn amount(&self, series: SeriesIx) -> Amount {
+        Amount {
+            requests: self.all_requests(series),
+            tokens: self.input_tokens(series).saturating_add(self.output_tokens(series)),
+            cost: self.cost(series),
+            busy: self.busy(series),
+        }
     }
 
     /// Retries.
