@@ -41,6 +41,10 @@ pub enum GatewayError {
         /// The limit or scope.
         limit: String,
         /// The key of the setting.
+    /// A setting has a value it cannot have.
+    #[error("setting `{setting}` is {value}, expected {expected}")]
+    InvalidSetting {
+        /// Its key.
         setting: &'static str,
         /// The value.
         value: String,
@@ -106,6 +110,13 @@ pub enum GatewayError {
         value: String,
         /// What may stand there.
         expected: &'static str,
+    /// Two things of one kind have the same name.
+    #[error("{kind} `{name}` is named twice")]
+    DuplicateName {
+        /// What it is.
+        kind: &'static str,
+        /// The name.
+        name: String,
     },
 }
 
@@ -127,6 +138,8 @@ impl GatewayError {
             Self::Setting { .. } => "gateway_setting",
             Self::Shape { .. } => "gateway_shape",
             Self::InvalidSetting { .. } => "gateway_invalid_setting",
+            Self::InvalidSetting { .. } => "gateway_invalid_setting",
+            Self::DuplicateName { .. } => "gateway_duplicate_name",
         }
     }
 
@@ -145,6 +158,7 @@ impl GatewayError {
             Self::UnknownPicker { .. } | Self::LimitSetting { .. } | Self::LevelStoreDamaged { .. } => false,
             Self::UnknownPicker { .. } | Self::Setting { .. } | Self::Shape { .. } => false,
             Self::UnknownPicker { .. } | Self::InvalidSetting { .. } => false,
+            Self::UnknownPicker { .. } | Self::InvalidSetting { .. } | Self::DuplicateName { .. } => false,
         }
     }
 }

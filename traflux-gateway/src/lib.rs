@@ -25,6 +25,7 @@ pub mod congestion;
 pub mod health;
 pub mod least_request;
 pub mod limit;
+pub mod observe;
 pub mod peak_ewma;
 pub mod picker;
 pub mod queue;
