@@ -35,17 +35,6 @@ pub enum GatewayError {
     QueueSetting {
         /// The key, with the index of band or class.
         setting: String,
-    /// A setting of a limit has a value that it cannot have.
-    #[error("limit `{limit}`: {setting} is {value}, expected {expected}")]
-    LimitSetting {
-        /// The limit or scope.
-        limit: String,
-        /// The key of the setting.
-    /// A setting has a value it cannot have.
-    #[error("setting `{setting}` is {value}, expected {expected}")]
-    InvalidSetting {
-        /// Its key.
-        setting: &'static str,
         /// The value.
         value: String,
         /// What it may be.
@@ -64,6 +53,29 @@ pub enum GatewayError {
     QueueTenantBusy {
         /// The number of the tenant.
         tenant: u32,
+    },
+    /// A setting of a limit has a value that it cannot have.
+    #[error("limit `{limit}`: {setting} is {value}, expected {expected}")]
+    LimitSetting {
+        /// The limit or scope.
+        limit: String,
+        /// The key of the setting.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// More limits may hold for one request than a reservation has room for.
+    #[error("limit `{limit}` may hold together with {together} others, at most {most} may")]
+    TooManyLimits {
+        /// One of them.
+        limit: String,
+        /// How many.
+        together: usize,
+        /// How many may.
+        most: usize,
+    },
     /// A file of levels cannot be read or written.
     #[error("level store {}: {kind}", path.display())]
     LevelStore {
@@ -79,6 +91,7 @@ pub enum GatewayError {
         line: usize,
         /// What is wrong with it.
         problem: &'static str,
+    },
     /// A setting is out of range.
     #[error("`{name}` is {value}, expected {least} to {most}")]
     Setting {
@@ -101,15 +114,16 @@ pub enum GatewayError {
         /// How many there must be.
         expected: usize,
     },
-    /// A setting has a value that makes no sense.
+    /// A setting has a value that it cannot have.
     #[error("setting `{setting}` is {value}, expected {expected}")]
     InvalidSetting {
-        /// The key in configuration.
+        /// Its key.
         setting: &'static str,
-        /// The value found.
+        /// The value.
         value: String,
-        /// What may stand there.
+        /// What it may be.
         expected: &'static str,
+    },
     /// Two things of one kind have the same name.
     #[error("{kind} `{name}` is named twice")]
     DuplicateName {
@@ -138,7 +152,7 @@ impl GatewayError {
             Self::Setting { .. } => "gateway_setting",
             Self::Shape { .. } => "gateway_shape",
             Self::InvalidSetting { .. } => "gateway_invalid_setting",
-            Self::InvalidSetting { .. } => "gateway_invalid_setting",
+            Self::TooManyLimits { .. } => "gateway_too_many_limits",
             Self::DuplicateName { .. } => "gateway_duplicate_name",
         }
     }
@@ -148,17 +162,19 @@ impl GatewayError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Plan(error) => error.is_transient(),
+            Self::QueueTenantBusy { .. } | Self::LevelStore { .. } => true,
             Self::Pattern { .. }
             | Self::Body { .. }
             | Self::UnknownPicker { .. }
             | Self::QueueSetting { .. }
-            | Self::QueueTenant { .. } => false,
-            Self::QueueTenantBusy { .. } => true,
-            Self::LevelStore { .. } => true,
-            Self::UnknownPicker { .. } | Self::LimitSetting { .. } | Self::LevelStoreDamaged { .. } => false,
-            Self::UnknownPicker { .. } | Self::Setting { .. } | Self::Shape { .. } => false,
-            Self::UnknownPicker { .. } | Self::InvalidSetting { .. } => false,
-            Self::UnknownPicker { .. } | Self::InvalidSetting { .. } | Self::DuplicateName { .. } => false,
+            | Self::QueueTenant { .. }
+            | Self::LimitSetting { .. }
+            | Self::TooManyLimits { .. }
+            | Self::LevelStoreDamaged { .. }
+            | Self::Setting { .. }
+            | Self::Shape { .. }
+            | Self::InvalidSetting { .. }
+            | Self::DuplicateName { .. } => false,
         }
     }
 }

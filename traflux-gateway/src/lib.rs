@@ -19,10 +19,10 @@
 pub mod affinity;
 pub mod alias;
 pub mod balance;
-pub mod error;
-pub mod identity;
 pub mod congestion;
+pub mod error;
 pub mod health;
+pub mod identity;
 pub mod least_request;
 pub mod limit;
 pub mod observe;
@@ -30,12 +30,11 @@ pub mod peak_ewma;
 pub mod picker;
 pub mod queue;
 pub mod request;
+pub mod retry;
 pub mod rng;
 pub mod round_robin;
 pub mod rule;
 pub mod units;
-pub mod retry;
-pub(crate) mod units;
 pub mod weighted;
 pub mod wire;
 

@@ -1,21 +1,15 @@
-//! Prints ours, rival and ratio of the parts named on the command line, or of all.
-
-mod queue;
-
-fn main() {
-    let parts: Vec<String> = std::env::args().skip(1).collect();
-    if parts.is_empty() || parts.iter().any(|p| p == "queue") {
-        queue::run();
 //! How fast and how exact is the gateway engine beside its peers, in one run on one machine?
 //!
 //! `cargo run --release -- [part...]` runs the parts named, all without a name, and prints a table of each. Sides take
 //! turns round by round, so that other load on the machine hits both; the ratio is that of each round's pair.
 
+mod balance;
 mod harness;
 mod limit;
+mod queue;
 
 /// Each part: its name and what runs it.
-const PARTS: &[(&str, fn())] = &[("limit", limit::run)];
+const PARTS: &[(&str, fn())] = &[("balance", balance::run), ("limit", limit::run), ("queue", queue::run)];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -30,13 +24,5 @@ fn main() {
             run();
             println!();
         }
-//! Prints claim, ours, rival and ratio of the parts named on the command line, or of all.
-
-mod balance;
-
-fn main() {
-    let parts: Vec<String> = std::env::args().skip(1).collect();
-    if parts.is_empty() || parts.iter().any(|part| part == "balance") {
-        balance::run();
     }
 }

@@ -113,7 +113,8 @@ pub mod millis {
         if !(0.0..=LONGEST_MS).contains(&millis) {
             return Err(D::Error::custom(format!("{millis} ms is outside [0, {LONGEST_MS}]")));
         }
-        Ok(Duration::from_secs_f64(millis / 1000.0))
+        // Rounded, because 1500.001 ms is no exact number of seconds in binary.
+        Ok(Duration::from_nanos((millis * 1e6).round() as u64))
     }
 
     /// The same for what may be absent.
