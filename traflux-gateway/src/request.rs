@@ -109,6 +109,10 @@ pub struct Request<'a> {
     pub tokens: TokenEstimate,
     /// Whether the answer is asked for as a stream.
     pub stream: bool,
+    /// What kind of request it is (chat, embedding, batch, ...), for bands of the queue; empty where it is not known.
+    pub kind: &'a str,
+    /// The prompt, of which beginnings are compared to find caches of it; empty where that is not wanted.
+    pub prompt: &'a [u8],
     /// When an answer is of no more use.
     pub deadline: Option<Timestamp>,
 }
@@ -126,6 +130,8 @@ impl Default for Request<'_> {
             model: "",
             tokens: TokenEstimate::default(),
             stream: false,
+            kind: "",
+            prompt: &[],
             deadline: None,
         }
     }

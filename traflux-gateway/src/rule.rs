@@ -13,4 +13,6 @@ mod subsume;
 
 pub use condition::{Condition, Mismatch};
 pub use matcher::Matcher;
+pub(crate) use report::order;
 pub use report::{Finding, Severity, review};
+pub(crate) use subsume::excludes;

@@ -38,6 +38,12 @@ pub struct Key {
 impl Key {
     /// The only key of a scope that has no keys.
     pub const ONLY: Self = Self { slot: 0, owner: 0 };
+
+    /// Its slot: a number below the capacity of the table, its own as long as it is not stale.
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        self.slot
+    }
 }
 
 /// Slots of key strings.

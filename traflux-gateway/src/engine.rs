@@ -1,0 +1,145 @@
+//! Where does this request go, now or later, and if nowhere, why?
+//!
+//! [`Engine::decide`] takes a request through the whole plan, in this order:
+//!
+//! 1. **rule**: the first that matches ([`Matcher`](crate::rule::Matcher)), else the default route, else 404;
+//! 2. **pick**: one of the route's endpoints that serve the model, are healthy and have room, by session or by
+//!    the rule's algorithm; then the fall-back route's;
+//! 3. **room**: a place in flight at that backend (adaptive limit, cool-down, what the provider says is left);
+//! 4. **limits**: all that hold for the request, reserved at once, by upper bounds;
+//! 5. otherwise the **queue**, where the plan has one, or a refusal that says when to come back.
+//!
+//! A [`Forward`] is the answer's side: [`first_byte`](Forward::first_byte), then [`finish`](Forward::finish) or
+//! [`retry`](Forward::retry). It settles every limit with what was used, exactly once; one that is dropped counts as
+//! cancelled.
+//!
+//! Time and the order of calls are the only inputs besides requests: an engine with the same seed that is called in
+//! the same order decides the same, to the bit. The engine does no I/O and never waits; adapters do.
+
+mod admission;
+mod backend;
+mod compile;
+mod decision;
+mod explain;
+mod forward;
+mod settings;
+mod waiting;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use traflux_core::Timestamp;
+use traflux_core::plan::requests::RequestPlan;
+
+pub use decision::{Decision, Reason, Refusal};
+pub use explain::{CandidateTrace, Explanation, LimitTrace, RuleTrace};
+pub use forward::{End, Forward};
+pub use settings::EngineSettings;
+pub use waiting::Waiting;
+
+use crate::congestion::LoadReport;
+use crate::error::GatewayError;
+use crate::request::Request;
+use crate::rng::split_mix;
+use backend::Registry;
+use compile::Compiled;
+
+/// Decides for every request; shared by all threads. A clone is the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What outlives a reload.
+pub(crate) struct Shared {
+    compiled: ArcSwap<Compiled>,
+    /// Only reloads and upkeep take it, so that they come one after another.
+    registry: Mutex<Registry>,
+    /// Counts decisions; the random numbers of each are made of it.
+    decisions: AtomicU64,
+    seed: u64,
+}
+
+impl Engine {
+    /// An engine for a plan.
+    ///
+    /// # Errors
+    /// [`GatewayError`] for what the plan or the settings cannot mean, with the path of the key.
+    pub fn new(plan: &RequestPlan, settings: &EngineSettings, now: Timestamp) -> Result<Self, GatewayError> {
+        let mut registry = Registry::new(settings, now)?;
+        let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                compiled: ArcSwap::from_pointee(compiled),
+                registry: Mutex::new(registry),
+                decisions: AtomicU64::new(0),
+                seed: settings.seed,
+            }),
+        })
+    }
+
+    /// Puts another plan in force. Levels of limits that stay, estimates of endpoints that stay and everything in
+    /// flight go on; requests that wait are decided by the new plan.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the old plan then stays in force.
+    pub fn reload(
+        &self,
+        plan: &RequestPlan,
+        settings: &EngineSettings,
+        now: Timestamp,
+    ) -> Result<(), GatewayError> {
+        let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.shared.compiled.load_full();
+        let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;
+        self.shared.compiled.store(Arc::new(compiled));
+        Ok(())
+    }
+
+    /// Decides. Allocates nothing once tenants and keys have been seen.
+    #[must_use]
+    pub fn decide(&self, request: &Request<'_>, now: Timestamp) -> Decision {
+        let compiled = self.shared.compiled.load_full();
+        match compiled.admit(request, now) {
+            Ok(admission) => forward::decide(&self.shared, compiled, admission, now),
+            Err(refusal) => Decision::Refuse(refusal),
+        }
+    }
+
+    /// Takes in what a backend measures of itself: ORCA, or the metrics of its server.
+    pub fn report_load(&self, now: Timestamp, backend: &str, model: &str, report: LoadReport) {
+        let registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = registry.find(backend, model) {
+            state.signal.report(now, report, state.concurrency.in_flight());
+        }
+    }
+
+    /// The plan in force.
+    #[must_use]
+    pub fn plan(&self) -> Arc<RequestPlan> {
+        Arc::clone(&self.shared.compiled.load().plan)
+    }
+
+    /// What [`decide`](Self::decide) would look at and what it would find, without changing anything.
+    #[must_use]
+    pub fn explain(&self, request: &Request<'_>, now: Timestamp) -> Explanation {
+        self.shared.compiled.load().explain(request, now)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let decisions = self.shared.decisions.load(Ordering::Relaxed);
+        f.debug_struct("Engine").field("decisions", &decisions).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// 64 random bits for the next decision.
+    fn draw(&self) -> u64 {
+        let mut state =
+            self.seed ^ self.decisions.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        split_mix(&mut state)
+    }
+}

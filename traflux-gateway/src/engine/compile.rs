@@ -1,0 +1,575 @@
+//! How does a plan become something that decides in nanoseconds?
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use rustc_hash::FxHashMap;
+use traflux_core::Timestamp;
+use traflux_core::plan::backend::{BackendPlan, PricePlan};
+use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
+use traflux_core::plan::requests::RequestPlan;
+use traflux_core::plan::routing::{Algorithm, RoutePlan};
+
+use super::admission::{Admission, MOST_BLOCKS};
+use super::backend::{BackendState, Registry};
+use super::decision::{Reason, Refusal};
+use super::settings::EngineSettings;
+use super::waiting::Room;
+use crate::affinity::{AffinityKey, KeySource, Session, prefix_chain};
+use crate::balance::{self, Member, Pool, Price};
+use crate::error::GatewayError;
+use crate::limit::{
+    Key, KeyTable, LimitIx, LimitRule, LimitSettings, Limiter, LimiterSettings, MOST_LIMITS, ScopeIx,
+    ScopeSettings, Unit,
+};
+use crate::request::Request;
+use crate::rule::{Matcher, excludes, order};
+use crate::units::PicoDollars;
+
+/// What stands for every model that the plan does not name; no name of a model is like it.
+const OTHER_MODEL: &str = "\n";
+
+/// A plan ready to decide.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) plan: Arc<RequestPlan>,
+    pub(super) settings: Arc<EngineSettings>,
+    /// Rules in the order in which they are tried.
+    pub(super) rules: Matcher,
+    /// One per rule, in the same order; then that of the default, then those that routes fall back to.
+    pub(super) routes: Vec<Route>,
+    default: Option<u32>,
+    models: FxHashMap<Box<str>, u32>,
+    pub(super) limiter: Limiter,
+    limit_rules: Matcher,
+    pub(super) limits: Vec<CompiledLimit>,
+    tenants: Arc<KeyTable>,
+    pub(super) rooms: Vec<Arc<Room>>,
+}
+
+/// Where a rule sends.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) name: Arc<str>,
+    pub(super) algorithm: Algorithm,
+    /// By model; `None` where no backend serves it.
+    pub(super) pools: Vec<Option<Arc<RoutePool>>>,
+    pub(super) session: Option<Arc<Session>>,
+    pub(super) fallback: Option<u32>,
+    /// Where its requests wait.
+    pub(super) room: Option<u32>,
+}
+
+/// The endpoints of a route that serve a model.
+#[derive(Debug)]
+pub(super) struct RoutePool {
+    pub(super) pool: Pool,
+    pub(super) members: Vec<RouteMember>,
+}
+
+/// One endpoint of a route.
+#[derive(Debug)]
+pub(super) struct RouteMember {
+    pub(super) state: Arc<BackendState>,
+    /// Base URL; empty for a backend that is known by name alone.
+    pub(super) url: Arc<str>,
+    pub(super) price: Price,
+}
+
+/// A limit with its keys.
+#[derive(Debug)]
+pub(super) struct CompiledLimit {
+    pub(super) name: Arc<str>,
+    pub(super) ix: LimitIx,
+    scope: Option<ScopeIx>,
+    by: Vec<LimitScope>,
+    by_backend: bool,
+    /// Limits of their own for some keys.
+    overrides: FxHashMap<Box<str>, LimitIx>,
+}
+
+thread_local! {
+    /// Room to put keys together without allocating for each.
+    static KEY: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Compiled {
+    pub(super) fn new(
+        plan: &RequestPlan,
+        settings: &EngineSettings,
+        registry: &mut Registry,
+        before: Option<&Self>,
+        now: Timestamp,
+    ) -> Result<Self, GatewayError> {
+        plan.validate()?;
+        let rule_plans = &plan.routing.rules;
+        let order = order(rule_plans);
+        let rules = Matcher::new(order.iter().map(|ix| &rule_plans[*ix].matches))?;
+        let mut models: FxHashMap<Box<str>, u32> = FxHashMap::default();
+        for model in plan.backends.values().flat_map(|backend| backend.models.keys()) {
+            let next = models.len() as u32;
+            models.entry(model.as_str().into()).or_insert(next);
+        }
+        let mut builder =
+            Builder { plan, settings, registry, models: &models, before, now, rooms: Vec::new() };
+        let mut routes = Vec::new();
+        for ix in &order {
+            let rule = &rule_plans[*ix];
+            builder.route(&mut routes, &rule.name, &rule.route)?;
+        }
+        // Fall-back routes stand behind all others, so that positions of rules stay those of the matcher.
+        let default = match &plan.routing.default {
+            Some(route) => {
+                builder.route(&mut routes, "default", route)?;
+                Some(routes.len() as u32 - 1)
+            }
+            None => None,
+        };
+        let firsts: Vec<&RoutePlan> =
+            order.iter().map(|ix| &rule_plans[*ix].route).chain(plan.routing.default.as_ref()).collect();
+        for (ix, route) in firsts.into_iter().enumerate() {
+            let mut from = ix;
+            for backend in &route.fallback {
+                let name = Arc::clone(&routes[ix].name);
+                let next = RoutePlan {
+                    backend: RoutePlan::to([backend]).backend,
+                    fallback: Vec::new(),
+                    ..route.clone()
+                };
+                builder.route(&mut routes, &name, &next)?;
+                routes[from].fallback = Some(routes.len() as u32 - 1);
+                from = routes.len() - 1;
+            }
+        }
+        let rooms = builder.rooms;
+        let tenants = Arc::clone(&registry.tenants);
+        let limiter_settings = limiter_settings(plan, settings)?;
+        let limiter = match before {
+            Some(before) => before.limiter.reloaded(&limiter_settings, now)?,
+            None => Limiter::new(&limiter_settings, now, settings.seed)?,
+        };
+        let limits = plan.limits.iter().map(|limit| CompiledLimit::new(limit, &limiter)).collect();
+        Ok(Self {
+            plan: Arc::new(plan.clone()),
+            settings: Arc::new(settings.clone()),
+            rules,
+            routes,
+            default,
+            models,
+            limit_rules: Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?,
+            limiter,
+            limits,
+            tenants,
+            rooms,
+        })
+    }
+
+    /// Takes in a request: rule, tenant, keys of limits, session.
+    pub(super) fn admit(&self, request: &Request<'_>, now: Timestamp) -> Result<Admission, Refusal> {
+        let Some(route) = self.rules.first(request).map(|ix| ix as u32).or(self.default) else {
+            return Err(self.refusal(None, Reason::NoRoute));
+        };
+        let tenant = &request.client.tenant;
+        let Some(tenant) = self.tenants.find(tenant).or_else(|| self.tenants.insert(tenant, |_| false))
+        else {
+            return Err(self.refusal(Some(route), Reason::TooManyKeys));
+        };
+        let mut admission = Admission {
+            route,
+            model: self.model(request.model),
+            tenant: tenant.slot(),
+            band: self.band(request),
+            stream: request.stream,
+            tokens: request.tokens,
+            deadline: request.deadline,
+            arrived: now,
+            limits: ArrayVec::new(),
+            by_backend: ArrayVec::new(),
+            session: ArrayVec::new(),
+        };
+        let mut failed = None;
+        self.limit_rules.each(request, |ix| {
+            if failed.is_none() {
+                failed = self.add_limit(&mut admission, ix, request, now).err();
+            }
+        });
+        if let Some(reason) = failed {
+            return Err(self.refusal(Some(route), reason));
+        }
+        if let (Some(_), Some(affinity)) = (&self.routes[route as usize].session, &self.settings.affinity) {
+            session_keys(&affinity.key, request, &mut admission.session);
+        }
+        Ok(admission)
+    }
+
+    /// Position of a model; behind those that the plan names stand none at all and any other.
+    pub(super) fn model(&self, name: &str) -> u32 {
+        let named = self.models.len() as u32;
+        if name.is_empty() { named } else { self.models.get(name).copied().unwrap_or(named + 1) }
+    }
+
+    fn band(&self, request: &Request<'_>) -> u8 {
+        let Some(queue) = &self.settings.queue else { return 0 };
+        queue.band_of(request.client.user_tier, request.kind)
+    }
+
+    fn add_limit(
+        &self,
+        admission: &mut Admission,
+        ix: usize,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
+        let limit = &self.limits[ix];
+        if limit.by.is_empty() {
+            return admission.limits.try_push((limit.ix, Key::ONLY)).map_err(|_| Reason::TooManyKeys);
+        }
+        KEY.with_borrow_mut(|key| {
+            key.clear();
+            for (at, scope) in limit.by.iter().filter(|s| **s != LimitScope::Backend).enumerate() {
+                if at > 0 {
+                    key.push('/');
+                }
+                key.push_str(scope_value(scope, request));
+            }
+            if limit.by_backend {
+                let prefix = (limit.by.len() > 1).then(|| key.as_str().into());
+                return admission.by_backend.try_push((ix as u16, prefix)).map_err(|_| Reason::TooManyKeys);
+            }
+            let (limit, key) = self.limit_key(limit, key, now).ok_or(Reason::TooManyKeys)?;
+            admission.limits.try_push((limit, key)).map_err(|_| Reason::TooManyKeys)
+        })
+    }
+
+    fn limit_key(&self, limit: &CompiledLimit, name: &str, now: Timestamp) -> Option<(LimitIx, Key)> {
+        if let Some(own) = limit.overrides.get(name) {
+            return Some((*own, Key::ONLY));
+        }
+        match limit.scope {
+            Some(scope) => self.limiter.key(now, scope, name).map(|key| (limit.ix, key)),
+            None => Some((limit.ix, Key::ONLY)),
+        }
+    }
+
+    /// The limits of a request at one backend.
+    pub(super) fn limits_at(
+        &self,
+        admission: &Admission,
+        backend: &str,
+        now: Timestamp,
+    ) -> Result<ArrayVec<(LimitIx, Key), MOST_LIMITS>, Reason> {
+        let mut limits = admission.limits.clone();
+        for (ix, prefix) in &admission.by_backend {
+            let limit = &self.limits[usize::from(*ix)];
+            let found = KEY.with_borrow_mut(|key| {
+                key.clear();
+                if let Some(prefix) = prefix {
+                    key.push_str(prefix);
+                    key.push('/');
+                }
+                key.push_str(backend);
+                self.limit_key(limit, key, now)
+            });
+            let found = found.ok_or(Reason::TooManyKeys)?;
+            limits.try_push(found).map_err(|_| Reason::TooManyKeys)?;
+        }
+        Ok(limits)
+    }
+
+    /// A refusal by a route.
+    pub(super) fn refusal(&self, route: Option<u32>, reason: Reason) -> Refusal {
+        let rule = route.map(|ix| Arc::clone(&self.routes[ix as usize].name));
+        Refusal { reason, rule, limit: None, retry_after: None }
+    }
+
+    /// The name of a limit, that of the plan also for an override.
+    pub(super) fn limit_name(&self, ix: LimitIx) -> Option<Arc<str>> {
+        let limit = self.limits.iter().find(|l| l.ix == ix || l.overrides.values().any(|own| *own == ix))?;
+        Some(Arc::clone(&limit.name))
+    }
+
+    /// Whether a limit counts each backend apart, so that another backend may do.
+    pub(super) fn is_by_backend(&self, ix: LimitIx) -> bool {
+        self.limits.iter().any(|l| l.by_backend && (l.ix == ix || l.overrides.values().any(|own| *own == ix)))
+    }
+}
+
+fn scope_value<'a>(scope: &LimitScope, request: &Request<'a>) -> &'a str {
+    match scope {
+        LimitScope::Tenant => request.client.tenant,
+        LimitScope::Key => request.client.key,
+        LimitScope::User => request.client.user,
+        LimitScope::UserTier => request.client.user_tier,
+        LimitScope::Model => request.model,
+        LimitScope::Header(name) => request.headers.value(name).unwrap_or(""),
+        LimitScope::Backend => "",
+    }
+}
+
+fn session_keys(source: &KeySource, request: &Request<'_>, keys: &mut ArrayVec<AffinityKey, MOST_BLOCKS>) {
+    // Within the tenant, so that nobody finds another's sessions.
+    let tenant = AffinityKey::of(request.client.tenant.as_bytes());
+    let text = match source {
+        KeySource::Header(name) => request.headers.value(name),
+        KeySource::Cookie(name) => request.headers.value("cookie").and_then(|cookies| cookie(cookies, name)),
+        KeySource::User => {
+            Some(if request.client.user.is_empty() { request.client.key } else { request.client.user })
+        }
+        KeySource::Prefix { block_bytes, blocks } => {
+            let mut chain = [AffinityKey(0); MOST_BLOCKS];
+            let most = (*blocks).min(MOST_BLOCKS);
+            let count = prefix_chain(request.prompt, *block_bytes, &mut chain[..most]);
+            keys.extend(chain[..count].iter().map(|key| key.scoped(tenant)));
+            return;
+        }
+    };
+    keys.extend(text.filter(|t| !t.is_empty()).map(|text| AffinityKey::of(text.as_bytes()).scoped(tenant)));
+}
+
+fn cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+    cookies.split(';').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+impl CompiledLimit {
+    fn new(plan: &LimitPlan, limiter: &Limiter) -> Self {
+        let ix = |name: &str| limiter.limit(name).unwrap_or(LimitIx(u16::MAX));
+        Self {
+            name: plan.name.as_str().into(),
+            ix: ix(&plan.name),
+            scope: (!plan.by.is_empty()).then(|| limiter.scope_of(&scope_name(&plan.by))).flatten(),
+            by: plan.by.clone(),
+            by_backend: plan.by.contains(&LimitScope::Backend),
+            overrides: plan
+                .overrides
+                .keys()
+                .map(|key| (key.as_str().into(), ix(&override_name(&plan.name, key))))
+                .collect(),
+        }
+    }
+}
+
+fn override_name(limit: &str, key: &str) -> String {
+    format!("{limit} of {key}")
+}
+
+fn scope_name(by: &[LimitScope]) -> String {
+    let names: Vec<_> = by
+        .iter()
+        .map(|scope| match scope {
+            LimitScope::Tenant => "tenant".to_owned(),
+            LimitScope::Key => "key".to_owned(),
+            LimitScope::User => "user".to_owned(),
+            LimitScope::UserTier => "user_tier".to_owned(),
+            LimitScope::Model => "model".to_owned(),
+            LimitScope::Backend => "backend".to_owned(),
+            LimitScope::Header(name) => format!("header:{name}"),
+        })
+        .collect();
+    names.join("/")
+}
+
+fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<LimiterSettings, GatewayError> {
+    // Only limits that may hold for one request together count against the room of a reservation.
+    for limit in &plan.limits {
+        let together = plan.limits.iter().filter(|other| !excludes(&limit.matches, &other.matches)).count();
+        if together > MOST_LIMITS {
+            return Err(GatewayError::TooManyLimits {
+                limit: limit.name.clone(),
+                together,
+                most: MOST_LIMITS,
+            });
+        }
+    }
+    let mut scopes: BTreeMap<String, ScopeSettings> = BTreeMap::new();
+    let mut limits = Vec::new();
+    for limit in &plan.limits {
+        let scope = (!limit.by.is_empty()).then(|| scope_name(&limit.by));
+        if let Some(name) = &scope {
+            let entry = ScopeSettings { name: name.clone(), max_keys: settings.max_keys };
+            scopes.insert(name.clone(), entry);
+        }
+        limits.push(LimitSettings {
+            name: limit.name.clone(),
+            scope,
+            unit: unit(limit.unit),
+            rule: limit_rule(limit, limit.amount, limit.burst),
+        });
+        limits.extend(limit.overrides.iter().map(|(key, amount)| LimitSettings {
+            name: override_name(&limit.name, key),
+            scope: None,
+            unit: unit(limit.unit),
+            rule: limit_rule(limit, *amount, limit.burst.map(|burst| burst * amount / limit.amount)),
+        }));
+    }
+    Ok(LimiterSettings { scopes: scopes.into_values().collect(), limits })
+}
+
+fn unit(unit: LimitUnit) -> Unit {
+    match unit {
+        LimitUnit::Requests | LimitUnit::Concurrency => Unit::Requests,
+        LimitUnit::InputTokens => Unit::InputTokens,
+        LimitUnit::OutputTokens => Unit::OutputTokens,
+        LimitUnit::Tokens => Unit::TotalTokens,
+        LimitUnit::Dollars => Unit::PicoDollars,
+    }
+}
+
+fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
+    let scale = if limit.unit == LimitUnit::Dollars { 1e12 } else { 1.0 };
+    let units = |amount: f64| (amount * scale).round().max(1.0) as u64;
+    let (amount, burst, period) = (units(amount), units(burst.unwrap_or(amount)), limit.period);
+    if limit.unit == LimitUnit::Concurrency {
+        return LimitRule::InFlight { amount };
+    }
+    match limit.shape {
+        LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
+        LimitShape::FixedWindow => {
+            LimitRule::FixedWindow { amount, period, offset: std::time::Duration::ZERO }
+        }
+        LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
+        LimitShape::Pacing => LimitRule::TokenBucket { amount, period, burst: 1 },
+    }
+}
+
+struct Builder<'a> {
+    plan: &'a RequestPlan,
+    settings: &'a EngineSettings,
+    registry: &'a mut Registry,
+    models: &'a FxHashMap<Box<str>, u32>,
+    before: Option<&'a Compiled>,
+    now: Timestamp,
+    rooms: Vec<Arc<Room>>,
+}
+
+impl Builder<'_> {
+    fn route(&mut self, routes: &mut Vec<Route>, name: &str, plan: &RoutePlan) -> Result<(), GatewayError> {
+        let algorithm = plan.algorithm.unwrap_or(self.plan.routing.strategy);
+        let mut names: Vec<&str> = vec![""; self.models.len() + 2];
+        for (model, ix) in self.models {
+            names[*ix as usize] = model;
+        }
+        names[self.models.len() + 1] = OTHER_MODEL;
+        let position = routes.len();
+        let pools = names
+            .iter()
+            .enumerate()
+            .map(|(ix, model)| self.pool(plan, algorithm, model, position, ix))
+            .collect::<Result<Vec<_>, _>>()?;
+        let session = match &self.settings.affinity {
+            Some(affinity) => {
+                Some(match self.before.and_then(|b| b.routes.iter().find(|r| *r.name == *name)) {
+                    Some(Route { session: Some(session), .. }) => Arc::clone(session),
+                    _ => Arc::new(Session::new(affinity)?),
+                })
+            }
+            None => None,
+        };
+        let room = self.room(plan)?;
+        routes.push(Route { name: name.into(), algorithm, pools, session, fallback: None, room });
+        Ok(())
+    }
+
+    /// Requests that want the same backends wait together.
+    fn room(&mut self, plan: &RoutePlan) -> Result<Option<u32>, GatewayError> {
+        let Some(queue) = &self.settings.queue else { return Ok(None) };
+        let mut backends: Vec<String> = plan.backend.iter().map(|b| b.name.clone()).collect();
+        backends.sort_unstable();
+        if let Some(ix) = self.rooms.iter().position(|room| room.backends == backends) {
+            return Ok(Some(ix as u32));
+        }
+        let kept = self
+            .before
+            .and_then(|b| b.rooms.iter().find(|room| room.backends == backends && room.settings == *queue));
+        let room = match kept {
+            Some(room) => Arc::clone(room),
+            None => Arc::new(Room::new(backends, queue)?),
+        };
+        self.rooms.push(room);
+        Ok(Some(self.rooms.len() as u32 - 1))
+    }
+
+    fn pool(
+        &mut self,
+        plan: &RoutePlan,
+        algorithm: Algorithm,
+        model: &str,
+        route: usize,
+        model_ix: usize,
+    ) -> Result<Option<Arc<RoutePool>>, GatewayError> {
+        let unknown = BackendPlan::default();
+        let (mut members, mut entries) = (Vec::new(), Vec::new());
+        for (name, weight) in plan.weights() {
+            let backend = self.plan.backends.get(name).unwrap_or(&unknown);
+            if !backend.serves(model) {
+                continue;
+            }
+            // A backend that lists no models is one and the same under any name of a model.
+            let own = if backend.models.contains_key(model) { model } else { "" };
+            let state = self.registry.backend(name, own, self.settings);
+            let price = price(&backend.price_of(model));
+            let bare = [traflux_core::plan::backend::UpstreamEndpoint {
+                url: String::new(),
+                weight: 1,
+                tier: 0,
+                region: None,
+            }];
+            let endpoints = if backend.url.is_empty() { &bare[..] } else { &backend.url };
+            for endpoint in endpoints {
+                let identity = format!("{name}|{}|{own}", endpoint.url);
+                members.push(Member {
+                    endpoint: self.registry.endpoints.endpoint(&identity, self.now),
+                    weight: weight.saturating_mul(endpoint.weight),
+                    tier: endpoint.tier,
+                    price,
+                });
+                entries.push(RouteMember {
+                    state: Arc::clone(&state),
+                    url: endpoint.url.as_str().into(),
+                    price,
+                });
+            }
+        }
+        if members.is_empty() {
+            return Ok(None);
+        }
+        let settings =
+            crate::balance::BalanceSettings { algorithm: balancing(algorithm), ..self.settings.balance };
+        let before = self.before.and_then(|b| b.routes.get(route)?.pools.get(model_ix)?.as_ref());
+        let pool = match before {
+            Some(before) => before.pool.reconfigured(settings, members)?,
+            None => {
+                Pool::new(settings, members, self.settings.seed ^ (route as u64) << 20 ^ model_ix as u64)?
+            }
+        };
+        Ok(Some(Arc::new(RoutePool { pool, members: entries })))
+    }
+}
+
+fn price(plan: &PricePlan) -> Price {
+    // Dollars per million tokens are micro-dollars per token.
+    let per_token = |dollars_per_million: f64| PicoDollars((dollars_per_million * 1e6).round() as u64);
+    Price {
+        input: per_token(plan.input_dollars_per_million),
+        cached: per_token(plan.cached_dollars_per_million.unwrap_or(plan.input_dollars_per_million)),
+        output: per_token(plan.output_dollars_per_million),
+        request: PicoDollars((plan.request_dollars * 1e12).round() as u64),
+    }
+}
+
+fn balancing(algorithm: Algorithm) -> balance::Algorithm {
+    match algorithm {
+        Algorithm::RoundRobin => balance::Algorithm::SmoothWeighted,
+        Algorithm::Weighted => balance::Algorithm::WeightedRandom,
+        Algorithm::LeastConnections => balance::Algorithm::LeastConnections,
+        Algorithm::LeastLatency => balance::Algorithm::LeastLatency,
+        Algorithm::LeastCost => balance::Algorithm::LeastCost,
+        Algorithm::HotCold => balance::Algorithm::HotCold,
+        Algorithm::ConsistentHash => balance::Algorithm::Maglev,
+        Algorithm::Adaptive => balance::Algorithm::Adaptive,
+    }
+}

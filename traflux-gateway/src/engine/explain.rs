@@ -1,0 +1,168 @@
+//! Why would this request go where it goes?
+
+use std::fmt;
+use std::time::Duration;
+
+use traflux_core::Timestamp;
+use traflux_core::plan::routing::Algorithm;
+
+use super::compile::Compiled;
+use super::decision::Refusal;
+use crate::balance::estimator::Tick;
+use crate::limit::LimitLevel;
+use crate::request::Request;
+use crate::rule::Mismatch;
+use crate::units::PicoDollars;
+
+/// What a decision looks at, found without deciding: nothing is charged and nothing counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// Rules in the order in which they are tried, up to the one that decides.
+    pub rules: Vec<RuleTrace>,
+    /// The algorithm that would choose; none where no rule matches.
+    pub algorithm: Option<Algorithm>,
+    /// Endpoints of the route that serve the model.
+    pub candidates: Vec<CandidateTrace>,
+    /// Limits that hold, whoever serves.
+    pub limits: Vec<LimitTrace>,
+    /// Why the request would be refused before any endpoint is asked.
+    pub refusal: Option<Refusal>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleTrace {
+    /// Its name.
+    pub rule: String,
+    /// Why it does not match; `None` for the one that decides.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CandidateTrace {
+    /// Its backend.
+    pub backend: String,
+    /// Its base URL.
+    pub url: String,
+    /// Weight in force.
+    pub weight: u32,
+    /// Whether it may be chosen: healthy, not draining, of positive weight.
+    pub open: bool,
+    /// Time that it is left alone after a refusal.
+    pub cooling: Option<Duration>,
+    /// Requests in flight to the backend and model, and the most there may be.
+    pub in_flight: (u32, u32),
+    /// Latency to expect; `None` while nothing is known.
+    pub expected_latency: Option<Duration>,
+    /// What the request is expected to cost there, by its upper bounds.
+    pub price: PicoDollars,
+}
+
+/// One limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitTrace {
+    /// Its name.
+    pub limit: String,
+    /// How full it is for this request's key.
+    pub level: Option<LimitLevel>,
+}
+
+impl Compiled {
+    pub(super) fn explain(&self, request: &Request<'_>, now: Timestamp) -> Explanation {
+        let mut rules = Vec::new();
+        for ix in 0..self.rules.len() {
+            let mismatch = self.rules.mismatch(ix, request);
+            let decides = mismatch.is_none();
+            rules.push(RuleTrace { rule: self.routes[ix].name.to_string(), mismatch });
+            if decides {
+                break;
+            }
+        }
+        let none =
+            Explanation { rules, algorithm: None, candidates: Vec::new(), limits: Vec::new(), refusal: None };
+        let admission = match self.admit(request, now) {
+            Ok(admission) => admission,
+            Err(refusal) => return Explanation { refusal: Some(refusal), ..none },
+        };
+        let route = &self.routes[admission.route as usize];
+        let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let (prompt, output) = (small(request.tokens.input), small(request.tokens.output));
+        let mut candidates = Vec::new();
+        if let Some(pool) = &route.pools[admission.model as usize] {
+            for (position, member) in pool.members.iter().enumerate() {
+                let concurrency = &member.state.concurrency;
+                let latency = pool.pool.endpoint(position).and_then(|endpoint| {
+                    let seconds =
+                        endpoint.expected_latency(Tick::of(now), prompt, output, endpoint.in_flight())?;
+                    Duration::try_from_secs_f32(seconds).ok()
+                });
+                candidates.push(CandidateTrace {
+                    backend: member.state.name.to_string(),
+                    url: member.url.to_string(),
+                    weight: pool.pool.weight(position).unwrap_or(0),
+                    open: pool.pool.is_open(position),
+                    cooling: member.state.cool_down.left(now),
+                    in_flight: (concurrency.in_flight(), concurrency.ceiling(usize::from(admission.band))),
+                    expected_latency: latency,
+                    price: member.price.expected(prompt, 0, output),
+                });
+            }
+        }
+        let limits = admission
+            .limits
+            .iter()
+            .map(|(ix, key)| LimitTrace {
+                limit: self.limit_name(*ix).map(|name| name.to_string()).unwrap_or_default(),
+                level: self.limiter.level(now, *ix, *key),
+            })
+            .collect();
+        Explanation { algorithm: Some(route.algorithm), candidates, limits, ..none }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for rule in &self.rules {
+            match &rule.mismatch {
+                Some(mismatch) => writeln!(f, "rule {}: {mismatch}", rule.rule)?,
+                None => writeln!(f, "rule {}: matches", rule.rule)?,
+            }
+        }
+        if let Some(refusal) = &self.refusal {
+            return writeln!(f, "refused: {refusal}");
+        }
+        if let Some(algorithm) = self.algorithm {
+            writeln!(f, "chosen by {algorithm} among")?;
+        }
+        for one in &self.candidates {
+            let state = match (one.open, one.cooling) {
+                (false, _) => "closed".to_owned(),
+                (true, Some(left)) => format!("left alone for {:.1} s", left.as_secs_f64()),
+                (true, None) => "open".to_owned(),
+            };
+            let latency = one
+                .expected_latency
+                .map_or_else(|| "unknown latency".to_owned(), |l| format!("{:.0} ms", l.as_secs_f64() * 1e3));
+            writeln!(
+                f,
+                "  {} {}: weight {}, {state}, {} of {} in flight, {latency}, {} dollars at most",
+                one.backend,
+                one.url,
+                one.weight,
+                one.in_flight.0,
+                one.in_flight.1,
+                one.price.0 as f64 * 1e-12
+            )?;
+        }
+        for limit in &self.limits {
+            match &limit.level {
+                Some(level) => {
+                    writeln!(f, "limit {}: {} of {} left", limit.limit, level.remaining, level.limit)?
+                }
+                None => writeln!(f, "limit {}: unknown", limit.limit)?,
+            }
+        }
+        Ok(())
+    }
+}

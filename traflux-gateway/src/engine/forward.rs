@@ -1,0 +1,547 @@
+//! How does a request find its place, and what is settled when it has ended?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use traflux_core::Timestamp;
+use traflux_core::plan::routing::Algorithm;
+
+use super::Shared;
+use super::admission::Admission;
+use super::compile::{Compiled, Route, RouteMember, RoutePool};
+use super::decision::{Decision, Reason, Refusal};
+use super::waiting;
+use crate::balance::{Answer, PickRequest};
+use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
+use crate::health::Outcome;
+use crate::limit::{Cost, DenialReason, Reservation};
+use crate::wire::Usage;
+
+/// Endpoints that are asked for room before the next route.
+const MOST_ASKED: usize = 8;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What it used; `None` where the answer did not say. Then a success is settled as reserved and a failure as
+    /// nothing.
+    pub usage: Option<Usage>,
+    /// What the answer's headers said about the provider's limits.
+    pub feedback: &'a Feedback,
+}
+
+impl End<'_> {
+    /// An end of which no more is known.
+    #[must_use]
+    pub const fn of(outcome: Outcome) -> Self {
+        Self { outcome, usage: None, feedback: &Feedback::NONE }
+    }
+}
+
+/// A request's way to a backend. Tell it of the first byte, then finish it or try again.
+#[must_use = "a forward that is dropped is cancelled"]
+pub struct Forward {
+    shared: Arc<Shared>,
+    compiled: Arc<Compiled>,
+    admission: Admission,
+    /// `None` once it has ended.
+    hold: Option<Hold>,
+    tried: Tried,
+}
+
+/// Routes and positions that were tried.
+type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
+
+/// All that a request holds.
+#[derive(Debug)]
+struct Hold {
+    route: u32,
+    position: u32,
+    ahead: u32,
+    sent: Timestamp,
+    first_token: Option<Duration>,
+    slot: Slot,
+    reservation: Reservation,
+    requests_mark: Mark,
+    tokens_mark: Mark,
+}
+
+/// Why nobody has room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Blocked {
+    reason: Reason,
+    limit: Option<crate::limit::LimitIx>,
+    retry_after: Option<Duration>,
+}
+
+impl Blocked {
+    const fn of(reason: Reason) -> Self {
+        Self { reason, limit: None, retry_after: None }
+    }
+
+    /// Whether waiting for others to end may help.
+    pub(super) const fn may_wait(&self) -> bool {
+        matches!(self.reason, Reason::Saturated)
+    }
+
+    pub(super) fn refusal(&self, compiled: &Compiled, route: u32) -> Refusal {
+        Refusal {
+            limit: self.limit.and_then(|ix| compiled.limit_name(ix)),
+            retry_after: self.retry_after,
+            ..compiled.refusal(Some(route), self.reason)
+        }
+    }
+}
+
+/// Decides for a request that was let in.
+pub(super) fn decide(
+    shared: &Arc<Shared>,
+    compiled: Arc<Compiled>,
+    admission: Admission,
+    now: Timestamp,
+) -> Decision {
+    let room =
+        compiled.routes[admission.route as usize].room.map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
+    // Nobody overtakes those who wait.
+    if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
+        return waiting::enqueue(shared, &compiled, room, admission, now);
+    }
+    match attempt(shared, &compiled, &admission, &Tried::new(), now) {
+        Ok(hold) => Decision::Forward(Forward {
+            shared: Arc::clone(shared),
+            compiled,
+            admission,
+            hold: Some(hold),
+            tried: Tried::new(),
+        }),
+        Err(blocked) => match room.filter(|_| blocked.may_wait()) {
+            Some(room) => waiting::enqueue(shared, &compiled, &room, admission, now),
+            None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
+        },
+    }
+}
+
+/// Looks for a place for a request that waited.
+pub(super) fn resume(
+    shared: &Arc<Shared>,
+    compiled: &Arc<Compiled>,
+    admission: Admission,
+    now: Timestamp,
+) -> Result<Forward, (Blocked, Admission)> {
+    match attempt(shared, compiled, &admission, &Tried::new(), now) {
+        Ok(hold) => Ok(Forward {
+            shared: Arc::clone(shared),
+            compiled: Arc::clone(compiled),
+            admission,
+            hold: Some(hold),
+            tried: Tried::new(),
+        }),
+        Err(blocked) => Err((blocked, admission)),
+    }
+}
+
+/// Walks the route and those that it falls back to.
+fn attempt(
+    shared: &Shared,
+    compiled: &Compiled,
+    admission: &Admission,
+    tried: &Tried,
+    now: Timestamp,
+) -> Result<Hold, Blocked> {
+    let mut blocked = Blocked::of(Reason::NoModel);
+    let mut next = Some(admission.route);
+    while let Some(ix) = next {
+        let route = &compiled.routes[ix as usize];
+        if let Some(pool) = &route.pools[admission.model as usize] {
+            match attempt_route(shared, compiled, admission, (ix, route, pool), tried, now) {
+                Ok(hold) => return Ok(hold),
+                // What a limit of the client's refuses, no other backend can cure.
+                Err(
+                    refused @ Blocked {
+                        reason: Reason::Limited | Reason::TooLarge | Reason::TooManyKeys, ..
+                    },
+                ) => {
+                    return Err(refused);
+                }
+                Err(other) => blocked = blocked.or(other),
+            }
+        }
+        next = route.fallback;
+    }
+    Err(blocked)
+}
+
+impl Blocked {
+    /// The more hopeful of two: room comes back sooner than health, health sooner than a model.
+    fn or(self, other: Self) -> Self {
+        let rank = |b: &Self| match b.reason {
+            Reason::NoModel => 0,
+            Reason::NoBackend => 1,
+            _ => 2,
+        };
+        let wait = match (self.retry_after, other.retry_after) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let better = if rank(&self) >= rank(&other) { self } else { other };
+        Self { retry_after: wait, ..better }
+    }
+}
+
+fn attempt_route(
+    shared: &Shared,
+    compiled: &Compiled,
+    admission: &Admission,
+    (route_ix, route, pool): (u32, &Route, &RoutePool),
+    tried: &Tried,
+    now: Timestamp,
+) -> Result<Hold, Blocked> {
+    let mut excluded: ArrayVec<u32, { 2 * MOST_ASKED }> =
+        tried.iter().filter(|(route, _)| *route == route_ix).map(|(_, position)| *position).collect();
+    let mut blocked = Blocked::of(Reason::NoBackend);
+    let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
+    for _ in 0..MOST_ASKED {
+        let draw = shared.draw();
+        let pick = PickRequest {
+            excluded: &excluded,
+            prompt_tokens: small(admission.tokens.input),
+            output_tokens: small(admission.tokens.output),
+            ..PickRequest::new(now, draw)
+        };
+        let position = match (&route.session, admission.session.is_empty()) {
+            (Some(session), false) => {
+                session.pick_prefix(&pool.pool, &pick, &admission.session).map(|placed| placed.position)
+            }
+            _ => pool.pool.pick(&pick),
+        };
+        let Some(position) = position else { break };
+        match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
+            Ok(taken) => {
+                let tokens = admission.tokens.total();
+                let ahead = pool.pool.start(position, tokens);
+                let (slot, reservation, requests_mark, tokens_mark) = taken;
+                return Ok(Hold {
+                    route: route_ix,
+                    position: position as u32,
+                    ahead,
+                    sent: now,
+                    first_token: None,
+                    slot,
+                    reservation,
+                    requests_mark,
+                    tokens_mark,
+                });
+            }
+            Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
+                return Err(refused);
+            }
+            Err(refused) => {
+                blocked = blocked.or(Blocked { reason: Reason::Saturated, ..refused });
+                if excluded.try_push(position as u32).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    Err(blocked)
+}
+
+type Taken = (Slot, Reservation, Mark, Mark);
+
+/// Takes everything that a request needs at one endpoint, or nothing.
+fn take(
+    compiled: &Compiled,
+    admission: &Admission,
+    pool: &RoutePool,
+    position: usize,
+    draw: u64,
+    now: Timestamp,
+) -> Result<Taken, Blocked> {
+    let member = &pool.members[position];
+    let state = &member.state;
+    let busy = |retry_after| Blocked { reason: Reason::Saturated, limit: None, retry_after };
+    if let Some(left) = state.cool_down.left(now) {
+        return Err(busy(Some(left)));
+    }
+    let concurrency = &state.concurrency;
+    if state.signal.is_saturated(now, concurrency.in_flight(), concurrency.limit()) {
+        return Err(busy(None));
+    }
+    let band = usize::from(admission.band);
+    if let Verdict::Reject { .. } = state.throttle.decide(now, band, draw) {
+        return Err(busy(None));
+    }
+    let slot = state.concurrency.try_acquire(band).map_err(|_| busy(None))?;
+    let tokens = admission.tokens;
+    let requests_mark = match state.requests_left.take(now, 1) {
+        Ok(mark) => mark,
+        Err(wait) => {
+            state.concurrency.release(slot);
+            return Err(busy(Some(wait)));
+        }
+    };
+    let tokens_mark = match state.tokens_left.take(now, tokens.total()) {
+        Ok(mark) => mark,
+        Err(wait) => {
+            state.requests_left.settle(requests_mark, 0);
+            state.concurrency.release(slot);
+            return Err(busy(Some(wait)));
+        }
+    };
+    let reserved = compiled.limits_at(admission, &state.name, now).map_err(Blocked::of).and_then(|limits| {
+        let cost = cost(member, tokens.input, 0, tokens.output);
+        compiled.limiter.reserve(now, &limits, &cost).map_err(|denial| Blocked {
+            reason: match denial.reason {
+                DenialReason::TooLarge => Reason::TooLarge,
+                DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
+                DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
+            },
+            limit: Some(denial.limit),
+            retry_after: match denial.reason {
+                DenialReason::Wait(wait) => Some(wait),
+                _ => None,
+            },
+        })
+    });
+    match reserved {
+        Ok(reservation) => Ok((slot, reservation, requests_mark, tokens_mark)),
+        Err(blocked) => {
+            state.tokens_left.settle(tokens_mark, 0);
+            state.requests_left.settle(requests_mark, 0);
+            state.concurrency.release(slot);
+            Err(blocked)
+        }
+    }
+}
+
+fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
+    let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
+    let price = member.price.expected(small(input), small(cached), small(output));
+    Cost { requests: 1, input_tokens: input, output_tokens: output, price }
+}
+
+impl Forward {
+    /// Name of the backend.
+    #[must_use]
+    pub fn backend(&self) -> &str {
+        self.member().map_or("", |(_, member, _)| &member.state.name)
+    }
+
+    /// Base URL of the endpoint; empty for a backend that is known by its name alone.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.member().map_or("", |(_, member, _)| &member.url)
+    }
+
+    /// Name of the rule.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.compiled.routes[self.admission.route as usize].name
+    }
+
+    /// The algorithm that chose.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        self.compiled.routes[self.admission.route as usize].algorithm
+    }
+
+    /// Which attempt it is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> usize {
+        self.tried.len() + 1
+    }
+
+    /// How long the request has been here, queue and earlier attempts included.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Duration {
+        now.since(self.admission.arrived)
+    }
+
+    /// The first byte of the answer has come: what limits on requests in flight learn from, and the end of all
+    /// trying again.
+    pub fn first_byte(&mut self, now: Timestamp) {
+        let Some((pool, member, hold)) = parts(&self.compiled, &self.admission, &mut self.hold) else {
+            return;
+        };
+        if hold.first_token.is_some() {
+            return;
+        }
+        let after = now.since(hold.sent);
+        hold.first_token = Some(after);
+        member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
+        if self.admission.stream
+            && let Some(endpoint) = pool.pool.endpoint(hold.position as usize)
+        {
+            let prompt = u32::try_from(self.admission.tokens.input).unwrap_or(u32::MAX);
+            endpoint.record_first_token(now, after, prompt, hold.ahead);
+        }
+    }
+
+    /// Settles everything.
+    pub fn finish(mut self, now: Timestamp, end: &End<'_>) {
+        self.end(now, end);
+        self.make_room(now);
+    }
+
+    /// Settles this attempt and looks for another endpoint. Refused after the first byte, or when no attempt is left.
+    pub fn retry(mut self, now: Timestamp, end: &End<'_>) -> Decision {
+        let refused = |forward: &Self| {
+            Decision::Refuse(forward.compiled.refusal(Some(forward.admission.route), Reason::Exhausted))
+        };
+        let Some(hold) = &self.hold else { return refused(&self) };
+        let (begun, place) = (hold.first_token.is_some(), (hold.route, hold.position));
+        self.end(now, end);
+        let spent = self.tried.len() + 1 >= usize::from(self.compiled.settings.max_attempts);
+        if begun || spent || self.tried.try_push(place).is_err() {
+            self.make_room(now);
+            return refused(&self);
+        }
+        match attempt(&self.shared, &self.compiled, &self.admission, &self.tried, now) {
+            Ok(hold) => {
+                self.hold = Some(hold);
+                Decision::Forward(self)
+            }
+            Err(_) => {
+                self.make_room(now);
+                refused(&self)
+            }
+        }
+    }
+
+    fn member(&self) -> Option<(&RoutePool, &RouteMember, &Hold)> {
+        let hold = self.hold.as_ref()?;
+        let pool =
+            self.compiled.routes[hold.route as usize].pools[self.admission.model as usize].as_deref()?;
+        Some((pool, &pool.members[hold.position as usize], hold))
+    }
+
+    fn end(&mut self, now: Timestamp, end: &End<'_>) {
+        let Some(hold) = self.hold.take() else { return };
+        let pool = &self.compiled.routes[hold.route as usize].pools[self.admission.model as usize];
+        // A hold was made from this very pool.
+        let Some(pool) = pool.as_deref() else { return };
+        let member = &pool.members[hold.position as usize];
+        let state = &member.state;
+        let total = now.since(hold.sent);
+        let (begun, outcome) = (hold.first_token.is_some(), end.outcome);
+        if !begun {
+            let sample = match outcome {
+                Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
+                outcome if outcome.is_overload() => Some(Sample::Dropped),
+                _ => None,
+            };
+            if let Some(sample) = sample {
+                state.concurrency.observe(now, &hold.slot, sample);
+            }
+        }
+        state.concurrency.release(hold.slot);
+        let band = usize::from(self.admission.band);
+        // What the client gave up was not refused either.
+        if outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout) {
+            state.throttle.accepted(now, band);
+        }
+        match outcome {
+            Outcome::Limited => {
+                let wait = end.feedback.wait(&self.compiled.settings.feedback);
+                state.cool_down.refused(now, wait, self.shared.draw());
+            }
+            outcome if outcome.is_healthy() => state.cool_down.served(now),
+            _ => {}
+        }
+        if let Some(quota) = end.feedback.quota(Resource::Requests) {
+            state.requests_left.learn(now, hold.requests_mark, &quota);
+        }
+        if let Some(quota) = end.feedback.quota(Resource::Tokens) {
+            state.tokens_left.learn(now, hold.tokens_mark, &quota);
+        }
+        let tokens = self.admission.tokens;
+        let used = match (end.usage, outcome) {
+            (Some(usage), _) => Some(usage),
+            (None, Outcome::Success) => None,
+            // Of a stream that broke or was left, some was used; how much is not known.
+            (None, _) if begun => None,
+            (None, _) => Some(Usage::default()),
+        };
+        let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let (output, prompt) = match used {
+            Some(usage) => {
+                let actual = cost(member, usage.input, usage.cached, usage.output);
+                hold.reservation.settle(now, &actual);
+                state.tokens_left.settle(hold.tokens_mark, usage.input.saturating_add(usage.output));
+                (small(usage.output), small(usage.input.saturating_sub(usage.cached)))
+            }
+            None => {
+                hold.reservation.keep();
+                (0, small(tokens.input))
+            }
+        };
+        pool.pool.finish(
+            now,
+            hold.position as usize,
+            &Answer {
+                outcome: answer(outcome),
+                total,
+                first_token: hold.first_token.filter(|_| self.admission.stream),
+                first_token_recorded: begun && self.admission.stream,
+                prompt_tokens: prompt,
+                output_tokens: output,
+                ahead: hold.ahead,
+                held_tokens: tokens.total(),
+            },
+        );
+    }
+
+    /// Lets go on who waited for this place.
+    fn make_room(&self, now: Timestamp) {
+        let Some(room) = self.compiled.routes[self.admission.route as usize].room else { return };
+        let room = &self.compiled.rooms[room as usize];
+        if room.is_waiting() {
+            waiting::pump(&self.shared, room, now);
+        }
+    }
+}
+
+fn parts<'a>(
+    compiled: &'a Compiled,
+    admission: &Admission,
+    hold: &'a mut Option<Hold>,
+) -> Option<(&'a RoutePool, &'a RouteMember, &'a mut Hold)> {
+    let hold = hold.as_mut()?;
+    let pool = compiled.routes[hold.route as usize].pools[admission.model as usize].as_deref()?;
+    Some((pool, &pool.members[hold.position as usize], hold))
+}
+
+impl std::fmt::Debug for Forward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forward")
+            .field("rule", &self.rule())
+            .field("backend", &self.backend())
+            .field("url", &self.url())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an end means to estimates of latency and errors.
+const fn answer(outcome: Outcome) -> crate::balance::Outcome {
+    match outcome {
+        Outcome::Success | Outcome::ClientError => crate::balance::Outcome::Success,
+        Outcome::Limited => crate::balance::Outcome::Refused,
+        Outcome::Cancelled | Outcome::LocalTimeout => crate::balance::Outcome::Cancelled,
+        _ => crate::balance::Outcome::Failure,
+    }
+}
+
+/// Whoever drops it has gone away without a word.
+impl Drop for Forward {
+    fn drop(&mut self) {
+        if let Some(hold) = &self.hold {
+            let last_known = hold.sent + hold.first_token.unwrap_or_default();
+            self.end(last_known, &End::of(Outcome::Cancelled));
+            self.make_room(last_known);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The whole way of a request: rule, pick, room, limits, queue, settlement.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use traflux_core::Timestamp;
+use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::health::Outcome;
+use traflux_gateway::{
+    Client, Decision, End, Engine, EngineSettings, Forward, QueueSettings, Reason, Refusal, Request,
+    TokenEstimate, Usage,
+};
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::from_secs_f64(1_000.0 + seconds)
+}
+
+fn plan(json: &str) -> RequestPlan {
+    serde_json::from_str(json).unwrap()
+}
+
+fn engine(json: &str, settings: &EngineSettings) -> Engine {
+    Engine::new(&plan(json), settings, at(0.0)).unwrap()
+}
+
+#[track_caller]
+fn forward(decision: Decision) -> Forward {
+    match decision {
+        Decision::Forward(forward) => forward,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn refusal(decision: Decision) -> Refusal {
+    match decision {
+        Decision::Refuse(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn success(input: u64, output: u64) -> End<'static> {
+    End { usage: Some(Usage { input, cached: 0, output }), ..End::of(Outcome::Success) }
+}
+
+const TWO: &str = r#"{
+    "backends": {"a": {"url": "http://127.0.0.1:1"}, "b": {"url": "http://127.0.0.1:2"}},
+    "routing": {"rules": [
+        {"name": "gold", "match": {"user_tier": "gold"}, "route": {"backend": "a"}},
+        {"name": "chat", "match": {"path": "/v1/chat"},
+         "route": {"backend": [{"name": "a", "weight": 3}, "b"], "algorithm": "round-robin"}}
+    ]},
+    "limits": [{"name": "tpm", "unit": "tokens", "amount": 1000, "by": "tenant"}]
+}"#;
+
+fn chat(tenant: &str, input: u64, output: u64) -> Request<'_> {
+    Request {
+        method: "POST",
+        path: "/v1/chat/completions",
+        client: Client { tenant, ..Client::default() },
+        tokens: TokenEstimate { input, output },
+        ..Request::default()
+    }
+}
+
+#[test]
+fn the_rule_decides_where_and_weights_how_often() {
+    let engine = engine(TWO, &EngineSettings::default());
+    let mut picks: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..40 {
+        let forward = forward(engine.decide(&chat("t", 0, 0), at(0.0)));
+        assert_eq!(forward.rule(), "chat");
+        *picks.entry(forward.backend().to_owned()).or_default() += 1;
+        forward.finish(at(0.1), &success(0, 0));
+    }
+    assert_eq!(picks, BTreeMap::from([("a".into(), 30), ("b".into(), 10)]));
+    let gold = Request { client: Client { user_tier: "gold", ..Client::default() }, ..Request::default() };
+    let forward = forward(engine.decide(&gold, at(0.0)));
+    assert_eq!((forward.rule(), forward.backend(), forward.url()), ("gold", "a", "http://127.0.0.1:1"));
+}
+
+#[test]
+fn without_rule_or_default_the_answer_is_404() {
+    let engine = engine(TWO, &EngineSettings::default());
+    let refusal = refusal(engine.decide(&Request { path: "/other", ..Request::default() }, at(0.0)));
+    assert_eq!((refusal.reason, refusal.reason.status()), (Reason::NoRoute, 404));
+}
+
+#[test]
+fn tokens_are_reserved_by_estimate_and_settled_by_use() {
+    let engine = engine(TWO, &EngineSettings::default());
+    let first = forward(engine.decide(&chat("t", 100, 800), at(0.0)));
+    // 900 of 1000 are reserved.
+    let second = refusal(engine.decide(&chat("t", 100, 100), at(0.0)));
+    assert_eq!((second.reason, second.limit.as_deref()), (Reason::Limited, Some("tpm")));
+    // 100 tokens too many come back at 1000 a minute.
+    let wait = second.retry_after.unwrap();
+    assert!(wait >= Duration::from_secs(6) && wait < Duration::from_micros(6_000_001), "{wait:?}");
+    // Another tenant has a level of its own.
+    let other = forward(engine.decide(&chat("u", 100, 800), at(0.0)));
+    first.finish(at(0.0), &success(100, 50));
+    // 150 are used: 850 are left.
+    let third = forward(engine.decide(&chat("t", 100, 750), at(0.0)));
+    assert_eq!(refusal(engine.decide(&chat("t", 1, 0), at(0.0))).reason, Reason::Limited);
+    third.finish(at(0.0), &End::of(Outcome::ConnectFailure));
+    drop(other);
+    // What failed before the first byte used nothing.
+    assert!(matches!(engine.decide(&chat("t", 100, 750), at(0.0)), Decision::Forward(_)));
+    assert_eq!(refusal(engine.decide(&chat("t", 2000, 0), at(0.0))).reason, Reason::TooLarge);
+}
+
+#[test]
+fn a_forward_that_is_dropped_gives_everything_back() {
+    let engine = engine(TWO, &EngineSettings::default());
+    for _ in 0..100 {
+        drop(forward(engine.decide(&chat("t", 500, 500), at(0.0))));
+    }
+}
+
+#[test]
+fn a_retry_goes_elsewhere_and_ends_after_the_first_byte() {
+    let engine = engine(TWO, &EngineSettings::default());
+    let first = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    let was = first.backend().to_owned();
+    let mut second = forward(first.retry(at(0.1), &End::of(Outcome::GatewayError)));
+    assert_ne!(second.backend(), was);
+    assert_eq!(second.attempt(), 2);
+    second.first_byte(at(0.2));
+    assert_eq!(refusal(second.retry(at(0.3), &End::of(Outcome::Reset))).reason, Reason::Exhausted);
+}
+
+#[test]
+fn a_refusal_for_capacity_cools_the_backend_down_and_the_fallback_serves() {
+    let json = r#"{"routing": {"default": {"backend": "a", "fallback": "b"}}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let first = forward(engine.decide(&Request::default(), at(0.0)));
+    assert_eq!(first.backend(), "a");
+    first.finish(at(0.0), &End::of(Outcome::Limited));
+    let second = forward(engine.decide(&Request::default(), at(0.0)));
+    assert_eq!(second.backend(), "b");
+}
+
+fn one_at_a_time(queue: bool) -> Engine {
+    let json = r#"{"routing": {"default": {"backend": "a"}}}"#;
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(1),
+        queue: queue.then(QueueSettings::default),
+        ..EngineSettings::default()
+    };
+    engine(json, &settings)
+}
+
+#[test]
+fn without_a_queue_a_full_backend_refuses_and_with_one_requests_wait_their_turn() {
+    let engine = one_at_a_time(false);
+    let _held = forward(engine.decide(&Request::default(), at(0.0)));
+    assert_eq!(refusal(engine.decide(&Request::default(), at(0.0))).reason, Reason::Saturated);
+
+    let engine = one_at_a_time(true);
+    let held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    let Decision::Wait(first) = engine.decide(&chat("t", 1, 1), at(0.0)) else { panic!() };
+    let Decision::Wait(second) = engine.decide(&chat("t", 1, 1), at(0.0)) else { panic!() };
+    assert_eq!((first.outlook().position, second.outlook().position), (0, 1));
+    assert!(engine.take_ready().is_none());
+    held.finish(at(1.0), &success(1, 1));
+    let (ticket, decision) = engine.take_ready().unwrap();
+    assert_eq!(ticket, first.ticket());
+    assert!(engine.take_ready().is_none());
+    // The client of the second goes away, that of the first is served.
+    drop(second);
+    forward(decision).finish(at(2.0), &success(1, 1));
+    assert!(engine.take_ready().is_none());
+    assert!(matches!(engine.decide(&Request::default(), at(2.0)), Decision::Forward(_)));
+}
+
+#[test]
+fn who_waits_too_long_is_told_so() {
+    let engine = one_at_a_time(true);
+    let _held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    let Decision::Wait(waiting) = engine.decide(&chat("t", 1, 1), at(0.0)) else { panic!() };
+    engine.upkeep(at(3600.0));
+    let (ticket, decision) = engine.take_ready().unwrap();
+    assert_eq!(ticket, waiting.ticket());
+    assert!(matches!(refusal(decision).reason, Reason::Dropped(_)));
+}
+
+#[test]
+fn a_reload_keeps_levels_and_what_is_in_flight() {
+    let engine = engine(TWO, &EngineSettings::default());
+    let held = forward(engine.decide(&chat("t", 500, 500), at(0.0)));
+    let more = TWO.replace("1000", "1200").replace("\"chat\"", "\"talk\"");
+    engine.reload(&plan(&more), &EngineSettings::default(), at(0.0)).unwrap();
+    let next = forward(engine.decide(&chat("t", 100, 100), at(0.0)));
+    assert_eq!(next.rule(), "talk");
+    assert_eq!(refusal(engine.decide(&chat("t", 1, 0), at(0.0))).reason, Reason::Limited);
+    held.finish(at(0.0), &success(0, 0));
+    assert!(matches!(engine.decide(&chat("t", 900, 100), at(0.0)), Decision::Forward(_)));
+}
+
+#[test]
+fn an_explanation_names_rules_candidates_and_limits_and_changes_nothing() {
+    let engine = engine(TWO, &EngineSettings::default());
+    for _ in 0..3 {
+        let explained = engine.explain(&chat("t", 900, 100), at(0.0));
+        assert_eq!(explained.rules.len(), 2);
+        assert!(explained.rules[0].mismatch.is_some() && explained.rules[1].mismatch.is_none());
+        assert_eq!(explained.candidates.len(), 2);
+        assert_eq!(explained.limits[0].level.map(|l| l.remaining), Some(1000));
+        let text = explained.to_string();
+        assert!(text.contains("rule gold: user tier is one of `gold` does not hold: found ``"), "{text}");
+    }
+}
+
+#[test]
+fn equal_seeds_and_calls_give_equal_decisions() {
+    let json = TWO.replace("round-robin", "weighted");
+    let run = |seed| {
+        let engine = engine(&json, &EngineSettings { seed, ..EngineSettings::default() });
+        (0..200)
+            .map(|step| {
+                let forward = forward(engine.decide(&chat("t", 0, 0), at(f64::from(step) * 0.01)));
+                let backend = forward.backend().to_owned();
+                forward.finish(at(f64::from(step) * 0.01 + 0.005), &success(0, 0));
+                backend
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
+
+#[test]
+fn a_model_goes_only_where_it_is_served() {
+    let json = r#"{
+        "backends": {"a": {"models": {"small": {}}}, "b": {"models": {"small": {}, "large": {}}}},
+        "routing": {"default": {"backend": ["a", "b"], "algorithm": "round-robin"}}
+    }"#;
+    let engine = engine(json, &EngineSettings::default());
+    for _ in 0..10 {
+        let forward = forward(engine.decide(&Request { model: "large", ..Request::default() }, at(0.0)));
+        assert_eq!(forward.backend(), "b");
+    }
+    let unknown = Request { model: "huge", ..Request::default() };
+    assert_eq!(refusal(engine.decide(&unknown, at(0.0))).reason, Reason::NoModel);
+}
