@@ -2,6 +2,7 @@
 //!
 //! Both sides read the same clock (`quanta`) at every operation and every charge is allowed.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -242,18 +243,22 @@ fn reservation() {
             once(ours.key(clock.now(), tenant, &names[order[at]]).unwrap());
         }
     });
-    let moment = clock.now();
+    // A clock that costs nothing and moves on, as the engine sees it: it reads the time once for all its parts.
+    let virtual_clock = Cell::new(clock.nanos());
     let fixed = |estimate: &Cost, actual: &Cost, key: Key| {
+        let now = virtual_clock.get() + 500;
+        virtual_clock.set(now + 500);
         let limits = [(LimitIx(0), key), (LimitIx(1), key), (LimitIx(2), key)];
-        ours.reserve(black_box(moment), &limits, estimate).unwrap().settle(moment, actual);
+        let reservation = ours.reserve(Timestamp::new(Duration::from_nanos(now)), &limits, estimate);
+        reservation.unwrap().settle(Timestamp::new(Duration::from_nanos(now + 500)), actual);
     };
-    alone("the same, one of 100 tenants, clock not read", "", &mut |count| {
+    alone("the same, one of 100 tenants, virtual clock", "≤ 120 ns", &mut |count| {
         for _ in 0..count {
             at = (at + 1) % order.len();
             fixed(&estimate, &actual, keys[order[at] % 100]);
         }
     });
-    alone("the same, settled at the estimate, clock not read", "", &mut |count| {
+    alone("the same, settled at the estimate, virtual clock", "", &mut |count| {
         for _ in 0..count {
             at = (at + 1) % order.len();
             fixed(&actual, &actual, keys[order[at] % 100]);

@@ -14,8 +14,7 @@ use super::settings::{LimitRule, LimitSettings, Unit};
 use super::sliding::{SlidingCell, SlidingWindow};
 use crate::error::GatewayError;
 
-/// One cell per slot, made at once: a chunk made when first touched costs two dependent loads at every step of a
-/// reservation, a third of its time.
+/// One cell per slot, made at once: chunks made when first touched would cost two dependent loads at every step.
 #[derive(Debug)]
 pub(super) struct Cells<T>(Arc<[T]>);
 
