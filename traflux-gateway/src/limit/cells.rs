@@ -4,7 +4,7 @@
 //! questions here: does it fit, charge it, give it back, what is the level, is it idle.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bucket::{BucketCell, Receipt, Shortfall};
@@ -14,23 +14,24 @@ use super::settings::{LimitRule, LimitSettings, Unit};
 use super::sliding::{SlidingCell, SlidingWindow};
 use crate::error::GatewayError;
 
-const CHUNK: usize = 256;
-
-/// A fixed number of cells, made 256 at a time when first touched.
+/// One cell per slot, made at once: chunks made when first touched would cost two dependent loads at every step.
 #[derive(Debug)]
-pub(super) struct Cells<T> {
-    chunks: Box<[OnceLock<Box<[T]>>]>,
+pub(super) struct Cells<T>(Arc<[T]>);
+
+impl<T> Clone for Cells<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl<T: Default> Cells<T> {
     fn new(count: usize) -> Self {
-        Self { chunks: (0..count.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect() }
+        Self((0..count).map(|_| T::default()).collect())
     }
 
     #[inline]
     fn at(&self, slot: usize) -> &T {
-        let chunk = self.chunks[slot / CHUNK].get_or_init(|| (0..CHUNK).map(|_| T::default()).collect());
-        &chunk[slot % CHUNK]
+        &self.0[slot]
     }
 }
 
@@ -46,9 +47,9 @@ pub(super) struct Limit {
 
 #[derive(Debug, Clone)]
 pub(super) enum Counting {
-    Metered { meter: Meter, cells: Arc<Cells<BucketCell>> },
-    Sliding { window: SlidingWindow, cells: Arc<Cells<Mutex<SlidingCell>>> },
-    InFlight { most: u64, cells: Arc<Cells<AtomicU64>> },
+    Metered { meter: Meter, cells: Cells<BucketCell> },
+    Sliding { window: SlidingWindow, cells: Cells<Mutex<SlidingCell>> },
+    InFlight { most: u64, cells: Cells<AtomicU64> },
 }
 
 /// Why a charge does not fit.
@@ -94,15 +95,10 @@ impl Limit {
         let counting = match settings.rule {
             LimitRule::SlidingWindow { amount, period } => Counting::Sliding {
                 window: SlidingWindow::new(amount, period_ns(period)),
-                cells: Arc::new(Cells::new(slots)),
+                cells: Cells::new(slots),
             },
-            LimitRule::InFlight { amount } => {
-                Counting::InFlight { most: amount, cells: Arc::new(Cells::new(slots)) }
-            }
-            rule => Counting::Metered {
-                meter: meter(settings, rule, now_ns)?,
-                cells: Arc::new(Cells::new(slots)),
-            },
+            LimitRule::InFlight { amount } => Counting::InFlight { most: amount, cells: Cells::new(slots) },
+            rule => Counting::Metered { meter: meter(settings, rule, now_ns)?, cells: Cells::new(slots) },
         };
         Ok(Self {
             name: settings.name.as_str().into(),
@@ -127,10 +123,10 @@ impl Limit {
             (Counting::Sliding { cells, .. }, LimitRule::SlidingWindow { amount, period }) if matches!(self.rule, LimitRule::SlidingWindow { period: old, .. } if old == period) =>
             {
                 let window = SlidingWindow::new(amount, period_ns(period));
-                Counting::Sliding { window, cells: Arc::clone(cells) }
+                Counting::Sliding { window, cells: cells.clone() }
             }
             (Counting::InFlight { cells, .. }, LimitRule::InFlight { amount }) => {
-                Counting::InFlight { most: amount, cells: Arc::clone(cells) }
+                Counting::InFlight { most: amount, cells: cells.clone() }
             }
             (Counting::Metered { meter, cells }, rule) => {
                 let Some((refill, burst)) = rule.refill() else { return Ok(None) };
@@ -141,7 +137,7 @@ impl Limit {
                         setting_error(&settings.name, error.setting, format!("{rule:?}"), error.expected)
                     })?
                 };
-                Counting::Metered { meter, cells: Arc::clone(cells) }
+                Counting::Metered { meter, cells: cells.clone() }
             }
             _ => return Ok(None),
         };

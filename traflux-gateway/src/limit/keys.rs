@@ -2,7 +2,7 @@
 //!
 //! A [`KeyTable`] gives each key string (tenant, API key, model, backend, or several joined by the caller) a slot:
 //! a small number that indexes the cells of all limits of one scope. A look-up hashes once, takes no allocation
-//! and one shared lock of one of sixteen shards.
+//! and one shared lock of one of 32 shards.
 //!
 //! The number of keys is bounded. When all slots are taken, a new key gets that of a key whose limits are all
 //! idle: full buckets, empty windows, nothing in flight. Such a cell is as good as new, so eviction changes no
@@ -10,23 +10,24 @@
 //! bounded number, the new key is refused.
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
 
-const SHARDS: usize = 16;
+const SHARDS: usize = 32;
 
 /// How many slots a new key looks at for an idle one.
 const LOOKED_AT: usize = 256;
 
-/// State of a slot: the number of its owner (upper half), whether it was used since the last look (bit 31), and how
-/// many reservations hold it.
+/// State of a slot: the number of its owner (upper half), and how many reservations hold it.
 const OWNER: u64 = 1 << 32;
-const USED: u64 = 1 << 31;
-const HOLDS: u64 = USED - 1;
+const HOLDS: u64 = OWNER - 1;
+
+/// Names up to this length lie in the table itself: one miss of the cache less.
+const SHORT: usize = 22;
 
 /// A key that has a slot. It goes stale when the slot passes to another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,16 +51,67 @@ impl Key {
 #[derive(Debug)]
 pub struct KeyTable {
     hasher: SeedableRandomState,
-    shards: Vec<RwLock<HashTable<Entry>>>,
+    shards: Vec<Shard>,
     states: Vec<AtomicU64>,
     free: Mutex<Free>,
 }
 
+/// On cache lines of its own, so that readers of different shards do not slow each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    entries: RwLock<HashTable<Entry>>,
+}
+
+/// 32 bytes, two to a cache line.
 #[derive(Debug)]
 struct Entry {
-    name: Box<str>,
-    hash: u64,
+    name: Name,
     slot: u32,
+    /// Used since the last look for an idle key.
+    used: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Name {
+    Short(u8, [u8; SHORT]),
+    Long(Box<str>),
+}
+
+impl Name {
+    fn new(name: &str) -> Self {
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..name.len()) {
+            Some(start) => {
+                start.copy_from_slice(name.as_bytes());
+                Self::Short(name.len() as u8, bytes)
+            }
+            None => Self::Long(name.into()),
+        }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(length, bytes) => &bytes[..usize::from(*length).min(SHORT)],
+            Self::Long(name) => name.as_bytes(),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        // The bytes are those of a string: never the empty default.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+impl Shard {
+    fn read(&self) -> RwLockReadGuard<'_, HashTable<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashTable<Entry>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +134,7 @@ impl KeyTable {
         let most = most.clamp(1, 1 << 31);
         Self {
             hasher: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             states: (0..most).map(|_| AtomicU64::new(0)).collect(),
             free: Mutex::default(),
         }
@@ -111,21 +163,22 @@ impl KeyTable {
     #[inline]
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Key> {
-        self.with(name, |key| key)
+        self.with_slot(name, |slot| {
+            // The owner changes under the lock of the shard alone, which is held here.
+            Key { slot, owner: (self.states[slot as usize].load(Ordering::Acquire) / OWNER) as u32 }
+        })
     }
 
     /// Does something with the slot of a key while it cannot be evicted, if it has one.
     #[inline]
-    pub(super) fn with<T>(&self, name: &str, work: impl FnOnce(Key) -> T) -> Option<T> {
-        let hash = self.hash(name);
-        let shard = self.shards[shard(hash)].read().unwrap_or_else(PoisonError::into_inner);
-        let slot = shard.find(hash, |entry| *entry.name == *name)?.slot;
-        let state = &self.states[slot as usize];
-        let seen = state.load(Ordering::Acquire);
-        if seen & USED == 0 {
-            state.fetch_or(USED, Ordering::Relaxed);
+    pub(super) fn with_slot<T>(&self, name: &str, work: impl FnOnce(u32) -> T) -> Option<T> {
+        let hash = self.hasher.hash_one(name);
+        let entries = self.shards[shard(hash)].read();
+        let entry = entries.find(hash, |entry| entry.name.as_bytes() == name.as_bytes())?;
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
         }
-        Some(work(Key { slot, owner: (seen / OWNER) as u32 }))
+        Some(work(entry.slot))
     }
 
     /// The slot of a key, a new one if it has none. `idle` says whether all cells of a slot are as good as new.
@@ -134,7 +187,7 @@ impl KeyTable {
         if let Some(key) = self.find(name) {
             return Some(key);
         }
-        let hash = self.hash(name);
+        let hash = self.hasher.hash_one(name);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been faster; from here on, new keys are made one at a time.
         if let Some(key) = self.find(name) {
@@ -150,10 +203,11 @@ impl KeyTable {
             None => self.evict(&mut free, idle)?,
         };
         free.hashes[slot as usize] = hash;
-        let state = self.states[slot as usize].fetch_or(USED, Ordering::AcqRel);
-        let mut shard = self.shards[shard(hash)].write().unwrap_or_else(PoisonError::into_inner);
-        shard.insert_unique(hash, Entry { name: name.into(), hash, slot }, |entry| entry.hash);
-        Some(Key { slot, owner: (state / OWNER) as u32 })
+        let owner = (self.states[slot as usize].load(Ordering::Acquire) / OWNER) as u32;
+        let entry = Entry { name: Name::new(name), slot, used: AtomicBool::new(true) };
+        let rehash = |entry: &Entry| self.hasher.hash_one(entry.name.as_str());
+        self.shards[shard(hash)].write().insert_unique(hash, entry, rehash);
+        Some(Key { slot, owner })
     }
 
     /// Gives up idle keys, as many as there are; returns how many.
@@ -173,8 +227,8 @@ impl KeyTable {
     /// Calls with every key and its slot, shard by shard.
     pub fn for_each(&self, mut visit: impl FnMut(&str, usize)) {
         for shard in &self.shards {
-            for entry in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
-                visit(&entry.name, entry.slot as usize);
+            for entry in shard.read().iter() {
+                visit(entry.name.as_str(), entry.slot as usize);
             }
         }
     }
@@ -203,10 +257,12 @@ impl KeyTable {
         for _ in 0..(2 * self.states.len()).min(LOOKED_AT) {
             let slot = free.hand;
             free.hand = (slot + 1) % self.states.len();
-            let state = &self.states[slot];
-            if state.load(Ordering::Relaxed) & USED != 0 {
-                state.fetch_and(!USED, Ordering::Relaxed);
-            } else if self.give_up(free, slot, &idle) {
+            let hash = free.hashes[slot];
+            let entries = self.shards[shard(hash)].read();
+            let entry = entries.find(hash, |entry| entry.slot as usize == slot);
+            let used = entry.is_some_and(|entry| entry.used.swap(false, Ordering::Relaxed));
+            drop(entries);
+            if !used && self.give_up(free, slot, &idle) {
                 return Some(slot as u32);
             }
         }
@@ -217,7 +273,7 @@ impl KeyTable {
     /// owner those who come by key.
     fn give_up(&self, free: &Free, slot: usize, idle: &impl Fn(usize) -> bool) -> bool {
         let hash = free.hashes[slot];
-        let mut shard = self.shards[shard(hash)].write().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.shards[shard(hash)].write();
         let state = &self.states[slot];
         let seen = state.load(Ordering::Relaxed);
         if seen & HOLDS != 0 || !idle(slot) {
@@ -233,15 +289,10 @@ impl KeyTable {
         if !idle(slot) {
             return false;
         }
-        if let Ok(entry) = shard.find_entry(hash, |entry| entry.slot as usize == slot) {
+        if let Ok(entry) = entries.find_entry(hash, |entry| entry.slot as usize == slot) {
             entry.remove();
         }
         true
-    }
-
-    #[inline]
-    fn hash(&self, name: &str) -> u64 {
-        self.hasher.hash_one(name)
     }
 }
 
@@ -288,5 +339,6 @@ mod tests {
             names += 1;
         });
         assert_eq!(names, 30);
+        assert_eq!(size_of::<Entry>(), 32);
     }
 }

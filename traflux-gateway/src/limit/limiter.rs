@@ -161,13 +161,13 @@ impl Limiter {
         };
         let Some(scope) = limit.scope else { return charge(0) };
         let keys = &self.inner.scopes[scope].keys;
-        if let Some(check) = keys.with(name, |key| charge(key.slot as usize)) {
+        if let Some(check) = keys.with_slot(name, |slot| charge(slot as usize)) {
             return check;
         }
         if self.new_key(now, ScopeIx(scope as u16), name).is_none() {
             return Check::NoRoom;
         }
-        keys.with(name, |key| charge(key.slot as usize)).unwrap_or(Check::NoRoom)
+        keys.with_slot(name, |slot| charge(slot as usize)).unwrap_or(Check::NoRoom)
     }
 
     /// Charges what has been used already, whatever the level: debt beyond the limit, which time repays. `false` for a

@@ -4,7 +4,7 @@
 //! [`settle`](Reservation::settle) replaces the estimate by the truth and [`cancel`](Reservation::cancel) by nothing;
 //! both consume the reservation, so it ends exactly once. One that is dropped is cancelled and counted.
 //!
-//! All limits are looked at first, and a refusal, which writes nothing, names the one with the longest wait. Then each
+//! The limits are looked at first, and a refusal, which writes nothing, names the one with the longest wait. Then each
 //! is charged by its own atomic step; when another thread was faster at one of them, those charged before are given
 //! back. Between the two, such a hold may refuse a third thread that would have fitted, for some tens of
 //! nanoseconds; it never lets one through that would not.
@@ -129,30 +129,22 @@ impl Limiter {
         if limits.len() > MOST_LIMITS {
             return Err(Denial { limit: limits[MOST_LIMITS].0, reason: DenialReason::NoSuchLimit });
         }
-        let mut worst: Option<Denial> = None;
-        for (ix, key) in limits {
-            let reason = match inner.limits.get(usize::from(ix.0)) {
-                Some(limit) => {
-                    match limit.fits(inner.slot(limit.scope, *key), now_ns, cost.amount(limit.unit)) {
-                        Ok(()) => continue,
-                        Err(refused) => refused.into(),
-                    }
-                }
-                None => DenialReason::NoSuchLimit,
-            };
-            if worst.is_none_or(|w| w.reason.rank() < reason.rank()) {
-                worst = Some(Denial { limit: *ix, reason });
+        // The first needs no look ahead: when its charge is refused, nothing has been written either.
+        for (ix, key) in limits.iter().skip(1) {
+            let limit = inner.limits.get(usize::from(ix.0));
+            let fits = limit.is_some_and(|limit| {
+                limit.fits(inner.slot(limit.scope, *key), now_ns, cost.amount(limit.unit)).is_ok()
+            });
+            if !fits && let Some(denial) = inner.worst(now_ns, limits, cost) {
+                return Err(denial);
             }
-        }
-        if let Some(denial) = worst {
-            return Err(denial);
         }
         let mut reservation =
             Reservation { inner: Arc::clone(inner), count: 0, holds: [Hold::default(); MOST_LIMITS] };
         for (ix, key) in limits {
             if let Err(reason) = reservation.take(now_ns, *ix, *key, cost) {
                 reservation.end(now_ns, &Cost::NOTHING);
-                return Err(Denial { limit: *ix, reason });
+                return Err(inner.worst(now_ns, limits, cost).unwrap_or(Denial { limit: *ix, reason }));
             }
         }
         Ok(reservation)
@@ -184,7 +176,9 @@ impl Reservation {
 
     #[inline]
     fn take(&mut self, now_ns: u64, ix: LimitIx, key: Key, cost: &Cost) -> Result<(), DenialReason> {
-        let limit = &self.inner.limits[usize::from(ix.0)];
+        let Some(limit) = self.inner.limits.get(usize::from(ix.0)) else {
+            return Err(DenialReason::NoSuchLimit);
+        };
         let slot = self.inner.slot(limit.scope, key);
         let mut holds_key = false;
         if let Some(scope) = limit.scope {
@@ -249,6 +243,27 @@ impl Drop for Reservation {
 }
 
 impl Inner {
+    /// The refusal that is hardest to cure; `None` when all fit (now).
+    #[cold]
+    fn worst(&self, now_ns: u64, limits: &[(LimitIx, Key)], cost: &Cost) -> Option<Denial> {
+        let mut worst: Option<Denial> = None;
+        for (ix, key) in limits {
+            let reason = match self.limits.get(usize::from(ix.0)) {
+                Some(limit) => {
+                    match limit.fits(self.slot(limit.scope, *key), now_ns, cost.amount(limit.unit)) {
+                        Ok(()) => continue,
+                        Err(refused) => refused.into(),
+                    }
+                }
+                None => DenialReason::NoSuchLimit,
+            };
+            if worst.is_none_or(|w| w.reason.rank() < reason.rank()) {
+                worst = Some(Denial { limit: *ix, reason });
+            }
+        }
+        worst
+    }
+
     /// The slot of a key, as far as there are cells: a key of another scope is found stale later.
     #[inline]
     fn slot(&self, scope: Option<usize>, key: Key) -> usize {

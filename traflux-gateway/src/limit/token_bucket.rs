@@ -65,7 +65,12 @@ impl TokenBucket {
     /// Charges `units`, or says when they fit.
     #[inline]
     pub fn check(&self, now: Timestamp, units: u64) -> Check {
-        let now_ns = nanos(now);
+        self.check_at(nanos(now), units)
+    }
+
+    /// [`check`](Self::check) for clocks that count nanoseconds: the moment as nanoseconds since the epoch.
+    #[inline]
+    pub fn check_at(&self, now_ns: u64, units: u64) -> Check {
         let Some(cost) = self.meter.ticks(units) else { return Check::Never };
         let granted = self.meter.granted(now_ns);
         // One word: its own modification order is all that the decision rests on, so relaxed is enough.
