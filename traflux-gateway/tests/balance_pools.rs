@@ -136,6 +136,29 @@ fn least_connections_fills_endpoints_in_proportion_to_weight() {
 }
 
 #[test]
+fn weights_count_beside_latency_too() {
+    for algorithm in [Algorithm::LeastLatency, Algorithm::Adaptive] {
+        for weights in [vec![1, 3], [1, 3].repeat(12)] {
+            let pool = pool(algorithm, &weights);
+            for position in 0..weights.len() {
+                for _ in 0..50 {
+                    pool.observe(at(1.0), position, &Answer::plain(Outcome::Success, MS(50), 0));
+                }
+            }
+            let mut rng = Rng::new(2);
+            for _ in 0..weights.len() * 100 {
+                let position = pool.pick(&PickRequest::new(at(1.0), rng.next_u64())).unwrap();
+                pool.start(position, 0);
+            }
+            let heavy: u32 =
+                (1..weights.len()).step_by(2).map(|ix| pool.endpoint(ix).unwrap().in_flight()).sum();
+            let share = f64::from(heavy) / (weights.len() * 100) as f64;
+            assert!((share - 0.75).abs() < 0.03, "{algorithm:?}: {share} of weight 3 in 4");
+        }
+    }
+}
+
+#[test]
 fn load_may_count_tokens() {
     let settings =
         BalanceSettings { load: LoadUnit::Tokens, ..BalanceSettings::of(Algorithm::LeastConnections) };

@@ -151,6 +151,25 @@ pub(crate) fn run() {
             );
         }
     }
+    let epoch = Instant::now();
+    report("two reads of the clock", || {
+        time(CALLS, |_| {
+            black_box((epoch.elapsed(), epoch.elapsed()));
+        })
+    });
+    for n in [2, 10, 64, 1000] {
+        let mut ours = Ours::new(n, BalanceSettings::of(Algorithm::LeastLatency));
+        let now = ours.now();
+        report(&format!("n {n:>6} LeastLatency pick + start + finish without clock"), || {
+            time(CALLS, |_| {
+                let request = ours.request(now);
+                let position = ours.pool.pick(&request).expect("somebody is open");
+                let ahead = ours.pool.start(position, 0);
+                let answer = Answer::plain(Outcome::Success, Duration::from_millis(9), ahead);
+                ours.pool.finish(now, position, &answer);
+            })
+        });
+    }
     println!("pick alone, without clock [ns]: median (quartiles), least");
     for n in [10, 100, 10_000] {
         for algorithm in Algorithm::ALL {

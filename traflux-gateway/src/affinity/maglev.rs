@@ -13,9 +13,9 @@ pub struct Maglev {
     slots: Box<[u32]>,
 }
 
-/// Sizes beyond the one asked for: primes, each some ten times the one before, so that the size seldom changes with the
-/// number of endpoints; every change of it moves all keys.
-const LARGER: [usize; 3] = [655_373, 6_553_577, 16_777_259];
+/// Sizes beyond the one asked for: the primes above powers of four, so that the size seldom changes with the number of
+/// endpoints; every change of it moves all keys.
+const LARGER: [usize; 4] = [262_147, 1_048_583, 4_194_319, 16_777_259];
 
 impl Maglev {
     /// A table of `(position, name, weight)`; zero weights have no slots. It depends on names and weights, not
@@ -168,7 +168,8 @@ mod tests {
     fn nobody_and_many_are_ordinary() {
         assert_eq!(table(&[], 101).position(7), None);
         assert_eq!(table(&[("a".into(), 0)], 101).position(7), None);
-        assert_eq!(table(&named(1000), 65_537).slots().len(), 655_373);
+        assert_eq!(table(&named(1000), 65_537).slots().len(), 262_147);
+        assert!(LARGER.iter().all(|size| next_prime(*size) == *size));
         assert_eq!(table(&named(1), 1).position(u64::MAX), Some(0));
     }
 }

@@ -11,10 +11,10 @@
 //!   [`Endpoint::expected_latency`](super::Endpoint::expected_latency), `L` its mean over the pool, `e` the error
 //!   ratio and `F` the latencies that a failure costs:
 //!   - least connections: `(q + 1) / w`,
-//!   - least latency and adaptive: `(ℓ·(q + 1) + e·F·L) / (1 − e)`: the expected latency `ℓ·√(q + 1)` once more by
+//!   - least latency and adaptive: `(ℓ·(q + 1) + e·F·L) / (1 − e) / w`: the expected latency `ℓ·√(q + 1)` once more by
 //!     `√(q + 1)`, so that load counts before it shows in latency, and what failed attempts cost until one
 //!     succeeds. With [`Estimate::Peak`] the first term is that of Finagle's Peak-EWMA.
-//!   - hot-cold: those whose load is above the quantile of loads are hot; the cold one of least latency, else the
+//!   - hot-cold: those whose load by weight is above the quantile of loads are hot; the cold one of least latency, else the
 //!     hot one of least load (B. Wydrowski, R. Kleinberg, S. M. Rumble and A. Archer, "Load is not what you
 //!     should balance: introducing Prequal", NSDI 2024, arXiv 2312.10172). Departure: loads are the requests in flight
 //!     from here, known without probes.
@@ -194,11 +194,12 @@ impl Pool {
                 let learn = draws.next() & 7 == 0;
                 self.least(tier, request, draws, |position, slot| {
                     let load = requests(position);
+                    let relative = load * slot.inverse_weight;
                     if learn {
-                        self.shared.hot.record(load + 1.0, self.settings.hot_quantile);
+                        self.shared.hot.record(relative + 1.0, self.settings.hot_quantile);
                     }
                     // Latencies are far below 10⁶ s, so every hot one comes after every cold one.
-                    if load > hot { 1e6 + load } else { view.weighed_latency(slot, load).min(1e6) }
+                    if relative > hot { 1e6 + relative } else { view.weighed_latency(slot, load).min(1e6) }
                 })
             }
             Algorithm::LeastCost => self.cheapest(tier, request, draws, requests),
@@ -516,9 +517,9 @@ impl View<'_> {
             cost *= 1000.0;
         }
         let errors = slot.endpoint.error_ratio(self.now).min(MOST_ERRORS);
-        if errors < 1e-3 {
-            return cost;
+        if errors >= 1e-3 {
+            cost = (cost + errors * self.failure_latencies * self.pool_latency) / (1.0 - errors);
         }
-        (cost + errors * self.failure_latencies * self.pool_latency) / (1.0 - errors)
+        cost * slot.inverse_weight
     }
 }

@@ -82,6 +82,7 @@ pub(crate) struct Shared {
 pub(crate) struct Slot {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) weight: u32,
+    /// In mean weights of the pool.
     pub(crate) inverse_weight: f32,
 }
 
@@ -194,10 +195,12 @@ impl Pool {
             .iter()
             .map(|m| Terms { price: m.price, tier: m.tier, quota: AtomicU32::new(1_000_000) })
             .collect();
+        let total: f64 = members.iter().map(|m| f64::from(m.weight)).sum();
+        let mean_weight = total / members.iter().filter(|m| m.weight > 0).count().max(1) as f64;
         let slots: Box<[Slot]> = members
             .into_iter()
             .map(|member| Slot {
-                inverse_weight: 1.0 / member.weight.max(1) as f32,
+                inverse_weight: (mean_weight / f64::from(member.weight.max(1))) as f32,
                 endpoint: member.endpoint,
                 weight: member.weight,
             })
