@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::duration_text::decimal_nanos;
+use super::duration_text::decimal;
 
 /// No date format is longer than this.
 const MAX_LENGTH: usize = 64;
@@ -69,7 +69,7 @@ pub fn rfc3339(bytes: &[u8]) -> Option<Duration> {
         if length == 0 {
             return None;
         }
-        fraction = decimal_nanos(&rest[..=length])? as u32;
+        fraction = decimal(&rest[..=length])?.fraction;
         rest = &tail[length..];
     }
     let offset = match rest {

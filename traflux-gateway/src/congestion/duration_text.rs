@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// No duration is written with more bytes.
 const MAX_LENGTH: usize = 64;
-const SECOND: u128 = 1_000_000_000;
+const SECOND: u64 = 1_000_000_000;
 
 /// Reads numbers with units: `d`, `h`, `m`, `s`, `ms`, `us`, `µs`, `ns`, as `1h2m3.5s`. At least one; a number
 /// without unit is none.
@@ -17,64 +17,91 @@ pub fn duration_with_units(bytes: &[u8]) -> Option<Duration> {
         return None;
     }
     let mut rest = bytes;
-    let mut total = 0u128;
+    let mut total = Duration::ZERO;
     while !rest.is_empty() {
         let length = rest.iter().take_while(|b| b.is_ascii_digit() || **b == b'.').count();
-        let value = decimal_nanos(&rest[..length])?;
+        let value = decimal(&rest[..length])?;
         rest = &rest[length..];
         let length = rest.iter().take_while(|b| !b.is_ascii_digit() && **b != b'.').count();
-        let unit = match &rest[..length] {
-            b"ns" => 1,
-            b"us" | b"\xc2\xb5s" | b"\xce\xbcs" => 1_000, // also with a micro sign or a Greek mu
-            b"ms" => 1_000_000,
-            b"s" => SECOND,
-            b"m" => 60 * SECOND,
-            b"h" => 3_600 * SECOND,
-            b"d" => 86_400 * SECOND,
+        let part = match &rest[..length] {
+            b"ns" => value.over(1_000_000_000),
+            b"us" | b"\xc2\xb5s" | b"\xce\xbcs" => value.over(1_000_000), // also with a micro sign or a Greek mu
+            b"ms" => value.over(1_000),
+            b"s" => value.times(1),
+            b"m" => value.times(60),
+            b"h" => value.times(3_600),
+            b"d" => value.times(86_400),
             _ => return None,
         };
-        total = total.saturating_add(value.saturating_mul(unit) / SECOND);
+        total = total.saturating_add(part);
         rest = &rest[length..];
     }
-    Some(from_nanos(total))
+    Some(total)
 }
 
 /// Reads a bare decimal number of seconds.
 #[must_use]
 pub fn seconds(bytes: &[u8]) -> Option<Duration> {
-    decimal_nanos(bytes).map(from_nanos)
+    decimal(bytes).map(|value| value.times(1))
 }
 
 /// Reads a bare decimal number of milliseconds.
 #[must_use]
 pub fn milliseconds(bytes: &[u8]) -> Option<Duration> {
-    decimal_nanos(bytes).map(|value| from_nanos(value / 1_000))
-}
-
-/// A non-negative decimal number times 10⁹: digits, at most one point, nothing else. Digits after the ninth
-/// decimal are dropped, numbers beyond 64 bits saturate.
-pub(crate) fn decimal_nanos(bytes: &[u8]) -> Option<u128> {
-    if bytes.len() > MAX_LENGTH {
-        return None;
-    }
-    let point = bytes.iter().position(|b| *b == b'.').unwrap_or(bytes.len());
-    let (whole, fraction) = (&bytes[..point], bytes.get(point + 1..).unwrap_or(&[]));
-    if whole.len() + fraction.len() == 0 || !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
-        return None;
-    }
-    let digit = |b: &u8| u64::from(b - b'0');
-    let whole = whole.iter().fold(0u64, |sum, b| sum.saturating_mul(10).saturating_add(digit(b)));
-    let nanos = fraction.iter().chain(std::iter::repeat(&b'0')).take(9).fold(0, |sum, b| sum * 10 + digit(b));
-    Some(u128::from(whole) * SECOND + u128::from(nanos))
+    decimal(bytes).map(|value| value.over(1_000))
 }
 
 /// A non-negative whole number; a fraction is cut off, numbers beyond 64 bits saturate.
 pub(crate) fn whole_number(bytes: &[u8]) -> Option<u64> {
-    decimal_nanos(bytes).map(|value| u64::try_from(value / SECOND).unwrap_or(u64::MAX))
+    decimal(bytes).map(|value| value.whole)
 }
 
-fn from_nanos(nanos: u128) -> Duration {
-    u64::try_from(nanos / SECOND).map_or(Duration::MAX, |whole| Duration::new(whole, (nanos % SECOND) as u32))
+/// A non-negative decimal number: its whole part, and its fraction in 10⁻⁹, below 10⁹.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decimal {
+    pub(crate) whole: u64,
+    pub(crate) fraction: u32,
+}
+
+impl Decimal {
+    /// The time of so many units of `seconds` each, at most a day, saturating.
+    fn times(self, seconds: u32) -> Duration {
+        let fraction = u64::from(self.fraction) * u64::from(seconds);
+        let whole = self.whole.saturating_mul(u64::from(seconds)).saturating_add(fraction / SECOND);
+        Duration::new(whole, (fraction % SECOND) as u32)
+    }
+
+    /// The time of so many units of which `per_second` make a second, a power of ten up to 10⁹.
+    fn over(self, per_second: u64) -> Duration {
+        let nanos = self.whole % per_second * (SECOND / per_second) + u64::from(self.fraction) / per_second;
+        Duration::new(self.whole / per_second, nanos as u32)
+    }
+}
+
+/// Reads digits with at most one point and nothing else. Digits after the ninth decimal are dropped, numbers
+/// beyond 64 bits saturate.
+pub(crate) fn decimal(bytes: &[u8]) -> Option<Decimal> {
+    if bytes.len() > MAX_LENGTH {
+        return None;
+    }
+    let (mut whole, mut fraction, mut place) = (0u64, 0u32, SECOND as u32);
+    let (mut digits, mut after_point) = (0, false);
+    for byte in bytes {
+        match byte {
+            b'.' if !after_point => after_point = true,
+            b'0'..=b'9' if after_point => {
+                place /= 10;
+                fraction += u32::from(byte - b'0') * place;
+                digits += 1;
+            }
+            b'0'..=b'9' => {
+                whole = whole.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
+                digits += 1;
+            }
+            _ => return None,
+        }
+    }
+    (digits > 0).then_some(Decimal { whole, fraction })
 }
 
 #[cfg(test)]
@@ -107,7 +134,7 @@ mod tests {
         }
         assert_eq!(seconds(b"-5"), None);
         assert_eq!(seconds(b"nan"), None);
-        assert_eq!(duration_with_units(b"99999999999999999999999d"), Some(Duration::MAX));
+        assert_eq!(duration_with_units(b"99999999999999999999999d"), Some(Duration::from_secs(u64::MAX)));
         assert_eq!(whole_number(b"99999999999999999999999"), Some(u64::MAX));
     }
 }

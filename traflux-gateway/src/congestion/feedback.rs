@@ -505,37 +505,26 @@ struct Words {
 fn classify(name: &[u8]) -> Option<Words> {
     let mut words = Words::default();
     let mut side = None;
-    if name.len() > 64 {
-        return None;
-    }
     for word in name.split(|b| matches!(b, b'-' | b'_')) {
-        let is = |others: &[&str]| others.iter().any(|other| word.eq_ignore_ascii_case(other.as_bytes()));
-        if is(&["limit"]) {
-            words.field = Some(Field::Limit);
-        } else if is(&["remaining"]) {
-            words.field = Some(Field::Remaining);
-        } else if is(&["reset"]) {
-            words.field = Some(Field::Reset);
-        } else if is(&["requests", "request", "req"]) {
-            words.resource = Some(Resource::Requests);
-        } else if is(&["tokens", "token"]) {
-            words.resource = Some(Resource::Tokens);
-        } else if is(&["input", "prompt"]) {
-            side = Some(Resource::InputTokens);
-        } else if is(&["output", "generated", "completion"]) {
-            side = Some(Resource::OutputTokens);
-        } else if is(&["second"]) {
-            words.window = Some(Duration::from_secs(1));
-        } else if is(&["minute"]) {
-            words.window = Some(Duration::from_secs(60));
-        } else if is(&["hour"]) {
-            words.window = Some(Duration::from_secs(3_600));
-        } else if is(&["day"]) {
-            words.window = Some(Duration::from_secs(86_400));
-        } else if is(&["month"]) {
-            words.window = Some(Duration::from_secs(30 * 86_400));
-        } else if !is(&["after"]) {
-            return None;
+        let mut lower = [0; 16];
+        let lower = lower.get_mut(..word.len())?;
+        lower.copy_from_slice(word);
+        lower.make_ascii_lowercase();
+        match &*lower {
+            b"limit" => words.field = Some(Field::Limit),
+            b"remaining" => words.field = Some(Field::Remaining),
+            b"reset" => words.field = Some(Field::Reset),
+            b"requests" | b"request" | b"req" => words.resource = Some(Resource::Requests),
+            b"tokens" | b"token" => words.resource = Some(Resource::Tokens),
+            b"input" | b"prompt" => side = Some(Resource::InputTokens),
+            b"output" | b"generated" | b"completion" => side = Some(Resource::OutputTokens),
+            b"second" => words.window = Some(Duration::from_secs(1)),
+            b"minute" => words.window = Some(Duration::from_secs(60)),
+            b"hour" => words.window = Some(Duration::from_secs(3_600)),
+            b"day" => words.window = Some(Duration::from_secs(86_400)),
+            b"month" => words.window = Some(Duration::from_secs(30 * 86_400)),
+            b"after" => {}
+            _ => return None,
         }
     }
     if words.resource != Some(Resource::Requests) {
