@@ -22,7 +22,9 @@
 
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
-use traflux_core::{BaseRouting, EncodeError, Network, Observation, ObservationSpace, TrafficMatrix};
+use traflux_core::{
+    BaseRouting, EncodeError, GroupIx, Network, Observation, ObservationSpace, TrafficMatrix,
+};
 
 use crate::encode::NetworkEncoder;
 use crate::quick::Chooser;
@@ -137,6 +139,7 @@ impl SelectionEncoder {
 
     /// Forgets the last matrix.
     pub fn reset(&mut self) {
+        self.order.clear();
         self.encoder.reset();
     }
 
@@ -199,6 +202,13 @@ impl SelectionEncoder {
         observation.context[context - 2] = reached.min(1.0) as f32;
         observation.context[context - 1] = self.count as f32 / pairs.max(1) as f32;
         Ok(())
+    }
+
+    /// What the quick choice for the last matrix is: at most as many pairs as are to be chosen, best first; those that
+    /// would move, then those of the greatest relief. A set of its own, to learn from or to be used as it is.
+    #[must_use]
+    pub fn quick(&self) -> Vec<GroupIx> {
+        self.order.iter().take(self.count).map(|(_, pair)| GroupIx(*pair)).collect()
     }
 
     /// Sorts pairs: those that were chosen in their order, then the others by relief; equal ones by position.
