@@ -122,12 +122,14 @@ impl Network {
     }
 
     /// All nodes.
+    #[inline]
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
     /// All links.
+    #[inline]
     #[must_use]
     pub fn links(&self) -> &[Link] {
         &self.links
@@ -137,6 +139,7 @@ impl Network {
     ///
     /// # Panics
     /// When there is no such node.
+    #[inline]
     #[must_use]
     pub fn out_links(&self, node: NodeIx) -> &[LinkIx] {
         let range = self.out_offsets[node.ix()] as usize..self.out_offsets[node.ix() + 1] as usize;
@@ -147,6 +150,7 @@ impl Network {
     ///
     /// # Panics
     /// When there is no such node.
+    #[inline]
     #[must_use]
     pub fn in_links(&self, node: NodeIx) -> &[LinkIx] {
         let range = self.in_offsets[node.ix()] as usize..self.in_offsets[node.ix() + 1] as usize;
@@ -160,6 +164,7 @@ impl Network {
     }
 
     /// How many ordered pairs of different nodes there are.
+    #[inline]
     #[must_use]
     pub fn pair_count(&self) -> usize {
         self.nodes.len() * self.nodes.len().saturating_sub(1)

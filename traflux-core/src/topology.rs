@@ -23,6 +23,7 @@ macro_rules! index {
 
         impl $name {
             /// The position in a vector.
+            #[inline]
             #[must_use]
             pub const fn ix(self) -> usize {
                 self.0 as usize
@@ -32,6 +33,7 @@ macro_rules! index {
         impl From<usize> for $name {
             /// # Panics
             /// When the index exceeds `u32::MAX`; constructors refuse so many items.
+            #[inline]
             fn from(ix: usize) -> Self {
                 Self(u32::try_from(ix).expect("there are at most u32::MAX items"))
             }

@@ -10,6 +10,7 @@
 //! the optimum itself is a linear program and not here. There is no I/O besides [`format`](mod@format), no
 //! clock and no global randomness: equal arguments give bit-identical results.
 
+mod distances;
 pub mod ecmp;
 pub mod encode;
 mod error;
@@ -18,6 +19,7 @@ pub mod format;
 pub mod generate;
 pub mod metrics;
 pub mod paths;
+mod quick;
 mod relief;
 pub mod select;
 pub mod selection;

@@ -12,6 +12,7 @@
 
 use traflux_core::{BaseRouting, GroupIx, Network, NodeIx};
 
+use crate::distances::Distances;
 use crate::shortest::ToTarget;
 
 /// A gain of less, relative to the cost of the base, is none: sums of prices in another order differ by 1e-15
@@ -34,12 +35,19 @@ pub(crate) struct Relief {
     pub(crate) inverse_capacities: Vec<f64>,
     pub(crate) prices: Vec<f64>,
     pub(crate) search: ToTarget,
+    distances: Distances,
 }
 
 impl Relief {
     pub(crate) fn new(network: &Network) -> Self {
         let inverse_capacities = network.links().iter().map(|l| 1.0 / l.capacity.get()).collect();
-        Self { network: network.clone(), inverse_capacities, prices: Vec::new(), search: ToTarget::default() }
+        Self {
+            network: network.clone(),
+            inverse_capacities,
+            prices: Vec::new(),
+            search: ToTarget::default(),
+            distances: Distances::new(network),
+        }
     }
 
     /// Prices at these utilisations, `worst` the greatest of them, positive.
@@ -64,19 +72,16 @@ impl Relief {
     ) {
         values.clear();
         values.resize(base.pair_count(), 0.0);
-        let nodes = self.network.nodes().len();
-        for target in 0..nodes {
-            self.search(NodeIx::from(target));
-            for source in (0..nodes).filter(|source| *source != target) {
-                let pair = source * (nodes - 1) + target - usize::from(target > source);
-                let demand = demand(pair);
-                if demand > 0.0 {
-                    let cost: f64 = base.of(GroupIx::from(pair)).map(|(l, f)| f * self.prices[l.ix()]).sum();
-                    let gain = cost - self.search.distance[source];
-                    // No path, or the base is the cheapest but for rounding.
-                    if gain > ROUNDING * cost {
-                        values[pair] = demand * gain;
-                    }
+        self.distances.set(&self.prices);
+        for (pair, value) in values.iter_mut().enumerate() {
+            let (pair, demand) = (GroupIx::from(pair), demand(pair));
+            if demand > 0.0 {
+                let cost: f64 = base.of(pair).map(|(l, f)| f * self.prices[l.ix()]).sum();
+                let (source, target) = self.network.pair(pair);
+                let gain = cost - self.distances.between(source, target);
+                // No path, or the base is the cheapest but for rounding.
+                if gain > ROUNDING * cost {
+                    *value = demand * gain;
                 }
             }
         }

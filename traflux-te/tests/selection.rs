@@ -76,7 +76,24 @@ fn without_traffic_or_without_a_choice_nothing_is_shown_as_chosen() {
 }
 
 #[test]
-fn networks_too_large_for_a_matrix_of_distances_are_searched_node_by_node() {
+fn the_quick_choice_is_what_the_places_say() {
+    let (network, demands) = case(12, 3);
+    let base = ecmp(&network).unwrap();
+    for quick in [QuickChoice::default(), QuickChoice::Fractions(6)] {
+        let mut encoder = SelectionEncoder::new(&network, &base, 9).with_quick_choice(quick);
+        assert!(encoder.quick().is_empty(), "nothing is encoded yet");
+        let observation = encoder.encode(&demands).unwrap();
+        let chosen = encoder.quick();
+        assert_eq!(chosen.len(), 9);
+        for (at, pair) in chosen.iter().enumerate() {
+            let place = observation.groups[[pair.ix(), column(&encoder, selection::feature::PLACE)]];
+            assert_eq!(place, 9.0 / (9.0 + at as f32));
+        }
+    }
+}
+
+#[test]
+fn networks_of_more_than_a_hundred_nodes_are_relieved_as_well() {
     let (network, demands) = case(130, 4);
     let base = ecmp(&network).unwrap();
     let mut encoder = SelectionEncoder::new(&network, &base, 100).with_quick_choice(QuickChoice::Rounds(4));
