@@ -476,7 +476,8 @@ impl Generation {
         column
     }
 
-    fn column_along(&mut self, set: u32, links: &[u32]) -> u32 {
+    /// The column of a set along a path, made where there is none.
+    pub(super) fn column_along(&mut self, set: u32, links: &[u32]) -> u32 {
         let columns = &mut self.master.columns;
         let special = self.special[set as usize];
         let budget = self.budget.map(|row| (row, self.uses[set as usize]));

@@ -3,6 +3,9 @@
 //! Column generation over a partitioned simplex, see `generation` and `master`. Each round of shortest-path
 //! trees proves the bound of the [module](super); it is exact when no tree has a better path.
 
+mod growing;
+mod hand_over;
+
 use std::time::Instant;
 
 use traflux_core::{BaseRouting, LinkIx, Network};
@@ -10,6 +13,8 @@ use traflux_core::{BaseRouting, LinkIx, Network};
 use super::generation::{Ended, Generation, disconnected, scattered, until, valid};
 use super::master::{Basis, NONE};
 use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus, OPTIMAL_GAP, passed, relative_gap};
+pub(super) use growing::Growth;
+use hand_over::HAND_OVER;
 
 /// The gap at which the solver is done, relative.
 const GAP: f64 = 1e-11;
@@ -23,10 +28,6 @@ const LEAST_SMOOTHING: f64 = 0.01;
 const STEEPNESS: f64 = 30.0;
 /// Smoothing is halved after a round with fewer columns than this.
 const FEW: usize = 8;
-/// How many columns a growing set of paths gets per round, at least and as a part of all commodities: the fewer,
-/// the fewer that turn out to be of no use.
-const GROWTH: usize = 8;
-const GROWTH_PART: usize = 256;
 /// A warm start is tried when at least this part of the commodities was there before.
 const KEPT: f64 = 0.8;
 /// What a second objective pays for the hops that break its ties, relative to what it is about.
@@ -67,23 +68,8 @@ pub struct MinMaxSolver {
     background: Vec<f64>,
     /// The part of trees' lengths that is not prices.
     smoothing: f64,
-}
-
-/// Which paths [`MinMaxSolver::solve_growing`] adds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Growth<'a> {
-    /// The utilisation that is good enough.
-    pub(super) goal: f64,
-    /// No commodity gets more paths than this in all.
-    pub(super) most_paths: usize,
-    /// By commodity the paths to choose from, all there are where `None`.
-    pub(super) among: Option<&'a [Vec<Vec<LinkIx>>]>,
-}
-
-impl Growth<'_> {
-    fn most_added(&self, sets: usize) -> usize {
-        GROWTH.max(sets / GROWTH_PART)
-    }
+    /// After so many pivots the solver for large networks is asked.
+    hand_over_after: usize,
 }
 
 /// A bound and the lengths that prove it.
@@ -106,6 +92,7 @@ impl MinMaxSolver {
             second: None,
             background: Vec::new(),
             smoothing: 0.0,
+            hand_over_after: HAND_OVER,
         }
     }
 
@@ -160,50 +147,6 @@ impl MinMaxSolver {
         self.solve_over(problem, Some(paths), preference, deadline)
     }
 
-    /// Flows over `known` paths, to which others are added, the best first and a few at a time, until the
-    /// utilisation is good enough or no path helps. The bound is over all paths there are, but where those that may
-    /// be added are listed.
-    pub(super) fn solve_growing(
-        &mut self,
-        problem: &FlowProblem<'_>,
-        known: &[Vec<Vec<LinkIx>>],
-        growth: &Growth<'_>,
-        deadline: Option<Instant>,
-    ) -> Result<FlowSolution, FlowError> {
-        self.generation.check(problem)?;
-        check_listed(problem, known)?;
-        self.background.clear();
-        self.background.extend(problem.background.iter().map(|load| load / self.generation.unit));
-        self.generation.master.pivots = 0;
-        self.start_cold(problem, Choice { base: None, listed: Some(known) }, deadline)?;
-        let mut bound = Bound::default();
-        let ended = loop {
-            let ended = self.minimize(&mut Bound::default(), deadline);
-            let columns = self.generation.master.columns.count();
-            if ended != Ended::Done || self.theta() <= growth.goal {
-                break ended;
-            }
-            if let Some(among) = growth.among {
-                self.generation.add_best_of(problem, among, growth.most_added(self.generation.sets()));
-            } else {
-                self.generation.listed = false;
-                self.generation.most_found = growth.most_added(self.generation.sets());
-                self.generation.most_paths = growth.most_paths;
-                let round = self.round(&mut bound, deadline);
-                self.generation.listed = true;
-                self.generation.most_found = 0;
-                self.generation.most_paths = usize::MAX;
-                if round.is_none() {
-                    break Ended::Late;
-                }
-            }
-            if self.generation.master.columns.count() == columns {
-                break Ended::Done;
-            }
-        };
-        Ok(self.solution(problem, &bound, ended))
-    }
-
     fn solve_over(
         &mut self,
         problem: &FlowProblem<'_>,
@@ -234,12 +177,28 @@ impl MinMaxSolver {
             self.start_cold(problem, choice, deadline)?;
         }
         let mut bound = Bound::default();
+        let most = self.generation.most_pivots;
+        let all_paths = base.is_none() && listed.is_none();
+        if all_paths {
+            self.generation.most_pivots = most.min(self.hand_over_after);
+        }
         let mut ended = self.minimize(&mut bound, deadline);
-        if kept && ended == Ended::Stuck {
+        let slow = |solver: &Self| {
+            let after = solver.hand_over_after;
+            solver.generation.master.pivots >= after && most > after
+        };
+        if kept && ended == Ended::Stuck && !slow(self) {
             // The basis of another problem may be a bad one for this.
             self.generation.master.pivots = 0;
             self.start_cold(problem, choice, deadline)?;
             ended = self.minimize(&mut bound, deadline);
+        }
+        self.generation.most_pivots = most;
+        if all_paths && ended == Ended::Stuck && slow(self) {
+            if let Some(flows) = self.hand_over(problem, &mut bound, deadline)? {
+                return Ok(flows);
+            }
+            ended = Ended::Done;
         }
         self.warm = ended != Ended::Stuck;
         if matches!(preference, Preference::None) {
@@ -397,6 +356,13 @@ impl MinMaxSolver {
                 generation.spread(&self.background, steepness, deadline);
             }
         }
+        self.start_theta();
+        Ok(())
+    }
+
+    /// Makes the utilisation basic in the busiest link, with all commodities on their keys.
+    fn start_theta(&mut self) {
+        let generation = &mut self.generation;
         let busy = |link: usize| {
             (self.background[link] + generation.master.load[link]) / generation.capacities[link]
         };
@@ -408,7 +374,6 @@ impl MinMaxSolver {
             generation.master.start_with(self.theta, link as u32, -capacity);
         }
         generation.master.update_prices();
-        Ok(())
     }
 
     /// Grows trees under the prices and keeps the better bound; whether there are better columns, `None` where the
@@ -717,6 +682,41 @@ mod tests {
             assert!(most >= solution.iterations);
             assert!(most > 0 || !proven);
         }
+    }
+
+    #[test]
+    fn flows_found_from_the_paths_of_the_other_solver_are_optimal_too() {
+        let network = ring(20);
+        for seed in 0..4 {
+            let problem = problem(&network, seed);
+            let whole = MinMaxSolver::new(&network).solve(&problem, None).expect("it is connected");
+            let mut solver = MinMaxSolver::new(&network);
+            solver.hand_over_after = 5;
+            for _ in 0..2 {
+                let found = solver.solve(&problem, None).expect("it is connected");
+                assert_eq!(verify(&problem, None, &found), Ok(()));
+                assert_eq!(found.status, FlowStatus::Optimal);
+                assert!((found.utilization / whole.utilization - 1.0).abs() < 1e-9);
+            }
+            let preferred = solver.solve_preferring(&problem, Preference::Delay, None);
+            assert_eq!(preferred.expect("it is connected").status, FlowStatus::Optimal);
+        }
+    }
+
+    #[test]
+    fn at_the_deadline_the_best_flows_of_both_solvers_are_given_with_the_best_bound() {
+        let network = ring(20);
+        let problem = problem(&network, 1);
+        let mut solver = MinMaxSolver::new(&network);
+        let cut = solver.solve(&problem, Some(Instant::now())).expect("it is connected");
+        let mut bound = Bound::default();
+        let late = Some(Instant::now());
+        let flows = solver.hand_over(&problem, &mut bound, late).expect("it is connected");
+        let flows = flows.expect("the deadline has passed");
+        assert_eq!(verify(&problem, None, &flows), Ok(()));
+        assert_eq!(flows.status, FlowStatus::Deadline);
+        assert!(flows.utilization <= cut.utilization);
+        assert!(flows.lower_bound > 0.0 && flows.lower_bound < flows.utilization);
     }
 
     #[test]
