@@ -181,7 +181,7 @@ impl PathSets {
 /// let sets = choose_paths(&network, &history, &PathChoice::default(), None)?;
 /// assert_eq!(sets.status, PathSetsStatus::Reached);
 /// assert!(sets.worst_gap() <= 0.01);
-/// assert!(sets.path_count() < 2 * network.pair_count());
+/// assert!(sets.path_count() < 3 * network.pair_count());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
