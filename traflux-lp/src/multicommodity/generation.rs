@@ -45,6 +45,10 @@ pub(super) struct Generation {
     set_costs: Vec<f64>,
     /// Whether all paths are there from the start.
     pub(super) listed: bool,
+    /// Trees add no path to a set that has so many.
+    pub(super) most_paths: usize,
+    /// The most columns that one round adds; where 0, what suits the number of sets.
+    pub(super) most_found: usize,
     /// The most pivots for a problem, where its size does not set a lower limit.
     pub(super) most_pivots: usize,
     graph: Graph,
@@ -123,6 +127,8 @@ impl Generation {
             path_cost: 0.0,
             set_costs: Vec::new(),
             listed: false,
+            most_paths: usize::MAX,
+            most_found: 0,
             most_pivots: usize::MAX,
             graph: Graph::new(network),
             ends: Vec::new(),
@@ -330,7 +336,10 @@ impl Generation {
         self.found_links.clear();
         self.entering.clear();
         let budget_length = self.budget.map_or(0.0, |row| lengths[row as usize]);
-        let batch = BATCH.max(self.sets() / BATCH_PART);
+        let batch = match self.most_found {
+            0 => BATCH.max(self.sets() / BATCH_PART),
+            most => most,
+        };
         let mut cost = 0.0;
         let mut least_score = 0.0;
         for source in 0..self.by_source.len() {
@@ -384,6 +393,9 @@ impl Generation {
                 if gain <= tolerance(price, self.path_cost) || score <= least_score {
                     continue;
                 }
+                if column == NONE && self.is_full(set) {
+                    continue;
+                }
                 let start = self.found_links.len();
                 if column == NONE {
                     self.shortest.path_to(&self.graph, target, &mut self.path);
@@ -405,6 +417,12 @@ impl Generation {
             self.entering.push(column);
         }
         Some(Round { cost, found: !self.entering.is_empty() })
+    }
+
+    /// Whether a set may get no more paths.
+    fn is_full(&self, set: u32) -> bool {
+        let most = self.most_paths;
+        most < usize::MAX && self.master.columns.of_set(set as usize).nth(most.saturating_sub(1)).is_some()
     }
 
     /// Moves all commodities of a source at a time to their shortest paths under lengths that rise
@@ -458,7 +476,8 @@ impl Generation {
         column
     }
 
-    fn column_along(&mut self, set: u32, links: &[u32]) -> u32 {
+    /// The column of a set along a path, made where there is none.
+    pub(super) fn column_along(&mut self, set: u32, links: &[u32]) -> u32 {
         let columns = &mut self.master.columns;
         let special = self.special[set as usize];
         let budget = self.budget.map(|row| (row, self.uses[set as usize]));
@@ -473,6 +492,28 @@ impl Generation {
         let cost = self.set_costs[set as usize]
             + links.iter().map(|link| self.link_costs[*link as usize]).sum::<f64>();
         columns.add(set, cost, links.iter().map(|link| (*link, 1.0)).chain(budget))
+    }
+
+    /// Adds the paths, `most` at the most, that gain most under the prices. `among` has those of each commodity.
+    pub(super) fn add_best_of(&mut self, problem: &FlowProblem<'_>, among: &[Vec<Vec<LinkIx>>], most: usize) {
+        let mut best: Vec<(f64, u32, &Vec<LinkIx>)> = Vec::new();
+        for (commodity, paths) in problem.commodities.iter().zip(among) {
+            let Some(set) = self.set(commodity).filter(|_| commodity.demand > 0.0) else { continue };
+            let price = self.master.set_price(set);
+            let gain = |path: &Vec<LinkIx>| {
+                price - path.iter().map(|link| self.master.price[link.ix()]).sum::<f64>() - self.path_cost
+            };
+            let of_set = paths.iter().map(|path| (gain(path), set, path));
+            let helpful = of_set.filter(|(gain, ..)| *gain > tolerance(price, self.path_cost));
+            let one = helpful.max_by(|a, b| a.0.total_cmp(&b.0));
+            best.extend(one.map(|(gain, set, path)| (gain * commodity.demand, set, path)));
+        }
+        best.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        best.truncate(most);
+        for (_, set, path) in best {
+            let links: Vec<u32> = path.iter().map(|link| link.0).collect();
+            self.column_along(set, &links);
+        }
     }
 
     /// How many columns the last round found.

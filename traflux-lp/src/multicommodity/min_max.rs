@@ -3,6 +3,9 @@
 //! Column generation over a partitioned simplex, see `generation` and `master`. Each round of shortest-path
 //! trees proves the bound of the [module](super); it is exact when no tree has a better path.
 
+mod growing;
+mod hand_over;
+
 use std::time::Instant;
 
 use traflux_core::{BaseRouting, LinkIx, Network};
@@ -10,6 +13,8 @@ use traflux_core::{BaseRouting, LinkIx, Network};
 use super::generation::{Ended, Generation, disconnected, scattered, until, valid};
 use super::master::{Basis, NONE};
 use super::{Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus, OPTIMAL_GAP, passed, relative_gap};
+pub(super) use growing::Growth;
+use hand_over::HAND_OVER;
 
 /// The gap at which the solver is done, relative.
 const GAP: f64 = 1e-11;
@@ -63,6 +68,8 @@ pub struct MinMaxSolver {
     background: Vec<f64>,
     /// The part of trees' lengths that is not prices.
     smoothing: f64,
+    /// After so many pivots the solver for large networks is asked.
+    hand_over_after: usize,
 }
 
 /// A bound and the lengths that prove it.
@@ -85,6 +92,7 @@ impl MinMaxSolver {
             second: None,
             background: Vec::new(),
             smoothing: 0.0,
+            hand_over_after: HAND_OVER,
         }
     }
 
@@ -169,12 +177,28 @@ impl MinMaxSolver {
             self.start_cold(problem, choice, deadline)?;
         }
         let mut bound = Bound::default();
+        let most = self.generation.most_pivots;
+        let all_paths = base.is_none() && listed.is_none();
+        if all_paths {
+            self.generation.most_pivots = most.min(self.hand_over_after);
+        }
         let mut ended = self.minimize(&mut bound, deadline);
-        if kept && ended == Ended::Stuck {
+        let slow = |solver: &Self| {
+            let after = solver.hand_over_after;
+            solver.generation.master.pivots >= after && most > after
+        };
+        if kept && ended == Ended::Stuck && !slow(self) {
             // The basis of another problem may be a bad one for this.
             self.generation.master.pivots = 0;
             self.start_cold(problem, choice, deadline)?;
             ended = self.minimize(&mut bound, deadline);
+        }
+        self.generation.most_pivots = most;
+        if all_paths && ended == Ended::Stuck && slow(self) {
+            if let Some(flows) = self.hand_over(problem, &mut bound, deadline)? {
+                return Ok(flows);
+            }
+            ended = Ended::Done;
         }
         self.warm = ended != Ended::Stuck;
         if matches!(preference, Preference::None) {
@@ -332,6 +356,13 @@ impl MinMaxSolver {
                 generation.spread(&self.background, steepness, deadline);
             }
         }
+        self.start_theta();
+        Ok(())
+    }
+
+    /// Makes the utilisation basic in the busiest link, with all commodities on their keys.
+    fn start_theta(&mut self) {
+        let generation = &mut self.generation;
         let busy = |link: usize| {
             (self.background[link] + generation.master.load[link]) / generation.capacities[link]
         };
@@ -343,7 +374,6 @@ impl MinMaxSolver {
             generation.master.start_with(self.theta, link as u32, -capacity);
         }
         generation.master.update_prices();
-        Ok(())
     }
 
     /// Grows trees under the prices and keeps the better bound; whether there are better columns, `None` where the
@@ -652,6 +682,41 @@ mod tests {
             assert!(most >= solution.iterations);
             assert!(most > 0 || !proven);
         }
+    }
+
+    #[test]
+    fn flows_found_from_the_paths_of_the_other_solver_are_optimal_too() {
+        let network = ring(20);
+        for seed in 0..4 {
+            let problem = problem(&network, seed);
+            let whole = MinMaxSolver::new(&network).solve(&problem, None).expect("it is connected");
+            let mut solver = MinMaxSolver::new(&network);
+            solver.hand_over_after = 5;
+            for _ in 0..2 {
+                let found = solver.solve(&problem, None).expect("it is connected");
+                assert_eq!(verify(&problem, None, &found), Ok(()));
+                assert_eq!(found.status, FlowStatus::Optimal);
+                assert!((found.utilization / whole.utilization - 1.0).abs() < 1e-9);
+            }
+            let preferred = solver.solve_preferring(&problem, Preference::Delay, None);
+            assert_eq!(preferred.expect("it is connected").status, FlowStatus::Optimal);
+        }
+    }
+
+    #[test]
+    fn at_the_deadline_the_best_flows_of_both_solvers_are_given_with_the_best_bound() {
+        let network = ring(20);
+        let problem = problem(&network, 1);
+        let mut solver = MinMaxSolver::new(&network);
+        let cut = solver.solve(&problem, Some(Instant::now())).expect("it is connected");
+        let mut bound = Bound::default();
+        let late = Some(Instant::now());
+        let flows = solver.hand_over(&problem, &mut bound, late).expect("it is connected");
+        let flows = flows.expect("the deadline has passed");
+        assert_eq!(verify(&problem, None, &flows), Ok(()));
+        assert_eq!(flows.status, FlowStatus::Deadline);
+        assert!(flows.utilization <= cut.utilization);
+        assert!(flows.lower_bound > 0.0 && flows.lower_bound < flows.utilization);
     }
 
     #[test]

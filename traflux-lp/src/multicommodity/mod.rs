@@ -25,6 +25,7 @@
 //! * [`LargeSolver`]: the same for hundreds of nodes, to a tolerance, with a certified gap.
 //! * [`max_concurrent_flow`] and [`max_total_flow`]: how much fits.
 //! * [`least_delay`]: a convex cost of every link instead of the maximum.
+//! * [`choose_paths`]: which few paths of each pair to set up, from matrices of the past.
 //! * [`check`]: whether flows are what they claim.
 //!
 //! ```
@@ -59,6 +60,7 @@ mod inverse;
 mod large;
 mod master;
 mod min_max;
+mod path_sets;
 pub mod select;
 mod shortest;
 mod throughput;
@@ -67,6 +69,7 @@ pub use delay::{DelayCurve, DelaySolution, least_delay};
 pub use error::FlowError;
 pub use large::{FlowPaths, LargeSolution, LargeSolver};
 pub use min_max::{MinMaxSolver, Preference};
+pub use path_sets::{NamedPaths, PathChoice, PathSets, PathSetsFit, PathSetsStatus, choose_paths};
 pub use throughput::{ConcurrentFlow, TotalFlow, max_concurrent_flow, max_total_flow};
 
 use std::time::Instant;

@@ -214,6 +214,10 @@ impl Master {
     }
 
     /// Writes the lower triangle of `M`.
+    ///
+    /// With `b_p = a_p − a_q` for the column `q` of the largest `D`, the part of a class is
+    /// `Σ_{p≠q} D_p b_p b_pᵀ − (Σ_{p≠q} D_p b_p)(Σ_{p≠q} D_p b_p)ᵀ / Σ_p D_p`: two columns differ in few rows, and
+    /// no difference of large numbers is taken.
     fn normal(&self, point: &Point, matrix: &mut [f64]) {
         let rows = self.fixed.len();
         matrix.fill(0.0);
@@ -221,37 +225,37 @@ impl Master {
             matrix[row * rows + row] = point.s[row] / point.w[row];
         }
         let mut at = 0;
-        let (mut mean, mut deviation) = (Vec::new(), Vec::new());
+        let (mut sum, mut differences) = (Vec::new(), Vec::new());
+        let mut all: Vec<(u32, f64)> = Vec::new();
         for class in &self.classes {
-            let width = class.rows.len();
-            let scale: Vec<f64> = (at..at + class.columns.len()).map(|p| point.x[p] / point.z[p]).collect();
-            at += class.columns.len();
-            let total: f64 = scale.iter().sum();
-            mean.clear();
-            mean.resize(width, 0.0);
-            for (column, d) in class.columns.iter().zip(&scale) {
-                for row in column {
-                    mean[*row as usize] += d / total;
-                }
-            }
-            if let [first, second] = scale[..] {
-                // Two columns differ in every row of the class.
-                let d = first * second / total;
-                deviation.clear();
-                deviation.resize(width, -1.0);
-                for row in &class.columns[0] {
-                    deviation[*row as usize] = 1.0;
-                }
-                class.add_outer(&deviation, d, matrix, rows);
+            let range = at..at + class.columns.len();
+            at = range.end;
+            let scale = |p: usize| point.x[p] / point.z[p];
+            let total: f64 = range.clone().map(scale).sum();
+            let Some(largest) = range.clone().max_by(|a, b| scale(*a).total_cmp(&scale(*b))) else {
                 continue;
-            }
-            for (column, d) in class.columns.iter().zip(&scale) {
-                deviation.clear();
-                deviation.extend(mean.iter().map(|m| -m));
-                for row in column {
-                    deviation[*row as usize] += 1.0;
+            };
+            let key = &class.columns[largest - range.start];
+            sum.clear();
+            sum.resize(class.rows.len(), 0.0);
+            for (column, p) in class.columns.iter().zip(range) {
+                if p == largest {
+                    continue;
                 }
-                class.add_outer(&deviation, *d, matrix, rows);
+                differ(column, key, &mut differences);
+                let d = scale(p);
+                for (row, sign) in &differences {
+                    sum[*row as usize] += d * sign;
+                }
+                // Two columns: both terms are one.
+                let d = if class.columns.len() == 2 { d - d * d / total } else { d };
+                class.add_outer(&differences, d, matrix, rows);
+            }
+            if class.columns.len() > 2 {
+                all.clear();
+                let entries = sum.iter().enumerate().filter(|(_, sum)| **sum != 0.0);
+                all.extend(entries.map(|(row, sum)| (row as u32, *sum)));
+                class.add_outer(&all, -1.0 / total, matrix, rows);
             }
         }
     }
@@ -339,15 +343,40 @@ impl Class {
             .sum()
     }
 
-    /// Adds `scale v vᵀ` to the lower triangle, `v` by position in `rows` and in shares.
-    fn add_outer(&self, v: &[f64], scale: f64, matrix: &mut [f64], width: usize) {
-        for (i, (row, per_share)) in self.rows.iter().enumerate() {
-            let left = scale * v[i] * per_share;
-            let line = &mut matrix[*row as usize * width..][..width];
+    /// Adds `scale v vᵀ` to the lower triangle, `v` by rising position in `rows` and in shares.
+    fn add_outer(&self, v: &[(u32, f64)], scale: f64, matrix: &mut [f64], width: usize) {
+        for (i, (place, value)) in v.iter().enumerate() {
+            let (row, per_share) = self.rows[*place as usize];
+            let left = scale * value * per_share;
+            let line = &mut matrix[row as usize * width..][..width];
             // Rows rise, so this is the lower triangle.
-            for ((other, per_share), v) in self.rows[..=i].iter().zip(v) {
-                line[*other as usize] += left * v * per_share;
+            for (place, value) in &v[..=i] {
+                let (other, per_share) = self.rows[*place as usize];
+                line[other as usize] += left * value * per_share;
             }
+        }
+    }
+}
+
+/// The rows that only one of two columns crosses: 1 for the first, −1 for the second.
+fn differ(column: &[u32], key: &[u32], differences: &mut Vec<(u32, f64)>) {
+    differences.clear();
+    let (mut column, mut key) = (column.iter().peekable(), key.iter().peekable());
+    loop {
+        match (column.peek(), key.peek()) {
+            (Some(a), Some(b)) if a == b => {
+                column.next();
+                key.next();
+            }
+            (Some(a), b) if b.is_none_or(|b| a < b) => {
+                differences.push((**a, 1.0));
+                column.next();
+            }
+            (_, Some(b)) => {
+                differences.push((**b, -1.0));
+                key.next();
+            }
+            (_, None) => return,
         }
     }
 }
@@ -389,21 +418,80 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
+/// Rows of a tile of Cholesky's method.
+const TILE: usize = 4;
+
 /// Cholesky's factor in place of the lower triangle; false when the matrix is not positive definite.
 fn factor(matrix: &mut [f64], width: usize) -> bool {
-    for row in 0..width {
-        let (above, line) = matrix.split_at_mut(row * width);
-        for column in 0..row {
-            let other = &above[column * width..][..=column];
-            line[column] = (line[column] - dot(&line[..column], &other[..column])) / other[column];
+    for first in (0..width).step_by(TILE) {
+        let count = TILE.min(width - first);
+        let (above, lines) = matrix.split_at_mut(first * width);
+        let lines = &mut lines[..count * width];
+        // Whole tiles: each number that is read counts four times.
+        if count == TILE {
+            let (a, rest) = lines.split_at_mut(width);
+            let (b, rest) = rest.split_at_mut(width);
+            let (c, d) = rest.split_at_mut(width);
+            for column in 0..first {
+                let other = &above[column * width..][..=column];
+                let sums = dot4([&a[..column], &b[..column], &c[..column], &d[..column]], &other[..column]);
+                let pivot = other[column];
+                a[column] = (a[column] - sums[0]) / pivot;
+                b[column] = (b[column] - sums[1]) / pivot;
+                c[column] = (c[column] - sums[2]) / pivot;
+                d[column] = (d[column] - sums[3]) / pivot;
+            }
+        } else {
+            for line in lines.chunks_mut(width) {
+                for column in 0..first {
+                    let other = &above[column * width..][..=column];
+                    line[column] = (line[column] - dot(&line[..column], &other[..column])) / other[column];
+                }
+            }
         }
-        let square = line[row] - dot(&line[..row], &line[..row]);
-        if !(square > 0.0 && square.is_finite()) {
-            return false;
+        for at in 0..count {
+            let row = first + at;
+            let (before, line) = lines.split_at_mut(at * width);
+            for (place, other) in before.chunks(width).enumerate() {
+                let column = first + place;
+                line[column] = (line[column] - dot(&line[..column], &other[..column])) / other[column];
+            }
+            let square = line[row] - dot(&line[..row], &line[..row]);
+            if !(square > 0.0 && square.is_finite()) {
+                return false;
+            }
+            line[row] = square.sqrt();
         }
-        line[row] = square.sqrt();
     }
     true
+}
+
+/// Inner products of four lines with one.
+fn dot4(lines: [&[f64]; TILE], other: &[f64]) -> [f64; TILE] {
+    const LANES: usize = 4;
+    let length = other.len();
+    let whole = length - length % LANES;
+    let mut sums = [[0.0; LANES]; TILE];
+    let [a, b, c, d] = lines.map(|line| &line[..length]);
+    let mut at = 0;
+    while at < whole {
+        let o = &other[at..at + LANES];
+        let (a, b, c, d) = (&a[at..at + LANES], &b[at..at + LANES], &c[at..at + LANES], &d[at..at + LANES]);
+        for lane in 0..LANES {
+            sums[0][lane] += a[lane] * o[lane];
+            sums[1][lane] += b[lane] * o[lane];
+            sums[2][lane] += c[lane] * o[lane];
+            sums[3][lane] += d[lane] * o[lane];
+        }
+        at += LANES;
+    }
+    let mut products = sums.map(|sums| (sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for at in whole..length {
+        for (product, line) in products.iter_mut().zip([a, b, c, d]) {
+            *product += line[at] * other[at];
+        }
+    }
+    products
 }
 
 /// Solves with Cholesky's factor in place.
