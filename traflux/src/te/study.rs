@@ -115,6 +115,11 @@ impl RunName {
     pub fn family(&self) -> String {
         self.without.map_or_else(|| "learned".to_owned(), |part| format!("without {part}"))
     }
+
+    /// The name with the group that was left out.
+    pub(super) fn long(&self) -> String {
+        self.left_out.as_ref().map_or_else(|| self.to_string(), |group| format!("without {group}: {self}"))
+    }
 }
 
 impl fmt::Display for RunName {
@@ -402,11 +407,7 @@ struct Told<'a> {
 
 impl Observer for Told<'_> {
     fn progress(&self, done: f64) {
-        let what = match &self.name.left_out {
-            Some(group) => format!("without {group}, seed {}", self.name.seed),
-            None => self.name.to_string(),
-        };
-        self.watch.progress(self.from + done * (self.to - self.from), &what);
+        self.watch.progress(self.from + done * (self.to - self.from), &self.name.long());
     }
 
     fn point(&self, point: &TrainPoint, last: &Checkpoint, best: bool) -> Result<(), EvaluateError> {

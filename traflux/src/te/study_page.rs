@@ -15,8 +15,15 @@ impl Study {
     #[must_use]
     pub fn table(&self) -> String {
         let mut out = String::new();
+        let names = self.folds.iter().flat_map(|fold| &fold.runs).map(|run| run.name.long().chars().count());
+        let width = names.fold(24, usize::max);
+        let _ = writeln!(
+            out,
+            "{:<width$} {:>8} {:>9} {:>10} {:>8} {:>8}  best after",
+            "training", "updates", "rewards", "rewards/s", "PR_U", "p5"
+        );
         for fold in &self.folds {
-            fold.trainings(&mut out);
+            fold.trainings(&mut out, width);
         }
         if self.folds.iter().any(|fold| fold.left_out.is_some()) {
             self.left_out(&mut out);
@@ -170,13 +177,7 @@ fn counted(count: usize, one: &str, several: &str) -> String {
 
 impl Fold {
     /// A line for each training.
-    fn trainings(&self, out: &mut String) {
-        let title = self.left_out.as_ref().map_or_else(String::new, |group| format!("without {group}: "));
-        let _ = writeln!(
-            out,
-            "{title}{:<24} {:>8} {:>9} {:>10} {:>8} {:>8}  best after",
-            "training", "updates", "rewards", "rewards/s", "PR_U", "p5"
-        );
+    fn trainings(&self, out: &mut String, width: usize) {
         let show = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"));
         let mut best = Vec::new();
         for Run { name, trained } in &self.runs {
@@ -186,8 +187,8 @@ impl Fold {
             let speed = trained.rewards_per_second;
             let _ = writeln!(
                 out,
-                "{title}{:<24} {:>8} {:>9} {:>10} {:>8} {:>8}  {}{}",
-                name.to_string(),
+                "{:<width$} {:>8} {:>9} {:>10} {:>8} {:>8}  {}{}",
+                name.long(),
                 last.update,
                 last.rewards,
                 speed.map_or_else(|| "–".to_owned(), |speed| format!("{speed:.0}")),
@@ -200,6 +201,7 @@ impl Fold {
                 best.extend(chosen.validation);
             }
         }
+        let title = self.left_out.as_ref().map_or_else(String::new, |group| format!("without {group}: "));
         if best.len() > 1 {
             let _ = writeln!(
                 out,
@@ -209,7 +211,7 @@ impl Fold {
             );
         }
         for (name, value) in &self.rivals {
-            let _ = writeln!(out, "{title}{name:<24} {:>38.4}", value);
+            let _ = writeln!(out, "{:<width$} {value:>38.4}", format!("{title}{name}"));
         }
     }
 

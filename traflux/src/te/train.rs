@@ -30,6 +30,9 @@ const QUICK_CHOICE: &str = "quick_choice";
 const CURVE: &str = "curve";
 /// Points of a learning curve.
 const POINTS: usize = 20;
+/// Less than this in the validation is no reason to prefer an earlier policy: a few hundred neighbouring matrices do
+/// not tell such policies apart, and the later one has learned more.
+const INDIFFERENT: f64 = 5e-4;
 /// Reports of the trainer between two of them.
 const REPORTS: usize = 5;
 
@@ -135,7 +138,7 @@ pub struct TrainPoint {
 pub struct Trained {
     /// Its seed.
     pub seed: u64,
-    /// The policy that was best in the validation.
+    /// The policy that was best in the validation; of those about as good the newest.
     pub best: Checkpoint,
     /// The policy in the end.
     pub last: Checkpoint,
@@ -162,7 +165,7 @@ pub struct Earlier {
 pub(super) trait Observer: Sync {
     /// The part that is done.
     fn progress(&self, done: f64);
-    /// A new point of the curve with the policy there, and whether none before was better.
+    /// A new point of the curve with the policy there, and whether it is the best so far.
     fn point(&self, point: &TrainPoint, last: &Checkpoint, best: bool) -> Result<(), EvaluateError>;
 }
 
@@ -296,7 +299,7 @@ impl Session<'_> {
         let mut curve = trained.as_mut().map(|t| std::mem::take(&mut t.curve)).unwrap_or_default();
         let before = curve.iter().filter_map(|point| point.validation).fold(f64::NEG_INFINITY, f64::max);
         // Without a validation the newest is the best that is known.
-        let best = validation.is_none_or(|validation| validation > before);
+        let best = validation.is_none_or(|validation| validation >= before - INDIFFERENT);
         curve.push(point);
         let last = self.checkpoint(now.parameters, &curve);
         observer.point(&curve[curve.len() - 1], &last, best)?;

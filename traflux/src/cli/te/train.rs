@@ -43,88 +43,92 @@ pub(in crate::cli) struct TrainArgs {
     /// Networks, each with its matrices.
     #[arg(value_name = "NETWORK MATRICES")]
     files: Vec<PathBuf>,
-    #[command(flatten)]
-    load: LoadArgs,
     /// No more than this many matrices of each network, evenly spread over its file.
-    #[arg(long, value_name = "COUNT", value_parser = block)]
+    #[arg(long, value_name = "COUNT", value_parser = block, help_heading = "What is learned from")]
     spread: Option<usize>,
     /// Adds so many generated backbones of 12, 15, 18, … nodes with 25 matrices each.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "What is learned from")]
     generated: usize,
     /// Most pairs that may be rerouted, or a share of all.
-    #[arg(short, long, value_name = "COUNT|SHARE%", default_value = "10%")]
+    #[arg(
+        short,
+        long,
+        value_name = "COUNT|SHARE%",
+        default_value = "10%",
+        help_heading = "What is learned from"
+    )]
     k: PairCount,
     /// The first matrices, for the training; four of seven unless given.
-    #[arg(long, value_name = "COUNT|SHARE%")]
+    #[arg(long, value_name = "COUNT|SHARE%", help_heading = "What is learned from")]
     train: Option<PairCount>,
     /// Of those the last, to choose the best checkpoint; 0 keeps the newest.
-    #[arg(long, value_name = "COUNT|SHARE%", default_value = "15%")]
+    #[arg(long, value_name = "COUNT|SHARE%", default_value = "15%", help_heading = "What is learned from")]
     validate: PairCount,
     /// The last matrices, for the result only; all behind those of the training unless given.
-    #[arg(long, value_name = "COUNT|SHARE%")]
+    #[arg(long, value_name = "COUNT|SHARE%", help_heading = "What is learned from")]
     test: Option<PairCount>,
-    /// Where the policy goes. With several trainings the name tells them apart.
-    #[arg(long, default_value = "policy.safetensors", value_name = "FILE")]
-    out: PathBuf,
     /// Goes on with trainings that were left, and takes finished ones as they are.
-    #[arg(long)]
+    #[arg(long, help_heading = "Trainings")]
     resume: bool,
     /// Seed of everything; the first one with --seeds.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, help_heading = "Trainings")]
     seed: u64,
     /// So many independent trainings.
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100), help_heading = "Trainings")]
     seeds: u64,
     /// Trains without each network in turn and tests on that one.
-    #[arg(long)]
+    #[arg(long, help_heading = "Trainings")]
     leave_one_out: bool,
     /// Trains also without these parts: imitation, reinforcement, identities (the weights of every pair).
-    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', help_heading = "Trainings")]
     ablate: Vec<Part>,
     /// Updates on choices that the policy draws and the solver judges.
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 1500, help_heading = "Trainings")]
     updates: usize,
     /// Updates on choices of the teacher before that; 0 leaves imitation out.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, help_heading = "Trainings")]
     examples: usize,
     /// Who is imitated; unless given the oracle up to 1000 pairs, greedy-relief beyond.
-    #[arg(long, value_name = "SELECTOR")]
+    #[arg(long, value_name = "SELECTOR", help_heading = "Trainings")]
     teacher: Option<SelectorKind>,
     /// Without weights of its own for every pair: for use on other networks.
-    #[arg(long)]
+    #[arg(long, help_heading = "Trainings")]
     any_network: bool,
     /// What is taken off the reward for all traffic being chosen; in proportion for a part of it.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, help_heading = "Trainings")]
     disturbance_price: f64,
     /// Choices are judged on the matrix after, as a real controller's are.
-    #[arg(long)]
+    #[arg(long, help_heading = "Trainings")]
     stale: bool,
     /// Threads, all unless given; they change how long it takes and nothing else.
-    #[arg(long)]
+    #[arg(long, help_heading = "Trainings")]
     threads: Option<usize>,
     /// Ends the training after so many seconds and tests the best by then.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", help_heading = "Trainings")]
     deadline_s: Option<f64>,
     /// Whom the policy is tested beside; unless given Top-K critical, greedy relief and relax and round.
-    #[arg(long, value_name = "SELECTORS", value_delimiter = ',')]
+    #[arg(long, value_name = "SELECTORS", value_delimiter = ',', help_heading = "The test")]
     rivals: Vec<SelectorKind>,
     /// Without the search for a fixed set among the rivals.
-    #[arg(long)]
+    #[arg(long, help_heading = "The test")]
     no_fixed_set: bool,
     /// In the test the policy chooses outside the range of its training too, instead of greedy relief.
-    #[arg(long)]
+    #[arg(long, help_heading = "The test")]
     no_fallback: bool,
     /// Neighbouring matrices that are drawn together for intervals.
-    #[arg(long, value_name = "COUNT", default_value_t = 12, value_parser = block)]
+    #[arg(long, value_name = "COUNT", default_value_t = 12, value_parser = block, help_heading = "The test")]
     block: usize,
+    /// Where the policy goes. With several trainings the name tells them apart.
+    #[arg(long, default_value = "policy.safetensors", value_name = "FILE", help_heading = "What is written")]
+    out: PathBuf,
     /// Where the learning curves go, as CSV.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "What is written")]
     curve: Option<PathBuf>,
     /// Where a page with curves, plots and tables goes.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "What is written")]
     html: Option<PathBuf>,
     /// Where the numbers of every matrix of the test go.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "What is written")]
     csv: Option<PathBuf>,
     /// Width of the hidden layers.
     #[arg(long, default_value_t = 16, help_heading = "Settings of the method")]
@@ -141,6 +145,8 @@ pub(in crate::cli) struct TrainArgs {
     /// What entropy counts at first.
     #[arg(long, default_value_t = 0.02, help_heading = "Settings of the method")]
     entropy: f64,
+    #[command(flatten, next_help_heading = "How files are read")]
+    load: LoadArgs,
 }
 
 pub(super) fn train(args: &TrainArgs) -> Result<ExitCode, Failure> {
