@@ -19,10 +19,13 @@
 mod admission;
 mod backend;
 mod compile;
+mod counters;
 mod decision;
 mod explain;
 mod forward;
+mod scrape;
 mod settings;
+mod upkeep;
 mod waiting;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -245,3 +245,77 @@ fn a_model_goes_only_where_it_is_served() {
     let unknown = Request { model: "huge", ..Request::default() };
     assert_eq!(refusal(engine.decide(&unknown, at(0.0))).reason, Reason::NoModel);
 }
+
+#[test]
+fn a_backend_that_fails_is_left_out_and_comes_back() {
+    let json = r#"{"routing": {"default": {"backend": ["a", "b"], "algorithm": "round-robin"}}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let ask = |now: f64, broken: bool| {
+        let forward = forward(engine.decide(&Request::default(), at(now)));
+        let backend = forward.backend().to_owned();
+        let outcome = if broken && backend == "a" { Outcome::ServerError } else { Outcome::Success };
+        forward.finish(at(now + 0.01), &End::of(outcome));
+        backend
+    };
+    let count = |from: f64, broken: bool| {
+        let asked: Vec<String> = (0..100).map(|step| ask(from + f64::from(step) * 0.1, broken)).collect();
+        asked.iter().filter(|backend| *backend == "a").count()
+    };
+    let during = count(0.0, true);
+    assert!(during < 20, "{during} of 100 went to the broken one");
+    for second in 0..120 {
+        engine.upkeep(at(20.0 + f64::from(second)));
+        ask(20.0 + f64::from(second), false);
+    }
+    let after = count(150.0, false);
+    assert!((40..=60).contains(&after), "{after} of 100 after it works again");
+}
+
+#[test]
+fn metrics_say_what_happened() {
+    let engine = engine(TWO, &EngineSettings::default());
+    for _ in 0..4 {
+        let forward = forward(engine.decide(&chat("acme", 10, 20), at(0.0)));
+        forward.finish(at(0.5), &success(10, 5));
+    }
+    let _ = engine.decide(&Request { path: "/nowhere", ..Request::default() }, at(1.0));
+    let text = engine.scrape(at(1.0), traflux_gateway::observe::Format::Prometheus);
+    for line in [
+        r#"traflux_gateway_requests_total{backend="a",model="",outcome="success"} 3"#,
+        r#"traflux_gateway_output_tokens_total{backend="b",model=""} 5"#,
+        r#"traflux_gateway_decisions_total{rule="chat",algorithm="round-robin",reason="forwarded"} 4"#,
+        r#"traflux_gateway_decisions_total{rule="none",algorithm="none",reason="no_route"} 1"#,
+        r#"traflux_gateway_picks_total{rule="chat",backend="a"} 3"#,
+        r#"traflux_gateway_tenant_tokens_total{tenant="acme"} 60"#,
+        r#"traflux_gateway_plan_share_ratio{rule="chat",backend="a"} 0.75"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn weights_of_a_controller_count_under_adaptive() {
+    let json = r#"{"routing": {"rules": [{"name": "all", "route": {"backend": ["a", "b"]}}]}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    engine.set_weights(at(0.0), "all", &[("a", 900), ("b", 100)]);
+    let text = engine.scrape(at(0.0), traflux_gateway::observe::Format::Prometheus);
+    assert!(text.contains(r#"traflux_gateway_plan_share_ratio{rule="all",backend="a"} 0.9"#), "{text}");
+    assert!(matches!(engine.decide(&Request::default(), at(0.1)), Decision::Forward(_)));
+}
+
+#[test]
+fn the_budget_of_retries_holds_when_everything_fails() {
+    let json = r#"{"routing": {"default": {"backend": ["a", "b", "c", "d"]}}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let mut retries = 0;
+    for step in 0..500 {
+        let now = at(f64::from(step) * 0.002);
+        let Decision::Forward(first) = engine.decide(&Request::default(), now) else { continue };
+        if let Decision::Forward(second) = first.retry(now, &End::of(Outcome::GatewayError)) {
+            retries += 1;
+            second.finish(now, &End::of(Outcome::GatewayError));
+        }
+    }
+    // A fifth of 500 requests, and one a second for ten seconds besides.
+    assert!(retries <= 110, "{retries} retries");
+}

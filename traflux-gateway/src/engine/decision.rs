@@ -80,6 +80,36 @@ impl Reason {
         }
     }
 
+    /// All names that [`code`](Self::code) gives.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        use crate::queue::{Bound, DropReason, Refusal as Queue};
+        let own = [
+            Self::NoRoute,
+            Self::NoModel,
+            Self::NoBackend,
+            Self::Saturated,
+            Self::Limited,
+            Self::TooLarge,
+            Self::TooManyKeys,
+            Self::Exhausted,
+        ];
+        let queue = [
+            Queue::Full(Bound::Items),
+            Queue::TenantFull(Bound::Items),
+            Queue::TooLarge(Bound::Items),
+            Queue::Deadline,
+            Queue::MaxWait,
+            Queue::Shed,
+            Queue::UnknownBand,
+            Queue::UnknownTenant,
+        ];
+        let dropped = [DropReason::Deadline, DropReason::MaxWait, DropReason::Shed, DropReason::PushedOut];
+        own.into_iter()
+            .chain(queue.into_iter().map(Self::Queue))
+            .chain(dropped.into_iter().map(Self::Dropped))
+            .map(Self::code)
+    }
+
     /// A stable name for metrics, logs and bindings.
     #[must_use]
     pub const fn code(self) -> &'static str {

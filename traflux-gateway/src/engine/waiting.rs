@@ -113,6 +113,11 @@ impl Room {
         self.count.load(Ordering::Relaxed) > 0
     }
 
+    /// How much waits in a band.
+    pub(super) fn band_load(&self, band: u8) -> queue::QueueLoad {
+        self.lock().queue.band_load(band)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +153,9 @@ impl Inner {
         let mut dropped = std::mem::take(&mut self.dropped);
         for late in dropped.drain(..) {
             let route = self.fetch(late.payload).map(|admission| admission.route);
-            let refusal = compiled.refusal(route, Reason::Dropped(late.reason));
+            let reason = Reason::Dropped(late.reason);
+            compiled.count_refusal(route.filter(|ix| (*ix as usize) < compiled.routes.len()), reason);
+            let refusal = compiled.refusal(route, reason);
             self.ready.push_back((late.ticket, Decision::Refuse(refusal)));
         }
         self.dropped = dropped;
@@ -209,6 +216,7 @@ pub(super) fn pump(shared: &Arc<Shared>, room: &Arc<Room>, now: Timestamp) {
         inner.refuse_dropped(&compiled);
         let Dequeued::Request(next) = next else { break };
         let Some(admission) = inner.fetch(next.payload) else { continue };
+        compiled.counters.metrics.recorder().queue_wait(compiled.counters.band(next.band), next.waited);
         if admission.route as usize >= compiled.routes.len() {
             let refusal = compiled.refusal(None, Reason::NoRoute);
             inner.ready.push_back((next.ticket, Decision::Refuse(refusal)));
@@ -243,7 +251,7 @@ fn has_place(compiled: &Compiled, room: &Room, now: Timestamp) -> bool {
 
 impl Engine {
     /// The next decision for somebody who waits: its number, and where it goes or why it does not. Ask after every
-    /// [`finish`](super::Forward::finish) and at times.
+    /// [`finish`](super::Forward::finish) and after [`upkeep`](Self::upkeep).
     pub fn take_ready(&self) -> Option<((usize, Ticket), Decision)> {
         let compiled = self.shared.compiled.load();
         compiled.rooms.iter().find_map(|room| {
@@ -251,19 +259,18 @@ impl Engine {
             Some(((Arc::as_ptr(room) as usize, ticket), decision))
         })
     }
+}
 
-    /// Looks after what time alone brings: requests that have waited too long, and room that came back.
-    pub fn upkeep(&self, now: Timestamp) {
-        let compiled = self.shared.compiled.load_full();
-        for room in &compiled.rooms {
-            let mut inner = room.lock();
-            let mut dropped = std::mem::take(&mut inner.dropped);
-            inner.queue.expire(now, &mut dropped);
-            inner.dropped = dropped;
-            inner.refuse_dropped(&compiled);
-            room.recount(&inner);
-            drop(inner);
-            pump(&self.shared, room, now);
-        }
+/// Sends away who waited too long, and lets go on whom there is room for again.
+pub(super) fn look_after(shared: &Arc<Shared>, compiled: &Compiled, now: Timestamp) {
+    for room in &compiled.rooms {
+        let mut inner = room.lock();
+        let mut dropped = std::mem::take(&mut inner.dropped);
+        inner.queue.expire(now, &mut dropped);
+        inner.dropped = dropped;
+        inner.refuse_dropped(compiled);
+        room.recount(&inner);
+        drop(inner);
+        pump(shared, room, now);
     }
 }
