@@ -319,3 +319,84 @@ fn the_budget_of_retries_holds_when_everything_fails() {
     // A fifth of 500 requests, and one a second for ten seconds besides.
     assert!(retries <= 110, "{retries} retries");
 }
+
+#[test]
+fn a_request_of_a_lower_band_waits_on_when_only_a_better_one_would_fit() {
+    // Two places, of which the batch band may fill one.
+    let json = r#"{"routing": {"default": {"backend": "a"}}}"#;
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings {
+            band_shares: vec![1.0, 1.0, 0.5],
+            ..ConcurrencySettings::fixed(2)
+        },
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let engine = engine(json, &settings);
+    let batch = Request { kind: "batch", ..chat("t", 1, 1) };
+    let first = forward(engine.decide(&batch, at(0.0)));
+    let Decision::Wait(waiting) = engine.decide(&batch, at(0.0)) else { panic!() };
+    engine.upkeep(at(1.0));
+    assert!(engine.take_ready().is_none(), "it still waits");
+    assert!(waiting.outlook_now(at(1.0)).is_some());
+    first.finish(at(2.0), &success(1, 1));
+    let (ticket, decision) = engine.take_ready().unwrap();
+    assert_eq!(ticket, waiting.ticket());
+    forward(decision).finish(at(3.0), &success(1, 1));
+}
+
+#[test]
+fn who_waits_goes_on_after_a_reload_that_no_longer_knows_the_backend() {
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(1),
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let engine = engine(r#"{"routing": {"default": {"backend": "a"}}}"#, &settings);
+    let held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    let Decision::Wait(waiting) = engine.decide(&chat("t", 1, 1), at(0.0)) else { panic!() };
+    engine.reload(&plan(r#"{"routing": {"default": {"backend": "b"}}}"#), &settings, at(0.5)).unwrap();
+    assert_eq!(forward(engine.decide(&chat("t", 1, 1), at(0.5))).backend(), "b");
+    held.finish(at(1.0), &success(1, 1));
+    let (ticket, decision) = engine.take_ready().unwrap();
+    assert_eq!((ticket, forward(decision).backend()), (waiting.ticket(), "a"));
+}
+
+#[test]
+fn many_threads_leave_nothing_in_flight() {
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(4),
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let engine = engine(TWO, &settings);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || {
+                for step in 0..500 {
+                    let now = at(f64::from(step) * 0.01);
+                    match engine.decide(&chat("t", 1, 1), now) {
+                        Decision::Forward(forward) if (step + thread) % 3 == 0 => drop(forward),
+                        Decision::Forward(mut forward) => {
+                            forward.first_byte(now);
+                            forward.finish(now, &success(1, 1));
+                        }
+                        Decision::Wait(waiting) => drop(waiting),
+                        Decision::Refuse(_) => {}
+                    }
+                    while let Some((_, decision)) = engine.take_ready() {
+                        drop(decision);
+                    }
+                }
+            });
+        }
+    });
+    while engine.take_ready().is_some() {}
+    let text = engine.scrape(at(100.0), traflux_gateway::observe::Format::Prometheus);
+    for line in text.lines().filter(|line| line.starts_with("traflux_gateway_in_flight_requests{")) {
+        assert!(line.ends_with(" 0"), "{line}");
+    }
+    let explained = engine.explain(&chat("t", 1, 1), at(1000.0));
+    assert_eq!(explained.limits[0].level.map(|level| level.used), Some(0));
+}

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
@@ -52,6 +52,8 @@ pub(super) struct Compiled {
     pub(super) tenants: Arc<KeyTable>,
     pub(super) used: Arc<TenantMetrics>,
     pub(super) rooms: Vec<Arc<Room>>,
+    /// Rooms of earlier plans in which somebody may still wait.
+    pub(super) former: Vec<Weak<Room>>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -64,8 +66,8 @@ pub(super) struct Route {
     pub(super) pools: Vec<Option<Arc<RoutePool>>>,
     pub(super) session: Option<Arc<Session>>,
     pub(super) fallback: Option<u32>,
-    /// Where its requests wait.
-    pub(super) room: Option<u32>,
+    /// Where its requests wait, by model.
+    pub(super) rooms: Vec<Option<u32>>,
     pub(super) budget: Arc<RetryBudget>,
     pub(super) decider: DeciderIx,
 }
@@ -186,6 +188,7 @@ impl Compiled {
             limits,
             tenants,
             used: Arc::clone(&registry.used),
+            former: former(before, &rooms),
             rooms,
             counters,
         })
@@ -331,6 +334,20 @@ impl Compiled {
     /// Whether a limit counts each backend apart, so that another backend may do.
     pub(super) fn is_by_backend(&self, ix: LimitIx) -> bool {
         self.limits.iter().any(|l| l.by_backend && (l.ix == ix || l.overrides.values().any(|own| *own == ix)))
+    }
+}
+
+fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
+    let Some(before) = before else { return Vec::new() };
+    let left = before.rooms.iter().filter(|room| !rooms.iter().any(|kept| Arc::ptr_eq(kept, room)));
+    let older = before.former.iter().filter(|room| room.strong_count() > 0);
+    older.cloned().chain(left.map(Arc::downgrade)).collect()
+}
+
+impl Compiled {
+    /// All rooms in which somebody may wait.
+    pub(super) fn all_rooms(&self) -> impl Iterator<Item = Arc<Room>> {
+        self.rooms.iter().cloned().chain(self.former.iter().filter_map(Weak::upgrade))
     }
 }
 
@@ -527,14 +544,14 @@ impl Builder<'_> {
             None => Arc::new(RetryBudget::new(self.settings.retry_budget)),
         };
         let decider = self.counters.decider(name, algorithm);
-        let room = self.room(plan)?;
+        let rooms = pools.iter().map(|pool| self.room(pool.as_deref())).collect::<Result<Vec<_>, _>>()?;
         routes.push(Route {
             name: name.into(),
             algorithm,
             pools,
             session,
             fallback: None,
-            room,
+            rooms,
             budget,
             decider,
         });
@@ -542,10 +559,11 @@ impl Builder<'_> {
     }
 
     /// Requests that want the same backends wait together.
-    fn room(&mut self, plan: &RoutePlan) -> Result<Option<u32>, GatewayError> {
-        let Some(queue) = &self.settings.queue else { return Ok(None) };
-        let mut backends: Vec<String> = plan.backend.iter().map(|b| b.name.clone()).collect();
+    fn room(&mut self, pool: Option<&RoutePool>) -> Result<Option<u32>, GatewayError> {
+        let (Some(queue), Some(pool)) = (&self.settings.queue, pool) else { return Ok(None) };
+        let mut backends: Vec<String> = pool.members.iter().map(|m| m.state.name.to_string()).collect();
         backends.sort_unstable();
+        backends.dedup();
         if let Some(ix) = self.rooms.iter().position(|room| room.backends == backends) {
             return Ok(Some(ix as u32));
         }

@@ -113,7 +113,7 @@ pub(super) fn decide(
 ) -> Decision {
     let route = &compiled.routes[admission.route as usize];
     route.budget.request(now);
-    let room = route.room.map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
+    let room = route.rooms[admission.model as usize].map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
     // Nobody overtakes those who wait.
     let decision = if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
         waiting::enqueue(shared, &compiled, room, admission, now)
@@ -138,6 +138,7 @@ pub(super) fn decide(
 }
 
 /// Looks for a place for a request, and counts it when there is one.
+#[expect(clippy::result_large_err, reason = "a box would be an allocation for each request")]
 pub(super) fn resume(
     shared: &Arc<Shared>,
     compiled: &Arc<Compiled>,
@@ -627,7 +628,8 @@ impl Forward {
 
     /// Lets go on who waited for this place.
     fn make_room(&self, now: Timestamp) {
-        let Some(room) = self.compiled.routes[self.admission.route as usize].room else { return };
+        let route = &self.compiled.routes[self.admission.route as usize];
+        let Some(room) = route.rooms[self.admission.model as usize] else { return };
         let room = &self.compiled.rooms[room as usize];
         if room.is_waiting() {
             waiting::pump(&self.shared, room, now);
