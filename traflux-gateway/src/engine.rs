@@ -96,6 +96,8 @@ impl Engine {
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.compiled.load_full();
         let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;
+        // Positions mean others from here on.
+        registry.adaptive.clear();
         self.shared.compiled.store(Arc::new(compiled));
         Ok(())
     }

@@ -40,7 +40,10 @@ fn rules_in_their_short_form_are_read_and_shown_in_order() {
     assert_eq!(lines[0], "FILE: 3 rules, 5 backends, 0 limits");
     assert_eq!(lines[1], "high-priority      adaptive           premium-ai x 100");
     assert_eq!(lines[2], "cost-optimized     least-cost         openai-basic x 1, anthropic-basic x 1");
-    assert!(said.contains("warning: routing.rules[0].route: backend `premium-ai` is not described"), "{said}");
+    assert!(
+        said.contains("warning: routing.rules[0].route: backend `premium-ai` is not described"),
+        "{said}"
+    );
     assert!(said.contains("note: no default route"), "{said}");
 }
 
@@ -56,7 +59,10 @@ routing:
 ";
     let (passed, said) = check(shadowed, &["--strict"]);
     assert!(!passed);
-    assert!(said.contains("rule `narrow` can never decide: `wide`, tried before, takes all that it matches"), "{said}");
+    assert!(
+        said.contains("rule `narrow` can never decide: `wide`, tried before, takes all that it matches"),
+        "{said}"
+    );
     assert!(check(shadowed, &[]).0);
 }
 
@@ -65,9 +71,15 @@ fn a_wrong_key_or_value_is_named_with_its_path() {
     for (text, expected) in [
         ("routing: { rule: [] }", "unknown field `rule`"),
         ("routing: { default: { backend: a, algorithm: fastest } }", "unknown variant `fastest`"),
-        ("limits: [{ name: l, unit: tokens, amount: 0 }]", "limits[0].amount: 0 is outside (0, 1000000000000000]"),
+        (
+            "limits: [{ name: l, unit: tokens, amount: 0 }]",
+            "limits[0].amount: 0 is outside (0, 1000000000000000]",
+        ),
         ("backends: { a: { url: \"ftp://x\" } }", "`ftp://x` is no URL with http:// or https:// and a host"),
-        ("routing: { default: { backend: a }, rules: [{ name: r, match: { path: { regex: \"(\" } }, route: { backend: a } }] }", "regular expression `(` does not compile"),
+        (
+            "routing: { default: { backend: a }, rules: [{ name: r, match: { path: { regex: \"(\" } }, route: { backend: a } }] }",
+            "regular expression `(` does not compile",
+        ),
     ] {
         let (passed, said) = check(text, &[]);
         assert!(!passed && said.contains(expected), "{text}: {said}");

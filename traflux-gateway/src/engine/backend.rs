@@ -56,9 +56,12 @@ impl Registry {
         settings.health.validate()?;
         settings.retry.validate()?;
         settings.retry_budget.validate()?;
+        let tenants = Arc::new(KeyTable::new(settings.max_keys, settings.seed));
+        // Its place is also that of tenants that come when the table is full.
+        tenants.insert("", |_| false);
         Ok(Self {
             endpoints: EndpointTable::new(&settings.latency),
-            tenants: Arc::new(KeyTable::new(settings.max_keys, settings.seed)),
+            tenants,
             used: Arc::new(TenantMetrics::new(settings.tenants.clone())?),
             backends: HashMap::new(),
             adaptive: HashMap::new(),

@@ -24,6 +24,8 @@ use crate::wire::Usage;
 
 /// Endpoints that are asked for room before the next route.
 const MOST_ASKED: usize = 8;
+/// Endpoints that are looked at when those were busy.
+const MOST_LOOKED_AT: usize = 256;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,8 @@ pub struct Forward {
     send_after: Duration,
     /// Leave of the budget for an attempt that is not the first.
     leave: Option<RetryTicket>,
+    /// Where it waited, and was charged its estimate against the share of its tenant.
+    waited_in: Option<Arc<waiting::Room>>,
 }
 
 /// Routes and positions that were tried.
@@ -155,6 +159,7 @@ pub(super) fn resume(
                 tried: Tried::new(),
                 send_after: Duration::ZERO,
                 leave: None,
+                waited_in: None,
             };
             if let Some((_, member, _)) = forward.member() {
                 let decider = compiled.routes[forward.admission.route as usize].decider;
@@ -240,7 +245,8 @@ fn attempt_route(
             ..PickRequest::new(now, draw)
         };
         let position = match (&route.session, admission.session.is_empty()) {
-            (Some(session), false) => {
+            // Once the endpoint of its session was asked in vain, a request goes elsewhere and its session stays.
+            (Some(session), false) if excluded.is_empty() => {
                 session.pick_prefix(&pool.pool, &pick, &admission.session).map(|placed| placed.position)
             }
             _ => pool.pool.pick(&pick),
@@ -263,23 +269,7 @@ fn attempt_route(
             continue;
         }
         match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
-            Ok(taken) => {
-                let tokens = admission.tokens.total();
-                let ahead = pool.pool.start(position, tokens);
-                let (slot, reservation, requests_mark, tokens_mark, entry) = taken;
-                return Ok(Hold {
-                    route: route_ix,
-                    position: position as u32,
-                    ahead,
-                    sent: now,
-                    first_token: None,
-                    slot,
-                    reservation,
-                    requests_mark,
-                    tokens_mark,
-                    entry,
-                });
-            }
+            Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
             Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                 return Err(refused);
             }
@@ -291,7 +281,51 @@ fn attempt_route(
             }
         }
     }
+    // Nearly all are busy: whoever has room is found by looking at them in turn.
+    let len = pool.members.len();
+    if len > excluded.len() {
+        let draw = shared.draw();
+        for step in 0..len.min(MOST_LOOKED_AT) {
+            let position = (draw as usize % len + step) % len;
+            let state = &pool.members[position].state;
+            let has_room = state.concurrency.in_flight()
+                < state.concurrency.ceiling(usize::from(admission.band))
+                && state.cool_down.left(now).is_none();
+            if !has_room || !pool.pool.is_open(position) || excluded.contains(&(position as u32)) {
+                continue;
+            }
+            match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
+                Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
+                Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
+                    return Err(refused);
+                }
+                Err(refused) => blocked = blocked.or(Blocked { reason: Reason::Saturated, ..refused }),
+            }
+        }
+    }
     Err(blocked)
+}
+
+fn hold(
+    admission: &Admission,
+    pool: &RoutePool,
+    route: u32,
+    position: usize,
+    (slot, reservation, requests_mark, tokens_mark, entry): Taken,
+    now: Timestamp,
+) -> Hold {
+    Hold {
+        route,
+        position: position as u32,
+        ahead: pool.pool.start(position, admission.tokens.total()),
+        sent: now,
+        first_token: None,
+        slot,
+        reservation,
+        requests_mark,
+        tokens_mark,
+        entry,
+    }
 }
 
 type Taken = (Slot, Reservation, Mark, Mark, Entry);
@@ -316,9 +350,6 @@ fn take(
         return Err(busy(None));
     }
     let band = usize::from(admission.band);
-    if let Verdict::Reject { .. } = state.throttle.decide(now, band, draw) {
-        return Err(busy(None));
-    }
     let slot = state.concurrency.try_acquire(band).map_err(|_| busy(None))?;
     let tokens = admission.tokens;
     let requests_mark = match state.requests_left.take(now, 1) {
@@ -351,10 +382,16 @@ fn take(
             },
         })
     });
-    // Last, because a trial that is entered has to end.
+    // Throttling counts what would be sent, so it comes after all that could keep the request here; the trial of a
+    // breaker comes last, because one that is entered has to end.
     let entered = reserved.and_then(|reservation| {
-        let entry =
-            pool.health.as_ref().map_or(Some(Entry::Normal), |health| health.try_enter(now, position));
+        let entry = match state.throttle.decide(now, band, draw) {
+            Verdict::Reject { .. } => None,
+            Verdict::Send => match &pool.health {
+                Some(health) => health.try_enter(now, position),
+                None => Some(Entry::Normal),
+            },
+        };
         match entry {
             Some(entry) => Ok((reservation, entry)),
             None => {
@@ -381,6 +418,13 @@ fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
 }
 
 impl Forward {
+    /// The same, for a request that waited.
+    pub(super) fn after_waiting(self, room: Arc<waiting::Room>) -> Self {
+        let mut forward = self;
+        forward.waited_in = Some(room);
+        forward
+    }
+
     /// Name of the backend.
     #[must_use]
     pub fn backend(&self) -> &str {
@@ -542,6 +586,8 @@ impl Forward {
         if !begun {
             let sample = match outcome {
                 Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
+                // A quota that is used up says nothing about load; the cool-down and the ceilings know of it.
+                Outcome::Limited if end.feedback.wait(&self.compiled.settings.feedback).is_some() => None,
                 outcome if outcome.is_overload() => Some(Sample::Dropped),
                 _ => None,
             };
@@ -609,6 +655,9 @@ impl Forward {
             ..RequestRecord::new(member.series)
         });
         let used = counted.input.saturating_add(counted.output);
+        if let Some(room) = self.waited_in.take() {
+            room.settle(self.admission.band, self.admission.tenant, tokens.total(), used);
+        }
         self.compiled.used.record(TenantIx(self.admission.tenant), used, price);
         pool.pool.finish(
             now,

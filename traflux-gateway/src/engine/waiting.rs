@@ -116,6 +116,11 @@ impl Room {
         self.count.load(Ordering::Relaxed) > 0
     }
 
+    /// Corrects what a tenant was charged when its request left the queue.
+    pub(super) fn settle(&self, band: u8, tenant: u32, charged: u64, used: u64) {
+        self.lock().queue.settle(band, tenant, charged, used);
+    }
+
     /// How much waits in a band.
     pub(super) fn band_load(&self, band: u8) -> queue::QueueLoad {
         self.lock().queue.band_load(band)
@@ -226,13 +231,13 @@ pub(super) fn enqueue(
 }
 
 /// Sends those who wait, in their order, as long as there is room for the next.
-pub(super) fn pump(shared: &Arc<Shared>, room: &Room, now: Timestamp) {
+pub(super) fn pump(shared: &Arc<Shared>, room: &Arc<Room>, now: Timestamp) {
     let mut inner = room.lock();
     // Nobody leaves the queue before there is a place for them.
     while let Dequeued::OverBudget { payload, .. } = inner.dequeue(now, 0) {
         let Some((compiled, admission)) = inner.borrow(payload) else { break };
         let decision = match resume(shared, &compiled, admission, now) {
-            Ok(forward) => Decision::Forward(forward),
+            Ok(forward) => Decision::Forward(forward.after_waiting(Arc::clone(room))),
             Err((blocked, admission)) if blocked.may_wait() => {
                 inner.give_back(payload, (compiled, admission));
                 break;
