@@ -426,3 +426,25 @@ fn a_large_network_is_compared_to_a_tolerance_and_as_far_as_time_allows() {
     let late = te(at, &[&compare[..], &["--deadline-s", "0.000001"]].concat());
     assert!(String::from_utf8(late.stderr).unwrap().contains("stopped before a matrix was played"));
 }
+
+#[test]
+fn few_paths_serve_the_matrices_they_were_chosen_for_and_those_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    said(at, &["generate", "network", "net.json", "--nodes", "10", "--seed", "3"]);
+    said(at, &["generate", "matrices", "net.json", "tm.rows", "--count", "12", "--seed", "3"]);
+    let said = said(at, &["paths", "net.json", "tm.rows", "--history", "6", "--out", "paths.json"]);
+    assert!(said.contains("for 90 pairs") && said.contains("6 matrices after these"), "{said}");
+    let text = std::fs::read_to_string(at.join("paths.json")).unwrap();
+    let pairs: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(pairs.len(), 90);
+    for pair in &pairs {
+        let paths = pair["paths"].as_array().unwrap();
+        assert!((1..=4).contains(&paths.len()), "{pair}");
+        assert_eq!(paths[0]["nodes"][0], pair["source"]);
+        assert_eq!(
+            paths[0]["nodes"].as_array().unwrap().len(),
+            paths[0]["links"].as_array().unwrap().len() + 1
+        );
+    }
+}

@@ -5,6 +5,7 @@ mod convert;
 mod evaluate;
 mod generate;
 mod input;
+mod paths;
 mod solve;
 mod train;
 
@@ -20,6 +21,8 @@ pub(super) enum TeCommand {
     Solve(solve::SolveArgs),
     /// Compares ways to choose the pairs that are rerouted.
     Evaluate(evaluate::EvaluateArgs),
+    /// Chooses few paths per pair that serve all matrices, by column generation.
+    Paths(paths::PathsArgs),
     /// Learns a selector from the matrices of one network or many, and tests it.
     Train(train::TrainArgs),
     /// Makes a network, or matrices for one.
@@ -35,6 +38,7 @@ pub(super) fn dispatch(command: &TeCommand) -> Result<ExitCode, Failure> {
     match command {
         TeCommand::Solve(args) => solve::solve(args),
         TeCommand::Evaluate(args) => evaluate::evaluate(args),
+        TeCommand::Paths(args) => paths::paths(args),
         TeCommand::Train(args) => train::train(args),
         TeCommand::Generate(command) => generate::generate(command),
         TeCommand::Convert(args) => convert::convert(args),

@@ -1,0 +1,142 @@
+//! `traflux te paths`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use traflux_core::{GroupIx, LinkIx, Network, NodeIx, TrafficMatrix};
+use traflux_lp::multicommodity::{
+    FlowProblem, MinMaxSolver, PathChoice, PathSets, PathSetsFit, PathSetsStatus, Preference, choose_paths,
+};
+
+use super::input::{InputArgs, save, say};
+use crate::cli::Failure;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    traflux te paths backbone.json week.rows                   how many paths does each pair need?\n  \
+    traflux te paths backbone.json week.rows --history 1000    chosen from the first 1,000, judged on the rest\n  \
+    traflux te paths backbone.json week.rows --most 3 --out tunnels.json")]
+pub(in crate::cli) struct PathsArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    /// Choose from so many of the first matrices and judge on the others; from all without it.
+    #[arg(long, value_name = "COUNT")]
+    history: Option<NonZeroUsize>,
+    /// Paths that every pair gets in any case, where the network has them.
+    #[arg(long, value_name = "PATHS", default_value = "2")]
+    least: NonZeroUsize,
+    /// The most paths of a pair.
+    #[arg(long, value_name = "PATHS", default_value = "4")]
+    most: NonZeroUsize,
+    /// What the utilisation over the chosen paths may exceed the optimum over all paths by.
+    #[arg(long, value_name = "GAP", default_value_t = 0.01)]
+    tolerance: f64,
+    /// Time limit in seconds; what was chosen by then is shown with its gaps.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0)]
+    deadline_s: f64,
+    /// Where the paths go, as JSON: nodes by name, links by position.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// The paths of one pair as they are written.
+#[derive(Debug, Serialize)]
+struct Pair<'a> {
+    source: &'a str,
+    target: &'a str,
+    paths: Vec<Path<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Path<'a> {
+    nodes: Vec<&'a str>,
+    /// Of parallel links nodes do not say which.
+    links: Vec<usize>,
+}
+
+pub(super) fn paths(args: &PathsArgs) -> Result<ExitCode, Failure> {
+    let (network, matrices) = args.input.load()?;
+    if !(args.deadline_s.is_finite() && args.deadline_s >= 0.0) {
+        return Err(format!("--deadline-s {} must be finite and not negative", args.deadline_s).into());
+    }
+    let history = args.history.map_or(matrices.len(), NonZeroUsize::get);
+    if history > matrices.len() {
+        return Err(
+            format!("--history {history} is more than the {} matrices there are", matrices.len()).into()
+        );
+    }
+    let choice = PathChoice { least_paths: args.least, most_paths: args.most, tolerance: args.tolerance };
+    let deadline = Instant::now() + Duration::from_secs_f64(args.deadline_s);
+    let (known, later) = matrices.split_at(history);
+    let sets = choose_paths(&network, known, &choice, Some(deadline))?;
+    let mut text = format!(
+        "{} paths for {} pairs, {:.2} each, at most {}\n",
+        sets.path_count(),
+        network.pair_count(),
+        sets.path_count() as f64 / network.pair_count().max(1) as f64,
+        sets.most_paths()
+    );
+    let fits = gaps(sets.fits.iter().map(PathSetsFit::gap));
+    text += &format!("{:>5} matrices they were chosen for: {fits}\n", known.len());
+    if !later.is_empty() {
+        let fits = gaps(judge(&network, &sets, later)?.into_iter());
+        text += &format!("{:>5} matrices after these: {fits}\n", later.len());
+    }
+    text += match sets.status {
+        PathSetsStatus::Reached => "",
+        PathSetsStatus::Limited => "some matrix would need more paths than --most allows\n",
+        PathSetsStatus::Deadline => "the deadline passed before all matrices were within the tolerance\n",
+    };
+    say(&text)?;
+    if let Some(out) = &args.out {
+        save(out, &serde_json::to_string_pretty(&named(&network, &sets))?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the choice costs at most on matrices that it did not know.
+fn judge(network: &Network, sets: &PathSets, matrices: &[TrafficMatrix]) -> Result<Vec<f64>, Failure> {
+    let mut all = MinMaxSolver::new(network);
+    let mut listed = MinMaxSolver::new(network);
+    matrices
+        .iter()
+        .map(|demands| {
+            let problem = FlowProblem::all(network, demands)?;
+            let over_sets = listed.solve_listed(&problem, &sets.listed(&problem), Preference::None, None)?;
+            let bound = all.solve(&problem, None)?.lower_bound;
+            let reached = over_sets.utilization;
+            Ok(if reached > 0.0 { ((reached - bound) / reached).max(0.0) } else { 0.0 })
+        })
+        .collect()
+}
+
+fn gaps(gaps: impl Iterator<Item = f64>) -> String {
+    let gaps: Vec<f64> = gaps.collect();
+    let mean = gaps.iter().sum::<f64>() / gaps.len().max(1) as f64;
+    let worst = gaps.iter().copied().fold(0.0, f64::max);
+    format!("at most {:.3} % above the optimum over all paths, worst {:.3} %", mean * 100.0, worst * 100.0)
+}
+
+fn named<'a>(network: &'a Network, sets: &PathSets) -> Vec<Pair<'a>> {
+    let name = |node: NodeIx| network.nodes()[node.ix()].name.as_str();
+    let path = |source: NodeIx, links: &Vec<LinkIx>| Path {
+        nodes: std::iter::once(source)
+            .chain(links.iter().map(|link| network.links()[link.ix()].head))
+            .map(name)
+            .collect(),
+        links: links.iter().map(|link| link.ix()).collect(),
+    };
+    (0..network.pair_count())
+        .map(GroupIx::from)
+        .filter(|pair| !sets.of(*pair).is_empty())
+        .map(|pair| {
+            let (source, target) = network.pair(pair);
+            let paths = sets.of(pair).iter().map(|links| path(source, links)).collect();
+            Pair { source: name(source), target: name(target), paths }
+        })
+        .collect()
+}
