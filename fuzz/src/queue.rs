@@ -33,7 +33,7 @@ pub fn check(data: &[u8]) {
     let Ok(mut queue) = RequestQueue::new(&settings) else { return };
     let mut model = Model { settings, waiting: BTreeMap::new(), dropped: Vec::new() };
     let mut now = Timestamp::new(Duration::from_millis(number(bytes, 1_000_000)));
-    let (mut payload, mut clock) = (0, now);
+    let (mut payload, mut clock) = (0, Timestamp::ZERO);
     while !bytes.is_empty() {
         if number(bytes, 3) == 0 {
             now = now + Duration::from_nanos(one(bytes, &[1, 1_000_000, 40_000_000, 3_000_000_000, 1 << 50]));
