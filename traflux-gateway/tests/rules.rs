@@ -83,6 +83,24 @@ fn a_wrong_expression_is_named() {
     let error = Matcher::new([&matches(r#"{"path": {"regex": "/v1/("}}"#)]).unwrap_err();
     assert_eq!(error.code(), "gateway_pattern");
     assert!(error.to_string().contains("`/v1/(`"), "{error}");
+    // Within a group this would be an expression, one that holds for `aa` and `bb` too.
+    assert!(Matcher::new([&matches(r#"{"path": {"regex": "a)|(?:b"}}"#)]).is_err());
+}
+
+#[test]
+fn paths_that_no_url_has_match_as_the_plan_says() {
+    let below_all = matches(r#"{"path": "/"}"#);
+    let odd = matches(r#"{"path": {"exact": "/v1/\n"}}"#);
+    let below = matches(r#"{"path": "/v1"}"#);
+    let matcher = Matcher::new([&odd, &below, &below_all]).unwrap();
+    let found = |path| {
+        let mut found = Vec::new();
+        matcher.each(&Request { path, ..Request::default() }, |ix| found.push(ix));
+        found
+    };
+    assert_eq!(found("/v1/\n"), [0, 1, 2]);
+    assert_eq!(found("/v1/x"), [1, 2]);
+    assert!(found("").is_empty() && found("*").is_empty());
 }
 
 #[test]
@@ -109,6 +127,20 @@ fn rules_that_can_never_decide_are_found() {
             |f| matches!(f, Finding::Overlaps { rule, other } if rule == "first" && other == "all-chat")
         )
     );
+}
+
+#[test]
+fn a_header_named_twice_counts_twice_in_a_review() {
+    let plan = plan(
+        r#"{"routing": {"rules": [
+            {"name": "both", "match": {"headers": {"X-H": "a", "x-h": {"present": true}}}, "route": {"backend": "a"}},
+            {"name": "any", "match": {"headers": {"x-h": {"present": true}}}, "route": {"backend": "b"}},
+            {"name": "neither", "match": {"headers": {"X-H": "b", "x-h": "a"}}, "route": {"backend": "b"}}
+        ]}}"#,
+    );
+    let found = review(&plan);
+    assert!(!found.iter().any(|f| matches!(f, Finding::Shadowed { .. })), "{found:?}");
+    assert!(found.iter().any(|f| matches!(f, Finding::NeverMatches { rule, .. } if rule == "neither")));
 }
 
 fn any_path() -> impl Strategy<Value = String> {

@@ -1,11 +1,12 @@
 //! What can be done with this repository beyond building it?
 //!
 //! `cargo xtask test` checks everything, `cargo xtask live` shows the loop on a real Envoy and a real
-//! Prometheus, `cargo xtask doc` builds the documentation, `cargo xtask bench` measures, `cargo xtask tools` fetches what `live` and `test` run. Nothing
-//! but the standard library, so that it starts in a second or two.
+//! Prometheus, `cargo xtask doc` builds the documentation, `cargo xtask fuzz` looks for bytes that break a promise,
+//! `cargo xtask bench` measures, `cargo xtask tools` fetches what `live` and `test` run. Nothing but the standard library, so that it starts in a second or two.
 
 mod bench;
 mod doc;
+mod fuzz;
 mod live;
 mod networks;
 mod plain;
@@ -26,6 +27,7 @@ Tasks:
   test    Formatting, clippy, unit, property, integration and doc tests, live tests
   live    Show the closed loop on two real Envoys and a real Prometheus; ends by itself
   doc     Build the documentation of all crates; a warning is a failure
+  fuzz    Feed parsers, rules, limits, queues and the engine with bytes that break a promise
   bench   Criterion benches and the comparisons that the documentation quotes; `bench te` for networks
   tools   Fetch Envoy, grpcio and Prometheus into target/tools
   help    Print this text
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
         "live" => live::run(&rest),
         "doc" if help => print(doc::HELP),
         "doc" => doc::run(&rest),
+        "fuzz" if help => print(fuzz::HELP),
+        "fuzz" => fuzz::run(&rest),
         "bench" if help && rest.iter().any(|a| a == "te") => print(networks::HELP),
         "bench" if help => print(bench::HELP),
         "bench" => bench::run(&rest),

@@ -96,11 +96,12 @@ pub mod millis {
     /// # Errors
     /// Whatever the serialiser says.
     pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        let millis = value.as_secs_f64() * 1000.0;
-        if millis.fract() == 0.0 {
-            (millis as u64).serialize(serializer)
+        let whole = value.as_secs().saturating_mul(1000).saturating_add(u64::from(value.subsec_millis()));
+        let broken = value.subsec_nanos() % 1_000_000;
+        if broken == 0 {
+            whole.serialize(serializer)
         } else {
-            millis.serialize(serializer)
+            (whole as f64 + f64::from(broken) * 1e-6).serialize(serializer)
         }
     }
 
@@ -113,8 +114,10 @@ pub mod millis {
         if !(0.0..=LONGEST_MS).contains(&millis) {
             return Err(D::Error::custom(format!("{millis} ms is outside [0, {LONGEST_MS}]")));
         }
-        // Rounded, because 1500.001 ms is no exact number of seconds in binary.
-        Ok(Duration::from_nanos((millis * 1e6).round() as u64))
+        // Rounded, because 1500.001 ms is no exact number of seconds in binary; apart, because whole milliseconds of
+        // years and their millionth parts do not fit one `f64`.
+        let broken = Duration::from_nanos((millis.fract() * 1e6).round() as u64);
+        Ok(Duration::from_millis(millis.trunc() as u64) + broken)
     }
 
     /// The same for what may be absent.
@@ -154,4 +157,30 @@ pub(crate) enum OneOrManySchema<T> {
     One(T),
     /// A list.
     Many(Vec<T>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Millis(#[serde(with = "super::millis")] Duration);
+
+    #[test]
+    fn a_duration_that_was_written_reads_the_same_however_long() {
+        for text in
+            ["0", "0.1", "1500.001", "9007199254.740993", "3153599999999.1", "3153599999999", "3153600000000"]
+        {
+            let first: Millis = serde_json::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let json = serde_json::to_string(&first).unwrap_or_default();
+            let second: Millis = serde_json::from_str(&json).unwrap_or_else(|e| panic!("{json}: {e}"));
+            assert_eq!(first, second, "{text} was written as {json}");
+        }
+        let read = |text| serde_json::from_str::<Millis>(text).map(|millis| millis.0).ok();
+        assert_eq!(read("1500.001"), Some(Duration::from_nanos(1_500_001_000)));
+        assert_eq!(read("3153599999999"), Some(Duration::from_millis(3_153_599_999_999)));
+        assert_eq!(read("-1"), None);
+    }
 }

@@ -135,7 +135,8 @@ impl PathMatch {
 /// Whether `path` is `base` or continues it after a slash.
 fn lies_below(base: &str, path: &str) -> bool {
     let base = base.strip_suffix('/').unwrap_or(base);
-    path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    // An empty path lies nowhere, not below `/` either, so that what holds for `/` begins with one.
+    path.strip_prefix(base).is_some_and(|rest| (rest.is_empty() && !path.is_empty()) || rest.starts_with('/'))
 }
 
 impl FromText for PathMatch {
@@ -286,6 +287,7 @@ mod tests {
         assert_eq!(bare.holds("/v1/chat/completions"), Some(true));
         assert_eq!(bare.holds("/v1/chats"), Some(false));
         assert_eq!(path(r#""/""#).holds("/anything"), Some(true));
+        assert_eq!(path(r#""/""#).holds(""), Some(false));
         assert_eq!(path(r#"{"exact": "/v1"}"#).holds("/v1/x"), Some(false));
     }
 

@@ -236,8 +236,11 @@ fn query_value<'a>(query: &'a str, name: &str) -> Option<std::borrow::Cow<'a, st
 
 /// Compiles a regular expression that has to match as a whole, bounded in size.
 pub(crate) fn whole(pattern: &str) -> Result<Regex, GatewayError> {
-    regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build().map_err(|error| {
-        GatewayError::Pattern { pattern: pattern.to_owned(), reason: last_line(&error.to_string()) }
+    let build = |text: &str| regex::RegexBuilder::new(text).size_limit(1 << 20).build();
+    // Alone first: a parenthesis that closes the group below would leave a part of it without anchors.
+    build(pattern).and_then(|_| build(&format!("^(?:{pattern})$"))).map_err(|error| GatewayError::Pattern {
+        pattern: pattern.to_owned(),
+        reason: last_line(&error.to_string()),
     })
 }
 

@@ -47,6 +47,12 @@ impl PathIndex {
                 })
                 .collect::<Vec<_>>()
         };
+        // Longer than any path of a rule, so that only rules for all that lies below a leaf hold for it.
+        let longest = paths.iter().flatten().map(|path| match path {
+            PathMatch::Below(path) | PathMatch::Exact(path) => path.len(),
+            PathMatch::Prefix(_) | PathMatch::Regex(_) => 0,
+        });
+        let rest = "x".repeat(longest.max().unwrap_or(0) + 1);
         let mut tree = matchit::Router::new();
         for (leaf, below) in &leaves {
             let literal = leaf.replace('{', "{{").replace('}', "}}");
@@ -59,10 +65,9 @@ impl PathIndex {
                 insert(literal.clone(), leaf);
             }
             if *below {
-                // `/v1/` and `/v1/{rest}`: the tree wants at least one character after the slash. What is probed is
-                // a path below that no exact rule can name, because it holds a character that URLs do not.
+                // `/v1/` and `/v1/{rest}`: the tree wants at least one character after the slash.
                 insert(format!("{literal}/"), &format!("{leaf}/"));
-                insert(format!("{literal}/{{*rest}}"), &format!("{leaf}/\n"));
+                insert(format!("{literal}/{{*rest}}"), &format!("{leaf}/{rest}"));
             }
         }
         Self { tree, sets, elsewhere }

@@ -3,6 +3,7 @@
 //! Both answers are one-sided: `true` is certain, `false` means "not known". Regular expressions are compared
 //! by their text and tried on exact texts; nothing is guessed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use traflux_core::plan::matching::{MatchPlan, PathMatch, TextMatch};
@@ -22,8 +23,8 @@ pub(crate) fn covers(outer: &MatchPlan, inner: &MatchPlan) -> bool {
         && patterns_cover(&outer.model, &inner.model, Pattern::of_model)
         && patterns_cover(&outer.host, &inner.host, Pattern::of_host)
         && texts_cover(&lower(&outer.headers), &lower(&inner.headers))
-        && texts_cover(&outer.query, &inner.query)
-        && texts_cover(&outer.claims, &inner.claims)
+        && texts_cover(&named(&outer.query), &named(&inner.query))
+        && texts_cover(&named(&outer.claims), &named(&inner.claims))
         && outer.estimated_tokens.is_none_or(|o| {
             let i = inner.estimated_tokens.unwrap_or_default();
             o.min <= i.min && i.max <= o.max
@@ -51,8 +52,8 @@ pub(crate) fn excludes(a: &MatchPlan, b: &MatchPlan) -> bool {
         || patterns_exclude(&a.model, &b.model, Pattern::of_model)
         || patterns_exclude(&a.host, &b.host, Pattern::of_host)
         || texts_exclude(&lower(&a.headers), &lower(&b.headers))
-        || texts_exclude(&a.query, &b.query)
-        || texts_exclude(&a.claims, &b.claims)
+        || texts_exclude(&named(&a.query), &named(&b.query))
+        || texts_exclude(&named(&a.claims), &named(&b.claims))
         || ranges
         || matches!((a.stream, b.stream), (Some(a), Some(b)) if a != b)
 }
@@ -75,8 +76,15 @@ fn fold(texts: &[String]) -> Vec<String> {
     texts.iter().map(|t| t.to_ascii_uppercase()).collect()
 }
 
-fn lower(map: &BTreeMap<String, TextMatch>) -> BTreeMap<String, TextMatch> {
-    map.iter().map(|(name, text)| (name.to_ascii_lowercase(), text.clone())).collect()
+/// Conditions on texts by name. A header may stand there twice, in other letters.
+type Named<'a> = Vec<(Cow<'a, str>, &'a TextMatch)>;
+
+fn lower(map: &BTreeMap<String, TextMatch>) -> Named<'_> {
+    map.iter().map(|(name, text)| (name.to_ascii_lowercase().into(), text)).collect()
+}
+
+fn named(map: &BTreeMap<String, TextMatch>) -> Named<'_> {
+    map.iter().map(|(name, text)| (name.as_str().into(), text)).collect()
 }
 
 fn list_covers(outer: &[String], inner: &[String]) -> bool {
@@ -150,12 +158,12 @@ fn paths_exclude(a: &PathMatch, b: &PathMatch) -> bool {
     }
 }
 
-fn texts_cover(outer: &BTreeMap<String, TextMatch>, inner: &BTreeMap<String, TextMatch>) -> bool {
-    outer.iter().all(|(name, outer)| inner.get(name).is_some_and(|inner| text_covers(outer, inner)))
+fn texts_cover(outer: &Named<'_>, inner: &Named<'_>) -> bool {
+    outer.iter().all(|(name, outer)| inner.iter().any(|(n, inner)| n == name && text_covers(outer, inner)))
 }
 
-fn texts_exclude(a: &BTreeMap<String, TextMatch>, b: &BTreeMap<String, TextMatch>) -> bool {
-    a.iter().any(|(name, a)| b.get(name).is_some_and(|b| text_excludes(a, b)))
+fn texts_exclude(a: &Named<'_>, b: &Named<'_>) -> bool {
+    a.iter().any(|(name, a)| b.iter().any(|(n, b)| n == name && text_excludes(a, b)))
 }
 
 /// The texts that a condition names one by one.

@@ -60,6 +60,10 @@ impl<'a> RequestFacts<'a> {
     /// # Errors
     /// [`GatewayError::Body`] when it is no JSON object, or a field that it knows has another type.
     pub fn read(body: &'a [u8]) -> Result<Self, GatewayError> {
+        // Derived readers also take a list, field by field.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(GatewayError::Body { reason: "expected an object at line 1 column 1".into() });
+        }
         let body: Body<'a> =
             serde_json::from_slice(body).map_err(|error| GatewayError::Body { reason: error.to_string() })?;
         let max_output = body.max_completion_tokens.or(body.max_output_tokens).or(body.max_tokens);
@@ -121,6 +125,8 @@ mod tests {
     fn a_body_that_is_no_object_is_an_error_with_its_place() {
         let error = RequestFacts::read(b"[1, 2").map(|_| ()).map_err(|e| e.to_string());
         assert!(error.is_err_and(|e| e.contains("line 1 column")));
+        let error = RequestFacts::read(br#"["gpt-5", true]"#).map(|_| ()).map_err(|e| e.code());
+        assert_eq!(error, Err("gateway_body"));
         let error = RequestFacts::read(br#"{"max_tokens": "many"}"#).map(|_| ()).map_err(|e| e.code());
         assert_eq!(error, Err("gateway_body"));
     }

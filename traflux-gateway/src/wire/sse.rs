@@ -29,7 +29,8 @@ pub struct SseParser {
 }
 
 impl SseParser {
-    /// A parser at the beginning of a stream, which skips events beyond so many bytes.
+    /// A parser at the beginning of a stream, which skips an event where a line and the data before it come to more
+    /// bytes than this.
     #[must_use]
     pub fn new(max_event_bytes: usize) -> Self {
         Self {
@@ -59,6 +60,9 @@ impl SseParser {
             };
             self.after_cr = rest[end] == b'\r';
             if self.line.is_empty() && !self.oversized {
+                if end + self.data.len() > self.max_event_bytes {
+                    self.oversized = true;
+                }
                 self.take_line(&rest[..end], &mut each);
             } else {
                 self.keep(&rest[..end]);
@@ -113,17 +117,13 @@ impl SseParser {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
             b"data" if !self.oversized => {
-                if self.data.len() + value.len() + 1 > self.max_event_bytes {
-                    self.oversized = true;
-                    return;
-                }
                 if self.has_data {
                     self.data.push(b'\n');
                 }
                 self.data.extend_from_slice(value);
                 self.has_data = true;
             }
-            b"event" if value.len() <= self.max_event_bytes => {
+            b"event" if !self.oversized => {
                 self.event.clear();
                 self.event.extend_from_slice(value);
             }
@@ -168,6 +168,22 @@ mod tests {
             let chunks: Vec<_> = long.as_bytes().chunks(size).collect();
             assert_eq!(events(&mut parser, &chunks), [(String::new(), "next".to_owned())], "cut by {size}");
             assert_eq!(parser.skipped(), 1);
+        }
+    }
+
+    #[test]
+    fn a_line_beyond_the_bound_counts_the_same_in_one_chunk_and_in_many() {
+        for line in
+            [format!(":{}", "-".repeat(40)), format!("event: {}", "e".repeat(15)), "data: 123456".to_owned()]
+        {
+            let stream = format!("data: 123456789\n{line}\n\ndata: next\n\n");
+            for size in 1..=stream.len() {
+                let mut parser = SseParser::new(20);
+                let chunks: Vec<_> = stream.as_bytes().chunks(size).collect();
+                let expected = [(String::new(), "next".to_owned())];
+                assert_eq!(events(&mut parser, &chunks), expected, "{line} cut by {size}");
+                assert_eq!(parser.skipped(), 1);
+            }
         }
     }
 
