@@ -6,6 +6,7 @@
 
 mod bench;
 mod doc;
+mod gateway;
 mod live;
 mod networks;
 mod plain;
@@ -26,7 +27,8 @@ Tasks:
   test    Formatting, clippy, unit, property, integration and doc tests, live tests
   live    Show the closed loop on two real Envoys and a real Prometheus; ends by itself
   doc     Build the documentation of all crates; a warning is a failure
-  bench   Criterion benches and the comparisons that the documentation quotes; `bench te` for networks
+  bench   Criterion benches and the comparisons that the documentation quotes; `bench te` for networks,
+          `bench gateway` for the gateway engine
   tools   Fetch Envoy, grpcio and Prometheus into target/tools
   help    Print this text
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         "doc" if help => print(doc::HELP),
         "doc" => doc::run(&rest),
         "bench" if help && rest.iter().any(|a| a == "te") => print(networks::HELP),
+        "bench" if help && rest.iter().any(|a| a == "gateway") => print(gateway::HELP),
         "bench" if help => print(bench::HELP),
         "bench" => bench::run(&rest),
         "tools" if help => print(tools::HELP),
