@@ -19,10 +19,13 @@
 mod admission;
 mod backend;
 mod compile;
+mod counters;
 mod decision;
 mod explain;
 mod forward;
+mod scrape;
 mod settings;
+mod upkeep;
 mod waiting;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,7 +83,7 @@ impl Engine {
     }
 
     /// Puts another plan in force. Levels of limits that stay, estimates of endpoints that stay and everything in
-    /// flight go on; requests that wait are decided by the new plan.
+    /// flight go on; requests that wait go on by the plan under which they came.
     ///
     /// # Errors
     /// As [`new`](Self::new); the old plan then stays in force.
@@ -98,7 +101,6 @@ impl Engine {
     }
 
     /// Decides. Allocates nothing once tenants and keys have been seen.
-    #[must_use]
     pub fn decide(&self, request: &Request<'_>, now: Timestamp) -> Decision {
         let compiled = self.shared.compiled.load_full();
         match compiled.admit(request, now) {

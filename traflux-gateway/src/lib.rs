@@ -1,20 +1,22 @@
-//! Which endpoint takes this request?
+//! Where does this request go, now or later, and if nowhere, why?
 //!
-//! A [`Picker`] answers per request, from what one client (a proxy, a gateway, a simulated source) knows by
-//! itself: weights, its own requests in flight, the latencies it saw. Fleet-level weights come from above, every few
-//! seconds; a picker is the layer below them.
+//! An [`Engine`] takes requests through a plan; every part can be used alone:
 //!
-//! Time and randomness are arguments: a picker has a seed and no clock, so equal inputs give equal picks.
+//! | module | question |
+//! |---|---|
+//! | [`rule`] | which of many conditions hold for a request? |
+//! | [`balance`], [`affinity`] | which endpoint, and does a session stay where it was? |
+//! | [`limit`] | may it go now, and if not, when? |
+//! | [`queue`] | which request goes next, and which is not worth waiting? |
+//! | [`congestion`], [`health`] | how much may a backend be asked for, and is it fit to serve? |
+//! | [`retry`] | what follows a failed attempt? |
+//! | [`observe`] | what does the gateway see of itself? |
+//! | [`wire`], [`identity`] | what do bodies say about tokens, and who asks? |
 //!
-//! ```
-//! use traflux_core::Timestamp;
-//! use traflux_gateway::{Candidate, PickerKind};
+//! Time and randomness are arguments: nothing here has a clock or does I/O, so equal calls give equal decisions.
 //!
-//! let mut picker = PickerKind::SmoothWeighted.build(7);
-//! picker.configure(&[Candidate::weighted(3), Candidate::weighted(1)]);
-//! let picks: Vec<_> = (0..4).filter_map(|_| picker.pick(Timestamp::ZERO, &[0, 0])).collect();
-//! assert_eq!(picks.iter().filter(|e| **e == 0).count(), 3);
-//! ```
+//! The pickers at the root ([`Picker`]) are those of one client that is used by one thread, as the simulator plays
+//! them.
 
 pub mod affinity;
 pub mod alias;

@@ -8,6 +8,8 @@ use std::hash::BuildHasher;
 
 use traflux_core::Timestamp;
 
+use crate::retry::Idempotence;
+
 /// Values by name: headers or claims.
 ///
 /// Names are asked for in lower case; of several values under one name the first counts.
@@ -109,6 +111,8 @@ pub struct Request<'a> {
     pub tokens: TokenEstimate,
     /// Whether the answer is asked for as a stream.
     pub stream: bool,
+    /// Whether acting on it twice does harm, which decides what may be tried again.
+    pub idempotence: Idempotence,
     /// What kind of request it is (chat, embedding, batch, ...), for bands of the queue; empty where it is not known.
     pub kind: &'a str,
     /// The prompt, of which beginnings are compared to find caches of it; empty where that is not wanted.
@@ -130,6 +134,7 @@ impl Default for Request<'_> {
             model: "",
             tokens: TokenEstimate::default(),
             stream: false,
+            idempotence: Idempotence::Idempotent,
             kind: "",
             prompt: &[],
             deadline: None,

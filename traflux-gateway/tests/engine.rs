@@ -245,3 +245,158 @@ fn a_model_goes_only_where_it_is_served() {
     let unknown = Request { model: "huge", ..Request::default() };
     assert_eq!(refusal(engine.decide(&unknown, at(0.0))).reason, Reason::NoModel);
 }
+
+#[test]
+fn a_backend_that_fails_is_left_out_and_comes_back() {
+    let json = r#"{"routing": {"default": {"backend": ["a", "b"], "algorithm": "round-robin"}}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let ask = |now: f64, broken: bool| {
+        let forward = forward(engine.decide(&Request::default(), at(now)));
+        let backend = forward.backend().to_owned();
+        let outcome = if broken && backend == "a" { Outcome::ServerError } else { Outcome::Success };
+        forward.finish(at(now + 0.01), &End::of(outcome));
+        backend
+    };
+    let count = |from: f64, broken: bool| {
+        let asked: Vec<String> = (0..100).map(|step| ask(from + f64::from(step) * 0.1, broken)).collect();
+        asked.iter().filter(|backend| *backend == "a").count()
+    };
+    let during = count(0.0, true);
+    assert!(during < 20, "{during} of 100 went to the broken one");
+    for second in 0..120 {
+        engine.upkeep(at(20.0 + f64::from(second)));
+        ask(20.0 + f64::from(second), false);
+    }
+    let after = count(150.0, false);
+    assert!((40..=60).contains(&after), "{after} of 100 after it works again");
+}
+
+#[test]
+fn metrics_say_what_happened() {
+    let engine = engine(TWO, &EngineSettings::default());
+    for _ in 0..4 {
+        let forward = forward(engine.decide(&chat("acme", 10, 20), at(0.0)));
+        forward.finish(at(0.5), &success(10, 5));
+    }
+    let _ = engine.decide(&Request { path: "/nowhere", ..Request::default() }, at(1.0));
+    let text = engine.scrape(at(1.0), traflux_gateway::observe::Format::Prometheus);
+    for line in [
+        r#"traflux_gateway_requests_total{backend="a",model="",outcome="success"} 3"#,
+        r#"traflux_gateway_output_tokens_total{backend="b",model=""} 5"#,
+        r#"traflux_gateway_decisions_total{rule="chat",algorithm="round-robin",reason="forwarded"} 4"#,
+        r#"traflux_gateway_decisions_total{rule="none",algorithm="none",reason="no_route"} 1"#,
+        r#"traflux_gateway_picks_total{rule="chat",backend="a"} 3"#,
+        r#"traflux_gateway_tenant_tokens_total{tenant="acme"} 60"#,
+        r#"traflux_gateway_plan_share_ratio{rule="chat",backend="a"} 0.75"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn weights_of_a_controller_count_under_adaptive() {
+    let json = r#"{"routing": {"rules": [{"name": "all", "route": {"backend": ["a", "b"]}}]}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    engine.set_weights(at(0.0), "all", &[("a", 900), ("b", 100)]);
+    let text = engine.scrape(at(0.0), traflux_gateway::observe::Format::Prometheus);
+    assert!(text.contains(r#"traflux_gateway_plan_share_ratio{rule="all",backend="a"} 0.9"#), "{text}");
+    assert!(matches!(engine.decide(&Request::default(), at(0.1)), Decision::Forward(_)));
+}
+
+#[test]
+fn the_budget_of_retries_holds_when_everything_fails() {
+    let json = r#"{"routing": {"default": {"backend": ["a", "b", "c", "d"]}}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let mut retries = 0;
+    for step in 0..500 {
+        let now = at(f64::from(step) * 0.002);
+        let Decision::Forward(first) = engine.decide(&Request::default(), now) else { continue };
+        if let Decision::Forward(second) = first.retry(now, &End::of(Outcome::GatewayError)) {
+            retries += 1;
+            second.finish(now, &End::of(Outcome::GatewayError));
+        }
+    }
+    // A fifth of 500 requests, and one a second for ten seconds besides.
+    assert!(retries <= 110, "{retries} retries");
+}
+
+#[test]
+fn a_request_of_a_lower_band_waits_on_when_only_a_better_one_would_fit() {
+    // Two places, of which the batch band may fill one.
+    let json = r#"{"routing": {"default": {"backend": "a"}}}"#;
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings {
+            band_shares: vec![1.0, 1.0, 0.5],
+            ..ConcurrencySettings::fixed(2)
+        },
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let engine = engine(json, &settings);
+    let batch = Request { kind: "batch", ..chat("t", 1, 1) };
+    let first = forward(engine.decide(&batch, at(0.0)));
+    let Decision::Wait(waiting) = engine.decide(&batch, at(0.0)) else { panic!() };
+    engine.upkeep(at(1.0));
+    assert!(engine.take_ready().is_none(), "it still waits");
+    assert!(waiting.outlook_now(at(1.0)).is_some());
+    first.finish(at(2.0), &success(1, 1));
+    let (ticket, decision) = engine.take_ready().unwrap();
+    assert_eq!(ticket, waiting.ticket());
+    forward(decision).finish(at(3.0), &success(1, 1));
+}
+
+#[test]
+fn who_waits_goes_on_after_a_reload_that_no_longer_knows_the_backend() {
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(1),
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let engine = engine(r#"{"routing": {"default": {"backend": "a"}}}"#, &settings);
+    let held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    let Decision::Wait(waiting) = engine.decide(&chat("t", 1, 1), at(0.0)) else { panic!() };
+    engine.reload(&plan(r#"{"routing": {"default": {"backend": "b"}}}"#), &settings, at(0.5)).unwrap();
+    assert_eq!(forward(engine.decide(&chat("t", 1, 1), at(0.5))).backend(), "b");
+    held.finish(at(1.0), &success(1, 1));
+    let (ticket, decision) = engine.take_ready().unwrap();
+    assert_eq!((ticket, forward(decision).backend()), (waiting.ticket(), "a"));
+}
+
+#[test]
+fn many_threads_leave_nothing_in_flight() {
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(4),
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let engine = engine(TWO, &settings);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || {
+                for step in 0..500 {
+                    let now = at(f64::from(step) * 0.01);
+                    match engine.decide(&chat("t", 1, 1), now) {
+                        Decision::Forward(forward) if (step + thread) % 3 == 0 => drop(forward),
+                        Decision::Forward(mut forward) => {
+                            forward.first_byte(now);
+                            forward.finish(now, &success(1, 1));
+                        }
+                        Decision::Wait(waiting) => drop(waiting),
+                        Decision::Refuse(_) => {}
+                    }
+                    while let Some((_, decision)) = engine.take_ready() {
+                        drop(decision);
+                    }
+                }
+            });
+        }
+    });
+    while engine.take_ready().is_some() {}
+    let text = engine.scrape(at(100.0), traflux_gateway::observe::Format::Prometheus);
+    for line in text.lines().filter(|line| line.starts_with("traflux_gateway_in_flight_requests{")) {
+        assert!(line.ends_with(" 0"), "{line}");
+    }
+    let explained = engine.explain(&chat("t", 1, 1), at(1000.0));
+    assert_eq!(explained.limits[0].level.map(|level| level.used), Some(0));
+}

@@ -633,7 +633,7 @@ fn what_costs_more_than_the_budget_keeps_its_place() {
     let large = waits(&mut queue, at(0), &Item { cost_tokens: 100, payload: 1, ..Item::default() });
     waits(&mut queue, at(0), &Item { cost_tokens: 10, payload: 2, ..Item::default() });
     let blocked = queue.dequeue(at(0), 50, &mut Vec::new());
-    assert_eq!(blocked, Dequeued::OverBudget { ticket: large, cost_tokens: 100 });
+    assert_eq!(blocked, Dequeued::OverBudget { ticket: large, cost_tokens: 100, payload: 1 });
     assert_eq!([next(&mut queue, at(0)), next(&mut queue, at(0))], [Some(1), Some(2)]);
     assert_eq!(queue.dequeue(at(0), 50, &mut Vec::new()), Dequeued::Empty);
 }

@@ -2,8 +2,8 @@
 //!
 //! Frozen, the policy takes the most probable action; exploring, it draws from a seeded generator. An observation
 //! outside the range of training ([`InputRange`](crate::InputRange)) is not for the network: the policy then acts
-//! as [`TopK`] with neutral parameters, and counts it in its [`PolicyStatus`]. Such an action has no latent,
-//! so no learner takes it for one of the network's.
+//! as [`TopK`] with neutral parameters, or as a plain policy it was given, and counts it in its [`PolicyStatus`]. Such
+//! an action has no latent, so no learner takes it for one of the network's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +70,21 @@ impl PolicyStatus {
     }
 }
 
+/// Who acts outside the range of training.
+enum Fallback {
+    TopK(Box<TopK>),
+    Given(Box<dyn Policy>),
+}
+
+impl std::fmt::Debug for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TopK(policy) => policy.fmt(f),
+            Self::Given(_) => f.write_str("Given(..)"),
+        }
+    }
+}
+
 /// A network that acts, with a plain policy to fall back to.
 #[derive(Debug)]
 pub struct LearnedPolicy {
@@ -78,7 +93,7 @@ pub struct LearnedPolicy {
     count: CriticalCount,
     rng: Option<ChaCha8Rng>,
     margin: Option<f32>,
-    fallback: TopK,
+    fallback: Fallback,
     status: Arc<PolicyStatus>,
     workspace: Workspace,
     chooser: Chooser,
@@ -103,7 +118,11 @@ impl LearnedPolicy {
         let mut policy = Self {
             parameters,
             space,
-            fallback: TopK::new(count.clone(), space.neutral_headroom, observations),
+            fallback: Fallback::TopK(Box::new(TopK::new(
+                count.clone(),
+                space.neutral_headroom,
+                observations,
+            ))),
             count,
             rng: None,
             margin: Some(DEFAULT_MARGIN),
@@ -129,10 +148,13 @@ impl LearnedPolicy {
             .expect("a checkpoint's parameters fit the features it names"))
     }
 
-    /// Shares the number of groups that may move.
+    /// Shares the number of groups that may move; a fallback that was given keeps its own.
     #[must_use]
     pub fn with_critical_count(mut self, count: CriticalCount, observations: &ObservationSpace) -> Self {
-        self.fallback = TopK::new(count.clone(), self.space.neutral_headroom, observations);
+        if let Fallback::TopK(_) = self.fallback {
+            let plain = TopK::new(count.clone(), self.space.neutral_headroom, observations);
+            self.fallback = Fallback::TopK(Box::new(plain));
+        }
         self.count = count;
         self
     }
@@ -142,6 +164,13 @@ impl LearnedPolicy {
     #[must_use]
     pub fn with_margin(mut self, margin: Option<f32>) -> Self {
         self.margin = margin;
+        self
+    }
+
+    /// Falls back to this policy instead of [`TopK`], for observations for which there is a better rule.
+    #[must_use]
+    pub fn with_fallback(mut self, policy: Box<dyn Policy>) -> Self {
+        self.fallback = Fallback::Given(policy);
         self
     }
 
@@ -193,7 +222,10 @@ impl Policy for LearnedPolicy {
         let range = parameters.range().zip(self.margin);
         if let Some(hit) = range.and_then(|(range, margin)| range.check(observation, margin)) {
             self.status.record(Some(hit));
-            return self.fallback.act(observation);
+            return match &mut self.fallback {
+                Fallback::TopK(policy) => policy.act(observation),
+                Fallback::Given(policy) => policy.act(observation),
+            };
         }
         let outputs = parameters.forward(observation, &mut self.workspace);
         if let Some((what, value)) = outputs.not_finite() {
@@ -284,6 +316,21 @@ mod tests {
         assert!(action.latent.is_empty());
         assert_eq!((status.decisions(), status.fallbacks()), (2, 1));
         assert!(status.out_of_range().is_some());
+    }
+
+    #[test]
+    fn a_fallback_that_was_given_acts_outside_the_range_of_training_and_only_there() {
+        let mut trained = parameters();
+        let mut range = InputRange::empty(2, 1);
+        range.extend(&observation(9, 1.0));
+        trained.range = Some(range);
+        let chosen = vec![traflux_core::GroupIx(7)];
+        let given = crate::heuristics::FixedSet::new(chosen.clone(), 0.1);
+        let plain = policy(trained.clone(), Mode::Frozen).act(&observation(9, 1.0));
+        let mut policy = policy(trained, Mode::Frozen).with_fallback(Box::new(given));
+        assert_eq!(policy.act(&observation(9, 30.0)).unwrap().critical, chosen);
+        assert_eq!(policy.act(&observation(9, 1.0)), plain);
+        assert_eq!(policy.status().fallbacks(), 1);
     }
 
     #[test]

@@ -121,17 +121,18 @@ fn an_action_with_too_many_pairs_or_one_that_is_not_there_is_refused() {
 fn nothing_chosen_is_the_base_and_everything_chosen_is_the_optimum() {
     let series = series(3);
     let pairs: Vec<GroupIx> = (0..series.network().pair_count()).map(GroupIx::from).collect();
+    let mut evaluator = series.evaluator();
     for at in 0..3 {
         let loads = series.base().loads(series.network(), &series.matrices()[at]);
-        let none = series.judge(at, &[], false).unwrap();
+        let none = series.judge(&mut evaluator, at, &[], false).unwrap();
         assert!((none.utilization / series.network().max_utilization(&loads) - 1.0).abs() < 1e-12);
         assert_eq!((none.selected_share, none.moved_share), (0.0, 0.0));
-        let all = series.judge(at, &pairs, false).unwrap();
+        let all = series.judge(&mut evaluator, at, &pairs, false).unwrap();
         assert!((all.performance_ratio - 1.0).abs() < 1e-9, "{all:?}");
         assert!(all.moved_share > 0.0 && all.moved_share < all.selected_share);
     }
     // Splits for one matrix are not the best ones for the next.
-    let stale = series.judge(0, &pairs, true).unwrap();
+    let stale = series.judge(&mut evaluator, 0, &pairs, true).unwrap();
     assert!(stale.performance_ratio < 1.0 && stale.performance_ratio > 0.3, "{stale:?}");
 }
 

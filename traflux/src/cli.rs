@@ -60,7 +60,7 @@ enum Commands {
     Bootstrap(bootstrap::BootstrapCommand),
     /// Network traffic engineering: solve, evaluate, generate, convert.
     #[command(subcommand)]
-    Te(te::TeCommand),
+    Te(Box<te::TeCommand>),
     /// Looks at a running set-up and says what is missing.
     Doctor(DoctorArgs),
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod controller;
 pub mod doctor;
 pub mod lab;
+mod progress;
 pub mod service;
 pub mod te;
 

@@ -131,6 +131,51 @@ fn bad_input_is_named() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("units of network and matrices may not fit"));
 }
 
+/// Three nodes; nothing leads from c to a, and two links from a to b.
+const ONE_WAY: &str = r#"{"directed": true, "nodes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"},
+    {"id": 2, "name": "c"}], "links": [{"source": 0, "target": 1, "capacity": 1e9},
+    {"source": 0, "target": 1, "capacity": 1e9, "weight": 2}, {"source": 1, "target": 0, "capacity": 1e9},
+    {"source": 1, "target": 2, "capacity": 1e9}]}"#;
+
+#[test]
+fn a_demand_that_no_path_serves_is_named_by_every_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::write(at.join("n.json"), ONE_WAY).unwrap();
+    std::fs::write(at.join("tm.rows"), "0,1e8,1e8, 1e8,0,1e8, 1e8,0,0\n".repeat(12)).unwrap();
+    for command in [
+        &["solve"][..],
+        &["solve", "-k", "1"],
+        &["solve", "--objective", "delay"],
+        &["evaluate"],
+        &["train"],
+        &["bench"],
+    ] {
+        let told = refused(at, &[command, &["n.json", "tm.rows"]].concat());
+        assert!(told.contains("no path leads from node `c` to node `a`"), "{command:?}: {told}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_are_read_once_and_paths_say_which_of_parallel_links_they_take() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    for (pipe, text) in [("n.pipe", ONE_WAY), ("tm.pipe", "0, 8e8, 0, 0, 0, 0, 0, 0, 0\n")] {
+        assert!(Command::new("mkfifo").arg(at.join(pipe)).status().unwrap().success());
+        let path = at.join(pipe);
+        std::thread::spawn(move || std::fs::write(path, text).unwrap());
+    }
+    let told = said(at, &["solve", "n.pipe", "tm.pipe", "--out", "paths.json"]);
+    assert!(told.starts_with("3 nodes, 4 links, 1 matrix\n"), "{told}");
+    let paths: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(at.join("paths.json")).unwrap()).unwrap();
+    let paths = paths[0][0]["paths"].as_array().unwrap();
+    let mut links: Vec<u64> = paths.iter().map(|path| path["links"][0].as_u64().unwrap()).collect();
+    links.sort_unstable();
+    assert_eq!(links, [0, 1]);
+}
+
 #[test]
 fn by_night_there_is_less_traffic_than_by_day() {
     let directory = tempfile::tempdir().unwrap();
@@ -160,6 +205,8 @@ fn a_selector_is_learned_saved_and_compared() {
         "tm.rows",
         "--train",
         "8",
+        "--validate",
+        "2",
         "--updates",
         "40",
         "--examples",
@@ -168,8 +215,10 @@ fn a_selector_is_learned_saved_and_compared() {
         "c.csv",
     ];
     let said_by_training = said(at, &learn);
-    assert!(said_by_training.contains("rewards/s; policy: policy.safetensors"), "{said_by_training}");
+    assert!(said_by_training.contains("policy: policy.safetensors"), "{said_by_training}");
+    assert!(said_by_training.contains("learned − relax-and-round: "), "{said_by_training}");
     assert!(std::fs::read_to_string(at.join("c.csv")).unwrap().lines().count() > 10);
+    assert!(at.join("policy.last.safetensors").exists());
     let first = std::fs::read(at.join("policy.safetensors")).unwrap();
     said(at, &[&learn[..], &["--threads", "1"]].concat());
     assert!(std::fs::read(at.join("policy.safetensors")).unwrap() == first, "threads change nothing");
@@ -200,4 +249,180 @@ fn a_selector_is_learned_saved_and_compared() {
     assert!(
         refused(at, &elsewhere).contains("it knows the 56 pairs of the network it was trained on by name")
     );
+}
+
+#[test]
+fn several_trainings_are_compared_with_and_without_imitation_and_never_run_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    made(at);
+    let learn = [
+        "train",
+        "backbone.json",
+        "tm.rows",
+        "--train",
+        "8",
+        "--validate",
+        "2",
+        "--updates",
+        "30",
+        "--examples",
+        "30",
+        "--states",
+        "4",
+        "--seeds",
+        "2",
+        "--ablate",
+        "imitation",
+        "--html",
+        "l.html",
+        "--csv",
+        "t.csv",
+        "--resume",
+    ];
+    let first = said(at, &learn);
+    assert!(first.contains("learned, 2 of them: "), "{first}");
+    assert!(first.contains("without imitation − learned: "), "{first}");
+    let page = std::fs::read_to_string(at.join("l.html")).unwrap();
+    for line in ["learned, seed 1", "without imitation, seed 2", "(bound) ", "relax-and-round ", "fixed-set "]
+    {
+        assert!(page.contains(&format!("</i> {line}")) && page.contains(&format!("<title>{line}")), "{line}");
+    }
+    // Four rivals and four trainings on four matrices.
+    assert_eq!(std::fs::read_to_string(at.join("t.csv")).unwrap().lines().count(), 1 + 8 * 4);
+    let files = ["policy-seed1", "policy-seed2.last", "policy-no-imitation-seed1"];
+    let read = || files.map(|file| std::fs::read(at.join(format!("{file}.safetensors"))).unwrap());
+    let bytes = read();
+    let again = said(at, &learn);
+    assert!(read() == bytes, "what is finished is taken as it is");
+    let tests = |text: &str| {
+        text.split("matrices set aside").nth(1).unwrap().lines().nth(2).unwrap()[..40].to_owned()
+    };
+    assert_eq!(tests(&again), tests(&first));
+    let other = [&learn[..], &["--hidden", "8"]].concat();
+    assert!(refused(at, &other).contains("it cannot be gone on with: training was"));
+
+    let compared = ["evaluate", "backbone.json", "tm.rows", "--stale", "--selectors", "relax-and-round"];
+    let seeds = ["--checkpoint", "policy-seed1.safetensors", "--checkpoint", "policy-seed2.safetensors"];
+    let one = said(at, &[&compared[..], &seeds].concat());
+    assert!(one.contains("learned, 2 of them: ") && one.contains("learned − relax-and-round: "), "{one}");
+    let mixed = ["--checkpoint", "policy-no-imitation-seed1.safetensors"];
+    let two = said(at, &[&compared[..], &seeds, &mixed].concat());
+    assert!(two.contains("policy-no-imitation-seed1 − policy-seed1: "), "{two}");
+}
+
+#[test]
+fn one_policy_is_learned_for_all_networks_and_tested_on_the_one_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    made(at);
+    let learn = [
+        "train",
+        "backbone.json",
+        "tm.rows",
+        "--generated",
+        "2",
+        "--spread",
+        "8",
+        "--updates",
+        "0",
+        "--examples",
+        "60",
+        "--states",
+        "4",
+        "--leave-one-out",
+        "--no-fallback",
+        "--rivals",
+        "top-k-critical",
+    ];
+    let text = said(at, &learn);
+    let line =
+        |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
+    for name in ["backbone ", "generated 0 ", "generated 1 "] {
+        let numbers: Vec<f64> =
+            line(name).split([' ', '[', ']', ',']).filter_map(|word| word.parse().ok()).collect();
+        // Top-K critical and what was learned elsewhere; before them the position of a generated one and the bound.
+        let [rival, learned] = numbers[numbers.len() - 5..numbers.len() - 3] else { panic!("{numbers:?}") };
+        assert!(learned > rival - 0.02 && learned <= 1.0, "{name}: {learned} against {rival}");
+    }
+    let elsewhere =
+        ["evaluate", "backbone.json", "tm.rows", "--checkpoint", "policy-without-backbone.safetensors"];
+    assert!(said(at, &elsewhere).contains("learned − oracle"));
+    let alone = ["train", "backbone.json", "tm.rows", "--leave-one-out"];
+    assert!(refused(at, &alone).contains("two networks are needed"));
+    assert!(refused(at, &["train", "backbone.json"]).contains("an even number of files"));
+    let idle = ["train", "backbone.json", "tm.rows", "--examples", "0", "--ablate", "reinforcement"];
+    assert!(refused(at, &idle).contains("no updates are left to learn by without reinforcement"));
+    let greedy = ["train", "backbone.json", "tm.rows", "--train", "8", "--test", "5"];
+    assert!(refused(at, &greedy).contains("needs 13 matrices, there are 12"));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_the_best_policy_and_the_training_can_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    made(at);
+    let learn = [
+        "train",
+        "backbone.json",
+        "tm.rows",
+        "--updates",
+        "200000",
+        "--examples",
+        "10",
+        "--states",
+        "1",
+        "--draws",
+        "2",
+        "--resume",
+        "--validate",
+        "2",
+    ];
+    let interrupted = || {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_traflux"))
+            .current_dir(at)
+            .arg("te")
+            .args(learn)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let last = at.join("policy.last.safetensors");
+        let written = || std::fs::metadata(&last).and_then(|file| file.modified()).ok();
+        let (before, began) = (written(), std::time::Instant::now());
+        while written() == before && began.elapsed().as_secs() < 120 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("not finished") && text.contains("ended early"), "{text}");
+        let line = text.lines().find(|line| line.starts_with("learned, seed 1")).unwrap();
+        line.split_whitespace().nth(3).unwrap().parse::<usize>().unwrap()
+    };
+    let first = interrupted();
+    assert!(
+        said(at, &["evaluate", "backbone.json", "tm.rows", "--checkpoint", "policy.safetensors"])
+            .contains("learned − top-k-critical")
+    );
+    let second = interrupted();
+    assert!(first > 0 && second > first, "{first}, then {second}");
+}
+
+#[test]
+fn a_large_network_is_compared_to_a_tolerance_and_as_far_as_time_allows() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    said(at, &["generate", "network", "large.json", "--nodes", "105", "--seed", "2"]);
+    said(at, &["generate", "matrices", "large.json", "tm.rows", "--count", "2"]);
+    let selectors = ["--selectors", "ecmp,top-k-critical", "-k", "1%", "--limit", "2"];
+    let compare = [&["evaluate", "large.json", "tm.rows", "--csv", "l.csv"][..], &selectors].concat();
+    let whole = said(at, &compare);
+    assert!(whole.starts_with("2 matrices, at most 109 of 10920 pairs rerouted, optima to 1e-4"), "{whole}");
+    assert!(whole.contains("top-k-critical − ecmp: +"), "{whole}");
+    assert!(!std::fs::read_to_string(at.join("l.csv")).unwrap().contains("NaN"));
+    let late = te(at, &[&compare[..], &["--deadline-s", "0.000001"]].concat());
+    assert!(String::from_utf8(late.stderr).unwrap().contains("stopped before a matrix was played"));
 }

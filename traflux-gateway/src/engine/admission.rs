@@ -9,6 +9,7 @@ use traflux_core::Timestamp;
 use crate::affinity::AffinityKey;
 use crate::limit::{Key, LimitIx, MOST_LIMITS};
 use crate::request::TokenEstimate;
+use crate::retry::Idempotence;
 
 /// The most blocks of a prompt that are looked for.
 pub(super) const MOST_BLOCKS: usize = 16;
@@ -24,6 +25,7 @@ pub(super) struct Admission {
     pub(super) tenant: u32,
     pub(super) band: u8,
     pub(super) stream: bool,
+    pub(super) idempotence: Idempotence,
     pub(super) tokens: TokenEstimate,
     pub(super) deadline: Option<Timestamp>,
     pub(super) arrived: Timestamp,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use traflux_core::Timestamp;
 
 use super::settings::EngineSettings;
-use crate::balance::EndpointTable;
+use crate::balance::{AdaptiveWeights, EndpointTable};
 use crate::congestion::{BackendSignal, Ceiling, ConcurrencyLimit, CoolDown, Throttle};
 use crate::error::GatewayError;
 use crate::limit::KeyTable;
+use crate::observe::TenantMetrics;
 
 /// Congestion of one backend and model.
 #[derive(Debug)]
@@ -28,22 +29,47 @@ pub(super) struct BackendState {
 pub(super) struct Registry {
     pub(super) endpoints: EndpointTable,
     pub(super) tenants: Arc<KeyTable>,
+    pub(super) used: Arc<TenantMetrics>,
     backends: HashMap<(String, String), Arc<BackendState>>,
+    /// What adapts the weights of a pool, by rule and model.
+    pub(super) adaptive: HashMap<(Arc<str>, usize), AdaptiveWeights>,
+    pub(super) adapted: Timestamp,
+    /// What a controller set: weights of backends by rule.
+    pub(super) set: HashMap<String, SetByController>,
+}
+
+/// Weights of a controller.
+#[derive(Debug, Clone)]
+pub(super) struct SetByController {
+    pub(super) weights: HashMap<String, u32>,
+    pub(super) at: Timestamp,
 }
 
 impl Registry {
-    pub(super) fn new(settings: &EngineSettings, _now: Timestamp) -> Result<Self, GatewayError> {
+    pub(super) fn new(settings: &EngineSettings, now: Timestamp) -> Result<Self, GatewayError> {
         settings.latency.validate()?;
         settings.concurrency.validate()?;
         settings.throttle.validate()?;
         settings.cool_down.validate()?;
         settings.signal.validate()?;
         settings.feedback.validate()?;
+        settings.health.validate()?;
+        settings.retry.validate()?;
+        settings.retry_budget.validate()?;
         Ok(Self {
             endpoints: EndpointTable::new(&settings.latency),
             tenants: Arc::new(KeyTable::new(settings.max_keys, settings.seed)),
+            used: Arc::new(TenantMetrics::new(settings.tenants.clone())?),
             backends: HashMap::new(),
+            adaptive: HashMap::new(),
+            adapted: now,
+            set: HashMap::new(),
         })
+    }
+
+    /// All states, for upkeep and metrics.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Arc<BackendState>> {
+        self.backends.values()
     }
 
     /// The state of a backend and model, if it is known; of the backend where it makes no difference by model.

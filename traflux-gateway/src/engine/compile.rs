@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
@@ -14,17 +14,21 @@ use traflux_core::plan::routing::{Algorithm, RoutePlan};
 
 use super::admission::{Admission, MOST_BLOCKS};
 use super::backend::{BackendState, Registry};
+use super::counters::Counters;
 use super::decision::{Reason, Refusal};
 use super::settings::EngineSettings;
 use super::waiting::Room;
 use crate::affinity::{AffinityKey, KeySource, Session, prefix_chain};
 use crate::balance::{self, Member, Pool, Price};
 use crate::error::GatewayError;
+use crate::health::HealthGroup;
 use crate::limit::{
     Key, KeyTable, LimitIx, LimitRule, LimitSettings, Limiter, LimiterSettings, MOST_LIMITS, ScopeIx,
     ScopeSettings, Unit,
 };
+use crate::observe::{DeciderIx, RouteIx, SeriesIx, TenantMetrics};
 use crate::request::Request;
+use crate::retry::RetryBudget;
 use crate::rule::{Matcher, excludes, order};
 use crate::units::PicoDollars;
 
@@ -32,25 +36,29 @@ use crate::units::PicoDollars;
 const OTHER_MODEL: &str = "\n";
 
 /// A plan ready to decide.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Compiled {
     pub(super) plan: Arc<RequestPlan>,
     pub(super) settings: Arc<EngineSettings>,
     /// Rules in the order in which they are tried.
-    pub(super) rules: Matcher,
+    pub(super) rules: Arc<Matcher>,
     /// One per rule, in the same order; then that of the default, then those that routes fall back to.
     pub(super) routes: Vec<Route>,
     default: Option<u32>,
-    models: FxHashMap<Box<str>, u32>,
+    models: Arc<FxHashMap<Box<str>, u32>>,
     pub(super) limiter: Limiter,
-    limit_rules: Matcher,
-    pub(super) limits: Vec<CompiledLimit>,
-    tenants: Arc<KeyTable>,
+    limit_rules: Arc<Matcher>,
+    pub(super) limits: Arc<[CompiledLimit]>,
+    pub(super) tenants: Arc<KeyTable>,
+    pub(super) used: Arc<TenantMetrics>,
     pub(super) rooms: Vec<Arc<Room>>,
+    /// Rooms of earlier plans in which somebody may still wait.
+    pub(super) former: Vec<Weak<Room>>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// Where a rule sends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Route {
     pub(super) name: Arc<str>,
     pub(super) algorithm: Algorithm,
@@ -58,15 +66,21 @@ pub(super) struct Route {
     pub(super) pools: Vec<Option<Arc<RoutePool>>>,
     pub(super) session: Option<Arc<Session>>,
     pub(super) fallback: Option<u32>,
-    /// Where its requests wait.
-    pub(super) room: Option<u32>,
+    /// Where its requests wait, by model.
+    pub(super) rooms: Vec<Option<u32>>,
+    pub(super) budget: Arc<RetryBudget>,
+    pub(super) decider: DeciderIx,
 }
 
 /// The endpoints of a route that serve a model.
 #[derive(Debug)]
 pub(super) struct RoutePool {
     pub(super) pool: Pool,
-    pub(super) members: Vec<RouteMember>,
+    pub(super) members: Arc<[RouteMember]>,
+    /// Health of the members; `None` where nothing of the kind is wanted.
+    pub(super) health: Option<Arc<HealthGroup>>,
+    /// Weights of the plan, by position.
+    pub(super) planned: Arc<[u32]>,
 }
 
 /// One endpoint of a route.
@@ -76,6 +90,8 @@ pub(super) struct RouteMember {
     /// Base URL; empty for a backend that is known by name alone.
     pub(super) url: Arc<str>,
     pub(super) price: Price,
+    pub(super) series: SeriesIx,
+    pub(super) picks: RouteIx,
 }
 
 /// A limit with its keys.
@@ -112,8 +128,17 @@ impl Compiled {
             let next = models.len() as u32;
             models.entry(model.as_str().into()).or_insert(next);
         }
-        let mut builder =
-            Builder { plan, settings, registry, models: &models, before, now, rooms: Vec::new() };
+        let counters = Counters::new(plan, settings, before.map(|b| &b.counters))?;
+        let mut builder = Builder {
+            plan,
+            settings,
+            registry,
+            models: &models,
+            before,
+            now,
+            rooms: Vec::new(),
+            counters: &counters,
+        };
         let mut routes = Vec::new();
         for ix in &order {
             let rule = &rule_plans[*ix];
@@ -154,21 +179,25 @@ impl Compiled {
         Ok(Self {
             plan: Arc::new(plan.clone()),
             settings: Arc::new(settings.clone()),
-            rules,
+            rules: Arc::new(rules),
             routes,
             default,
-            models,
-            limit_rules: Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?,
+            models: Arc::new(models),
+            limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
             limits,
             tenants,
+            used: Arc::clone(&registry.used),
+            former: former(before, &rooms),
             rooms,
+            counters,
         })
     }
 
     /// Takes in a request: rule, tenant, keys of limits, session.
     pub(super) fn admit(&self, request: &Request<'_>, now: Timestamp) -> Result<Admission, Refusal> {
         let Some(route) = self.rules.first(request).map(|ix| ix as u32).or(self.default) else {
+            self.count_refusal(None, Reason::NoRoute);
             return Err(self.refusal(None, Reason::NoRoute));
         };
         let tenant = &request.client.tenant;
@@ -182,6 +211,7 @@ impl Compiled {
             tenant: tenant.slot(),
             band: self.band(request),
             stream: request.stream,
+            idempotence: request.idempotence,
             tokens: request.tokens,
             deadline: request.deadline,
             arrived: now,
@@ -278,6 +308,17 @@ impl Compiled {
         Ok(limits)
     }
 
+    /// Counts a decision.
+    pub(super) fn count(&self, decider: DeciderIx, reason: &'static str) {
+        self.counters.metrics.recorder().decision(decider, self.counters.reason(reason));
+    }
+
+    /// Counts a refusal at the door.
+    pub(super) fn count_refusal(&self, route: Option<u32>, reason: Reason) {
+        let decider = route.map_or_else(|| self.counters.no_rule(), |ix| self.routes[ix as usize].decider);
+        self.count(decider, reason.code());
+    }
+
     /// A refusal by a route.
     pub(super) fn refusal(&self, route: Option<u32>, reason: Reason) -> Refusal {
         let rule = route.map(|ix| Arc::clone(&self.routes[ix as usize].name));
@@ -293,6 +334,30 @@ impl Compiled {
     /// Whether a limit counts each backend apart, so that another backend may do.
     pub(super) fn is_by_backend(&self, ix: LimitIx) -> bool {
         self.limits.iter().any(|l| l.by_backend && (l.ix == ix || l.overrides.values().any(|own| *own == ix)))
+    }
+}
+
+fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
+    let Some(before) = before else { return Vec::new() };
+    let left = before.rooms.iter().filter(|room| !rooms.iter().any(|kept| Arc::ptr_eq(kept, room)));
+    let older = before.former.iter().filter(|room| room.strong_count() > 0);
+    older.cloned().chain(left.map(Arc::downgrade)).collect()
+}
+
+impl Compiled {
+    /// All rooms in which somebody may wait.
+    pub(super) fn all_rooms(&self) -> impl Iterator<Item = Arc<Room>> {
+        self.rooms.iter().cloned().chain(self.former.iter().filter_map(Weak::upgrade))
+    }
+}
+
+impl RoutePool {
+    /// Opens and closes members as their health says.
+    pub(super) fn follow_health(&self, now: Timestamp) {
+        let Some(health) = &self.health else { return };
+        for position in 0..self.members.len() {
+            self.pool.set_eligible(position, health.eligibility(now, position).eligible, now);
+        }
     }
 }
 
@@ -336,6 +401,11 @@ fn cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl CompiledLimit {
+    /// Whether it has one level for all.
+    pub(super) fn is_one(&self) -> bool {
+        self.by.is_empty()
+    }
+
     fn new(plan: &LimitPlan, limiter: &Limiter) -> Self {
         let ix = |name: &str| limiter.limit(name).unwrap_or(LimitIx(u16::MAX));
         Self {
@@ -444,6 +514,7 @@ struct Builder<'a> {
     before: Option<&'a Compiled>,
     now: Timestamp,
     rooms: Vec<Arc<Room>>,
+    counters: &'a Counters,
 }
 
 impl Builder<'_> {
@@ -454,31 +525,45 @@ impl Builder<'_> {
             names[*ix as usize] = model;
         }
         names[self.models.len() + 1] = OTHER_MODEL;
-        let position = routes.len();
+        let rank = routes.iter().filter(|route| *route.name == *name).count();
         let pools = names
             .iter()
             .enumerate()
-            .map(|(ix, model)| self.pool(plan, algorithm, model, position, ix))
+            .map(|(ix, model)| self.pool(name, plan, algorithm, model, rank, ix))
             .collect::<Result<Vec<_>, _>>()?;
+        let kept = self.before.and_then(|b| b.routes.iter().find(|r| *r.name == *name));
         let session = match &self.settings.affinity {
-            Some(affinity) => {
-                Some(match self.before.and_then(|b| b.routes.iter().find(|r| *r.name == *name)) {
-                    Some(Route { session: Some(session), .. }) => Arc::clone(session),
-                    _ => Arc::new(Session::new(affinity)?),
-                })
-            }
+            Some(affinity) => Some(match kept {
+                Some(Route { session: Some(session), .. }) => Arc::clone(session),
+                _ => Arc::new(Session::new(affinity)?),
+            }),
             None => None,
         };
-        let room = self.room(plan)?;
-        routes.push(Route { name: name.into(), algorithm, pools, session, fallback: None, room });
+        let budget = match kept {
+            Some(route) => Arc::clone(&route.budget),
+            None => Arc::new(RetryBudget::new(self.settings.retry_budget)),
+        };
+        let decider = self.counters.decider(name, algorithm);
+        let rooms = pools.iter().map(|pool| self.room(pool.as_deref())).collect::<Result<Vec<_>, _>>()?;
+        routes.push(Route {
+            name: name.into(),
+            algorithm,
+            pools,
+            session,
+            fallback: None,
+            rooms,
+            budget,
+            decider,
+        });
         Ok(())
     }
 
     /// Requests that want the same backends wait together.
-    fn room(&mut self, plan: &RoutePlan) -> Result<Option<u32>, GatewayError> {
-        let Some(queue) = &self.settings.queue else { return Ok(None) };
-        let mut backends: Vec<String> = plan.backend.iter().map(|b| b.name.clone()).collect();
+    fn room(&mut self, pool: Option<&RoutePool>) -> Result<Option<u32>, GatewayError> {
+        let (Some(queue), Some(pool)) = (&self.settings.queue, pool) else { return Ok(None) };
+        let mut backends: Vec<String> = pool.members.iter().map(|m| m.state.name.to_string()).collect();
         backends.sort_unstable();
+        backends.dedup();
         if let Some(ix) = self.rooms.iter().position(|room| room.backends == backends) {
             return Ok(Some(ix as u32));
         }
@@ -495,10 +580,11 @@ impl Builder<'_> {
 
     fn pool(
         &mut self,
+        rule: &str,
         plan: &RoutePlan,
         algorithm: Algorithm,
         model: &str,
-        route: usize,
+        rank: usize,
         model_ix: usize,
     ) -> Result<Option<Arc<RoutePool>>, GatewayError> {
         let unknown = BackendPlan::default();
@@ -531,6 +617,8 @@ impl Builder<'_> {
                     state: Arc::clone(&state),
                     url: endpoint.url.as_str().into(),
                     price,
+                    series: self.counters.series(name, own),
+                    picks: self.counters.picks(rule, name),
                 });
             }
         }
@@ -539,14 +627,29 @@ impl Builder<'_> {
         }
         let settings =
             crate::balance::BalanceSettings { algorithm: balancing(algorithm), ..self.settings.balance };
-        let before = self.before.and_then(|b| b.routes.get(route)?.pools.get(model_ix)?.as_ref());
+        // The pool of the same name, of several (a route and what it falls back to) that of the same rank.
+        let before = self.before.and_then(|before| {
+            let same = before.routes.iter().filter(|route| *route.name == *rule).nth(rank)?;
+            let model =
+                if model == OTHER_MODEL { before.models.len() as u32 + 1 } else { before.model(model) };
+            same.pools.get(model as usize)?.as_ref()
+        });
+        let planned = members.iter().map(|member| member.weight).collect();
+        let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
             Some(before) => before.pool.reconfigured(settings, members)?,
-            None => {
-                Pool::new(settings, members, self.settings.seed ^ (route as u64) << 20 ^ model_ix as u64)?
-            }
+            None => Pool::new(settings, members, self.settings.seed ^ (rank as u64) << 20 ^ model_ix as u64)?,
         };
-        Ok(Some(Arc::new(RoutePool { pool, members: entries })))
+        let health = (plan.health_check != Some(false)).then(|| {
+            match before.and_then(|b| Some((&b.pool, b.health.as_ref()?))) {
+                Some((pool, health)) => {
+                    let positions: Vec<_> = ids.iter().map(|id| pool.position_of(*id)).collect();
+                    Arc::new(health.with_endpoints(self.now, &positions))
+                }
+                None => Arc::new(HealthGroup::new(self.settings.health, entries.len())),
+            }
+        });
+        Ok(Some(Arc::new(RoutePool { pool, members: entries.into(), health, planned })))
     }
 }
 

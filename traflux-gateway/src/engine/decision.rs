@@ -10,6 +10,7 @@ use super::waiting::Waiting;
 /// What to do with a request.
 #[derive(Debug)]
 #[must_use = "a forward that is dropped is cancelled"]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 pub enum Decision {
     /// Send it.
     Forward(Forward),
@@ -78,6 +79,36 @@ impl Reason {
             Self::Exhausted => 502,
             Self::NoBackend | Self::Saturated | Self::TooManyKeys | Self::Queue(_) | Self::Dropped(_) => 503,
         }
+    }
+
+    /// All names that [`code`](Self::code) gives.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        use crate::queue::{Bound, DropReason, Refusal as Queue};
+        let own = [
+            Self::NoRoute,
+            Self::NoModel,
+            Self::NoBackend,
+            Self::Saturated,
+            Self::Limited,
+            Self::TooLarge,
+            Self::TooManyKeys,
+            Self::Exhausted,
+        ];
+        let queue = [
+            Queue::Full(Bound::Items),
+            Queue::TenantFull(Bound::Items),
+            Queue::TooLarge(Bound::Items),
+            Queue::Deadline,
+            Queue::MaxWait,
+            Queue::Shed,
+            Queue::UnknownBand,
+            Queue::UnknownTenant,
+        ];
+        let dropped = [DropReason::Deadline, DropReason::MaxWait, DropReason::Shed, DropReason::PushedOut];
+        own.into_iter()
+            .chain(queue.into_iter().map(Self::Queue))
+            .chain(dropped.into_iter().map(Self::Dropped))
+            .map(Self::code)
     }
 
     /// A stable name for metrics, logs and bindings.

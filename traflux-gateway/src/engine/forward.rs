@@ -10,12 +10,16 @@ use traflux_core::plan::routing::Algorithm;
 use super::Shared;
 use super::admission::Admission;
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
+use super::counters::{FORWARDED, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
 use crate::balance::{Answer, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
-use crate::health::Outcome;
+use crate::health::{Entry, Outcome};
 use crate::limit::{Cost, DenialReason, Reservation};
+use crate::observe::{self, RequestRecord, TenantIx};
+use crate::retry::{Attempt, Progress, RetryDecision, RetryTicket};
+use crate::units::unit_draw;
 use crate::wire::Usage;
 
 /// Endpoints that are asked for room before the next route.
@@ -50,6 +54,9 @@ pub struct Forward {
     /// `None` once it has ended.
     hold: Option<Hold>,
     tried: Tried,
+    send_after: Duration,
+    /// Leave of the budget for an attempt that is not the first.
+    leave: Option<RetryTicket>,
 }
 
 /// Routes and positions that were tried.
@@ -67,6 +74,7 @@ struct Hold {
     reservation: Reservation,
     requests_mark: Mark,
     tokens_mark: Mark,
+    entry: Entry,
 }
 
 /// Why nobody has room.
@@ -103,28 +111,34 @@ pub(super) fn decide(
     admission: Admission,
     now: Timestamp,
 ) -> Decision {
-    let room =
-        compiled.routes[admission.route as usize].room.map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
+    let route = &compiled.routes[admission.route as usize];
+    route.budget.request(now);
+    let room = route.rooms[admission.model as usize].map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
     // Nobody overtakes those who wait.
-    if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
-        return waiting::enqueue(shared, &compiled, room, admission, now);
-    }
-    match attempt(shared, &compiled, &admission, &Tried::new(), now) {
-        Ok(hold) => Decision::Forward(Forward {
-            shared: Arc::clone(shared),
-            compiled,
-            admission,
-            hold: Some(hold),
-            tried: Tried::new(),
-        }),
-        Err(blocked) => match room.filter(|_| blocked.may_wait()) {
-            Some(room) => waiting::enqueue(shared, &compiled, &room, admission, now),
-            None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
+    let decision = if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
+        waiting::enqueue(shared, &compiled, room, admission, now)
+    } else {
+        match resume(shared, &compiled, admission, now) {
+            Ok(forward) => return Decision::Forward(forward),
+            Err((blocked, admission)) => match room.filter(|_| blocked.may_wait()) {
+                Some(room) => waiting::enqueue(shared, &compiled, &room, admission, now),
+                None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
+            },
+        }
+    };
+    compiled.count(
+        route.decider,
+        match &decision {
+            Decision::Forward(_) => FORWARDED,
+            Decision::Wait(_) => WAITING,
+            Decision::Refuse(refusal) => refusal.reason.code(),
         },
-    }
+    );
+    decision
 }
 
-/// Looks for a place for a request that waited.
+/// Looks for a place for a request, and counts it when there is one.
+#[expect(clippy::result_large_err, reason = "a box would be an allocation for each request")]
 pub(super) fn resume(
     shared: &Arc<Shared>,
     compiled: &Arc<Compiled>,
@@ -132,13 +146,24 @@ pub(super) fn resume(
     now: Timestamp,
 ) -> Result<Forward, (Blocked, Admission)> {
     match attempt(shared, compiled, &admission, &Tried::new(), now) {
-        Ok(hold) => Ok(Forward {
-            shared: Arc::clone(shared),
-            compiled: Arc::clone(compiled),
-            admission,
-            hold: Some(hold),
-            tried: Tried::new(),
-        }),
+        Ok(hold) => {
+            let forward = Forward {
+                shared: Arc::clone(shared),
+                compiled: Arc::clone(compiled),
+                admission,
+                hold: Some(hold),
+                tried: Tried::new(),
+                send_after: Duration::ZERO,
+                leave: None,
+            };
+            if let Some((_, member, _)) = forward.member() {
+                let decider = compiled.routes[forward.admission.route as usize].decider;
+                let mut recorder = compiled.counters.metrics.recorder();
+                recorder.decision(decider, compiled.counters.reason(FORWARDED));
+                recorder.pick(member.picks);
+            }
+            Ok(forward)
+        }
         Err(blocked) => Err((blocked, admission)),
     }
 }
@@ -203,7 +228,10 @@ fn attempt_route(
         tried.iter().filter(|(route, _)| *route == route_ix).map(|(_, position)| *position).collect();
     let mut blocked = Blocked::of(Reason::NoBackend);
     let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
-    for _ in 0..MOST_ASKED {
+    // Endpoints that are coming back take a part of their share, unless nobody else is there.
+    let mut spared: ArrayVec<u32, MOST_ASKED> = ArrayVec::new();
+    let mut lenient = false;
+    for _ in 0..2 * MOST_ASKED {
         let draw = shared.draw();
         let pick = PickRequest {
             excluded: &excluded,
@@ -217,12 +245,28 @@ fn attempt_route(
             }
             _ => pool.pool.pick(&pick),
         };
-        let Some(position) = position else { break };
+        let Some(position) = position else {
+            if lenient || spared.is_empty() {
+                break;
+            }
+            lenient = true;
+            excluded.retain(|position| !spared.contains(position));
+            continue;
+        };
+        if !lenient
+            && let Some(health) = &pool.health
+            && unit_draw(draw.rotate_left(16)) >= health.eligibility(now, position).share
+        {
+            if spared.try_push(position as u32).is_err() || excluded.try_push(position as u32).is_err() {
+                break;
+            }
+            continue;
+        }
         match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
             Ok(taken) => {
                 let tokens = admission.tokens.total();
                 let ahead = pool.pool.start(position, tokens);
-                let (slot, reservation, requests_mark, tokens_mark) = taken;
+                let (slot, reservation, requests_mark, tokens_mark, entry) = taken;
                 return Ok(Hold {
                     route: route_ix,
                     position: position as u32,
@@ -233,6 +277,7 @@ fn attempt_route(
                     reservation,
                     requests_mark,
                     tokens_mark,
+                    entry,
                 });
             }
             Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
@@ -249,7 +294,7 @@ fn attempt_route(
     Err(blocked)
 }
 
-type Taken = (Slot, Reservation, Mark, Mark);
+type Taken = (Slot, Reservation, Mark, Mark, Entry);
 
 /// Takes everything that a request needs at one endpoint, or nothing.
 fn take(
@@ -306,8 +351,20 @@ fn take(
             },
         })
     });
-    match reserved {
-        Ok(reservation) => Ok((slot, reservation, requests_mark, tokens_mark)),
+    // Last, because a trial that is entered has to end.
+    let entered = reserved.and_then(|reservation| {
+        let entry =
+            pool.health.as_ref().map_or(Some(Entry::Normal), |health| health.try_enter(now, position));
+        match entry {
+            Some(entry) => Ok((reservation, entry)),
+            None => {
+                reservation.cancel(now);
+                Err(busy(None))
+            }
+        }
+    });
+    match entered {
+        Ok((reservation, entry)) => Ok((slot, reservation, requests_mark, tokens_mark, entry)),
         Err(blocked) => {
             state.tokens_left.settle(tokens_mark, 0);
             state.requests_left.settle(requests_mark, 0);
@@ -386,29 +443,81 @@ impl Forward {
         self.make_room(now);
     }
 
-    /// Settles this attempt and looks for another endpoint. Refused after the first byte, or when no attempt is left.
+    /// How long to wait before sending: nothing at the first attempt, a random back-off at later ones.
+    #[must_use]
+    pub const fn send_after(&self) -> Duration {
+        self.send_after
+    }
+
+    /// Settles this attempt and, where the policy and the budget of the rule allow, finds a place for another one,
+    /// elsewhere if there is an elsewhere. Refused after the first byte.
     pub fn retry(mut self, now: Timestamp, end: &End<'_>) -> Decision {
-        let refused = |forward: &Self| {
-            Decision::Refuse(forward.compiled.refusal(Some(forward.admission.route), Reason::Exhausted))
+        let Some(hold) = &self.hold else { return self.exhausted(now) };
+        let place = (hold.route, hold.position);
+        let progress = match (hold.first_token, end.outcome) {
+            (Some(_), _) => Progress::Streaming,
+            (None, Outcome::ConnectFailure) => Progress::Unsent,
+            (None, _) => Progress::Sent,
         };
-        let Some(hold) = &self.hold else { return refused(&self) };
-        let (begun, place) = (hold.first_token.is_some(), (hold.route, hold.position));
+        let in_flight = self.member().map_or(0, |(_, member, _)| member.state.concurrency.in_flight());
         self.end(now, end);
-        let spent = self.tried.len() + 1 >= usize::from(self.compiled.settings.max_attempts);
-        if begun || spent || self.tried.try_push(place).is_err() {
-            self.make_room(now);
-            return refused(&self);
+        let failed = Attempt {
+            number: self.tried.len() as u32 + 1,
+            outcome: end.outcome,
+            progress,
+            idempotence: self.admission.idempotence,
+            retry_after: end.feedback.retry_after.map(|wait| wait.wait),
+            should_retry: end.feedback.should_retry,
+            time_left: self.admission.deadline.map(|deadline| deadline.since(now)),
+            elsewhere: self.has_elsewhere(),
+        };
+        let decided = self.compiled.settings.retry.decide(&failed, self.shared.draw());
+        let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
+        let budget = &self.compiled.routes[self.admission.route as usize].budget;
+        let Some(leave) = budget.try_retry(now, in_flight) else { return self.exhausted(now) };
+        self.leave = Some(leave);
+        if self.tried.try_push(place).is_err() {
+            return self.exhausted(now);
         }
-        match attempt(&self.shared, &self.compiled, &self.admission, &self.tried, now) {
+        let none = Tried::new();
+        let excluded = if elsewhere { &self.tried } else { &none };
+        match attempt(&self.shared, &self.compiled, &self.admission, excluded, now) {
             Ok(hold) => {
                 self.hold = Some(hold);
+                self.send_after = after;
+                if let Some((_, member, _)) = self.member() {
+                    let mut recorder = self.compiled.counters.metrics.recorder();
+                    recorder.retries(member.series, 1);
+                    recorder.pick(member.picks);
+                }
                 Decision::Forward(self)
             }
-            Err(_) => {
-                self.make_room(now);
-                refused(&self)
-            }
+            Err(_) => self.exhausted(now),
         }
+    }
+
+    /// Whether an endpoint is left that was not tried.
+    fn has_elsewhere(&self) -> bool {
+        let mut next = Some(self.admission.route);
+        while let Some(ix) = next {
+            let route = &self.compiled.routes[ix as usize];
+            if let Some(pool) = &route.pools[self.admission.model as usize] {
+                let tried = self.tried.iter().filter(|(route, _)| *route == ix).count();
+                if pool.members.len() > tried + usize::from(ix == self.admission.route) {
+                    return true;
+                }
+            }
+            next = route.fallback;
+        }
+        false
+    }
+
+    fn exhausted(self, now: Timestamp) -> Decision {
+        let route = self.admission.route;
+        self.compiled.count(self.compiled.routes[route as usize].decider, Reason::Exhausted.code());
+        let refusal = self.compiled.refusal(Some(route), Reason::Exhausted);
+        self.make_room(now);
+        Decision::Refuse(refusal)
     }
 
     fn member(&self) -> Option<(&RoutePool, &RouteMember, &Hold)> {
@@ -419,6 +528,9 @@ impl Forward {
     }
 
     fn end(&mut self, now: Timestamp, end: &End<'_>) {
+        if let Some(leave) = self.leave.take() {
+            self.compiled.routes[self.admission.route as usize].budget.finish(leave);
+        }
         let Some(hold) = self.hold.take() else { return };
         let pool = &self.compiled.routes[hold.route as usize].pools[self.admission.model as usize];
         // A hold was made from this very pool.
@@ -457,6 +569,13 @@ impl Forward {
         if let Some(quota) = end.feedback.quota(Resource::Tokens) {
             state.tokens_left.learn(now, hold.tokens_mark, &quota);
         }
+        if let Some(health) = &pool.health {
+            health.record(now, hold.position as usize, hold.entry, outcome);
+            // Only failures and trials change who may be chosen.
+            if outcome.is_failure() || hold.entry != Entry::Normal {
+                pool.follow_health(now);
+            }
+        }
         let tokens = self.admission.tokens;
         let used = match (end.usage, outcome) {
             (Some(usage), _) => Some(usage),
@@ -466,18 +585,31 @@ impl Forward {
             (None, _) => Some(Usage::default()),
         };
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
-        let (output, prompt) = match used {
+        let (output, prompt, counted, price) = match used {
             Some(usage) => {
                 let actual = cost(member, usage.input, usage.cached, usage.output);
                 hold.reservation.settle(now, &actual);
                 state.tokens_left.settle(hold.tokens_mark, usage.input.saturating_add(usage.output));
-                (small(usage.output), small(usage.input.saturating_sub(usage.cached)))
+                (small(usage.output), small(usage.input.saturating_sub(usage.cached)), usage, actual.price)
             }
             None => {
+                let kept = cost(member, tokens.input, 0, tokens.output);
                 hold.reservation.keep();
-                (0, small(tokens.input))
+                (0, small(tokens.input), Usage { input: tokens.input, ..Usage::default() }, kept.price)
             }
         };
+        self.compiled.counters.metrics.recorder().request(&RequestRecord {
+            outcome: counted_as(outcome),
+            input_tokens: counted.input,
+            cached_tokens: counted.cached,
+            output_tokens: counted.output,
+            cost: price,
+            duration: total,
+            time_to_first_token: hold.first_token.filter(|_| self.admission.stream),
+            ..RequestRecord::new(member.series)
+        });
+        let used = counted.input.saturating_add(counted.output);
+        self.compiled.used.record(TenantIx(self.admission.tenant), used, price);
         pool.pool.finish(
             now,
             hold.position as usize,
@@ -496,7 +628,8 @@ impl Forward {
 
     /// Lets go on who waited for this place.
     fn make_room(&self, now: Timestamp) {
-        let Some(room) = self.compiled.routes[self.admission.route as usize].room else { return };
+        let route = &self.compiled.routes[self.admission.route as usize];
+        let Some(room) = route.rooms[self.admission.model as usize] else { return };
         let room = &self.compiled.rooms[room as usize];
         if room.is_waiting() {
             waiting::pump(&self.shared, room, now);
@@ -532,6 +665,19 @@ const fn answer(outcome: Outcome) -> crate::balance::Outcome {
         Outcome::Limited => crate::balance::Outcome::Refused,
         Outcome::Cancelled | Outcome::LocalTimeout => crate::balance::Outcome::Cancelled,
         _ => crate::balance::Outcome::Failure,
+    }
+}
+
+/// What an end is counted as.
+const fn counted_as(outcome: Outcome) -> observe::Outcome {
+    match outcome {
+        Outcome::Success => observe::Outcome::Success,
+        Outcome::ClientError => observe::Outcome::ClientError,
+        Outcome::Limited => observe::Outcome::RateLimited,
+        Outcome::ServerError | Outcome::GatewayError => observe::Outcome::ServerError,
+        Outcome::ConnectFailure | Outcome::Reset => observe::Outcome::Connection,
+        Outcome::Timeout => observe::Outcome::Timeout,
+        Outcome::LocalTimeout | Outcome::Cancelled => observe::Outcome::Cancelled,
     }
 }
 

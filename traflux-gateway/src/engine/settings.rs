@@ -8,7 +8,9 @@ use crate::congestion::{
     ConcurrencySettings, CoolDownSettings, FeedbackSettings, SignalSettings, ThrottleSettings,
 };
 use crate::health::HealthSettings;
+use crate::observe::{MetricsSettings, TenantSettings};
 use crate::queue::QueueSettings;
+use crate::retry::{BudgetSettings, RetryPolicy};
 
 /// How the parts of an [`Engine`](super::Engine) behave, for all backends alike.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,12 +39,18 @@ pub struct EngineSettings {
     pub health: HealthSettings,
     /// Waiting for room; without it a request that finds none is refused at once.
     pub queue: Option<QueueSettings>,
-    /// The most attempts at one request, the first among them.
-    pub max_attempts: u8,
+    /// What is tried again.
+    pub retry: RetryPolicy,
+    /// How much trying again may cost, per rule.
+    pub retry_budget: BudgetSettings,
+    /// Counters and histograms.
+    pub metrics: MetricsSettings,
+    /// Which tenants are counted apart.
+    pub tenants: TenantSettings,
     /// Names of tenants, and of keys of each kind, that are told apart at a time.
     pub max_keys: usize,
-    /// How often weights, health and levels are looked after.
-    pub upkeep: Duration,
+    /// How often weights adapt.
+    pub adapt_every: Duration,
 }
 
 impl Default for EngineSettings {
@@ -60,9 +68,12 @@ impl Default for EngineSettings {
             feedback: FeedbackSettings::default(),
             health: HealthSettings::default(),
             queue: None,
-            max_attempts: 3,
+            retry: RetryPolicy::default(),
+            retry_budget: BudgetSettings::default(),
+            metrics: MetricsSettings::default(),
+            tenants: TenantSettings::default(),
             max_keys: 10_000,
-            upkeep: Duration::from_secs(1),
+            adapt_every: Duration::from_secs(5),
         }
     }
 }

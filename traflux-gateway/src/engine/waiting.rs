@@ -23,14 +23,16 @@ pub(super) struct Room {
     /// Requests that wait, to be read without the lock. Relaxed: who sees an old number acts as a moment earlier, and
     /// the next end of a request looks again.
     count: AtomicUsize,
+    /// Decisions to be fetched. Relaxed, as above.
+    ready: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
     queue: RequestQueue,
-    /// Admissions of those that wait, by the payload of their item.
-    waiting: Vec<Option<Admission>>,
+    /// Admissions of those that wait, by the payload of their item, with the plan under which they came.
+    waiting: Vec<Option<(Arc<Compiled>, Admission)>>,
     free: Vec<usize>,
     /// Decisions that nobody has fetched yet.
     ready: VecDeque<(Ticket, Decision)>,
@@ -104,6 +106,7 @@ impl Room {
             backends,
             settings: settings.clone(),
             count: AtomicUsize::new(0),
+            ready: AtomicUsize::new(0),
             inner: Mutex::new(inner),
         })
     }
@@ -113,17 +116,23 @@ impl Room {
         self.count.load(Ordering::Relaxed) > 0
     }
 
+    /// How much waits in a band.
+    pub(super) fn band_load(&self, band: u8) -> queue::QueueLoad {
+        self.lock().queue.band_load(band)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn recount(&self, inner: &Inner) {
         self.count.store(inner.queue.load().items as usize, Ordering::Relaxed);
+        self.ready.store(inner.ready.len(), Ordering::Relaxed);
     }
 }
 
 impl Inner {
-    fn keep(&mut self, admission: Admission) -> usize {
+    fn keep(&mut self, admission: (Arc<Compiled>, Admission)) -> usize {
         match self.free.pop() {
             Some(at) => {
                 self.waiting[at] = Some(admission);
@@ -136,7 +145,27 @@ impl Inner {
         }
     }
 
-    fn fetch(&mut self, at: u64) -> Option<Admission> {
+    /// Who is next, or a request that costs at most so much; late ones become refusals.
+    fn dequeue(&mut self, now: Timestamp, budget: u64) -> Dequeued {
+        let mut dropped = std::mem::take(&mut self.dropped);
+        let next = self.queue.dequeue(now, budget, &mut dropped);
+        self.dropped = dropped;
+        self.refuse_dropped();
+        next
+    }
+
+    /// Takes an admission out while its request keeps its place.
+    fn borrow(&mut self, at: u64) -> Option<(Arc<Compiled>, Admission)> {
+        self.waiting.get_mut(usize::try_from(at).ok()?)?.take()
+    }
+
+    fn give_back(&mut self, at: u64, admission: (Arc<Compiled>, Admission)) {
+        if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.waiting.get_mut(at)) {
+            *slot = Some(admission);
+        }
+    }
+
+    fn fetch(&mut self, at: u64) -> Option<(Arc<Compiled>, Admission)> {
         let at = usize::try_from(at).ok()?;
         let admission = self.waiting.get_mut(at)?.take();
         self.free.push(at);
@@ -144,11 +173,13 @@ impl Inner {
     }
 
     /// Turns requests that left in vain into refusals.
-    fn refuse_dropped(&mut self, compiled: &Compiled) {
+    fn refuse_dropped(&mut self) {
         let mut dropped = std::mem::take(&mut self.dropped);
         for late in dropped.drain(..) {
-            let route = self.fetch(late.payload).map(|admission| admission.route);
-            let refusal = compiled.refusal(route, Reason::Dropped(late.reason));
+            let Some((compiled, admission)) = self.fetch(late.payload) else { continue };
+            let reason = Reason::Dropped(late.reason);
+            compiled.count_refusal(Some(admission.route), reason);
+            let refusal = compiled.refusal(Some(admission.route), reason);
             self.ready.push_back((late.ticket, Decision::Refuse(refusal)));
         }
         self.dropped = dropped;
@@ -170,13 +201,13 @@ pub(super) fn enqueue(
         band: admission.band,
         cost_tokens: admission.tokens.total(),
         deadline: admission.deadline,
-        payload: inner.keep(admission) as u64,
+        payload: inner.keep((Arc::clone(compiled), admission)) as u64,
         ..Item::default()
     };
     let mut dropped = std::mem::take(&mut inner.dropped);
     let answer = inner.queue.enqueue(now, &item, &mut dropped);
     inner.dropped = dropped;
-    inner.refuse_dropped(compiled);
+    inner.refuse_dropped();
     let decision = match answer {
         queue::Admission::Waits { ticket, outlook } => {
             Decision::Wait(Waiting { room: Arc::clone(room), ticket, outlook, given_up: false })
@@ -194,76 +225,59 @@ pub(super) fn enqueue(
     decision
 }
 
-/// Sends those who wait as long as there is room.
-pub(super) fn pump(shared: &Arc<Shared>, room: &Arc<Room>, now: Timestamp) {
-    let compiled = shared.compiled.load_full();
+/// Sends those who wait, in their order, as long as there is room for the next.
+pub(super) fn pump(shared: &Arc<Shared>, room: &Room, now: Timestamp) {
     let mut inner = room.lock();
-    loop {
-        // One look at a possible place before anybody gives up theirs.
-        if inner.queue.load().items == 0 || !has_place(&compiled, room, now) {
-            break;
-        }
-        let mut dropped = std::mem::take(&mut inner.dropped);
-        let next = inner.queue.dequeue(now, u64::MAX, &mut dropped);
-        inner.dropped = dropped;
-        inner.refuse_dropped(&compiled);
-        let Dequeued::Request(next) = next else { break };
-        let Some(admission) = inner.fetch(next.payload) else { continue };
-        if admission.route as usize >= compiled.routes.len() {
-            let refusal = compiled.refusal(None, Reason::NoRoute);
-            inner.ready.push_back((next.ticket, Decision::Refuse(refusal)));
-            continue;
-        }
+    // Nobody leaves the queue before there is a place for them.
+    while let Dequeued::OverBudget { payload, .. } = inner.dequeue(now, 0) {
+        let Some((compiled, admission)) = inner.borrow(payload) else { break };
         let decision = match resume(shared, &compiled, admission, now) {
             Ok(forward) => Decision::Forward(forward),
+            Err((blocked, admission)) if blocked.may_wait() => {
+                inner.give_back(payload, (compiled, admission));
+                break;
+            }
             Err((blocked, admission)) => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
         };
+        inner.fetch(payload);
+        let Dequeued::Request(next) = inner.dequeue(now, u64::MAX) else {
+            // Not reached: the same request is next at the same time. A forward must not end under the lock.
+            drop(inner);
+            drop(decision);
+            return;
+        };
+        compiled.counters.metrics.recorder().queue_wait(compiled.counters.band(next.band), next.waited);
         inner.ready.push_back((next.ticket, decision));
     }
     room.recount(&inner);
 }
 
-/// Whether a backend of a room could take a request.
-fn has_place(compiled: &Compiled, room: &Room, now: Timestamp) -> bool {
-    compiled
-        .routes
-        .iter()
-        .filter(|route| route.room.is_some_and(|ix| compiled.rooms[ix as usize].backends == room.backends))
-        .any(|route| {
-            route.pools.iter().flatten().any(|pool| {
-                pool.members.iter().enumerate().any(|(position, member)| {
-                    let state = &member.state;
-                    pool.pool.is_open(position)
-                        && state.cool_down.left(now).is_none()
-                        && state.concurrency.in_flight() < state.concurrency.ceiling(0)
-                })
-            })
-        })
-}
-
 impl Engine {
     /// The next decision for somebody who waits: its number, and where it goes or why it does not. Ask after every
-    /// [`finish`](super::Forward::finish) and at times.
+    /// [`finish`](super::Forward::finish) and after [`upkeep`](Self::upkeep).
     pub fn take_ready(&self) -> Option<((usize, Ticket), Decision)> {
-        let compiled = self.shared.compiled.load();
-        compiled.rooms.iter().find_map(|room| {
-            let (ticket, decision) = room.lock().ready.pop_front()?;
-            Some(((Arc::as_ptr(room) as usize, ticket), decision))
+        self.shared.compiled.load().all_rooms().find_map(|room| {
+            if room.ready.load(Ordering::Relaxed) == 0 {
+                return None;
+            }
+            let mut inner = room.lock();
+            let (ticket, decision) = inner.ready.pop_front()?;
+            room.recount(&inner);
+            Some(((Arc::as_ptr(&room) as usize, ticket), decision))
         })
     }
+}
 
-    /// Looks after what time alone brings: requests that have waited too long, and room that came back.
-    pub fn upkeep(&self, now: Timestamp) {
-        let compiled = self.shared.compiled.load_full();
-        for room in &compiled.rooms {
-            let mut inner = room.lock();
-            let mut dropped = std::mem::take(&mut inner.dropped);
-            inner.queue.expire(now, &mut dropped);
-            inner.dropped = dropped;
-            inner.refuse_dropped(&compiled);
-            room.recount(&inner);
-            drop(inner);
-            pump(&self.shared, room, now);
-        }
+/// Sends away who waited too long, and lets go on whom there is room for again.
+pub(super) fn look_after(shared: &Arc<Shared>, compiled: &Compiled, now: Timestamp) {
+    for room in compiled.all_rooms() {
+        let mut inner = room.lock();
+        let mut dropped = std::mem::take(&mut inner.dropped);
+        inner.queue.expire(now, &mut dropped);
+        inner.dropped = dropped;
+        inner.refuse_dropped();
+        room.recount(&inner);
+        drop(inner);
+        pump(shared, &room, now);
     }
 }

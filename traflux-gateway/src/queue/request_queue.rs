@@ -319,7 +319,7 @@ impl RequestQueue {
     }
 
     /// The request whose turn it is, if it costs at most `budget_tokens`. What is too late for is dropped first and
-    /// added to `dropped`.
+    /// added to `dropped`. A budget of 0 tells who is next and leaves it where it is.
     pub fn dequeue(&mut self, now: Timestamp, budget_tokens: u64, dropped: &mut Vec<Dropped>) -> Dequeued {
         let now = self.advance(now);
         self.sweep(now, dropped);
@@ -342,7 +342,7 @@ impl RequestQueue {
             let (cost, tenant) = (u64::from(slot.cost), slot.tenant);
             let ticket = Ticket::new(ix, slot.generation);
             if cost > budget_tokens {
-                return Dequeued::OverBudget { ticket, cost_tokens: cost };
+                return Dequeued::OverBudget { ticket, cost_tokens: cost, payload: slot.payload };
             }
             let request = Dispatched {
                 ticket,

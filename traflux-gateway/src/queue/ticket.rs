@@ -148,6 +148,8 @@ pub enum Dequeued {
         ticket: Ticket,
         /// What it costs.
         cost_tokens: u64,
+        /// What the caller gave.
+        payload: u64,
     },
     /// Nothing waits.
     Empty,

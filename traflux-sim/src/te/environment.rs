@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use traflux_core::{Action, Environment, EnvironmentError, Observation, ObservationSpace, Reward, Step};
-use traflux_lp::multicommodity::MinMaxSolver;
 use traflux_te::SelectionEncoder;
 
 use super::series::{SelectionReward, TrafficSeries};
@@ -93,8 +92,8 @@ impl Environment for NetworkEnvironment {
             return Err(EnvironmentError::Action { reason: format!("pair {} of {pairs}", pair.ix()) });
         }
         let reward = &self.settings.reward;
-        let mut solver = MinMaxSolver::new(self.series.network());
-        let total = self.series.reward(&mut solver, self.at, &action.critical, reward).map_err(failed)?;
+        let sets = [action.critical.clone()];
+        let total = self.series.rewards(self.at, &sets, reward).map_err(failed)?[0];
         let price = reward.disturbance_price;
         let share = if price == 0.0 {
             0.0

@@ -6,7 +6,8 @@ use traflux_core::{Observation, Policy};
 use traflux_te::SelectionEncoder;
 use traflux_te::metrics::{BootstrapConfig, Summary};
 
-use super::series::{Judgement, TrafficSeries};
+use super::judge::Judgement;
+use super::series::TrafficSeries;
 use crate::error::SimError;
 
 /// Judgements of one policy, matrix by matrix.
@@ -61,12 +62,13 @@ pub fn evaluate(
 ) -> Result<Evaluation, SimError> {
     check(series, &matrices, stale)?;
     encoder.reset();
+    let mut evaluator = series.evaluator();
     let mut observation = Observation::default();
     let mut judgements = Vec::with_capacity(matrices.len());
     for at in matrices {
         encoder.encode_into(&series.matrices()[at], &mut observation)?;
         let action = policy.act(&observation)?;
-        judgements.push(series.judge(at, &action.critical, stale)?);
+        judgements.push(series.judge(&mut evaluator, at, &action.critical, stale)?);
     }
     Ok(Evaluation { judgements })
 }

@@ -6,8 +6,10 @@
 
 mod environment;
 mod evaluate;
+mod judge;
 mod series;
 
 pub use environment::{EnvironmentSettings, NetworkEnvironment};
 pub use evaluate::{Evaluation, evaluate, scenes_of};
-pub use series::{Judgement, SelectionReward, TrafficSeries, Worth};
+pub use judge::{Judgement, judge};
+pub use series::{SelectionReward, TrafficSeries, Worth};

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use traflux_core::{BaseRouting, GroupIx, Network, TrafficMatrix};
-use traflux_lp::multicommodity::{FlowProblem, FlowSolution, MinMaxSolver, Preference};
+use traflux_lp::multicommodity::select::SelectionEvaluator;
 use traflux_te::{check_served, performance_ratio, selected_share};
 
+use super::judge::{Judgement, judge};
 use crate::error::SimError;
 
 /// Traffic matrices of one network, in the order of time.
@@ -14,20 +15,6 @@ pub struct TrafficSeries {
     base: BaseRouting,
     matrices: Vec<TrafficMatrix>,
     optimal: Vec<f64>,
-}
-
-/// What came of one choice.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Judgement {
-    /// Maximum link utilisation.
-    pub utilization: f64,
-    /// `PR_U`: the least that any routing reaches over `utilization`, in (0, 1].
-    pub performance_ratio: f64,
-    /// Share of all traffic that belongs to the chosen pairs, moved or not: the rerouting disturbance of Zhang et
-    /// al. (2020).
-    pub selected_share: f64,
-    /// Share of all traffic that left its base routing; of the optimal flows those that move least.
-    pub moved_share: f64,
 }
 
 /// What is rewarded.
@@ -60,11 +47,11 @@ impl TrafficSeries {
     /// [`SimError::Network`] for a matrix of another number of nodes or a demand that the base does not serve,
     /// [`SimError::Flow`] when the solver fails.
     pub fn new(network: Network, base: BaseRouting, matrices: Vec<TrafficMatrix>) -> Result<Self, SimError> {
-        let mut solver = MinMaxSolver::new(&network);
+        let mut evaluator = SelectionEvaluator::new(&network, &base);
         let mut optimal = Vec::with_capacity(matrices.len());
         for demands in &matrices {
             check_served(&network, &base, demands)?;
-            optimal.push(solver.solve(&FlowProblem::all(&network, demands)?, None)?.utilization);
+            optimal.push(evaluator.optimum(demands)?);
         }
         Ok(Self { network, base, matrices, optimal })
     }
@@ -99,7 +86,13 @@ impl TrafficSeries {
         self.matrices.len().saturating_sub(usize::from(stale))
     }
 
-    /// Judges one choice by the optimal flows that move the least traffic; all chosen pairs may take any paths.
+    /// What judges choices on this network.
+    #[must_use]
+    pub fn evaluator(&self) -> SelectionEvaluator {
+        SelectionEvaluator::new(&self.network, &self.base)
+    }
+
+    /// Judges one choice, see [`judge()`]; the evaluator must be one for the series' network and base.
     ///
     /// `stale`: the flows are those for the matrix at `at`, judged on the next.
     ///
@@ -107,30 +100,16 @@ impl TrafficSeries {
     /// [`SimError::Flow`] when the solver fails.
     ///
     /// # Panics
-    /// When there is no such matrix or pair.
-    pub fn judge(&self, at: usize, critical: &[GroupIx], stale: bool) -> Result<Judgement, SimError> {
-        let demands = &self.matrices[at];
-        let (problem, solution) = self.solve(&mut MinMaxSolver::new(&self.network), at, critical, true)?;
-        let moved: f64 = problem
-            .commodities
-            .iter()
-            .zip(&solution.base_share)
-            .map(|(c, stays)| c.demand * (1.0 - stays))
-            .sum();
-        let total = demands.total();
-        let (utilization, met) = if stale {
-            let routing = solution.routing(&problem)?;
-            let loads = routing.loads(&self.network, &self.base, &self.matrices[at + 1]);
-            (self.network.max_utilization(&loads), at + 1)
-        } else {
-            (solution.utilization, at)
-        };
-        Ok(Judgement {
-            utilization,
-            performance_ratio: performance_ratio(self.optimal[met], utilization),
-            selected_share: selected_share(&self.network, demands, critical),
-            moved_share: if total > 0.0 { moved / total } else { 0.0 },
-        })
+    /// When there is no such matrix.
+    pub fn judge(
+        &self,
+        evaluator: &mut SelectionEvaluator,
+        at: usize,
+        critical: &[GroupIx],
+        stale: bool,
+    ) -> Result<Judgement, SimError> {
+        let met = at + usize::from(stale);
+        judge(evaluator, critical, &self.matrices[at], &self.matrices[met], self.optimal[met])
     }
 
     /// Rewards of several choices at one matrix. They do not depend on what was asked before, so any number
@@ -140,30 +119,31 @@ impl TrafficSeries {
     /// [`SimError::Flow`] when the solver fails.
     ///
     /// # Panics
-    /// When there is no such matrix or pair.
+    /// When there is no such matrix.
     pub fn rewards(
         &self,
         at: usize,
         sets: &[Vec<GroupIx>],
         reward: &SelectionReward,
     ) -> Result<Vec<f64>, SimError> {
-        let mut solver = MinMaxSolver::new(&self.network);
-        sets.iter().map(|set| self.reward(&mut solver, at, set, reward)).collect()
+        let mut evaluator = self.evaluator();
+        sets.iter().map(|set| self.reward(&mut evaluator, at, set, reward)).collect()
     }
 
-    pub(super) fn reward(
+    fn reward(
         &self,
-        solver: &mut MinMaxSolver,
+        evaluator: &mut SelectionEvaluator,
         at: usize,
         critical: &[GroupIx],
         reward: &SelectionReward,
     ) -> Result<f64, SimError> {
+        let demands = &self.matrices[at];
         let (utilization, met) = if reward.stale {
-            let (problem, solution) = self.solve(solver, at, critical, true)?;
-            let loads = solution.routing(&problem)?.loads(&self.network, &self.base, &self.matrices[at + 1]);
+            let routing = evaluator.outcome(demands, critical)?.routing;
+            let loads = routing.loads(&self.network, &self.base, &self.matrices[at + 1]);
             (self.network.max_utilization(&loads), at + 1)
         } else {
-            (self.solve(solver, at, critical, false)?.1.utilization, at)
+            (evaluator.utilization(demands, critical)?, at)
         };
         let worth = match reward.worth {
             Worth::PerformanceRatio => performance_ratio(self.optimal[met], utilization),
@@ -174,20 +154,6 @@ impl TrafficSeries {
         if reward.disturbance_price == 0.0 {
             return Ok(worth);
         }
-        Ok(worth - reward.disturbance_price * selected_share(&self.network, &self.matrices[at], critical))
-    }
-
-    fn solve(
-        &self,
-        solver: &mut MinMaxSolver,
-        at: usize,
-        critical: &[GroupIx],
-        least_rerouted: bool,
-    ) -> Result<(FlowProblem<'_>, FlowSolution), SimError> {
-        let problem = FlowProblem::critical(&self.network, &self.base, &self.matrices[at], critical)?;
-        let preference =
-            if least_rerouted { Preference::LeastRerouted(&self.base) } else { Preference::None };
-        let solution = solver.solve_preferring(&problem, preference, None)?;
-        Ok((problem, solution))
+        Ok(worth - reward.disturbance_price * selected_share(&self.network, demands, critical))
     }
 }

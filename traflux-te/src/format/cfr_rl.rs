@@ -14,6 +14,7 @@ use traflux_core::network::{Network, NodeIx};
 use super::NetworkFile;
 use super::draft::{Draft, LinkValues};
 use super::error::FormatError;
+use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
 use super::text::{Range, Source, decimal};
 use super::unit::RateUnit;
@@ -80,7 +81,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
         return Err(source.count(edges_at, "links", rows, edge_count));
     }
     let (network, warnings) = draft.finish()?;
-    Ok(NetworkFile { network, demands: None, name: None, warnings: warnings.finish() })
+    Ok(NetworkFile { format: Format::CfrRl, network, demands: None, name: None, warnings: warnings.finish() })
 }
 
 /// The unit that the name of the last column ends in, as in `Capacity(kbps)`.

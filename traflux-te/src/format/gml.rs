@@ -17,6 +17,7 @@ use super::NetworkFile;
 use super::attributes::{Attribute, Attributes};
 use super::draft::Draft;
 use super::error::FormatError;
+use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
 use super::text::{Source, decimal};
 use super::write::Written;
@@ -198,7 +199,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
     }
     let name = graph.values.find("label").or(graph.values.find("Network")).map(|name| name.text.to_string());
     let (network, warnings) = draft.finish()?;
-    Ok(NetworkFile { network, demands: None, name, warnings: warnings.finish() })
+    Ok(NetworkFile { format: Format::Gml, network, demands: None, name, warnings: warnings.finish() })
 }
 
 /// Resolves `&amp;`, `&quot;`, `&lt;`, `&gt;`, `&apos;` and character references; anything else stays as it is.

@@ -10,6 +10,7 @@ use super::NetworkFile;
 use super::attributes::{Attribute, Attributes};
 use super::draft::Draft;
 use super::error::FormatError;
+use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
 use super::text::{Source, decimal};
 use super::write::Written;
@@ -179,7 +180,13 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
         draft.add_link(element.at, ends, values, options.directed.unwrap_or(directed))?;
     }
     let (network, warnings) = draft.finish()?;
-    Ok(NetworkFile { network, demands: None, name: graph.name, warnings: warnings.finish() })
+    Ok(NetworkFile {
+        format: Format::GraphMl,
+        network,
+        demands: None,
+        name: graph.name,
+        warnings: warnings.finish(),
+    })
 }
 
 /// Writes a network; every link leads one way.

@@ -10,7 +10,7 @@ use super::text::quoted;
 use super::unit::RateUnit;
 
 /// As much of a file as tells its format.
-const HEAD_BYTES: u64 = 1 << 16;
+pub(super) const HEAD_BYTES: u64 = 1 << 16;
 
 /// A format of networks, matrices or both; see the [table](super).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,13 +98,14 @@ impl Format {
             ["NODES" | "DEMANDS", count] if count.parse::<usize>().is_ok() => Some(Self::Repetita),
             ["Node_num:", ..] => Some(Self::CfrRl),
             ["graph" | "graph[" | "Creator" | "Version", ..] => Some(Self::Gml),
-            // The last number may be cut.
-            [ref numbers @ .., last] => {
+            _ => {
+                let words: Vec<&str> = super::rows::numbers(line).collect();
+                let [numbers @ .., last] = words.as_slice() else { return None };
+                // The last number may be cut.
                 let all = numbers.iter().all(|word| word.parse::<f64>().is_ok());
                 let starts = last.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.');
                 (all && starts && !numbers.is_empty()).then_some(Self::Rows)
             }
-            [] => None,
         }
     }
 
@@ -177,6 +178,7 @@ mod tests {
             ("NODES (", None),
             ("Node_num: 3\tEdge_num: 1", Some(Format::CfrRl)),
             ("0.0 1.5 2e9 0.", Some(Format::Rows)),
+            ("0,1.5, 2e9,", Some(Format::Rows)),
             ("{", Some(Format::NodeLink)),
             ("", None),
             ("word", None),

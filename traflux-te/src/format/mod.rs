@@ -9,7 +9,7 @@
 //! | [`Format::SndlibXml`] | `sndlib-xml`, `.xml` | the same | `demands`, also in files without a structure | delays; blanks in names |
 //! | [`Format::Repetita`] | `repetita`, `.graph` and `.demands` | names, positions, weight, bandwidth, delay | the `.demands` file | demands (in the same file); blanks in names |
 //! | [`Format::CfrRl`] | `cfr-rl`, none | numbered nodes, OSPF weight, capacity | rows, see below | names, positions, delays, demands (in the same file) |
-//! | [`Format::Rows`] | `rows`, `.hist` | none | one matrix on each line, `n · n` numbers row by row (DOTE, FIGRET, CFR-RL) | the network |
+//! | [`Format::Rows`] | `rows`, `.hist` | none | one matrix on each line, `n · n` numbers row by row, apart by white space or commas (DOTE, FIGRET, CFR-RL) | the network |
 //!
 //! **Units.** Everything becomes bit/s on reading. Without an option a number counts as: kbit/s in REPETITA and
 //! CFR-RL (unless the header of its table says otherwise), the `unit` of the file or else Mbit/s in SNDlib,
@@ -68,7 +68,7 @@ mod xml;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
 use traflux_core::network::{Network, NodeIx, TrafficMatrix};
@@ -89,6 +89,8 @@ pub const MAX_FILE_BYTES: u64 = 1 << 30;
 /// What a file says about a network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkFile {
+    /// The format it was in.
+    pub format: Format,
     /// Nodes and links.
     pub network: Network,
     /// Demands, where the same file has some.
@@ -218,13 +220,21 @@ pub fn matrices_in_file(
     options: &ReadOptions,
 ) -> Result<Box<dyn Iterator<Item = Result<TrafficMatrix, FormatError>>>, FormatError> {
     let path = path.as_ref();
-    let format = format.map_or_else(|| Format::from_path(path), Ok)?;
+    // A pipe can be opened only once: its start, which tells the format, is read again from memory.
+    let mut file = open(path)?;
+    let mut head = Vec::new();
+    if format.is_none() {
+        let read = (&mut file).take(kind::HEAD_BYTES).read_to_end(&mut head);
+        read.map_err(|source| FormatError::Io { file: path.to_path_buf(), source })?;
+    }
+    let format = format.map_or_else(|| Format::of(Some(path), &head).map_err(|e| e.in_file(path)), Ok)?;
+    let all = Cursor::new(head).chain(file);
     if let Some(unit) = format.row_unit() {
-        let reader = BufReader::new(open(path)?);
+        let reader = BufReader::new(all);
         let rows = MatrixRows::new(reader, Some(network.nodes().len()), options.demand_unit(unit));
         return Ok(Box::new(rows.in_file(path.to_path_buf())));
     }
-    let bytes = read_bytes(path)?;
+    let bytes = read_to_end(all, path)?;
     let matrices = read_matrices(&bytes, format, network, options).map_err(|error| error.in_file(path))?;
     Ok(Box::new(matrices.into_iter().map(Ok)))
 }
@@ -315,8 +325,12 @@ fn open(path: &Path) -> Result<File, FormatError> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, FormatError> {
+    read_to_end(open(path)?, path)
+}
+
+fn read_to_end(from: impl Read, path: &Path) -> Result<Vec<u8>, FormatError> {
     let mut bytes = Vec::new();
-    let read = open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+    let read = from.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(|source| FormatError::Io { file: path.to_path_buf(), source })?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let place = Place { file: Some(path.to_path_buf()), line: 1, column: 1 };

@@ -18,6 +18,7 @@ use traflux_core::network::{Network, NodeIx, TrafficMatrix};
 use super::attributes::{Attribute, Attributes};
 use super::draft::{DemandList, Draft, Warning};
 use super::error::FormatError;
+use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
 use super::sndlib::listed;
 use super::text::{Range, Source, decimal, shortened};
@@ -226,7 +227,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
     }
     let (name, demands) = nodes.graph(options)?;
     let (network, warnings) = nodes.draft.finish()?;
-    Ok(NetworkFile { network, demands, name, warnings: warnings.finish() })
+    Ok(NetworkFile { format: Format::NodeLink, network, demands, name, warnings: warnings.finish() })
 }
 
 /// Reads the demands alone, for nodes of a known network, which are found by name.

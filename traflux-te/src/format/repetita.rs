@@ -18,6 +18,7 @@ use traflux_core::network::{Network, NodeIx, TrafficMatrix};
 use super::NetworkFile;
 use super::draft::{DemandList, Draft, LinkValues};
 use super::error::FormatError;
+use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
 use super::sndlib::listed;
 use super::text::{Range, Source, decimal};
@@ -123,7 +124,13 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
         return Err(source.syntax(source.at(line), format!("the end after {} edges", section.count), line));
     }
     let (network, warnings) = draft.finish()?;
-    Ok(NetworkFile { network, demands: None, name: None, warnings: warnings.finish() })
+    Ok(NetworkFile {
+        format: Format::Repetita,
+        network,
+        demands: None,
+        name: None,
+        warnings: warnings.finish(),
+    })
 }
 
 /// Reads a `.demands` file for a network of `nodes` nodes.

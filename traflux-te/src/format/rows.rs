@@ -1,6 +1,6 @@
 //! How are matrices read and written, one on each line?
 //!
-//! A line holds `n · n` numbers apart by white space, row by row (row = source). Blank lines and lines that
+//! A line holds `n · n` numbers apart by white space or commas, row by row (row = source). Blank lines and lines that
 //! begin with `#` are skipped. Files of this kind may be larger than memory; [`MatrixRows`] reads matrix by
 //! matrix.
 
@@ -100,7 +100,7 @@ impl<R: BufRead> MatrixRows<R> {
     }
 
     fn numbers(&self, line: &str) -> Result<(usize, Vec<f64>), FormatError> {
-        let found = line.split_ascii_whitespace().count();
+        let found = numbers(line).count();
         let nodes = self.nodes.unwrap_or(found.isqrt());
         if square(nodes) != found {
             let (place, expected) = (self.place(1), square(nodes));
@@ -111,7 +111,7 @@ impl<R: BufRead> MatrixRows<R> {
             return Err(FormatError::TooLarge { place, what: "nodes", found: nodes, limit });
         }
         let mut demands = Vec::with_capacity(found);
-        for text in line.split_ascii_whitespace() {
+        for text in numbers(line) {
             // What stands on the diagonal is dropped, so anything that is a number will do.
             let on_diagonal = demands.len() % (nodes + 1) == 0;
             let value = self.unit.read(text).filter(|value| on_diagonal || Range::NotNegative.holds(*value));
@@ -141,6 +141,11 @@ impl<R: BufRead> Iterator for MatrixRows<R> {
         self.ended = !matches!(next, Some(Ok(_)));
         next
     }
+}
+
+/// What stands between blanks and commas.
+pub(super) fn numbers(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| c.is_ascii_whitespace() || c == ',').filter(|text| !text.is_empty())
 }
 
 fn square(nodes: usize) -> usize {
@@ -193,6 +198,16 @@ mod tests {
                 assert_eq!(error.to_string(), format!("line 1, column 5: {message}, found `{found}`"));
             }
         }
+    }
+
+    #[test]
+    fn commas_separate_as_blanks_do() {
+        let matrices = read("0,1, 2 ,0\n0 3,4 0,\n", None).unwrap();
+        assert_eq!(matrices[0].as_slice(), [0.0, 1.0, 2.0, 0.0]);
+        assert_eq!(matrices[1].as_slice(), [0.0, 3.0, 4.0, 0.0]);
+        let error = read("0,1,x,0\n", Some(2)).unwrap_err();
+        assert!(error.to_string().starts_with("line 1, column 5: "), "{error}");
+        assert!(read("0,1,,0\n", Some(2)).is_err(), "a number is missing");
     }
 
     #[test]

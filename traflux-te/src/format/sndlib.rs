@@ -18,6 +18,7 @@ use traflux_core::units::BitRate;
 
 use super::draft::{DemandList, Draft, LinkValues};
 use super::error::FormatError;
+use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
 use super::text::{Range, Source, decimal};
 use super::unit::RateUnit;
@@ -278,7 +279,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
     let demands = sections.demands(options, count, |name| nodes.get(name).copied())?;
     let name =
         source.lines().find_map(|line| line.strip_prefix("# network ")).map(|name| name.trim().to_string());
-    Ok(NetworkFile { network, demands, name, warnings: warnings.finish() })
+    Ok(NetworkFile { format: Format::SndlibNative, network, demands, name, warnings: warnings.finish() })
 }
 
 fn links(

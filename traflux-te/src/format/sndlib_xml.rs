@@ -10,6 +10,7 @@ use traflux_core::units::BitRate;
 
 use super::draft::{DemandList, Draft, LinkValues};
 use super::error::FormatError;
+use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
 use super::sndlib::{Capacities, DIRECTED, listed, unit_name, warn_of_modules};
 use super::text::{Range, Source, decimal};
@@ -165,7 +166,7 @@ pub(super) fn read(source: Source<'_>, options: &ReadOptions) -> Result<NetworkF
     let count = draft.node_count();
     let (network, warnings) = draft.finish()?;
     let demands = parts.demands(&source, options, count, |name| nodes.get(name).copied())?;
-    Ok(NetworkFile { network, demands, name: None, warnings: warnings.finish() })
+    Ok(NetworkFile { format: Format::SndlibXml, network, demands, name: None, warnings: warnings.finish() })
 }
 
 fn position(source: &Source<'_>, node: &Element) -> Result<Option<[f64; 2]>, FormatError> {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use traflux_sim::report::Report;
 use traflux_sim::{Scenario, SimError};
 
 use super::arms::ArmKind;
 use super::compare::{Claim, Comparison, compare};
+use crate::progress::Progress;
 
 /// What to play.
 #[derive(Debug, Clone)]
@@ -82,13 +82,11 @@ impl DemoError {
 pub fn demo(options: &DemoOptions) -> Result<DemoResult, DemoError> {
     let began = Instant::now();
     let runs = options.seeds.len() * options.arms.len();
-    let bar = ProgressBar::new(1000 * runs as u64);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {elapsed} < {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(format!("{} runs", runs));
-    let progress = |done: f64| bar.set_position((done * 1000.0) as u64);
+    let bar = Progress::new(format!("{runs} runs"));
+    let whole = runs.max(1) as f64;
+    let progress = |done: f64| bar.set(done / whole);
     let comparison = compare(&options.scenario, &options.seeds, &options.arms, &progress)?;
-    bar.finish_and_clear();
+    drop(bar);
     let seconds = began.elapsed().as_secs_f64();
     let notes = [
         format!("made by `{}`, Traflux {}", options.command, env!("CARGO_PKG_VERSION")),

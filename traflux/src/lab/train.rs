@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use traflux_core::Environment;
 use traflux_policy::learn::{Baseline, TrainError};
 use traflux_policy::{ActionSpace, CheckpointError, TrainConfig, TrainProgress};
@@ -10,6 +9,7 @@ use traflux_sim::Scenario;
 use traflux_sim::random::RandomSettings;
 
 use super::environment::{Episodes, FleetEnvironment};
+use crate::progress::Progress;
 
 /// What to train.
 #[derive(Debug, Clone)]
@@ -94,29 +94,27 @@ pub fn train(options: &TrainOptions) -> Result<String, LabTrainError> {
         command: options.command.clone(),
         ..TrainConfig::default()
     };
-    let bar = ProgressBar::new(options.iterations as u64);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} < {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = Progress::new("training");
     let episodes = match &options.scenario {
         Some(scenario) => Episodes::Fixed(Box::new(scenario.clone())),
         None => Episodes::Random(training_scenarios()),
     };
     let make = |_: u64| -> Box<dyn Environment + Send> { Box::new(FleetEnvironment::new(episodes.clone())) };
     let mut progress = |told: TrainProgress| {
-        bar.set_position(told.iteration as u64);
+        bar.set(told.iteration as f64 / options.iterations.max(1) as f64);
         if let Some(point) = told.evaluation {
-            bar.set_message(format!(
+            bar.message(format!(
                 "validation return {:.1} (plain policy {:.1})",
                 point.mean_return, point.baseline_return
             ));
-            bar.println(format!(
+            bar.line(&format!(
                 "update {:>4}, {:>7} steps: validation return {:>8.2}, plain policy {:>8.2}",
                 point.iteration, point.steps, point.mean_return, point.baseline_return
             ));
         }
     };
     let report = traflux_policy::train(&config, &make, &mut progress)?;
-    bar.finish_and_clear();
+    drop(bar);
     report.checkpoint.save(&options.out)?;
     if let Some(path) = &options.curve {
         let io = |reason: String| LabTrainError::Io { path: path.display().to_string(), reason };

@@ -5,58 +5,89 @@ use std::fmt::Write as _;
 use traflux_core::Network;
 use traflux_sim::report::{STYLE, escape};
 
-use super::evaluate::{ArmScore, Comparison};
+use super::chart::{Axes, Series, figure, thinned};
+use super::score::{ArmScore, Comparison};
 use super::table::mean;
 
-const WIDTH: f64 = 1000.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 34.0;
-/// Colours of arms in the style sheet.
-const COLORS: usize = 9;
 /// Pairs in the table of choices.
 const PAIRS_SHOWN: usize = 15;
-/// Points of a line; more would only make the page large.
-const POINTS: usize = 1000;
+
+/// What the ratio means.
+pub(super) const ABOUT: &str = "Which pairs of nodes should leave ECMP? PR_U is the least possible utilisation of \
+                                the fullest link over the utilisation reached: 1 is optimal.";
+
+/// The top of a page, up to the heading.
+pub(super) fn begin(title: &str, heading: &str) -> String {
+    let mut out = String::with_capacity(64 * 1024);
+    let _ = write!(
+        out,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>Traflux: {}</title><style>{STYLE}</style></head><body><main>\
+         <header><p class=\"brand\">Traflux</p><h1>{heading}</h1>",
+        escape(title)
+    );
+    out
+}
+
+/// The bottom of a page.
+pub(super) fn end(out: &mut String, notes: &[String]) {
+    if !notes.is_empty() {
+        out.push_str("<footer>");
+        for note in notes {
+            let _ = write!(out, "<p>{}</p>", escape(note));
+        }
+        out.push_str("</footer>");
+    }
+    out.push_str("</main></body></html>");
+}
+
+fn known(value: f64, unit: &str) -> String {
+    if value.is_nan() { "–".to_owned() } else { format!("{value:.1}{unit}") }
+}
 
 impl Comparison {
     /// One page with plots and tables: no script, font or image from elsewhere. `notes` are its last lines.
     #[must_use]
     pub fn html(&self, title: &str, network: &Network, notes: &[String]) -> String {
-        let mut out = String::with_capacity(64 * 1024);
-        let title = escape(title);
-        let _ = write!(
-            out,
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-             <title>Traflux: {title}</title><style>{STYLE}</style></head><body><main>\
-             <header><p class=\"brand\">Traflux</p><h1>Network <em>{title}</em></h1>\
-             <p>Which pairs of nodes should leave ECMP? PR_U is the least possible utilisation of the fullest link \
-             over the utilisation reached: 1 is optimal.</p>\
-             <p class=\"facts\">{} nodes · {} links · {} matrices · at most {} of {} pairs rerouted{}</p></header>",
+        let mut out = begin(&format!("Network {title}"), &format!("Network <em>{}</em>", escape(title)));
+        let _ = write!(out, "<p>{ABOUT}</p>{}</header>", self.facts(network));
+        self.sections(network, &mut out);
+        end(&mut out, notes);
+        out
+    }
+
+    /// What was played, in one line.
+    pub(super) fn facts(&self, network: &Network) -> String {
+        let of = if self.asked > self.optimal.len() { format!(" of {}", self.asked) } else { String::new() };
+        let near =
+            if self.tolerance > 0.0 { format!(" · to {:.0e}", self.tolerance) } else { String::new() };
+        format!(
+            "<p class=\"facts\">{} nodes · {} links · {}{of} matrices · at most {} of {} pairs rerouted{}{near}</p>",
             network.nodes().len(),
             network.links().len(),
             self.optimal.len(),
             self.count,
             self.pairs,
             if self.stale { " · each choice one matrix old" } else { "" }
-        );
-        self.distribution(&mut out);
-        self.disturbance(&mut out);
-        self.course(&mut out);
-        self.scores(&mut out);
-        self.choices(network, &mut out);
-        if !notes.is_empty() {
-            out.push_str("<footer>");
-            for note in notes {
-                let _ = write!(out, "<p>{}</p>", escape(note));
-            }
-            out.push_str("</footer>");
-        }
-        out.push_str("</main></body></html>");
-        out
+        )
+    }
+
+    /// Plots and tables.
+    pub(super) fn sections(&self, network: &Network, out: &mut String) {
+        self.distribution(out);
+        self.disturbance(out);
+        self.course(out);
+        self.scores(out);
+        self.differences(out);
+        self.choices(network, out);
+    }
+
+    /// One line or point for each arm.
+    fn series(&self, points: impl Fn(&ArmScore) -> Vec<(f64, f64)>) -> Vec<Series> {
+        let arms = self.arms.iter().enumerate();
+        arms.map(|(color, arm)| Series { name: arm.name.clone(), points: points(arm), color, dashed: false })
+            .collect()
     }
 
     fn least(&self) -> f64 {
@@ -66,7 +97,7 @@ impl Comparison {
 
     fn distribution(&self, out: &mut String) {
         let axes = Axes { x: (self.least(), 1.0), y: (0.0, 1.0), x_name: "PR_U", y_name: "matrices" };
-        let lines = self.arms.iter().map(|arm| {
+        let lines = self.series(|arm| {
             let mut sorted = arm.performance.clone();
             sorted.sort_by(f64::total_cmp);
             let count = sorted.len() as f64;
@@ -74,10 +105,13 @@ impl Comparison {
             thinned(points.collect())
         });
         let about = "Part of the matrices on which PR_U is at most this. The farther right, the better.";
-        figure(out, "Distribution of PR_U", about, &axes, &self.arms, lines.collect(), true);
+        figure(out, "Distribution of PR_U", about, &axes, &lines, true);
     }
 
     fn disturbance(&self, out: &mut String) {
+        if self.tolerance > 0.0 {
+            return;
+        }
         let most = self.arms.iter().map(|arm| mean(&arm.rerouted)).fold(0.05, f64::max);
         let axes = Axes {
             x: (0.0, (most * 11.0).ceil() / 10.0),
@@ -85,9 +119,9 @@ impl Comparison {
             x_name: "traffic rerouted",
             y_name: "PR_U",
         };
-        let points = self.arms.iter().map(|arm| vec![(mean(&arm.rerouted), mean(&arm.performance))]);
+        let points = self.series(|arm| vec![(mean(&arm.rerouted), mean(&arm.performance))]);
         let about = "Mean over all matrices. Up is better balanced, left is less disturbed.";
-        figure(out, "What it takes", about, &axes, &self.arms, points.collect(), false);
+        figure(out, "What it takes", about, &axes, &points, false);
     }
 
     fn course(&self, out: &mut String) {
@@ -97,10 +131,15 @@ impl Comparison {
             x_name: "matrix",
             y_name: "PR_U",
         };
-        let lines = self.arms.iter().map(|arm| {
+        let mut lines = self.series(|arm| {
             thinned(arm.performance.iter().enumerate().map(|(ix, value)| (ix as f64, *value)).collect())
         });
-        figure(out, "PR_U over time", "By matrix, in their order.", &axes, &self.arms, lines.collect(), true);
+        if !self.bound.is_empty() {
+            let points = self.bound.iter().enumerate().map(|(ix, value)| (ix as f64, *value));
+            let points = thinned(points.collect());
+            lines.push(Series { name: "(bound)".into(), points, color: self.arms.len(), dashed: true });
+        }
+        figure(out, "PR_U over time", "By matrix, in their order.", &axes, &lines, true);
     }
 
     fn scores(&self, out: &mut String) {
@@ -110,11 +149,11 @@ impl Comparison {
         );
         let best = self.arms.iter().map(|arm| mean(&arm.performance)).fold(0.0, f64::max);
         for arm in &self.arms {
-            let Some(s) = arm.summary() else { continue };
+            let Some(s) = arm.summary(self.block) else { continue };
             let _ = write!(
                 out,
                 "<tr{}><th>{}</th><td>{:.4}</td><td><small>{:.4} to {:.4}</small></td><td>{:.4}</td><td>{:.4}</td>\
-                 <td>{:.4}</td><td>{:.1} %</td><td>{:.1} %</td><td>{:.1}</td></tr>",
+                 <td>{:.4}</td><td>{:.1} %</td><td>{}</td><td>{}</td></tr>",
                 if s.mean >= best { " class=\"focus\"" } else { "" },
                 escape(&arm.name),
                 s.mean,
@@ -124,8 +163,8 @@ impl Comparison {
                 s.p50,
                 s.min,
                 100.0 * mean(&arm.selected),
-                100.0 * mean(&arm.rerouted),
-                mean(&arm.changed_pairs)
+                known(100.0 * mean(&arm.rerouted), " %"),
+                known(if self.tolerance > 0.0 { f64::NAN } else { mean(&arm.changed_pairs) }, "")
             );
         }
         out.push_str("</tbody></table></div>");
@@ -134,6 +173,41 @@ impl Comparison {
             let _ =
                 write!(out, "<p>No choice of so many pairs can have more than {bound:.4} in the mean.</p>");
         }
+    }
+
+    fn differences(&self, out: &mut String) {
+        let gains = self.gains();
+        if gains.is_empty() {
+            return;
+        }
+        let _ = write!(
+            out,
+            "<h2>Differences</h2><p>PR_U of the first less that of the second, matrix by matrix; 95 %, blocks of {}.\
+             </p><div class=\"scroll\"><table><thead><tr><th>difference</th><th>mean</th><th>95 %</th>\
+             <th>greater on</th><th>less on</th></tr></thead><tbody>",
+            self.block
+        );
+        for gain in &gains {
+            let d = &gain.difference;
+            let sure = match (d.interval.low > 0.0, d.interval.high < 0.0) {
+                (true, _) => " class=\"good\"",
+                (_, true) => " class=\"bad\"",
+                _ => "",
+            };
+            let _ = write!(
+                out,
+                "<tr><th>{} − {}</th><td{sure}>{:+.4}</td><td><small>{:+.4} to {:+.4}</small></td><td>{:.0} %</td>\
+                 <td>{:.0} %</td></tr>",
+                escape(&gain.of),
+                escape(&gain.over),
+                d.mean,
+                d.interval.low,
+                d.interval.high,
+                100.0 * d.first_greater,
+                100.0 * d.second_greater
+            );
+        }
+        out.push_str("</tbody></table></div>");
     }
 
     fn choices(&self, network: &Network, out: &mut String) {
@@ -154,107 +228,4 @@ impl Comparison {
         }
         out.push_str("</tbody></table></div>");
     }
-}
-
-/// Ranges and names of both axes.
-struct Axes {
-    x: (f64, f64),
-    y: (f64, f64),
-    x_name: &'static str,
-    y_name: &'static str,
-}
-
-impl Axes {
-    fn at(&self, (x, y): (f64, f64)) -> (f64, f64) {
-        let part = |value: f64, (from, to): (f64, f64)| {
-            if to > from { ((value - from) / (to - from)).clamp(0.0, 1.0) } else { 0.0 }
-        };
-        (
-            LEFT + part(x, self.x) * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - part(y, self.y) * (HEIGHT - TOP - BOTTOM),
-        )
-    }
-}
-
-fn figure(
-    out: &mut String,
-    title: &str,
-    about: &str,
-    axes: &Axes,
-    arms: &[ArmScore],
-    series: Vec<Vec<(f64, f64)>>,
-    joined: bool,
-) {
-    let _ = write!(
-        out,
-        "<figure class=\"chart\"><figcaption><h2>{title}</h2><p>{about}</p></figcaption><div class=\"legend\">"
-    );
-    for (ix, arm) in arms.iter().enumerate() {
-        let _ = write!(
-            out,
-            "<span><i style=\"background:var(--arm-{})\"></i> {}</span> ",
-            ix % COLORS,
-            escape(&arm.name)
-        );
-    }
-    let _ = write!(out, "</div><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">");
-    for step in 0..=4 {
-        let part = f64::from(step) / 4.0;
-        let value = |(from, to): (f64, f64)| from + part * (to - from);
-        let (_, y) = axes.at((axes.x.0, value(axes.y)));
-        let (x, _) = axes.at((value(axes.x), axes.y.0));
-        let _ = write!(
-            out,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-             <text class=\"tick\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            y + 4.0,
-            label(value(axes.y), axes.y),
-            HEIGHT - BOTTOM + 15.0,
-            label(value(axes.x), axes.x)
-        );
-    }
-    let _ = write!(
-        out,
-        "<text class=\"unit\" x=\"{LEFT}\" y=\"{}\">{} against {}</text>",
-        HEIGHT - 4.0,
-        axes.y_name,
-        axes.x_name
-    );
-    for (ix, points) in series.iter().enumerate() {
-        let color = ix % COLORS;
-        if joined {
-            out.push_str("<polyline class=\"line\" points=\"");
-            for point in points {
-                let (x, y) = axes.at(*point);
-                let _ = write!(out, "{x:.1},{y:.1} ");
-            }
-            let _ = write!(out, "\" style=\"stroke:var(--arm-{color})\"/>");
-        } else {
-            for point in points {
-                let (x, y) = axes.at(*point);
-                let _ = write!(
-                    out,
-                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6\" style=\"fill:var(--arm-{color})\"><title>{}</title></circle>",
-                    escape(&arms[ix].name)
-                );
-            }
-        }
-    }
-    out.push_str("</svg></figure>");
-}
-
-fn label(value: f64, (from, to): (f64, f64)) -> String {
-    if to - from > 20.0 {
-        return format!("{value:.0}");
-    }
-    format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// At most so many points that a line needs: of neighbours the lowest, so that the worst matrix stays.
-fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let step = points.len().div_ceil(POINTS).max(1);
-    points.chunks(step).filter_map(|near| near.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))).collect()
 }

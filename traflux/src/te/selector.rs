@@ -45,6 +45,10 @@ impl SelectorKind {
         Self::Oracle,
     ];
 
+    /// Those that solve no linear program, for large networks.
+    pub const WITHOUT_PROGRAM: [Self; 5] =
+        [Self::Ecmp, Self::TopK, Self::TopKCritical, Self::TopKRelief, Self::GreedyRelief];
+
     /// The name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {

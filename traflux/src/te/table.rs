@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::evaluate::Comparison;
+use super::score::Comparison;
 
 impl Comparison {
     /// A table for a terminal.
@@ -10,17 +10,22 @@ impl Comparison {
     pub fn table(&self) -> String {
         let mut out = String::new();
         let stale = if self.stale { ", each choice one matrix old" } else { "" };
+        let played = self.optimal.len();
+        let of = if self.asked > played { format!(" of {}", self.asked) } else { String::new() };
+        let near =
+            if self.tolerance > 0.0 { format!(", optima to {:.0e}", self.tolerance) } else { String::new() };
         let _ = writeln!(
             out,
-            "{} matrices, at most {} of {} pairs rerouted{stale}",
-            self.optimal.len(),
+            "{played}{of} {}, at most {} of {} pairs rerouted{stale}{near}",
+            if self.asked == 1 { "matrix" } else { "matrices" },
             self.count,
             self.pairs
         );
+        let width = self.arms.iter().map(|arm| arm.name.chars().count()).fold(18, usize::max);
         let with_delay = self.arms.iter().any(|arm| !arm.delay_ratio.is_empty());
         let _ = writeln!(
             out,
-            "{:<18} {:>7} {:>15} {:>7} {:>7} {:>11} {:>11} {:>8} {:>9}{}",
+            "{:<width$} {:>7} {:>16} {:>7} {:>7} {:>11} {:>11} {:>8} {:>9}{}",
             "selector",
             "PR_U",
             "95 %",
@@ -33,10 +38,10 @@ impl Comparison {
             if with_delay { "   PR_Ω" } else { "" }
         );
         for arm in &self.arms {
-            let Some(summary) = arm.summary() else { continue };
+            let Some(summary) = arm.summary(self.block) else { continue };
             let _ = write!(
                 out,
-                "{:<18} {:>7.4} [{:.4}, {:.4}] {:>7.4} {:>7.4} {:>11.1} {:>11.1} {:>8.1} {:>9.1}",
+                "{:<width$} {:>7.4} [{:.4}, {:.4}] {:>7.4} {:>7.4} {:>11.1} {:>11} {:>8} {:>9.1}",
                 arm.name,
                 summary.mean,
                 summary.mean_interval.low,
@@ -44,8 +49,8 @@ impl Comparison {
                 summary.p5,
                 summary.min,
                 100.0 * mean(&arm.selected),
-                100.0 * mean(&arm.rerouted),
-                mean(&arm.changed_pairs),
+                known(100.0 * mean(&arm.rerouted)),
+                known(if self.tolerance > 0.0 { f64::NAN } else { mean(&arm.changed_pairs) }),
                 median(&arm.selection_us),
             );
             if with_delay {
@@ -55,19 +60,40 @@ impl Comparison {
         }
         if !self.bound.is_empty() {
             let bound = mean(&self.bound);
-            let _ = writeln!(out, "{:<18} {bound:>7.4}  no choice of so many pairs can be better", "(bound)");
+            let _ =
+                writeln!(out, "{:<width$} {bound:>7.4}  no choice of so many pairs can be better", "(bound)");
         }
-        let best = self.arms.iter().max_by(|a, b| mean(&a.performance).total_cmp(&mean(&b.performance)));
-        if let Some(best) = best {
-            for arm in self.arms.iter().filter(|arm| arm.name != best.name) {
-                if let Some(gain) = best.gain_over(arm) {
-                    let _ = writeln!(
-                        out,
-                        "{} − {}: {:+.4} [{:+.4}, {:+.4}]",
-                        best.name, arm.name, gain.mean, gain.interval.low, gain.interval.high
-                    );
-                }
+        for (family, arms) in self.families() {
+            let means: Vec<f64> = arms.iter().map(|arm| mean(&arm.performance)).collect();
+            if means.len() > 1 {
+                let (least, greatest) = (least(&means), means.iter().copied().fold(0.0, f64::max));
+                let _ = writeln!(
+                    out,
+                    "{family}, {} of them: {:.4} in the mean, {least:.4} to {greatest:.4}, deviation {:.4}",
+                    means.len(),
+                    mean(&means),
+                    deviation(&means)
+                );
             }
+        }
+        for gain in self.gains() {
+            let d = &gain.difference;
+            let _ = writeln!(
+                out,
+                "{} − {}: {:+.4} [{:+.4}, {:+.4}]",
+                gain.of, gain.over, d.mean, d.interval.low, d.interval.high
+            );
+        }
+        for arm in self.arms.iter().filter(|arm| arm.fallbacks > 0) {
+            let (times, of) = (arm.fallbacks, arm.performance.len());
+            let _ = writeln!(
+                out,
+                "{}: on {times} of {of} outside what it was trained on, there greedy-relief chose",
+                arm.name
+            );
+        }
+        for name in &self.late {
+            let _ = writeln!(out, "{name}: no time was left for it");
         }
         out
     }
@@ -76,20 +102,22 @@ impl Comparison {
     #[must_use]
     pub fn csv(&self) -> String {
         let mut out = String::from(
-            "matrix,selector,optimal_utilization,pr_u,selected,rerouted,changed_pairs,pr_delay\n",
+            "matrix,selector,optimal_utilization,pr_u,bound,selected,rerouted,changed_pairs,pr_delay\n",
         );
         let first = self.history + usize::from(self.stale);
         for arm in &self.arms {
             for (ix, optimal) in self.optimal.iter().enumerate() {
                 let number = |values: &[f64], at: Option<usize>| {
-                    at.and_then(|at| values.get(at)).map_or_else(String::new, f64::to_string)
+                    let known = at.and_then(|at| values.get(at)).filter(|value| value.is_finite());
+                    known.map_or_else(String::new, f64::to_string)
                 };
                 let _ = writeln!(
                     out,
-                    "{},{},{optimal},{},{},{},{},{}",
+                    "{},{},{optimal},{},{},{},{},{},{}",
                     first + ix,
-                    arm.name,
+                    quoted(&arm.name),
                     number(&arm.performance, Some(ix)),
+                    number(&self.bound, Some(ix)),
                     number(&arm.selected, Some(ix)),
                     number(&arm.rerouted, Some(ix)),
                     number(&arm.changed_pairs, ix.checked_sub(1)),
@@ -99,6 +127,30 @@ impl Comparison {
         }
         out
     }
+}
+
+/// A field of CSV.
+pub(super) fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+fn known(value: f64) -> String {
+    if value.is_nan() { "–".to_owned() } else { format!("{value:.1}") }
+}
+
+pub(super) fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// Standard deviation of a sample; 0 for one value.
+pub(super) fn deviation(values: &[f64]) -> f64 {
+    let middle = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
+    (squares / values.len().saturating_sub(1).max(1) as f64).sqrt()
 }
 
 pub(super) fn mean(values: &[f64]) -> f64 {

@@ -1,38 +1,47 @@
-//! How is a selector learned from the matrices of a network?
+//! How is a selector learned from the matrices of networks?
 //!
-//! The first matrices are learned from, the others are set aside. A few good choices of an oracle come first (imitation),
-//! then sets that the policy draws itself are judged by the linear program. What is learned scores pairs by features
-//! of their paths, so that it fits any network; with [`TrainOptions::identities`] it also knows the pairs of this
-//! one by name.
+//! A few good choices of a teacher come first (imitation), then sets that the policy draws itself are judged by the
+//! linear program. What is learned scores pairs by features of their paths, so that one policy fits any network of any
+//! size; with [`TrainOptions::identities`] it also knows the pairs of its one network by name. Matrices that it does
+//! not learn from say from time to time how good it is, and which of its checkpoints is the best.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use serde::Serialize;
-use traflux_core::{BaseRouting, EnvironmentError, GroupIx, Network, Policy, TrafficMatrix};
-use traflux_lp::multicommodity::select::GreedyOracle;
-use traflux_policy::bandit::{BanditConfig, BanditProgress, Scene, train_bandit};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use traflux_core::{BaseRouting, EnvironmentError, GroupIx, Network};
+use traflux_policy::bandit::{BanditConfig, BanditError, BanditProgress, Scene, train_bandit};
 use traflux_policy::checkpoint::Provenance;
+use traflux_policy::learned::DEFAULT_MARGIN;
 use traflux_policy::{ActionSpace, Checkpoint, LearnedPolicy, Mode, Parameters, SharedParameters};
-use traflux_sim::te::{SelectionReward, TrafficSeries, evaluate as judge_all, scenes_of};
-use traflux_te::{QuickChoice, SelectionEncoder, ecmp};
+use traflux_sim::te::{SelectionReward, evaluate as judge_all};
+use traflux_te::{GreedyRelief, SelectionEncoder};
 
-use super::evaluate::EvaluateError;
+use super::course::{Course, quick_choice};
+use super::error::EvaluateError;
+use super::limit::Limit;
+use super::selector::SelectorKind;
+use super::table::mean;
 
 /// Where a checkpoint says how the quick choice is made that its policy was shown.
 const QUICK_CHOICE: &str = "quick_choice";
-/// For a policy that knows its pairs: smoother over time, and so easier to learn from.
-const QUICK_BY_NAME: QuickChoice = QuickChoice::Fractions(10);
+/// Where it says how far the training had come.
+const CURVE: &str = "curve";
+/// Points of a learning curve.
+const POINTS: usize = 20;
+/// Less than this in the validation is no reason to prefer an earlier policy: a few hundred neighbouring matrices do
+/// not tell such policies apart, and the later one has learned more.
+const INDIFFERENT: f64 = 5e-4;
+/// Reports of the trainer between two of them.
+const REPORTS: usize = 5;
 
 /// How a selector is trained.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct TrainOptions {
-    /// Most pairs that may be rerouted.
-    pub count: usize,
-    /// The first matrices, from which it learns; the others are for the curve only.
-    pub trained: usize,
-    /// Seed of everything.
-    pub seed: u64,
-    /// Updates on examples of the oracle.
+    /// Whose choices are imitated; `None`: the oracle on networks of up to 1000 pairs, greedy relief on larger ones.
+    pub teacher: Option<SelectorKind>,
+    /// Updates on choices of the teacher; 0 leaves imitation out.
     pub example_updates: usize,
     /// Updates on sets that were drawn and judged.
     pub updates: usize,
@@ -42,153 +51,366 @@ pub struct TrainOptions {
     pub disturbance_price: f64,
     /// Choices are judged on the matrix after.
     pub stale: bool,
+    /// Width of the hidden layers.
+    pub hidden: usize,
+    /// Matrices per update.
+    pub states: usize,
+    /// Sets drawn for each of them.
+    pub draws: usize,
+    /// Step size at first.
+    pub learning_rate: f64,
+    /// What entropy counts at first.
+    pub entropy: f64,
     /// Threads; they change how long it takes and nothing else.
     pub threads: usize,
     /// The command that is noted in the checkpoint.
     pub command: String,
 }
 
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            teacher: None,
+            example_updates: 300,
+            updates: 1500,
+            identities: true,
+            disturbance_price: 0.05,
+            stale: false,
+            hidden: 16,
+            states: 16,
+            draws: 16,
+            learning_rate: 2e-3,
+            entropy: 0.02,
+            threads: 1,
+            command: String::new(),
+        }
+    }
+}
+
+impl TrainOptions {
+    fn config(&self, seed: u64) -> BanditConfig {
+        BanditConfig {
+            seed,
+            hidden: self.hidden,
+            identities: self.identities,
+            threads: self.threads,
+            example_updates: self.example_updates,
+            updates: self.updates,
+            scenes: self.states,
+            draws: self.draws,
+            learning_rate: self.learning_rate,
+            entropy_coefficient: self.entropy,
+            example_coefficient: if self.example_updates > 0 { 0.1 } else { 0.0 },
+            report_every: ((self.updates + self.example_updates) / (POINTS * REPORTS)).max(1),
+            ..BanditConfig::default()
+        }
+    }
+
+    fn reward(&self) -> SelectionReward {
+        SelectionReward {
+            disturbance_price: self.disturbance_price,
+            stale: self.stale,
+            ..SelectionReward::default()
+        }
+    }
+}
+
 /// One point of the learning curve.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainPoint {
     /// Updates made.
     pub update: usize,
     /// Sets judged.
     pub rewards: u64,
-    /// Seconds since the first set was judged or the first example shown.
+    /// Seconds of training, validation left out; 0 for points that were read from a checkpoint.
+    #[serde(skip)]
     pub seconds: f64,
     /// Mean reward of the sets drawn since the last point.
     pub mean_reward: Option<f64>,
-    /// Mean of `PR_U` on matrices that it does not learn from.
-    pub unseen_mean: f64,
-    /// Its 5th percentile.
-    pub unseen_p5: f64,
+    /// Mean of `PR_U` on the matrices of the validation, each network counting alike; `None` without any.
+    pub validation: Option<f64>,
+    /// Its 5th percentile over all of them.
+    pub validation_p5: Option<f64>,
 }
 
-/// What training came to.
+/// What one training came to.
 #[derive(Debug, Clone)]
 pub struct Trained {
-    /// The policy, ready to save.
-    pub checkpoint: Checkpoint,
+    /// Its seed.
+    pub seed: u64,
+    /// The policy that was best in the validation; of those about as good the newest.
+    pub best: Checkpoint,
+    /// The policy in the end.
+    pub last: Checkpoint,
+    /// After how many updates it was best.
+    pub best_update: usize,
     /// How it went.
     pub curve: Vec<TrainPoint>,
-    /// Sets judged per second of training, evaluations for the curve left out.
-    pub rewards_per_second: f64,
+    /// Sets judged per second of training; `None` where none were.
+    pub rewards_per_second: Option<f64>,
+    /// Whether all updates were made.
+    pub finished: bool,
 }
 
-/// Trains a selector. `progress` is called with the part that is done and the newest point of the curve.
+/// A training that was left, to be gone on with.
+#[derive(Debug, Clone)]
+pub struct Earlier {
+    /// Where it was left.
+    pub last: Checkpoint,
+    /// The best by then.
+    pub best: Checkpoint,
+}
+
+/// Told how a training goes.
+pub(super) trait Observer: Sync {
+    /// The part that is done.
+    fn progress(&self, done: f64);
+    /// A new point of the curve with the policy there, and whether it is the best so far.
+    fn point(&self, point: &TrainPoint, last: &Checkpoint, best: bool) -> Result<(), EvaluateError>;
+}
+
+/// Trains one selector on one or several courses.
 ///
 /// # Errors
-/// [`EvaluateError`]; [`EvaluateError::TooFew`] when no matrix is left beside those it learns from.
-pub fn train(
-    network: &Network,
-    matrices: &[TrafficMatrix],
+/// [`EvaluateError`]; [`EvaluateError::Stopped`] when the limit is reached before the first point of the curve.
+pub(super) fn train(
+    courses: &[&Course<'_>],
     options: &TrainOptions,
-    progress: &mut dyn FnMut(f64, Option<&TrainPoint>),
+    seed: u64,
+    earlier: Option<Earlier>,
+    limit: &Limit,
+    observer: &dyn Observer,
 ) -> Result<Trained, EvaluateError> {
-    let least = options.trained.max(1) + 2;
-    if matrices.len() < least {
-        return Err(EvaluateError::TooFew { what: "training", least, found: matrices.len() });
-    }
-    let base = ecmp(network)?;
-    let series = TrafficSeries::new(network.clone(), base.clone(), matrices.to_vec())?;
-    let quick = if options.identities { QUICK_BY_NAME } else { QuickChoice::default() };
-    let mut encoder = SelectionEncoder::new(network, &base, options.count).with_quick_choice(quick);
-    let seen = 0..options.trained.max(1);
-    let unseen = seen.end..series.steps(options.stale);
-    let observations = scenes_of(&series, seen, &mut encoder)?;
-    let mut oracle = GreedyOracle::new(network, &base, options.count);
-    let mut scenes = Vec::with_capacity(observations.len());
-    let total = observations.len() as f64;
-    for (ix, observation) in observations.into_iter().enumerate() {
-        progress(0.3 * ix as f64 / total, None);
-        let refused = |source| EvaluateError::Policy { selector: "oracle".to_owned(), source };
-        let example = oracle.act(&observation).map_err(refused)?.critical;
-        scenes.push(Scene { observation, count: options.count, example });
-    }
-    let reward = SelectionReward {
-        disturbance_price: options.disturbance_price,
-        stale: options.stale,
-        ..SelectionReward::default()
+    let session = Session { courses, options, seed };
+    let mut trained = match earlier {
+        Some(earlier) => Some(session.read(earlier)?),
+        None => None,
     };
-    let config = BanditConfig {
-        seed: options.seed,
-        hidden: 16,
-        identities: options.identities,
-        threads: options.threads,
-        example_updates: options.example_updates,
-        updates: options.updates,
-        entropy_coefficient: 0.02,
-        example_coefficient: 0.1,
-        report_every: ((options.updates + options.example_updates) / 20).max(1),
-        ..BanditConfig::default()
-    };
-    let judge = |at: usize, sets: &[Vec<GroupIx>]| {
+    let reached = trained.as_ref().and_then(|t| t.curve.last()).map_or(0, |point| point.update);
+    let total = options.example_updates + options.updates;
+    if let Some(done) = trained.take_if(|_| reached >= total) {
+        return Ok(Trained { finished: true, ..done });
+    }
+    let rewards_before = trained.as_ref().and_then(|t| t.curve.last()).map_or(0, |point| point.rewards);
+    let config = rest(&options.config(seed), reached);
+    let mut scenes: Vec<Scene> = Vec::new();
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    for (course, of) in courses.iter().enumerate() {
+        places.extend((0..of.scenes.len()).map(|at| (course, at)));
+        scenes.extend(of.scenes.iter().cloned());
+    }
+    let reward = options.reward();
+    let judged = AtomicUsize::new(0);
+    let all = (total * config.scenes).max(1) as f64;
+    let before = ((reached + config.example_updates) * config.scenes) as f64;
+    let judge = |scene: usize, sets: &[Vec<GroupIx>]| {
+        if limit.reached() {
+            return Err(EnvironmentError::Failed { reason: "stopped".to_owned() });
+        }
+        let done = judged.fetch_add(1, Ordering::Relaxed);
+        if done.is_multiple_of(config.scenes) {
+            observer.progress((before + done as f64) / all);
+        }
+        let (course, at) = places[scene];
         let failed = |error: traflux_sim::SimError| EnvironmentError::Failed { reason: error.to_string() };
-        series.rewards(at, sets, &reward).map_err(failed)
+        courses[course].series.rewards(at, sets, &reward).map_err(failed)
     };
     let began = Instant::now();
-    let mut aside = 0.0;
-    let mut curve: Vec<TrainPoint> = Vec::new();
+    let (mut aside, mut shown, mut reports, mut rewards) = (0.0, 0.0, 0, 0);
     let mut failure = None;
-    let report = train_bandit(&config, &scenes, &judge, None, &mut |now: BanditProgress<'_>| {
-        let paused = Instant::now();
-        match unseen_ratios(&series, unseen.clone(), &encoder, now.parameters, options.stale) {
-            Ok((unseen_mean, unseen_p5)) => {
-                let point = TrainPoint {
-                    update: now.update,
-                    rewards: now.rewards,
-                    seconds: began.elapsed().as_secs_f64() - aside,
-                    mean_reward: now.mean_reward,
-                    unseen_mean,
-                    unseen_p5,
-                };
-                progress(0.3 + 0.7 * now.update as f64 / now.updates.max(1) as f64, Some(&point));
-                curve.push(point);
-            }
-            Err(error) => failure = Some(error),
+    let start = trained.as_ref().map(|t| t.last.parameters.clone());
+    let result = train_bandit(&config, &scenes, &judge, start, &mut |now: BanditProgress<'_>| {
+        reports += 1;
+        rewards = now.rewards;
+        let update = reached + now.update;
+        observer.progress(update as f64 / total.max(1) as f64);
+        if now.rewards == 0 {
+            shown = began.elapsed().as_secs_f64() - aside;
         }
+        if failure.is_some() || (reports % REPORTS != 0 && now.update < now.updates) {
+            return;
+        }
+        let paused = Instant::now();
+        let seconds = began.elapsed().as_secs_f64() - aside;
+        let made = session.point(&mut trained, now, update, rewards_before, seconds, observer);
+        failure = made.err();
         aside += paused.elapsed().as_secs_f64();
-    })?;
+    });
     if let Some(error) = failure {
         return Err(error);
     }
-    // Examples are shown before the first set is judged; their time is not that of rewards.
-    let shown = curve.iter().take_while(|point| point.rewards == 0).last().map_or(0.0, |point| point.seconds);
-    let seconds = began.elapsed().as_secs_f64() - aside - shown;
-    let checkpoint = Checkpoint {
-        parameters: report.parameters,
-        observations: encoder.space(),
-        actions: ActionSpace { critical: options.count, ..ActionSpace::default() },
-        provenance: Provenance {
-            command: options.command.clone(),
-            seed: options.seed,
-            steps: report.rewards,
-            // How many threads it took is no part of what was made.
-            hyper_parameters: serde_json::json!({
-                "training": BanditConfig { threads: 1, ..config },
-                "reward": reward,
-                (QUICK_CHOICE): quick,
-            }),
-        },
+    let finished = match result {
+        Ok(_) => true,
+        Err(BanditError::Judge(_)) if limit.reached() => false,
+        Err(error) => return Err(error.into()),
     };
-    Ok(Trained { checkpoint, curve, rewards_per_second: report.rewards as f64 / seconds.max(1e-9) })
+    // Examples are shown before the first set is judged; their time is not that of rewards.
+    let seconds = began.elapsed().as_secs_f64() - aside - shown;
+    let rewards_per_second = (rewards > 0).then(|| rewards as f64 / seconds.max(1e-9));
+    match trained {
+        Some(trained) => Ok(Trained { rewards_per_second, finished, ..trained }),
+        None => Err(EvaluateError::Stopped { before: "the first point of the learning curve" }),
+    }
 }
 
-/// Mean and 5th percentile of `PR_U` on matrices that were set aside.
-fn unseen_ratios(
-    series: &TrafficSeries,
-    matrices: std::ops::Range<usize>,
-    encoder: &SelectionEncoder,
-    parameters: &Parameters,
-    stale: bool,
-) -> Result<(f64, f64), EvaluateError> {
-    let mut policy = learned(SharedParameters::new(parameters.clone()), encoder)?;
-    let judged = judge_all(series, matrices, &mut encoder.clone(), &mut policy, stale)?;
-    let mut ratios = judged.ratios();
-    ratios.sort_by(f64::total_cmp);
-    let mean = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
-    Ok((mean, ratios.get(ratios.len() / 20).copied().unwrap_or(1.0)))
+/// What is left of a training after some updates: rates go on where they were. The moments of the optimiser are
+/// gathered anew, and other sets are drawn.
+fn rest(config: &BanditConfig, reached: usize) -> BanditConfig {
+    if reached == 0 {
+        return config.clone();
+    }
+    let total = (config.example_updates + config.updates) as f64;
+    let slope = |done: f64| 1.0 - done * (1.0 - config.final_rate);
+    let judged = reached.saturating_sub(config.example_updates);
+    let left = 1.0 - judged as f64 / config.updates.max(1) as f64;
+    let rate = slope(reached as f64 / total);
+    BanditConfig {
+        seed: config.seed ^ ((reached as u64) << 32),
+        example_updates: config.example_updates.saturating_sub(reached),
+        updates: config.updates - judged,
+        learning_rate: config.learning_rate * rate,
+        final_rate: config.final_rate / rate,
+        entropy_coefficient: config.entropy_coefficient * left,
+        ..config.clone()
+    }
+}
+
+/// What all points of one training have in common.
+struct Session<'a> {
+    courses: &'a [&'a Course<'a>],
+    options: &'a TrainOptions,
+    seed: u64,
+}
+
+impl Session<'_> {
+    fn point(
+        &self,
+        trained: &mut Option<Trained>,
+        now: BanditProgress<'_>,
+        update: usize,
+        rewards_before: u64,
+        seconds: f64,
+        observer: &dyn Observer,
+    ) -> Result<(), EvaluateError> {
+        let (validation, validation_p5) = self.validation(now.parameters)?;
+        let rewards = rewards_before + now.rewards;
+        let point =
+            TrainPoint { update, rewards, seconds, mean_reward: now.mean_reward, validation, validation_p5 };
+        let mut curve = trained.as_mut().map(|t| std::mem::take(&mut t.curve)).unwrap_or_default();
+        let before = curve.iter().filter_map(|point| point.validation).fold(f64::NEG_INFINITY, f64::max);
+        // Without a validation the newest is the best that is known.
+        let best = validation.is_none_or(|validation| validation >= before - INDIFFERENT);
+        curve.push(point);
+        let last = self.checkpoint(now.parameters, &curve);
+        observer.point(&curve[curve.len() - 1], &last, best)?;
+        *trained = Some(match trained.take() {
+            Some(earlier) if !best => Trained { last, curve, ..earlier },
+            _ => Trained {
+                seed: self.seed,
+                best: last.clone(),
+                last,
+                best_update: update,
+                curve,
+                rewards_per_second: None,
+                finished: false,
+            },
+        });
+        Ok(())
+    }
+
+    /// Mean over the courses and 5th percentile over all matrices.
+    fn validation(&self, parameters: &Parameters) -> Result<(Option<f64>, Option<f64>), EvaluateError> {
+        let shared = SharedParameters::new(parameters.clone());
+        let (mut means, mut all) = (Vec::new(), Vec::new());
+        for course in self.courses.iter().filter(|course| !course.validate.is_empty()) {
+            let mut policy = learned(shared.clone(), &course.encoder)?;
+            let mut encoder = course.encoder.clone();
+            let (series, stale) = (&course.series, self.options.stale);
+            let ratios =
+                judge_all(series, course.validate.clone(), &mut encoder, &mut policy, stale)?.ratios();
+            means.push(mean(&ratios));
+            all.extend(ratios);
+        }
+        all.sort_by(f64::total_cmp);
+        Ok(((!means.is_empty()).then(|| mean(&means)), all.get(all.len() / 20).copied()))
+    }
+
+    fn checkpoint(&self, parameters: &Parameters, curve: &[TrainPoint]) -> Checkpoint {
+        let encoder = &self.courses[0].encoder;
+        let mut settings = self.settings();
+        settings[CURVE] = json!(curve);
+        Checkpoint {
+            parameters: parameters.clone(),
+            observations: encoder.space(),
+            actions: ActionSpace { critical: encoder.count(), ..ActionSpace::default() },
+            provenance: Provenance {
+                command: self.options.command.clone(),
+                seed: self.seed,
+                steps: curve.last().map_or(0, |point| point.rewards),
+                hyper_parameters: settings,
+            },
+        }
+    }
+
+    /// What a training goes on with only if it is the same.
+    fn settings(&self) -> serde_json::Value {
+        let cases = self.courses.iter().map(|course| {
+            let case = course.case;
+            json!({"name": case.name, "pairs": case.network.pair_count(), "count": case.count,
+                   "train": case.train, "validate": case.validate})
+        });
+        json!({
+            // How many threads it took is no part of what was made.
+            "training": BanditConfig { threads: 1, ..self.options.config(self.seed) },
+            "reward": self.options.reward(),
+            "teacher": self.options.teacher.map(SelectorKind::name),
+            "networks": cases.collect::<Vec<_>>(),
+            (QUICK_CHOICE): quick_choice(self.options.identities),
+        })
+    }
+
+    /// Takes an earlier training in, if it is this one.
+    fn read(&self, earlier: Earlier) -> Result<Trained, EvaluateError> {
+        let found = &earlier.last.provenance.hyper_parameters;
+        if let Some(settings) = self.settings().as_object() {
+            for (name, expected) in settings {
+                if found[name] != *expected {
+                    let text =
+                        format!("it cannot be gone on with: {name} was {}, is {expected}", found[name]);
+                    return Err(EvaluateError::Checkpoint(text));
+                }
+            }
+        }
+        let broken = |error: serde_json::Error| EvaluateError::Checkpoint(format!("its curve: {error}"));
+        let curve: Vec<TrainPoint> = serde_json::from_value(found[CURVE].clone()).map_err(broken)?;
+        let of_best: Vec<TrainPoint> =
+            serde_json::from_value(earlier.best.provenance.hyper_parameters[CURVE].clone())
+                .map_err(broken)?;
+        Ok(Trained {
+            seed: self.seed,
+            best_update: of_best.last().map_or(0, |point| point.update),
+            best: earlier.best,
+            last: earlier.last,
+            curve,
+            rewards_per_second: None,
+            finished: false,
+        })
+    }
+}
+
+/// Whether two checkpoints were made alike, but for the seed.
+#[must_use]
+pub fn same_training(one: &Checkpoint, other: &Checkpoint) -> bool {
+    let settings = |checkpoint: &Checkpoint| {
+        let mut settings = checkpoint.provenance.hyper_parameters.clone();
+        if let Some(settings) = settings.as_object_mut() {
+            settings.remove(CURVE);
+        }
+        settings["training"]["seed"] = json!(0);
+        settings
+    };
+    let made_here = |checkpoint: &Checkpoint| checkpoint.provenance.hyper_parameters["training"].is_object();
+    made_here(one) && made_here(other) && settings(one) == settings(other)
 }
 
 /// The policy of parameters, most probable choice, for what an encoder shows.
@@ -199,7 +421,8 @@ fn learned(parameters: SharedParameters, encoder: &SelectionEncoder) -> Result<L
         .map_err(|source| EvaluateError::Policy { selector: "learned".to_owned(), source })
 }
 
-/// A trained selector, and the encoder that shows it what it was trained on.
+/// A trained selector, and the encoder that shows it what it was trained on. Outside the range of its training it
+/// acts as [`GreedyRelief`] if `fallback` is set.
 ///
 /// # Errors
 /// [`EvaluateError::Checkpoint`] when it was trained on other features, or for other pairs.
@@ -208,6 +431,7 @@ pub(super) fn from_checkpoint(
     network: &Network,
     base: &BaseRouting,
     count: usize,
+    fallback: bool,
 ) -> Result<(LearnedPolicy, SelectionEncoder), EvaluateError> {
     let made = &checkpoint.provenance.hyper_parameters[QUICK_CHOICE];
     let quick = serde_json::from_value(made.clone())
@@ -221,5 +445,10 @@ pub(super) fn from_checkpoint(
             network.pair_count()
         )));
     }
-    Ok((learned(SharedParameters::new(checkpoint.parameters.clone()), &encoder)?, encoder))
+    let policy = learned(SharedParameters::new(checkpoint.parameters.clone()), &encoder)?;
+    if !fallback {
+        return Ok((policy, encoder));
+    }
+    let plain = Box::new(GreedyRelief::new(network, base, count));
+    Ok((policy.with_margin(Some(DEFAULT_MARGIN)).with_fallback(plain), encoder))
 }

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use traflux_core::{GroupIx, Network, Observation, TrafficMatrix};
+use traflux_core::{GroupIx, Network, Observation, Policy as _, TrafficMatrix};
 use traflux_lp::multicommodity::{FlowProblem, MinMaxSolver, Preference};
-use traflux_te::{NetworkEncoder, ecmp, ecmp_loads};
+use traflux_policy::{ActionSpace, LearnedPolicy, Mode, NetworkShape, Parameters, SharedParameters};
+use traflux_te::{NetworkEncoder, QuickChoice, SelectionEncoder, ecmp, ecmp_loads};
 
-use super::input::{InputArgs, PairCount, say};
+use super::input::{InputArgs, PairCount, matrices_text, say};
 use crate::cli::Failure;
-use crate::te::SelectorKind;
+use crate::te::{SelectorKind, TrainOptions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  traflux te bench backbone.json week.rows --limit 200\n\n\
@@ -28,10 +29,10 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
     let base = ecmp(&network)?;
     let count = args.k.of(&network);
     say(&format!(
-        "{} nodes, {} links, {} matrices, K = {count}; milliseconds, one thread\n{:<38} {:>10} {:>10} {:>10}\n",
+        "{} nodes, {} links, {}, K = {count}; milliseconds, one thread\n{:<38} {:>10} {:>10} {:>10}\n",
         network.nodes().len(),
         network.links().len(),
-        matrices.len(),
+        matrices_text(matrices.len()),
         "",
         "median",
         "p95",
@@ -69,7 +70,32 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
             Ok(next.next().map(|observation| policy.act(observation)).transpose()?)
         })?;
     }
+    for (name, quick, identities) in [
+        ("observation and learned choice", QuickChoice::default(), false),
+        ("the same, pairs known by name", QuickChoice::Fractions(10), true),
+    ] {
+        let mut encoder = SelectionEncoder::new(&network, &base, count).with_quick_choice(quick);
+        let mut policy = untrained(&encoder, if identities { network.pair_count() } else { 0 })?;
+        row(name, &matrices, |demands| {
+            encoder.encode_into(demands, &mut observation)?;
+            Ok(policy.act(&observation)?)
+        })?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A policy of the size that `traflux te train` makes; what it chooses does not matter here.
+fn untrained(encoder: &SelectionEncoder, identities: usize) -> Result<LearnedPolicy, Failure> {
+    let space = encoder.space();
+    let shape = NetworkShape {
+        group_features: space.group_features.len(),
+        context_features: space.context_features.len(),
+        hidden: TrainOptions::default().hidden,
+        identities,
+    };
+    let parameters = SharedParameters::new(Parameters::seeded(shape, 1));
+    let actions = ActionSpace { critical: encoder.count(), ..ActionSpace::default() };
+    Ok(LearnedPolicy::new(parameters, &space, actions, Mode::Frozen)?)
 }
 
 /// What Top-K Critical chooses for each matrix.

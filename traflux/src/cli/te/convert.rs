@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use traflux_te::format::{
-    Format, RateUnit, WriteOptions, Written, read_matrices_file, write_matrices, write_network,
+    Format, NetworkFile, RateUnit, WriteOptions, Written, read_matrices_file, write_matrices, write_network,
 };
 
 use super::input::{ReadArgs, format, matrix_format, save, say, show, unit};
@@ -46,9 +46,9 @@ pub(super) fn convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
     let Written { text, warnings } = match &args.network {
         Some(path) => {
             let beside = ReadArgs { from: None, unit: None, demand_unit: None, ..args.read.clone() };
-            let network = beside.network(path)?.network;
-            let from =
-                matrix_format(&args.input, args.read.from, path, args.read.demand_unit.or(args.read.unit));
+            let NetworkFile { network, format, .. } = beside.network(path)?;
+            let unit = args.read.demand_unit.or(args.read.unit);
+            let from = matrix_format(&args.input, args.read.from, format, unit);
             let matrices = read_matrices_file(&args.input, from, &network, &args.read.options())?;
             write_matrices(&network, &matrices, to, &options)?
         }

@@ -13,7 +13,7 @@ use traflux_te::generate::{
 };
 use traflux_te::{TeError, ecmp_loads};
 
-use super::input::{ReadArgs, format, rate, save, say, show, unit};
+use super::input::{ReadArgs, format, matrices_text, rate, save, say, show, unit};
 use super::solve::LARGE;
 use crate::cli::Failure;
 
@@ -239,9 +239,9 @@ fn matrices(args: &MatricesArgs) -> Result<ExitCode, Failure> {
     save(&args.output, &written.text)?;
     let total = scaled.iter().map(TrafficMatrix::total).sum::<f64>() / scaled.len() as f64;
     say(&format!(
-        "{}: {} matrices of {} nodes, {} in the mean, {}\n",
+        "{}: {} of {} nodes, {} in the mean, {}\n",
         args.output.display(),
-        scaled.len(),
+        matrices_text(scaled.len()),
         network.nodes().len(),
         BitRate::saturating(total),
         to.name()

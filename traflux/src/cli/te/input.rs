@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use traflux_core::{BitRate, Network, TrafficMatrix};
 use traflux_te::format::{
     Format, NetworkFile, RateUnit, ReadOptions, Warning, matrices_in_file, parse_rate, read_network_file,
@@ -13,7 +13,10 @@ use traflux_te::format::{
 use traflux_te::share_of_pairs;
 
 use crate::cli::Failure;
+use crate::te::Limit;
 
+/// Exit code of a process that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 /// Beyond this optimum a network and its matrices hardly have the same unit.
 const IMPLAUSIBLE: f64 = 10.0;
 /// Nor below this.
@@ -67,15 +70,9 @@ impl ReadArgs {
     }
 }
 
-/// A network with the matrices to work on.
+/// How networks and matrices are read, and which of the matrices.
 #[derive(Debug, Clone, Args)]
-pub(super) struct InputArgs {
-    /// The network.
-    #[arg(value_name = "NETWORK")]
-    network: PathBuf,
-    /// Its traffic matrices; unless given, the demands in the file of the network.
-    #[arg(value_name = "MATRICES")]
-    matrices: Option<PathBuf>,
+pub(super) struct LoadArgs {
     #[command(flatten)]
     read: ReadArgs,
     /// Format of the matrices; told by their content unless given.
@@ -89,19 +86,48 @@ pub(super) struct InputArgs {
     limit: Option<usize>,
 }
 
+/// A network with the matrices to work on.
+#[derive(Debug, Clone, Args)]
+pub(super) struct InputArgs {
+    /// The network.
+    #[arg(value_name = "NETWORK")]
+    network: PathBuf,
+    /// Its traffic matrices; unless given, the demands in the file of the network.
+    #[arg(value_name = "MATRICES")]
+    matrices: Option<PathBuf>,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// What a network is called in reports.
+pub(super) fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 impl InputArgs {
     /// What the network is called in reports.
     pub(super) fn name(&self) -> String {
-        self.network.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        name_of(&self.network)
     }
 
     pub(super) fn load(&self) -> Result<(Network, Vec<TrafficMatrix>), Failure> {
-        let NetworkFile { network, demands, .. } = self.read.network(&self.network)?;
+        self.load.load(&self.network, self.matrices.as_deref())
+    }
+}
+
+impl LoadArgs {
+    /// Reads a network with its matrices, or with the demands in its own file.
+    pub(super) fn load(
+        &self,
+        from: &Path,
+        matrices: Option<&Path>,
+    ) -> Result<(Network, Vec<TrafficMatrix>), Failure> {
+        let NetworkFile { network, demands, format, .. } = self.read.network(from)?;
         let every = usize::try_from(self.every).unwrap_or(usize::MAX);
         let limit = self.limit.unwrap_or(usize::MAX);
-        let matrices: Vec<TrafficMatrix> = match &self.matrices {
+        let read: Vec<TrafficMatrix> = match matrices {
             Some(path) => {
-                let told = matrix_format(path, self.matrices_from, &self.network, self.read.demand_unit);
+                let told = matrix_format(path, self.matrices_from, format, self.read.demand_unit);
                 let all = matrices_in_file(path, told, &network, &self.read.matrix_options())?;
                 // What is passed over is read all the same: a file that is broken anywhere before the last one
                 // taken is an error.
@@ -110,20 +136,20 @@ impl InputArgs {
             }
             None => demands.into_iter().take(limit).collect(),
         };
-        if matrices.is_empty() && self.matrices.is_none() && limit > 0 {
+        if read.is_empty() && matrices.is_none() && limit > 0 {
             return Err(format!(
                 "{} holds no demands: name a file with matrices, or make one with `traflux te generate matrices`",
-                self.network.display()
+                from.display()
             )
             .into());
         }
-        if matrices.is_empty() {
-            let of = self.matrices.as_ref().unwrap_or(&self.network);
+        if read.is_empty() {
+            let of = matrices.unwrap_or(from);
             return Err(
                 format!("{}: no matrix is left, --every {every}, --limit {limit}", of.display()).into()
             );
         }
-        Ok((network, matrices))
+        Ok((network, read))
     }
 }
 
@@ -134,11 +160,11 @@ impl InputArgs {
 pub(super) fn matrix_format(
     path: &Path,
     given: Option<Format>,
-    network: &Path,
+    network: Format,
     demand_unit: Option<RateUnit>,
 ) -> Option<Format> {
     let silent = path.extension().is_none() && demand_unit.is_none();
-    if given.is_some() || !silent || Format::from_path(network).ok() != Some(Format::CfrRl) {
+    if given.is_some() || !silent || network != Format::CfrRl {
         return given;
     }
     warn(&format!(
@@ -169,6 +195,14 @@ pub(super) enum PairCount {
 }
 
 impl PairCount {
+    /// Of things that are no pairs, rounded to the nearest.
+    pub(super) fn part_of(self, total: usize) -> usize {
+        match self {
+            Self::Count(count) => count,
+            Self::Share(share) => (share * total as f64).round() as usize,
+        }
+    }
+
     pub(super) fn of(self, network: &Network) -> usize {
         match self {
             Self::Count(count) => count.min(network.pair_count()),
@@ -181,7 +215,7 @@ impl FromStr for PairCount {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("`{text}` is neither a number of pairs such as 13 nor a share such as 10%");
+        let expected = || format!("`{text}` is neither a number such as 13 nor a share such as 10%");
         match text.strip_suffix('%') {
             Some(percent) => {
                 let percent: f64 = percent.trim().parse().map_err(|_| expected())?;
@@ -217,16 +251,39 @@ pub(super) fn show(path: &Path, warnings: &[Warning]) {
     }
 }
 
-/// Positions of a progress bar.
-pub(super) const STEPS: f64 = 1000.0;
+/// Ends the work at Ctrl-C with what there is, and the process at the second one.
+pub(super) fn end_on_interrupt(limit: &Limit) {
+    let limit = limit.clone();
+    // Without a handler Ctrl-C ends the process at once, as it does where a thread is refused.
+    let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            limit.stop();
+            warn("ending with what there is; Ctrl-C once more ends at once");
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(INTERRUPTED);
+            }
+        });
+    });
+}
 
-/// A progress bar for work whose done part is known.
-pub(super) fn bar(message: String) -> ProgressBar {
-    let bar = ProgressBar::new(STEPS as u64);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {elapsed} < {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(message);
-    bar
+/// A limit of so many seconds, or none.
+pub(super) fn limit(name: &str, seconds: Option<f64>) -> Result<Limit, Failure> {
+    match seconds {
+        Some(seconds) if !(seconds.is_finite() && seconds > 0.0) => {
+            Err(format!("{name} {seconds} must be finite and positive").into())
+        }
+        Some(seconds) => Ok(Limit::after(Duration::from_secs_f64(seconds.min(1e9)))),
+        None => Ok(Limit::default()),
+    }
+}
+
+/// `1 matrix`, `2 matrices`.
+pub(super) fn matrices_text(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "matrix" } else { "matrices" })
 }
 
 /// Prints a result. A reader that has seen enough, such as `head`, is no failure.

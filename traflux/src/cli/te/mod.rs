@@ -20,7 +20,7 @@ pub(super) enum TeCommand {
     Solve(solve::SolveArgs),
     /// Compares ways to choose the pairs that are rerouted.
     Evaluate(evaluate::EvaluateArgs),
-    /// Learns a selector from matrices.
+    /// Learns a selector from the matrices of one network or many, and tests it.
     Train(train::TrainArgs),
     /// Makes a network, or matrices for one.
     #[command(subcommand)]

@@ -12,9 +12,9 @@ use traflux_lp::multicommodity::{
     DelayCurve, FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, least_delay,
     max_concurrent_flow, max_total_flow,
 };
-use traflux_te::{NetworkEncoder, ecmp};
+use traflux_te::{NetworkEncoder, check_served, ecmp};
 
-use super::input::{InputArgs, PairCount, save, say, warn_of_units};
+use super::input::{InputArgs, PairCount, matrices_text, save, say, warn_of_units};
 use crate::cli::Failure;
 use crate::te::SelectorKind;
 
@@ -76,7 +76,7 @@ pub(in crate::cli) struct SolveArgs {
     /// nodes, 1e-4 beyond.
     #[arg(long, value_name = "GAP")]
     tolerance: Option<f64>,
-    /// Where the paths of every matrix go, as JSON.
+    /// Where the paths of every matrix go, as JSON: nodes by name, links by position (one that leads both ways is two).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The result as JSON on standard output.
@@ -102,7 +102,7 @@ struct Found {
     fullest: Vec<(String, String, f64)>,
 }
 
-/// One pair with its paths, as node names.
+/// One pair with its paths.
 #[derive(Debug, Serialize)]
 struct Routed {
     source: String,
@@ -117,6 +117,8 @@ struct Routed {
 struct RoutedPath {
     share: f64,
     nodes: Vec<String>,
+    /// Positions of the links in the network: of parallel ones nodes do not say which.
+    links: Vec<usize>,
 }
 
 pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
@@ -205,6 +207,7 @@ impl<'a> Session<'a> {
         let deadline = Some(began + Duration::from_secs_f64(self.args.deadline_s.min(1e9)));
         let problem = match (&mut self.chooser, &self.base) {
             (Some((encoder, policy)), Some(base)) => {
+                check_served(self.network, base, demands)?;
                 let critical = policy.act(&encoder.encode(demands)?)?.critical;
                 FlowProblem::critical(self.network, base, demands, &critical)?
             }
@@ -277,7 +280,14 @@ impl<'a> Session<'a> {
             target: name(target),
             demand_bit_s,
             base_share,
-            paths: paths.iter().map(|p| RoutedPath { share: p.share, nodes: nodes(p) }).collect(),
+            paths: paths
+                .iter()
+                .map(|path| RoutedPath {
+                    share: path.share,
+                    nodes: nodes(path),
+                    links: path.links.iter().map(|link| link.ix()).collect(),
+                })
+                .collect(),
         }
     }
 }
@@ -305,10 +315,10 @@ fn table(args: &SolveArgs, network: &Network, all: &[Found]) -> String {
         format!(", {} of {} pairs by {}", k.of(network), network.pair_count(), args.select)
     });
     out += &format!(
-        "{} nodes, {} links, {} matrices{who}\n",
+        "{} nodes, {} links, {}{who}\n",
         network.nodes().len(),
         network.links().len(),
-        all.len()
+        matrices_text(all.len())
     );
     out += &format!("{:>6} {heading:>14} {bound:>14} {:>9} {:>9}  fullest links\n", "matrix", "gap", "ms");
     for found in all {

@@ -1,0 +1,128 @@
+//! What does Prometheus see?
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use traflux_core::Timestamp;
+
+use super::Engine;
+use super::backend::BackendState;
+use super::compile::Compiled;
+use crate::limit::{Key, Unit};
+use crate::observe::{Format, Level, Levels, Scrape, Snapshot, TenantIx};
+
+/// Series of one metric in one answer, at most.
+const MOST_SERIES: usize = 10_000;
+
+impl Engine {
+    /// The answer to a scrape: counters, histograms, the heaviest tenants and levels now.
+    #[must_use]
+    pub fn scrape(&self, now: Timestamp, format: Format) -> String {
+        let compiled = self.shared.compiled.load_full();
+        let registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let backends: Vec<Arc<BackendState>> = registry.backends().map(Arc::clone).collect();
+        drop(registry);
+        let mut tenants = HashMap::new();
+        compiled.tenants.for_each(|name, slot| {
+            tenants.insert(slot as u32, name.to_owned());
+        });
+        let levels = LevelsNow { compiled: &compiled, backends: &backends, tenants, now };
+        Scrape {
+            snapshot: &compiled.counters.metrics.snapshot(),
+            tenants: &compiled.used.expose(now),
+            levels: &levels,
+            series_limit: MOST_SERIES,
+        }
+        .to_text(format)
+    }
+
+    /// What was counted so far, by the names of the plan in force.
+    #[must_use]
+    pub fn counted(&self) -> Snapshot {
+        self.shared.compiled.load().counters.metrics.snapshot()
+    }
+}
+
+struct LevelsNow<'a> {
+    compiled: &'a Compiled,
+    backends: &'a [Arc<BackendState>],
+    tenants: HashMap<u32, String>,
+    now: Timestamp,
+}
+
+impl Levels for LevelsNow<'_> {
+    fn levels(&self, visit: &mut dyn FnMut(Level<'_>)) {
+        if let Some(queue) = &self.compiled.settings.queue {
+            for (ix, band) in queue.bands.iter().enumerate() {
+                let (mut requests, mut tokens) = (0, 0);
+                for room in &self.compiled.rooms {
+                    let load = room.band_load(ix as u8);
+                    requests += load.items;
+                    tokens += load.tokens;
+                }
+                visit(Level::Queue { band: &band.name, requests, tokens });
+            }
+        }
+        // Limits with keys have as many levels as keys; only those without are shown one by one.
+        for limit in self.compiled.limits.iter().filter(|limit| limit.is_one()) {
+            let Some((_, unit, _)) = self.compiled.limiter.describe(limit.ix) else { continue };
+            let Some(level) = self.compiled.limiter.level(self.now, limit.ix, Key::ONLY) else { continue };
+            let (unit, scale) = match unit {
+                Unit::Requests => ("requests", 1.0),
+                Unit::InputTokens => ("input_tokens", 1.0),
+                Unit::OutputTokens => ("output_tokens", 1.0),
+                Unit::TotalTokens => ("tokens", 1.0),
+                Unit::PicoDollars => ("dollars", 1e-12),
+            };
+            let (used, most) = (level.used as f64 * scale, level.limit as f64 * scale);
+            visit(Level::Limiter { limiter: &limit.name, unit, used, limit: most });
+        }
+        let mut in_flight: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for state in self.backends {
+            let sum = in_flight.entry(&state.name).or_default();
+            sum.0 += u64::from(state.concurrency.in_flight());
+            sum.1 += u64::from(state.concurrency.limit());
+        }
+        for (backend, (in_flight, limit)) in in_flight {
+            visit(Level::Concurrency { backend, in_flight, limit });
+        }
+        self.shares(visit);
+    }
+
+    fn tenant_name(&self, tenant: TenantIx) -> Option<Cow<'_, str>> {
+        self.tenants.get(&tenant.0).map(|name| Cow::Borrowed(name.as_str()))
+    }
+}
+
+impl LevelsNow<'_> {
+    /// Shares that weights give, and backends of which nothing is open.
+    fn shares(&self, visit: &mut dyn FnMut(Level<'_>)) {
+        let mut open: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut shown: Vec<&str> = Vec::new();
+        for route in &self.compiled.routes {
+            // The pool of requests without a model stands for the route, where it has one.
+            let first =
+                route.pools.iter().rev().skip(1).chain(route.pools.iter().rev().take(1)).flatten().next();
+            let Some(pool) = first else { continue };
+            let weights: Vec<u32> =
+                (0..pool.members.len()).map(|position| pool.pool.weight(position).unwrap_or(0)).collect();
+            let total = weights.iter().map(|w| f64::from(*w)).sum::<f64>().max(1.0);
+            let mut shares: BTreeMap<&str, f64> = BTreeMap::new();
+            for (position, member) in pool.members.iter().enumerate() {
+                *shares.entry(&member.state.name).or_default() += f64::from(weights[position]) / total;
+                *open.entry(&member.state.name).or_default() |= pool.pool.is_open(position);
+            }
+            // What a rule falls back to has its name but no share of its own.
+            if !shown.contains(&&*route.name) {
+                shown.push(&route.name);
+                for (backend, share) in shares {
+                    visit(Level::PlanShare { rule: &route.name, backend, share });
+                }
+            }
+        }
+        for (backend, open) in open {
+            visit(Level::Ejection { backend, ejected: !open });
+        }
+    }
+}

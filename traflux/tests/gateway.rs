@@ -1,0 +1,91 @@
+//! `traflux gateway`: what people write is read as they mean it.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn traflux(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_traflux")).args(arguments).output().unwrap()
+}
+
+fn check(text: &str, more: &[&str]) -> (bool, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let path = file.path().to_str().unwrap();
+    let output = traflux(&[&["gateway", "check", path], more].concat());
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap().replace(path, "FILE"))
+}
+
+const SMALL: &str = r#"
+routing:
+  strategy: adaptive
+  rules:
+    - name: high-priority
+      match: { headers: { X-Priority: "critical" } }
+      route: { backend: premium-ai, weight: 100 }
+    - name: cost-optimized
+      match: { path: /v1/completions, user_tier: free }
+      route: { backend: [openai-basic, anthropic-basic], algorithm: least-cost }
+    - name: latency-optimized
+      match: { path: /v1/chat }
+      route: { backend: [openai-premium, anthropic-premium], algorithm: least-latency, health_check: true }
+"#;
+
+#[test]
+fn rules_in_their_short_form_are_read_and_shown_in_order() {
+    let (passed, said) = check(SMALL, &[]);
+    assert!(passed, "{said}");
+    let lines: Vec<_> = said.lines().take(4).map(str::trim).collect();
+    assert_eq!(lines[0], "FILE: 3 rules, 5 backends, 0 limits");
+    assert_eq!(lines[1], "high-priority      adaptive           premium-ai x 100");
+    assert_eq!(lines[2], "cost-optimized     least-cost         openai-basic x 1, anthropic-basic x 1");
+    assert!(said.contains("warning: routing.rules[0].route: backend `premium-ai` is not described"), "{said}");
+    assert!(said.contains("note: no default route"), "{said}");
+}
+
+#[test]
+fn strict_fails_on_a_rule_that_can_never_decide() {
+    let shadowed = "
+backends: { a: {} }
+routing:
+  default: { backend: a }
+  rules:
+    - { name: wide, match: { path: /v1 }, route: { backend: a } }
+    - { name: narrow, match: { path: /v1/chat }, route: { backend: a } }
+";
+    let (passed, said) = check(shadowed, &["--strict"]);
+    assert!(!passed);
+    assert!(said.contains("rule `narrow` can never decide: `wide`, tried before, takes all that it matches"), "{said}");
+    assert!(check(shadowed, &[]).0);
+}
+
+#[test]
+fn a_wrong_key_or_value_is_named_with_its_path() {
+    for (text, expected) in [
+        ("routing: { rule: [] }", "unknown field `rule`"),
+        ("routing: { default: { backend: a, algorithm: fastest } }", "unknown variant `fastest`"),
+        ("limits: [{ name: l, unit: tokens, amount: 0 }]", "limits[0].amount: 0 is outside (0, 1000000000000000]"),
+        ("backends: { a: { url: \"ftp://x\" } }", "`ftp://x` is no URL with http:// or https:// and a host"),
+        ("routing: { default: { backend: a }, rules: [{ name: r, match: { path: { regex: \"(\" } }, route: { backend: a } }] }", "regular expression `(` does not compile"),
+    ] {
+        let (passed, said) = check(text, &[]);
+        assert!(!passed && said.contains(expected), "{text}: {said}");
+    }
+}
+
+#[test]
+fn the_file_of_the_documentation_has_no_warning() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gateway.md");
+    let text = std::fs::read_to_string(docs).unwrap();
+    let yaml = text.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let (passed, said) = check(yaml, &["--strict"]);
+    assert!(passed, "{said}");
+}
+
+#[test]
+fn the_schema_of_a_gateway_is_one_of_its_own() {
+    let output = traflux(&["schema", "gateway"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(schema["properties"]["routing"].is_object() && schema["properties"]["sources"].is_null());
+}
