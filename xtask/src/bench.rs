@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::report::{Report, say};
-use crate::{networks, workspace};
+use crate::{gateway, networks, workspace};
 
 /// Help of the task.
 pub(crate) const HELP: &str = "\
@@ -11,11 +11,12 @@ Run the criterion benches and the comparisons that the documentation quotes
 
 Usage: cargo xtask bench [--quick]
        cargo xtask bench te [--quick]
+       cargo xtask bench gateway [--no-python] [PART...]
 
 Benches of all crates, latency of the solvers side by side, and the demonstration scenario with all arms over
 ten seeds: its claims are printed, and one that does not hold fails the task. Takes many minutes and is no part of `cargo xtask test`. For numbers that you quote, let nothing else
 run on the machine. `te` compares the network solvers with plain methods instead, within a few minutes; see
-`cargo xtask bench te --help`.
+`cargo xtask bench te --help`. `gateway` compares the gateway engine with its peers; see `cargo xtask bench gateway --help`.
 
 Options:
   --quick   Short criterion runs and three seeds
@@ -28,6 +29,7 @@ const LIMIT: Duration = Duration::from_secs(90 * 60);
 pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
     let quick = match arguments {
         [part, options @ ..] if part == "te" => return networks::run(options),
+        [part, options @ ..] if part == "gateway" => return gateway::run(options),
         [] => false,
         [option] if option == "--quick" => true,
         _ => return Err("see `cargo xtask bench --help` for the options".to_owned()),

@@ -7,6 +7,7 @@
 mod bench;
 mod doc;
 mod fuzz;
+mod gateway;
 mod live;
 mod networks;
 mod plain;
@@ -28,7 +29,8 @@ Tasks:
   live    Show the closed loop on two real Envoys and a real Prometheus; ends by itself
   doc     Build the documentation of all crates; a warning is a failure
   fuzz    Feed parsers, rules, limits, queues and the engine with bytes that break a promise
-  bench   Criterion benches and the comparisons that the documentation quotes; `bench te` for networks
+  bench   Criterion benches and the comparisons that the documentation quotes; `bench te` for networks,
+          `bench gateway` for the gateway engine
   tools   Fetch Envoy, grpcio and Prometheus into target/tools
   help    Print this text
 
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         "fuzz" if help => print(fuzz::HELP),
         "fuzz" => fuzz::run(&rest),
         "bench" if help && rest.iter().any(|a| a == "te") => print(networks::HELP),
+        "bench" if help && rest.iter().any(|a| a == "gateway") => print(gateway::HELP),
         "bench" if help => print(bench::HELP),
         "bench" => bench::run(&rest),
         "tools" if help => print(tools::HELP),

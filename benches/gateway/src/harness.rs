@@ -1,6 +1,8 @@
 //! How long does one operation take on each side, taking turns?
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use traflux_core::Timestamp;
 
 /// Rounds of a comparison.
 const ROUNDS: usize = 401;
@@ -59,10 +61,15 @@ pub(crate) fn compare(claim: &str, goal: &str, ours: Side<'_>, rival: Side<'_>) 
     );
 }
 
+/// Runs one side: nanoseconds of an operation.
+pub(crate) fn measure(side: Side<'_>) -> Spread {
+    let operations = count(side);
+    Spread::of((0..ROUNDS).map(|_| time(side, operations)).collect())
+}
+
 /// Runs one side and prints a line.
 pub(crate) fn alone(claim: &str, goal: &str, ours: Side<'_>) {
-    let operations = count(ours);
-    let a = Spread::of((0..ROUNDS).map(|_| time(ours, operations)).collect());
+    let a = measure(ours);
     println!("| {claim} | {:.1} ({:.1}–{:.1}) | | | {goal} |", a.median, a.low, a.high);
 }
 
@@ -82,4 +89,28 @@ fn time(side: Side<'_>, operations: usize) -> f64 {
     let start = Instant::now();
     side(operations);
     start.elapsed().as_nanos() as f64 / operations as f64
+}
+
+/// Now, by the clock that governor uses.
+pub(crate) struct Clock {
+    clock: quanta::Clock,
+    start: u64,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        let clock = quanta::Clock::new();
+        let start = clock.raw();
+        Self { clock, start }
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::new(Duration::from_nanos(self.nanos()))
+    }
+
+    #[inline]
+    pub(crate) fn nanos(&self) -> u64 {
+        self.clock.delta_as_nanos(self.start, self.clock.raw())
+    }
 }

@@ -20,36 +20,12 @@ use traflux_gateway::limit::{
 };
 use traflux_gateway::{PicoDollars, Rng};
 
-use crate::harness::{alone, compare, header};
+use crate::harness::{Clock, alone, compare, header};
 
 const KEYS: usize = 10_000;
 
 /// So many at a time where threads are started for them.
 const CHECKS: usize = 1 << 20;
-
-/// Now, by the clock that governor uses.
-struct Clock {
-    clock: quanta::Clock,
-    start: u64,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let clock = quanta::Clock::new();
-        let start = clock.raw();
-        Self { clock, start }
-    }
-
-    #[inline]
-    fn now(&self) -> Timestamp {
-        Timestamp::new(Duration::from_nanos(self.nanos()))
-    }
-
-    #[inline]
-    fn nanos(&self) -> u64 {
-        self.clock.delta_as_nanos(self.start, self.clock.raw())
-    }
-}
 
 /// Runs the part.
 pub(crate) fn run() {
