@@ -19,6 +19,8 @@ pub enum Step {
     Refuse {
         /// Number of the request.
         request: usize,
+        /// Why, a stable name.
+        reason: &'static str,
     },
 }
 

@@ -1,5 +1,6 @@
 //! Who does better, and by how much?
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use traflux_gateway::observe::jain_index;
@@ -163,6 +164,23 @@ fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "MISSED" }
 }
 
+/// Why requests were not answered, for each arm where some were not.
+fn refusals(text: &mut String, all: &[Runs]) {
+    let _ = writeln!(text);
+    for runs in all {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for (reason, count) in runs.outcomes.iter().flat_map(|outcome| &outcome.refusals) {
+            *reasons.entry(reason).or_default() += count;
+        }
+        if !reasons.is_empty() {
+            let listed: Vec<String> = reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
+            let _ =
+                writeln!(text, "not answered at {} by {}: {}", runs.load, runs.arm.name(), listed.join(", "));
+        }
+    }
+    let _ = writeln!(text);
+}
+
 // Writing to a string does not fail.
 fn balance_table(text: &mut String, load: f64, all: &[Runs]) {
     let _ = writeln!(
@@ -182,7 +200,7 @@ fn balance_table(text: &mut String, load: f64, all: &[Runs]) {
             runs.over_seeds(|o| o.attempts).mean,
         );
     }
-    let _ = writeln!(text);
+    refusals(text, all);
     for engine in all.iter().filter(|runs| runs.arm.is_engine()) {
         for (metric, name) in [(Metric::FirstToken, "first token"), (Metric::Total, "whole")] {
             if let Some(Ratio { best, ratio, by_seed }) = p99_ratio(all, engine, metric) {
@@ -220,7 +238,7 @@ fn overload_table(text: &mut String, scenario: &Scenario, all: &[Runs]) {
             runs.latency(Metric::FirstToken, 0.99),
         );
     }
-    let _ = writeln!(text);
+    refusals(text, all);
     for engine in all.iter().filter(|runs| runs.arm.name() == "engine, queue") {
         let at = engine.load;
         let others = all.iter().filter(|runs| runs.load == at && runs.arm != engine.arm);

@@ -67,7 +67,9 @@ impl<'a> EngineClient<'a> {
                 self.tickets.insert(waiting.ticket(), request);
                 self.held.insert(request, Held::Waiting(waiting));
             }
-            Decision::Refuse(_) => steps.push(Step::Refuse { request }),
+            Decision::Refuse(refusal) => {
+                steps.push(Step::Refuse { request, reason: refusal.reason.code() });
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! How did it go?
 
+use std::collections::BTreeMap;
+
 use super::arrival::Arrival;
 use super::scenario::Scenario;
 
@@ -15,6 +17,8 @@ pub struct Fate {
     pub total: Option<f64>,
     /// How often it was sent to a backend.
     pub attempts: u32,
+    /// Why it was refused last, if ever.
+    pub refused: Option<&'static str>,
 }
 
 /// One run.
@@ -40,6 +44,8 @@ pub struct Outcome {
     pub wanted: Vec<f64>,
     /// Attempts per request.
     pub attempts: f64,
+    /// Requests without an answer by the reason of their last refusal.
+    pub refusals: BTreeMap<&'static str, usize>,
 }
 
 impl Outcome {
@@ -57,6 +63,7 @@ impl Outcome {
             work: vec![0.0; scenario.tenants.len()],
             wanted: vec![0.0; scenario.tenants.len()],
             attempts: 0.0,
+            refusals: BTreeMap::new(),
         };
         let mean_work = arrivals.iter().map(Arrival::work).sum::<f64>() / arrivals.len().max(1) as f64;
         for (arrival, fate) in arrivals.iter().zip(fates) {
@@ -76,7 +83,10 @@ impl Outcome {
             outcome.asked += 1;
             outcome.wanted[arrival.tenant] += arrival.work() / capacity;
             outcome.in_time += usize::from(in_time);
-            outcome.unanswered += usize::from(end.is_none());
+            if end.is_none() {
+                outcome.unanswered += 1;
+                *outcome.refusals.entry(fate.refused.unwrap_or("still waiting")).or_default() += 1;
+            }
             outcome.attempts += f64::from(fate.attempts);
             let or_not =
                 |seconds: Option<f64>| seconds.filter(|_| end.is_some()).unwrap_or(UNANSWERED_SECONDS);

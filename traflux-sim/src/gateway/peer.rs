@@ -142,7 +142,7 @@ impl PeerClient {
         let open: Vec<usize> =
             (0..self.known.len()).filter(|ix| !tried.contains(ix) && self.known[*ix].until <= now).collect();
         if tried.len() >= ATTEMPTS || open.is_empty() {
-            steps.push(Step::Refuse { request });
+            steps.push(Step::Refuse { request, reason: "exhausted" });
             return;
         }
         let backend = self.pick(now, arrival, &open);
@@ -310,7 +310,7 @@ impl Client for PeerClient {
             return;
         }
         if attempt.first.is_some() {
-            steps.push(Step::Refuse { request });
+            steps.push(Step::Refuse { request, reason: "exhausted" });
             return;
         }
         let mut tried = std::mem::take(&mut attempt.tried);

@@ -175,7 +175,10 @@ impl Play<'_> {
                     self.fates[request].attempts += 1;
                     self.at(now + ROUND_TRIP_SECONDS, Event::Reach { attempt });
                 }
-                Step::Refuse { request } => self.close(now, request),
+                Step::Refuse { request, reason } => {
+                    self.fates[request].refused = Some(reason);
+                    self.close(now, request);
+                }
             }
         }
         self.steps = steps;
@@ -245,6 +248,7 @@ impl Play<'_> {
                     return;
                 }
                 self.client.gone(now, request, &mut self.steps);
+                self.fates[request].refused = Some("given up");
                 if let Some(attempt) = live.attempt {
                     self.drop_attempt(now, attempt);
                 }
