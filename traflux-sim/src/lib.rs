@@ -21,6 +21,7 @@ pub mod condition;
 pub mod distribution;
 pub mod error;
 pub mod fleet;
+pub mod gateway;
 pub mod histogram;
 mod load;
 pub mod outcome;
