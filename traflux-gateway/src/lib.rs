@@ -16,6 +16,8 @@
 //! assert_eq!(picks.iter().filter(|e| **e == 0).count(), 3);
 //! ```
 
+#[cfg(any(feature = "server", feature = "tower"))]
+pub mod adapter;
 pub mod affinity;
 pub mod alias;
 pub mod balance;
@@ -35,6 +37,8 @@ pub mod retry;
 pub mod rng;
 pub mod round_robin;
 pub mod rule;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod units;
 pub mod weighted;
 pub mod wire;
