@@ -124,6 +124,50 @@ pub enum GatewayError {
         /// What it may be.
         expected: &'static str,
     },
+    /// The gateway cannot listen there.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address and port.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// A certificate, key or authority that cannot be used.
+    #[error("{file}: {reason}")]
+    Certificate {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A secret that is not where the plan says.
+    #[error("{path}: {source_of} holds no usable secret: {reason}")]
+    Secret {
+        /// Key of the plan.
+        path: String,
+        /// The variable or the file.
+        source_of: String,
+        /// What is wrong; never the secret.
+        reason: String,
+    },
+    /// A change that a running gateway cannot make.
+    #[error("`{setting}` cannot change from {before} to {after} without a restart")]
+    NeedsRestart {
+        /// Key of the plan.
+        setting: &'static str,
+        /// What is in force.
+        before: String,
+        /// What was asked for.
+        after: String,
+    },
+    /// A file that cannot be read, or holds no plan.
+    #[error("{file}: {reason}")]
+    PlanFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Two things of one kind have the same name.
     #[error("{kind} `{name}` is named twice")]
     DuplicateName {
@@ -154,6 +198,11 @@ impl GatewayError {
             Self::InvalidSetting { .. } => "gateway_invalid_setting",
             Self::TooManyLimits { .. } => "gateway_too_many_limits",
             Self::DuplicateName { .. } => "gateway_duplicate_name",
+            Self::Listen { .. } => "gateway_listen",
+            Self::Certificate { .. } => "gateway_certificate",
+            Self::Secret { .. } => "gateway_secret",
+            Self::NeedsRestart { .. } => "gateway_needs_restart",
+            Self::PlanFile { .. } => "gateway_plan_file",
         }
     }
 
@@ -162,7 +211,7 @@ impl GatewayError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Plan(error) => error.is_transient(),
-            Self::QueueTenantBusy { .. } | Self::LevelStore { .. } => true,
+            Self::QueueTenantBusy { .. } | Self::LevelStore { .. } | Self::Listen { .. } => true,
             Self::Pattern { .. }
             | Self::Body { .. }
             | Self::UnknownPicker { .. }
@@ -174,7 +223,11 @@ impl GatewayError {
             | Self::Setting { .. }
             | Self::Shape { .. }
             | Self::InvalidSetting { .. }
-            | Self::DuplicateName { .. } => false,
+            | Self::DuplicateName { .. }
+            | Self::Certificate { .. }
+            | Self::Secret { .. }
+            | Self::NeedsRestart { .. }
+            | Self::PlanFile { .. } => false,
         }
     }
 }

@@ -18,6 +18,8 @@
 //! The pickers at the root ([`Picker`]) are those of one client that is used by one thread, as the simulator plays
 //! them.
 
+#[cfg(any(feature = "server", feature = "tower"))]
+pub mod adapter;
 pub mod affinity;
 pub mod alias;
 pub mod balance;
@@ -37,6 +39,8 @@ pub mod retry;
 pub mod rng;
 pub mod round_robin;
 pub mod rule;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod units;
 pub mod weighted;
 pub mod wire;

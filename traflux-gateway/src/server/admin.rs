@@ -1,0 +1,241 @@
+//! How is a gateway looked into while it runs?
+//!
+//! | path | what |
+//! |---|---|
+//! | `GET /healthz` | 200 while it runs |
+//! | `GET /readyz` | 200, and 503 once it drains |
+//! | `GET /metrics` | counters in the text format of Prometheus |
+//! | `POST /explain` | why a request goes where it goes; the request as JSON |
+//! | `GET /levels` | the same for limits alone |
+//! | `POST /reload` | a plan as JSON to put in force; needs the token |
+//!
+//! It listens beyond this machine only when there is a token, and what changes something needs it always.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use traflux_core::plan::requests::RequestPlan;
+
+use super::gateway::State;
+use super::listener;
+use crate::engine::Explanation;
+use crate::error::GatewayError;
+use crate::request::{self, Client, TokenEstimate};
+
+/// Connections at once.
+const MOST_CONNECTIONS: usize = 64;
+/// Bytes of a plan or of a description.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Listens, on this machine only unless there is a token.
+pub(super) async fn bind(address: &str, has_key: bool) -> Result<(TcpListener, SocketAddr), GatewayError> {
+    let (listener, bound) = listener::bind(address).await?;
+    if !has_key && !bound.ip().is_loopback() {
+        return Err(GatewayError::Listen {
+            address: address.to_owned(),
+            reason: "the administrative side needs a token to listen beyond this machine".into(),
+        });
+    }
+    Ok((listener, bound))
+}
+
+pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((socket, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        let state = Arc::clone(&state);
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let state = Arc::clone(&state);
+                async move { Ok::<_, Infallible>(answer(&state, request).await) }
+            });
+            // A connection that breaks concerns nobody else.
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
+            drop(permit);
+        });
+    }
+}
+
+/// A request as `/explain` reads it; every field may be absent.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Description {
+    method: String,
+    host: String,
+    path: String,
+    query: String,
+    headers: BTreeMap<String, String>,
+    claims: BTreeMap<String, String>,
+    tenant: String,
+    key: String,
+    user: String,
+    user_tier: String,
+    model: String,
+    input_tokens: u64,
+    output_tokens: u64,
+    stream: bool,
+}
+
+impl Default for Description {
+    fn default() -> Self {
+        Self {
+            method: "POST".into(),
+            host: String::new(),
+            path: "/".into(),
+            query: String::new(),
+            headers: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            tenant: String::new(),
+            key: String::new(),
+            user: String::new(),
+            user_tier: String::new(),
+            model: String::new(),
+            input_tokens: 0,
+            output_tokens: 0,
+            stream: false,
+        }
+    }
+}
+
+impl Description {
+    fn explain(mut self, state: &State) -> Explanation {
+        self.headers =
+            self.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        let request = request::Request {
+            method: &self.method,
+            host: &self.host,
+            path: &self.path,
+            query: &self.query,
+            headers: &self.headers,
+            claims: &self.claims,
+            client: Client {
+                tenant: &self.tenant,
+                key: &self.key,
+                user: &self.user,
+                user_tier: &self.user_tier,
+            },
+            model: &self.model,
+            tokens: TokenEstimate { input: self.input_tokens, output: self.output_tokens },
+            stream: self.stream,
+            ..request::Request::default()
+        };
+        state.engine.explain(&request, state.clock.now())
+    }
+}
+
+async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    match (&parts.method, parts.uri.path()) {
+        (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
+        (&Method::GET, "/readyz") if *state.draining.borrow() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
+        (&Method::GET, "/readyz") => text(StatusCode::OK, "ready\n"),
+        (&Method::GET, "/metrics") => {
+            let mut response = text(StatusCode::OK, state.tally.exposition());
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+        (&Method::GET, "/levels") => {
+            let query = parts.uri.query().unwrap_or_default();
+            let mut asked = Description::default();
+            for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+                match name.as_ref() {
+                    "tenant" => asked.tenant = value.into_owned(),
+                    "key" => asked.key = value.into_owned(),
+                    "user" => asked.user = value.into_owned(),
+                    "user_tier" => asked.user_tier = value.into_owned(),
+                    "model" => asked.model = value.into_owned(),
+                    "path" => asked.path = value.into_owned(),
+                    _ => return text(StatusCode::BAD_REQUEST, format!("unknown parameter `{name}`\n")),
+                }
+            }
+            let limits = asked.explain(state).limits;
+            let limits = Explanation {
+                rules: Vec::new(),
+                algorithm: None,
+                candidates: Vec::new(),
+                limits,
+                refusal: None,
+            };
+            text(StatusCode::OK, limits.to_string())
+        }
+        (&Method::POST, "/explain") => match read::<Description>(body).await {
+            Ok(asked) => text(StatusCode::OK, asked.explain(state).to_string()),
+            Err(problem) => text(StatusCode::BAD_REQUEST, problem),
+        },
+        (&Method::POST, "/reload") => {
+            if let Some(refused) = unauthorized(state, &parts.headers) {
+                return refused;
+            }
+            match read::<RequestPlan>(body).await {
+                Ok(plan) => match state.reload(&plan) {
+                    Ok(()) => text(StatusCode::OK, "in force\n"),
+                    Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")),
+                },
+                Err(problem) => text(StatusCode::BAD_REQUEST, problem),
+            }
+        }
+        _ => text(StatusCode::NOT_FOUND, "no such path\n"),
+    }
+}
+
+/// Why the sender may change nothing; `None` for the holder of the token. Hashes are compared, so that the time it
+/// takes says nothing about the token.
+fn unauthorized(state: &State, headers: &http::HeaderMap) -> Option<Response<Full<Bytes>>> {
+    let live = state.live.load();
+    let Some(key) = &live.admin_key else {
+        let off = "changes are off: the gateway has no administrative token\n";
+        return Some(text(StatusCode::FORBIDDEN, off));
+    };
+    let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if shown.is_some_and(|shown| Sha256::digest(shown) == Sha256::digest(key.as_bytes())) {
+        return None;
+    }
+    Some(text(StatusCode::UNAUTHORIZED, "the administrative token is missing or wrong\n"))
+}
+
+async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, String> {
+    let body = tokio::time::timeout(PATIENCE, Limited::new(body, MOST_BYTES).collect());
+    let body = match body.await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return Err(format!("the body broke off or is beyond {MOST_BYTES} bytes\n")),
+        Err(_) => return Err(format!("the body did not come within {PATIENCE:?}\n")),
+    };
+    serde_json::from_slice(&body).map_err(|error| format!("{error}\n"))
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,93 @@
+//! What does a client get when the gateway answers by itself?
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use serde::Serialize;
+use traflux_core::plan::limit::LimitUnit;
+use traflux_core::plan::requests::RequestPlan;
+
+use super::passing::AnswerBody;
+use crate::congestion::{ClientHint, HeaderStyle, Level, Resource};
+use crate::engine::{LimitTrace, Refusal};
+
+#[derive(Serialize)]
+struct Document<'a> {
+    error: Problem<'a>,
+}
+
+/// The shape of errors that clients of model providers know.
+#[derive(Serialize)]
+struct Problem<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    code: &'a str,
+}
+
+/// An answer with an error.
+pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response<AnswerBody> {
+    let kind = match status.as_u16() {
+        401 | 403 => "authentication_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    };
+    let document = Document { error: Problem { message, r#type: kind, param: None, code } };
+    // Texts serialise always.
+    let json = serde_json::to_vec(&document).unwrap_or_default();
+    let mut response = Response::new(AnswerBody::whole(Bytes::from(json)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// An answer to a request that was refused. `limits` are those that hold for it, where it was a limit that refused.
+pub(super) fn refusal(
+    refusal: &Refusal,
+    limits: &[LimitTrace],
+    plan: &RequestPlan,
+    style: HeaderStyle,
+) -> Response<AnswerBody> {
+    let status = StatusCode::from_u16(refusal.reason.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut message = String::new();
+    // Writing to a string cannot fail.
+    let _ = write!(message, "{refusal}");
+    let mut response = error(status, refusal.reason.code(), &message);
+    let levels: Vec<_> = limits.iter().filter_map(|trace| level(trace, plan)).collect();
+    let hint = ClientHint { retry_after: refusal.retry_after, levels: &levels };
+    hint.write(style, &mut message, |name, value| {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
+            response.headers_mut().insert(name, value);
+        }
+    });
+    response
+}
+
+/// What headers can say of a limit; nothing of money.
+fn level<'a>(trace: &LimitTrace, plan: &'a RequestPlan) -> Option<Level<'a>> {
+    let limit = plan.limits.iter().find(|limit| limit.name == trace.limit)?;
+    let level = trace.level.as_ref()?;
+    let resource = match limit.unit {
+        LimitUnit::Requests => Resource::Requests,
+        LimitUnit::Tokens => Resource::Tokens,
+        LimitUnit::InputTokens => Resource::InputTokens,
+        LimitUnit::OutputTokens => Resource::OutputTokens,
+        LimitUnit::Concurrency => Resource::Concurrency,
+        LimitUnit::Dollars => return None,
+    };
+    Some(Level {
+        name: &limit.name,
+        resource,
+        limit: level.limit,
+        remaining: level.remaining,
+        reset: level.reset.unwrap_or_default(),
+        window: limit.period,
+    })
+}

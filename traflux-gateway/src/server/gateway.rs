@@ -1,0 +1,244 @@
+//! What runs, and how does it start, change and stop?
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use traflux_core::plan::backend::KeySource;
+use traflux_core::plan::requests::RequestPlan;
+
+use super::live::Live;
+use super::settings::ServerSettings;
+use super::tally::Tally;
+use super::{admin, listener};
+use crate::adapter::{Clock, Waiters};
+use crate::engine::Engine;
+use crate::error::GatewayError;
+
+/// How often requests that wait are looked after while there are any.
+const QUEUE_TICK: Duration = Duration::from_millis(10);
+
+/// A gateway that runs until it is [drained](Self::drain) or dropped; then its connections end at once.
+#[derive(Debug)]
+pub struct Gateway {
+    state: Arc<State>,
+    address: SocketAddr,
+    admin: Option<SocketAddr>,
+    drain: watch::Sender<bool>,
+    serving: JoinHandle<Drained>,
+    others: Vec<JoinHandle<()>>,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that ended by themselves.
+    pub finished: usize,
+    /// Connections that were cut off at the deadline.
+    pub cut_off: usize,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+    pub(super) live: ArcSwap<Live>,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) tally: Tally,
+    pub(super) settings: ServerSettings,
+    /// Whether new requests should go elsewhere.
+    pub(super) draining: watch::Receiver<bool>,
+    /// Reloads come one after another.
+    reloading: Mutex<()>,
+}
+
+impl Gateway {
+    /// Starts to listen. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`GatewayError`] for a plan that does not hold together, for keys and certificates that cannot be read, and
+    /// for an address that cannot be had.
+    pub async fn start(plan: &RequestPlan, settings: ServerSettings) -> Result<Self, GatewayError> {
+        let clock = Clock::start();
+        let live = Live::new(plan, &settings, None)?;
+        let engine = Engine::new(plan, &settings.engine, clock.now())?;
+        let (drain, draining) = watch::channel(false);
+        let state = Arc::new(State {
+            engine,
+            clock,
+            live: ArcSwap::from_pointee(live),
+            waiters: Arc::default(),
+            tally: Tally::default(),
+            settings,
+            draining: draining.clone(),
+            reloading: Mutex::new(()),
+        });
+        let (listener, address) = listener::bind(&plan.server.listen).await?;
+        let mut others = vec![tokio::spawn(look_after(Arc::clone(&state)))];
+        let mut admin_address = None;
+        if let Some(address) = &plan.server.admin {
+            let (listener, address) = admin::bind(address, state.settings.admin_key.is_some()).await?;
+            admin_address = Some(address);
+            others.push(tokio::spawn(admin::serve(listener, Arc::clone(&state))));
+        }
+        others.push(tokio::spawn(watch_files(Arc::clone(&state))));
+        let serving = tokio::spawn(listener::serve(listener, Arc::clone(&state), draining));
+        Ok(Self { state, address, admin: admin_address, drain, serving, others })
+    }
+
+    /// Where clients are served.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics, levels and explanations are served.
+    #[must_use]
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The engine that decides.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.state.engine
+    }
+
+    /// What has passed so far.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.state.tally
+    }
+
+    /// Requests that wait in the queue.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state.waiters.len()
+    }
+
+    /// Puts another plan in force, for requests that come from now on. Connections, levels and estimates stay.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and [`GatewayError::NeedsRestart`] for another address to listen on. The old plan
+    /// then stays in force.
+    pub fn reload(&self, plan: &RequestPlan) -> Result<(), GatewayError> {
+        self.state.reload(plan)
+    }
+
+    /// Reads certificates and keys again.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); those in use then stay.
+    pub fn renew(&self) -> Result<(), GatewayError> {
+        self.state.renew()
+    }
+
+    /// Takes no more connections and requests, and waits for those at hand, at most for the plan's drain timeout.
+    pub async fn drain(mut self) -> Drained {
+        // Nobody listens any more only when serving has ended.
+        let _ = self.drain.send(true);
+        (&mut self.serving).await.unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.serving.abort();
+        for task in &self.others {
+            task.abort();
+        }
+    }
+}
+
+impl State {
+    /// Hands out decisions after something has ended.
+    pub(super) fn pump(&self) {
+        self.waiters.pump(&self.engine);
+    }
+
+    pub(super) fn reload(&self, plan: &RequestPlan) -> Result<(), GatewayError> {
+        let _one_by_one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.live.load_full();
+        needs_restart("server.listen", &before.plan.server.listen, &plan.server.listen)?;
+        let admin = |plan: &RequestPlan| plan.server.admin.clone().unwrap_or_else(|| "none".into());
+        needs_restart("server.admin", &admin(&before.plan), &admin(plan))?;
+        let tls = |plan: &RequestPlan| if plan.server.tls.is_some() { "TLS" } else { "none" }.to_owned();
+        needs_restart("server.tls", &tls(&before.plan), &tls(plan))?;
+        let live = Live::new(plan, &self.settings, Some(&before))?;
+        // Backends first: a request that is decided by the new plan must find them. One decided by the old plan
+        // holds what it began with.
+        self.engine.reload(plan, &self.settings.engine, self.clock.now())?;
+        self.live.store(Arc::new(live));
+        drop(_one_by_one);
+        self.pump();
+        Ok(())
+    }
+
+    pub(super) fn renew(&self) -> Result<(), GatewayError> {
+        let _one_by_one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.live.load_full();
+        let live = Live::new(&before.plan, &self.settings, Some(&before))?;
+        self.live.store(Arc::new(live));
+        Ok(())
+    }
+}
+
+fn needs_restart(setting: &'static str, before: &str, after: &str) -> Result<(), GatewayError> {
+    if before == after {
+        return Ok(());
+    }
+    Err(GatewayError::NeedsRestart { setting, before: before.to_owned(), after: after.to_owned() })
+}
+
+/// Does for the engine what time alone brings.
+async fn look_after(state: Arc<State>) {
+    let mut since = Duration::ZERO;
+    loop {
+        tokio::time::sleep(QUEUE_TICK).await;
+        since += QUEUE_TICK;
+        if !state.waiters.is_empty() || since >= state.settings.engine.upkeep {
+            since = Duration::ZERO;
+            state.engine.upkeep(state.clock.now());
+            state.pump();
+        }
+    }
+}
+
+/// Reads certificates and keys again when their files change.
+async fn watch_files(state: Arc<State>) {
+    let mut seen = stamps(&state.live.load().plan);
+    loop {
+        tokio::time::sleep(state.settings.watch_interval).await;
+        let now = stamps(&state.live.load().plan);
+        // Files that are half written do not fit together: those in use stay, and the next change is tried again.
+        if now != seen && state.renew().is_ok() {
+            seen = now;
+        }
+    }
+}
+
+/// Bytes and time of change of each file that a plan names.
+fn stamps(plan: &RequestPlan) -> Vec<(String, Option<super::run::Stamp>)> {
+    let tls = plan.server.tls.iter().flat_map(|tls| {
+        [Some(&tls.certificate_file), Some(&tls.key_file), tls.client_authority_file.as_ref()]
+    });
+    let keys = plan.backends.values().map(|backend| match &backend.key {
+        Some(KeySource::File(file)) => Some(file),
+        _ => None,
+    });
+    tls.chain(keys).flatten().map(|file| (file.clone(), super::run::Stamp::of(file.as_ref()))).collect()
+}
+
+/// Listens on an address, with room for many connections at once.
+pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket =
+        if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
+}

@@ -1,0 +1,182 @@
+//! How are connections taken, bounded and ended?
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use traflux_core::plan::server::ServerPlan;
+
+use super::gateway::{Drained, State, listen};
+use super::lingering::Lingering;
+use super::proxy::{self, Peer};
+use crate::error::GatewayError;
+
+/// Streams of one HTTP/2 connection at once.
+const MOST_STREAMS: u32 = 256;
+/// Fewer bytes of head than this HTTP/1.1 cannot be bounded by.
+const LEAST_HEAD: usize = 8192;
+
+/// Listens where a plan says.
+pub(super) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), GatewayError> {
+    let wrong =
+        |e: std::io::Error| GatewayError::Listen { address: address.to_owned(), reason: e.to_string() };
+    let found: Vec<_> = tokio::net::lookup_host(address).await.map_err(wrong)?.collect();
+    let mut last = std::io::Error::other("the name has no address");
+    for address in found {
+        match listen(address).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+            Ok((address, listener)) => return Ok((listener, address)),
+            Err(error) => last = error,
+        }
+    }
+    Err(wrong(last))
+}
+
+/// Serves until it is told to drain, then until the last connection has ended.
+pub(super) async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut draining: watch::Receiver<bool>,
+) -> Drained {
+    let server = state.live.load().plan.server.clone();
+    let builder = Arc::new(builder(&server));
+    let room = Arc::new(Semaphore::new(server.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            // Its sender lives as long as the gateway.
+            _ = draining.wait_for(|draining| *draining) => break,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        if let Some((socket, address, permit)) = accepted {
+            let (state, builder) = (Arc::clone(&state), Arc::clone(&builder));
+            // Pieces of a stream are small and must not wait for each other. A socket that refuses is only slower.
+            let _ = socket.set_nodelay(true);
+            let socket = Lingering::new(socket, permit);
+            connections.spawn(async move { connection(state, &builder, socket, address).await });
+        }
+    }
+    drop(listener);
+    let mut drained = Drained::default();
+    let timeout = state.live.load().plan.server.drain_timeout;
+    let ended = tokio::time::timeout(timeout, async {
+        while connections.join_next().await.is_some() {
+            drained.finished += 1;
+        }
+    });
+    if ended.await.is_err() {
+        drained.cut_off = connections.len();
+    }
+    connections.shutdown().await;
+    drained
+}
+
+/// The next connection, once there is room for it.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((socket, address)) => Some((socket, address, permit)),
+        Err(_) => {
+            // Most often no file is left: another connection must end first.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            None
+        }
+    }
+}
+
+fn builder(server: &ServerPlan) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.header_timeout)
+        .max_buf_size(server.max_header_bytes.max(LEAST_HEAD));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MOST_STREAMS)
+        .adaptive_window(true)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(server.header_timeout);
+    builder
+}
+
+async fn connection(
+    state: Arc<State>,
+    builder: &auto::Builder<TokioExecutor>,
+    socket: Lingering,
+    address: SocketAddr,
+) {
+    let live = state.live.load_full();
+    let patience = live.plan.server.header_timeout;
+    match &live.tls {
+        None => {
+            drop(live);
+            http(state, builder, socket, Peer { address, tls: false }, patience).await;
+        }
+        Some(config) => {
+            let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
+            drop(live);
+            // Whoever does not finish the handshake is told nothing, for there is no way to.
+            if let Ok(Ok(stream)) = tokio::time::timeout(patience, handshake).await {
+                http(state, builder, stream, Peer { address, tls: true }, patience).await;
+            }
+        }
+    }
+}
+
+async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    state: Arc<State>,
+    builder: &auto::Builder<TokioExecutor>,
+    stream: S,
+    peer: Peer,
+    patience: Duration,
+) {
+    let begun = Arc::new(AtomicBool::new(false));
+    let mut draining = state.draining.clone();
+    let service = service_fn({
+        let begun = Arc::clone(&begun);
+        move |request| {
+            // Relaxed: it is read on the same task.
+            begun.store(true, Ordering::Relaxed);
+            let state = Arc::clone(&state);
+            async move { Ok::<_, Infallible>(proxy::serve(state, peer, request).await) }
+        }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // Until the first bytes tell the version of HTTP, no timeout of either holds.
+    let mut first = pin!(tokio::time::sleep(patience));
+    let mut waits_for_first = true;
+    let mut told = false;
+    loop {
+        tokio::select! {
+            // Whatever went wrong, the connection has ended, and its requests were settled by their bodies.
+            _ = connection.as_mut() => return,
+            () = first.as_mut(), if waits_for_first => {
+                if !begun.load(Ordering::Relaxed) {
+                    return;
+                }
+                waits_for_first = false;
+            }
+            _ = draining.wait_for(|draining| *draining), if !told => {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! How does a plan become a gateway that people can send requests to?
+//!
+//! [`Gateway::start`] listens where the plan says, with TLS if it says so, and passes requests of HTTP/1.1 and
+//! HTTP/2 on to backends through pools of connections; the [`Engine`](crate::Engine) decides about each. Bodies of
+//! answers stream through as they come, with a [`UsageReader`](crate::UsageReader) looking on for the settlement of
+//! limits. Nothing is translated between the interfaces of providers.
+//!
+//! | what | where |
+//! |---|---|
+//! | connections, TLS, drain | `listener`, `tls` |
+//! | the way of a request, its answer | `proxy`, `passing`, `answer` |
+//! | backends, their connections and keys | `upstream` |
+//! | metrics, explanations, levels | `admin` |
+//! | a backend without costs, a load, a show | [`mock`], [`load`], [`demo`](fn@demo) |
+//!
+//! Everything is bounded: connections, heads, bodies, times. A client that is slow, too large or malformed gets a
+//! 4xx or is cut off; a backend that breaks gives a 502 or 504 before the first byte of an answer, and a connection
+//! that ends visibly unclean after it.
+
+mod admin;
+mod answer;
+mod demo;
+mod gateway;
+mod histogram;
+mod lingering;
+mod listener;
+mod live;
+pub mod load;
+pub mod mock;
+mod passing;
+mod proxy;
+mod run;
+mod settings;
+mod tally;
+mod tls;
+mod upstream;
+
+pub use demo::{DemoSettings, demo};
+pub use gateway::{Drained, Gateway};
+pub use histogram::Histogram;
+pub use run::{RunSettings, run};
+pub use settings::ServerSettings;
+pub use tally::{Row, Tally};

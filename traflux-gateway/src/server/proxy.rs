@@ -1,0 +1,526 @@
+//! What happens to one request, from its head to the head of its answer?
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap,
+    HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use tokio::time::Instant;
+
+use super::answer;
+use super::gateway::State;
+use super::live::Live;
+use super::passing::{AnswerBody, Meter, Passing, RequestBody};
+use crate::adapter::Headers;
+use crate::congestion::Feedback;
+use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
+use crate::health::Outcome;
+use crate::request::{self, Client, TokenEstimate};
+use crate::wire::{BodyKind, RequestFacts, UsageReader};
+
+/// Headers that belong to one connection (RFC 9110, section 7.6.1), beside those that `connection` names.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    TRAILER,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+];
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) tls: bool,
+}
+
+/// What an answer of the gateway's own is made of before it is one.
+struct Wrong {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+}
+
+const fn wrong(status: StatusCode, code: &'static str, message: &'static str) -> Wrong {
+    Wrong { status, code, message: Cow::Borrowed(message) }
+}
+
+/// Answers one request.
+pub(super) async fn serve(state: Arc<State>, peer: Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    let version = request.version();
+    match pass(&state, peer, request).await {
+        Ok(response) => response,
+        Err(wrong) => {
+            state.tally.refused(wrong.code);
+            let mut response = answer::error(wrong.status, wrong.code, &wrong.message);
+            // What is left of the body is not read: the connection cannot go on (RFC 9112, section 9.3).
+            let unread = matches!(
+                wrong.status,
+                StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_REQUEST
+            );
+            if unread && version < Version::HTTP_2 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
+    }
+}
+
+async fn pass(
+    state: &Arc<State>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Wrong> {
+    let live = state.live.load_full();
+    let server = &live.plan.server;
+    let deadline = Instant::now() + server.request_timeout;
+    let (mut parts, body) = request.into_parts();
+    if parts.method == http::Method::CONNECT {
+        return Err(wrong(StatusCode::METHOD_NOT_ALLOWED, "method", "this is no forward proxy"));
+    }
+    let headers = Headers(&parts.headers);
+    let Some(client) = live.identity.resolve(&headers, &request::NOTHING) else {
+        return Err(wrong(StatusCode::UNAUTHORIZED, "invalid_api_key", "no known API key was sent"));
+    };
+    let mut body = take_body(&parts, body, server.max_body_bytes, server.body_timeout).await?;
+    let facts = match &body {
+        RequestBody::Whole(Some(bytes)) => Some(read_facts(bytes)),
+        _ => None,
+    };
+    let tokens = match &facts {
+        // A body that could not be read is estimated as if all of it were the prompt.
+        Some(facts) => state.settings.estimator.estimate(facts),
+        None => TokenEstimate::default(),
+    };
+    let asked = Asked {
+        model: facts.as_ref().map_or("", |facts| facts.model.as_ref()),
+        stream: facts.as_ref().is_some_and(|facts| facts.stream),
+        prompt: facts.as_ref().map_or(&[], |facts| facts.prompt),
+        tokens,
+        deadline: server.request_timeout,
+    };
+    let keyed = !client.key.is_empty();
+    let decision = decide(state, &live, &parts, client, &asked);
+    let (model, stream) = (asked.model.to_owned(), asked.stream);
+    let forward = match settle_on(state, decision, deadline).await {
+        Ok(forward) => forward,
+        Err(refused) => return Ok(refused.answer(state, &live)),
+    };
+    prepare(&mut parts, peer, !model.is_empty() || stream);
+    let Parts { method, uri, mut headers, .. } = parts;
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut way = Way { state, live: &live, forward, deadline, model, stream, tokens };
+    // A body that is gone once it was sent is given to the one attempt there is.
+    let again = matches!(body, RequestBody::Whole(_));
+    if again {
+        // It is written anew from what was read, whatever the client said.
+        headers.remove(CONTENT_LENGTH);
+    }
+    loop {
+        let upstream = live.upstreams.find(way.forward.backend());
+        let target = upstream.and_then(|u| Some((u, u.uri(way.forward.url(), &path)?)));
+        let Some((upstream, uri)) = target else {
+            // A reload took the backend away between decision and attempt.
+            return Err(wrong(StatusCode::BAD_GATEWAY, "unknown_backend", "the backend has left the plan"));
+        };
+        let mut sent_headers = headers.clone();
+        upstream.authorize(&mut sent_headers, keyed);
+        let mut request = Request::new(match &mut body {
+            RequestBody::Whole(bytes) => RequestBody::Whole(bytes.clone()),
+            stream @ RequestBody::Stream { .. } => std::mem::replace(stream, RequestBody::Whole(None)),
+        });
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = sent_headers;
+        match way.attempt(upstream.http().request(request), again).await {
+            Attempt::Answered(response) => return Ok(response),
+            Attempt::Again(next) => way = next,
+            Attempt::Failed(problem) => return Err(problem),
+        }
+    }
+}
+
+/// What a request asks for.
+struct Asked<'a> {
+    model: &'a str,
+    stream: bool,
+    prompt: &'a [u8],
+    tokens: TokenEstimate,
+    deadline: Duration,
+}
+
+/// A refusal, with the limits that it is about.
+struct Refused {
+    refusal: Refusal,
+    limits: Vec<LimitTrace>,
+}
+
+impl Refused {
+    fn answer(&self, state: &State, live: &Live) -> Response<AnswerBody> {
+        state.tally.refused(self.refusal.reason.code());
+        answer::refusal(&self.refusal, &self.limits, &live.plan, state.settings.header_style)
+    }
+}
+
+/// Asks the engine.
+fn decide(
+    state: &State,
+    live: &Live,
+    parts: &Parts,
+    client: Client<'_>,
+    asked: &Asked<'_>,
+) -> Result<Decision, Refused> {
+    let now = state.clock.now();
+    let host = parts.uri.host().or_else(|| {
+        let host = parts.headers.get(HOST)?.to_str().ok()?;
+        // The colon before a port, not one within an address of IPv6.
+        Some(host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(host, _)| host))
+    });
+    let host = host.unwrap_or_default();
+    let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    };
+    let path = parts.uri.path();
+    let request = request::Request {
+        method: parts.method.as_str(),
+        host: &host,
+        path,
+        query: parts.uri.query().unwrap_or_default(),
+        headers: &Headers(&parts.headers),
+        claims: &request::NOTHING,
+        client,
+        model: asked.model,
+        tokens: asked.tokens,
+        stream: asked.stream,
+        kind: kind(path, asked.stream),
+        prompt: asked.prompt,
+        deadline: Some(now + asked.deadline),
+    };
+    match state.engine.decide(&request, now) {
+        Decision::Refuse(refusal) => {
+            let limits = if refusal.limit.is_some() && !live.plan.limits.is_empty() {
+                state.engine.explain(&request, now).limits
+            } else {
+                Vec::new()
+            };
+            Err(Refused { refusal, limits })
+        }
+        decision => Ok(decision),
+    }
+}
+
+/// What kind of request it is: a person waits for a stream, nobody for a batch.
+fn kind(path: &str, stream: bool) -> &'static str {
+    if stream {
+        "interactive"
+    } else if path.contains("/batch") {
+        "batch"
+    } else if path.ends_with("/embeddings") {
+        "embedding"
+    } else {
+        ""
+    }
+}
+
+/// Waits in the queue where that was decided.
+async fn settle_on(
+    state: &Arc<State>,
+    decision: Result<Decision, Refused>,
+    deadline: Instant,
+) -> Result<Forward, Refused> {
+    let mut decision = decision?;
+    loop {
+        decision = match decision {
+            Decision::Forward(forward) => return Ok(forward),
+            Decision::Refuse(refusal) => return Err(Refused { refusal, limits: Vec::new() }),
+            Decision::Wait(waiting) => {
+                let turn = state.waiters.wait(&state.engine, waiting);
+                match tokio::time::timeout_at(deadline, turn).await {
+                    Ok(Some(decision)) => decision,
+                    Ok(None) | Err(_) => Decision::Refuse(Refusal {
+                        reason: crate::engine::Reason::Saturated,
+                        rule: None,
+                        limit: None,
+                        retry_after: None,
+                    }),
+                }
+            }
+        };
+    }
+}
+
+/// A request on its way.
+struct Way<'a> {
+    state: &'a Arc<State>,
+    live: &'a Arc<Live>,
+    forward: Forward,
+    deadline: Instant,
+    model: String,
+    stream: bool,
+    tokens: TokenEstimate,
+}
+
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
+enum Attempt<'a> {
+    Answered(Response<AnswerBody>),
+    Again(Way<'a>),
+    Failed(Wrong),
+}
+
+impl<'a> Way<'a> {
+    /// Waits for the head of one backend's answer, and decides what becomes of it.
+    async fn attempt(self, response: hyper_util::client::legacy::ResponseFuture, again: bool) -> Attempt<'a> {
+        let sent = Instant::now();
+        let limit = self.live.timeout(self.forward.rule());
+        let until = limit.map_or(self.deadline, |limit| self.deadline.min(sent + limit));
+        let row = self.state.tally.row(self.forward.rule(), self.forward.backend());
+        let (outcome, problem) = match tokio::time::timeout_at(until, response).await {
+            Ok(Ok(response)) => {
+                let (feedback, outcome) = read_head(self.state, &response);
+                let may = again
+                    && (outcome.is_failure() || outcome == Outcome::Limited)
+                    && feedback.should_retry != Some(false);
+                if !may {
+                    return Attempt::Answered(self.answer(response, outcome, feedback, sent, limit, row));
+                }
+                row.ended(outcome);
+                return match self.retry(outcome, &feedback).await {
+                    Ok(next) => {
+                        row.retried();
+                        Attempt::Again(next)
+                    }
+                    // Nobody else can do it: the client gets what the backend said.
+                    Err((way, _)) => Attempt::Answered(way.unmetered(response, limit, sent)),
+                };
+            }
+            Ok(Err(error)) if is_clients_fault(&error) => {
+                row.ended(Outcome::ClientError);
+                self.forward.finish(self.state.clock.now(), &End::of(Outcome::Cancelled));
+                self.state.pump();
+                let message = "the body of the request is too long, malformed or broke off";
+                return Attempt::Failed(wrong(StatusCode::BAD_REQUEST, "request_body", message));
+            }
+            Ok(Err(error)) if error.is_connect() => (
+                Outcome::ConnectFailure,
+                wrong(StatusCode::BAD_GATEWAY, "connect_failure", "the backend cannot be reached"),
+            ),
+            Ok(Err(_)) => (
+                Outcome::Reset,
+                wrong(StatusCode::BAD_GATEWAY, "backend_reset", "the backend broke off before its answer"),
+            ),
+            Err(_) => (
+                Outcome::Timeout,
+                wrong(StatusCode::GATEWAY_TIMEOUT, "backend_timeout", "the backend did not answer in time"),
+            ),
+        };
+        row.ended(outcome);
+        if !again || Instant::now() >= self.deadline {
+            self.forward.finish(self.state.clock.now(), &End::of(outcome));
+            self.state.pump();
+            return Attempt::Failed(problem);
+        }
+        match self.retry(outcome, &Feedback::NONE).await {
+            Ok(next) => {
+                row.retried();
+                Attempt::Again(next)
+            }
+            Err(_) => Attempt::Failed(problem),
+        }
+    }
+
+    /// Settles this attempt and finds another, or says that there is none.
+    async fn retry(self, outcome: Outcome, feedback: &Feedback) -> Result<Self, (Rest<'a>, Refused)> {
+        let Self { state, live, forward, deadline, model, stream, tokens } = self;
+        let decision = forward.retry(state.clock.now(), &End { outcome, usage: None, feedback });
+        state.pump();
+        match settle_on(state, Ok(decision), deadline).await {
+            Ok(forward) => Ok(Self { state, live, forward, deadline, model, stream, tokens }),
+            Err(refused) => Err((Rest { live }, refused)),
+        }
+    }
+
+    fn answer(
+        self,
+        response: Response<Incoming>,
+        outcome: Outcome,
+        feedback: Feedback,
+        sent: Instant,
+        limit: Option<Duration>,
+        row: Arc<super::tally::Row>,
+    ) -> Response<AnswerBody> {
+        let (mut parts, body) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        let kind =
+            parts.headers.get(CONTENT_TYPE).and_then(|value| BodyKind::of_content_type(value.to_str().ok()?));
+        let plain = parts.headers.get(CONTENT_ENCODING).is_none_or(|value| value == "identity");
+        let streams = kind == Some(BodyKind::Stream);
+        let meter = Meter {
+            state: Arc::clone(self.state),
+            live: Arc::clone(self.live),
+            forward: self.forward,
+            row,
+            sent,
+            outcome,
+            feedback,
+            reader: kind.filter(|_| plain && outcome == Outcome::Success).map(UsageReader::new),
+            model: self.model,
+            estimated_input: self.tokens.input,
+            stream: streams,
+            begun: false,
+        };
+        let until = limit.filter(|_| !streams).map(|limit| (sent + limit, limit));
+        let idle = self.live.plan.server.stream_idle_timeout;
+        let passing = Passing::new(body, Some(meter), idle, until);
+        Response::from_parts(parts, AnswerBody::Passing(Box::new(passing)))
+    }
+}
+
+/// What is left of a way when its forward has gone.
+struct Rest<'a> {
+    live: &'a Live,
+}
+
+impl Rest<'_> {
+    fn unmetered(
+        self,
+        response: Response<Incoming>,
+        limit: Option<Duration>,
+        sent: Instant,
+    ) -> Response<AnswerBody> {
+        let (mut parts, body) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        let until = limit.map(|limit| (sent + limit, limit));
+        let passing = Passing::new(body, None, self.live.plan.server.stream_idle_timeout, until);
+        Response::from_parts(parts, AnswerBody::Passing(Box::new(passing)))
+    }
+}
+
+/// Reads the body of a request where it may say what is asked for; others pass as they come.
+async fn take_body(
+    parts: &Parts,
+    body: Incoming,
+    most: usize,
+    patience: Duration,
+) -> Result<RequestBody, Wrong> {
+    const TOO_LONG: Wrong = wrong(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "request_too_large",
+        "the body is longer than this gateway takes",
+    );
+    if body.is_end_stream() {
+        return Ok(RequestBody::Whole(None));
+    }
+    if body.size_hint().lower() > most as u64 {
+        return Err(TOO_LONG);
+    }
+    if !may_be_text(&parts.headers) {
+        return Ok(RequestBody::Stream { body, left: most });
+    }
+    match tokio::time::timeout(patience, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => Ok(RequestBody::Whole(Some(collected.to_bytes()).filter(|b| !b.is_empty()))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LONG),
+        Ok(Err(_)) => {
+            Err(wrong(StatusCode::BAD_REQUEST, "request_body", "the body is malformed or broke off"))
+        }
+        Err(_) => Err(wrong(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")),
+    }
+}
+
+/// Whether a body may be JSON. Only what is surely something else is not looked into, for a backend may not care
+/// what a client calls it.
+fn may_be_text(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let binary = ["multipart/", "audio/", "video/", "image/", "application/octet-stream", "application/grpc"];
+    !binary.iter().any(|prefix| kind.get(..prefix.len()).is_some_and(|k| k.eq_ignore_ascii_case(prefix)))
+}
+
+fn read_facts(bytes: &Bytes) -> RequestFacts<'_> {
+    RequestFacts::read(bytes).unwrap_or_else(|_| RequestFacts { prompt: bytes, ..RequestFacts::default() })
+}
+
+/// Makes the client's head one for backends.
+fn prepare(parts: &mut Parts, peer: Peer, metered: bool) {
+    let host = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    let headers = &mut parts.headers;
+    // Trailers are the one thing that a hop may announce for the next (gRPC needs it).
+    let trailers = headers.get(TE).is_some_and(|te| te == "trailers");
+    remove_hop_by_hop(headers);
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    headers.remove(EXPECT);
+    if let Some(host) = headers.remove(HOST).or(host) {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if peer.tls { "https" } else { "http" }));
+    let mut through = Vec::new();
+    for value in headers.get_all(&X_FORWARDED_FOR) {
+        through.extend_from_slice(value.as_bytes());
+        through.extend_from_slice(b", ");
+    }
+    through.extend_from_slice(peer.address.ip().to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&through) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+    if metered {
+        // Usage cannot be read from what is compressed.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn read_head(state: &State, response: &Response<Incoming>) -> (Feedback, Outcome) {
+    let pairs = response.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let feedback = Feedback::read(pairs, unix_now, &state.settings.engine.feedback);
+    let has_retry_after = response.headers().contains_key(RETRY_AFTER);
+    (feedback, Outcome::of_status(response.status().as_u16(), has_retry_after))
+}
+
+/// Whether an attempt failed because of the body that the client sent.
+fn is_clients_fault(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<super::passing::Broken>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,298 @@
+//! How is a backend reached, and with which key?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio_rustls::rustls;
+use traflux_core::PlanError;
+use traflux_core::plan::backend::{BackendPlan, KeySource};
+use traflux_core::plan::requests::RequestPlan;
+
+use super::passing::RequestBody;
+use super::settings::ServerSettings;
+use crate::error::GatewayError;
+
+pub(super) type Http = Client<HttpsConnector<HttpConnector>, RequestBody>;
+
+/// Where a provider's key may stand.
+pub(super) const KEY_HEADERS: [HeaderName; 3] =
+    [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+
+/// Backends by name.
+#[derive(Debug, Default)]
+pub(super) struct Upstreams {
+    backends: BTreeMap<String, Upstream>,
+}
+
+/// One backend.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    addresses: Vec<Address>,
+    /// Shared with the plans before and after, so that connections outlive a reload.
+    http: Arc<Http>,
+    connection: Connection,
+    secret: Option<Secret>,
+}
+
+/// What makes connections differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Connection {
+    connect_timeout: Duration,
+    http2: bool,
+}
+
+#[derive(Debug)]
+struct Address {
+    url: String,
+    scheme: Scheme,
+    authority: Authority,
+    /// Put before the path; empty or without a slash at its end.
+    prefix: String,
+}
+
+/// A key in the forms in which it is sent.
+#[derive(Clone)]
+struct Secret {
+    bearer: HeaderValue,
+    plain: HeaderValue,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Upstreams {
+    /// Backends of a plan; connections of `before` go on where nothing about them has changed.
+    pub(super) fn new(
+        plan: &RequestPlan,
+        settings: &ServerSettings,
+        before: Option<&Self>,
+    ) -> Result<Self, GatewayError> {
+        let mut backends = BTreeMap::new();
+        for name in plan.backend_names() {
+            let wrong = |key: &str, problem: String| PlanError::Key {
+                path: format!("backends.{name}.{key}"),
+                problem,
+            };
+            let backend = plan.backends.get(name).filter(|backend| !backend.url.is_empty());
+            let Some(backend) = backend else {
+                return Err(wrong("url", "a gateway needs one".into()).into());
+            };
+            let mut addresses = Vec::new();
+            for (ix, endpoint) in backend.url.iter().enumerate() {
+                let address =
+                    Address::parse(&endpoint.url).map_err(|problem| wrong(&format!("url[{ix}]"), problem))?;
+                addresses.push(address);
+            }
+            let secret = backend.key.as_ref().map(|source| Secret::read(name, source)).transpose()?;
+            let connection = Connection { connect_timeout: backend.connect_timeout, http2: backend.http2 };
+            let http = before
+                .and_then(|before| before.backends.get(name))
+                .filter(|known| known.connection == connection)
+                .map(|known| Arc::clone(&known.http));
+            let http = match http {
+                Some(http) => http,
+                None => Arc::new(client(backend, settings)?),
+            };
+            backends.insert(name.to_owned(), Upstream { addresses, http, connection, secret });
+        }
+        Ok(Self { backends })
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Upstream> {
+        self.backends.get(name)
+    }
+}
+
+impl Upstream {
+    pub(super) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// Where a request for `path` goes at one of its addresses.
+    pub(super) fn uri(&self, url: &str, path: &PathAndQuery) -> Option<Uri> {
+        let address = self.addresses.iter().find(|address| address.url == url)?;
+        let path = if address.prefix.is_empty() {
+            path.clone()
+        } else {
+            PathAndQuery::try_from(format!("{}{path}", address.prefix)).ok()?
+        };
+        Uri::builder()
+            .scheme(address.scheme.clone())
+            .authority(address.authority.clone())
+            .path_and_query(path)
+            .build()
+            .ok()
+    }
+
+    /// Puts the backend's key where the client's stands, or takes the client's away where `strip` says so.
+    pub(super) fn authorize(&self, headers: &mut HeaderMap, strip: bool) {
+        if self.secret.is_none() && !strip {
+            return;
+        }
+        let mut place = AUTHORIZATION;
+        for name in KEY_HEADERS {
+            if headers.remove(&name).is_some() {
+                place = name;
+            }
+        }
+        if let Some(secret) = &self.secret {
+            let value = if place == AUTHORIZATION { &secret.bearer } else { &secret.plain };
+            headers.insert(place, value.clone());
+        }
+    }
+}
+
+impl Address {
+    fn parse(url: &str) -> Result<Self, String> {
+        let parts = url.parse::<Uri>().map_err(|e| format!("`{url}`: {e}"))?.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            return Err(format!("`{url}` has no scheme or host"));
+        };
+        let path = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        if path.query().is_some() {
+            return Err(format!("`{url}` has a query"));
+        }
+        let prefix = path.path().trim_end_matches('/').to_owned();
+        Ok(Self { url: url.to_owned(), scheme, authority, prefix })
+    }
+}
+
+impl Secret {
+    fn read(backend: &str, source: &KeySource) -> Result<Self, GatewayError> {
+        let path = format!("backends.{backend}.key");
+        let text = read_secret(&path, source)?;
+        let value = |text: &str| {
+            let mut value = HeaderValue::from_str(text).map_err(|_| GatewayError::Secret {
+                path: path.clone(),
+                source_of: describe(source),
+                reason: "characters that no header can hold".into(),
+            })?;
+            value.set_sensitive(true);
+            Ok::<_, GatewayError>(value)
+        };
+        Ok(Self { bearer: value(&format!("Bearer {text}"))?, plain: value(&text)? })
+    }
+}
+
+/// Reads a secret from where a plan says.
+pub(super) fn read_secret(path: &str, source: &KeySource) -> Result<String, GatewayError> {
+    let read = match source {
+        KeySource::Env(name) => std::env::var(name).map_err(|e| e.to_string()),
+        KeySource::File(file) => std::fs::read_to_string(file).map_err(|e| e.to_string()).map(|text| {
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            text.strip_suffix('\r').unwrap_or(text).to_owned()
+        }),
+    };
+    let empty = || Err("it is empty".to_owned());
+    read.and_then(|text| if text.is_empty() { empty() } else { Ok(text) })
+        .map_err(|reason| GatewayError::Secret { path: path.to_owned(), source_of: describe(source), reason })
+}
+
+fn describe(source: &KeySource) -> String {
+    match source {
+        KeySource::Env(name) => format!("variable {name}"),
+        KeySource::File(file) => format!("file {file}"),
+    }
+}
+
+fn client(backend: &BackendPlan, settings: &ServerSettings) -> Result<Http, GatewayError> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(backend.connect_timeout));
+    let wrong =
+        |reason: String| GatewayError::Certificate { file: "authorities of the system".into(), reason };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong(e.to_string()))?;
+    let builder = if backend.url.iter().any(|endpoint| endpoint.url.starts_with("https:")) {
+        builder.with_native_roots().map_err(|e| wrong(e.to_string()))?
+    } else {
+        builder.with_root_certificates(rustls::RootCertStore::empty())
+    };
+    let builder = HttpsConnectorBuilder::new().with_tls_config(builder.with_no_client_auth()).https_or_http();
+    let connector = if backend.http2 {
+        builder.enable_http2().wrap_connector(connector)
+    } else {
+        builder.enable_all_versions().wrap_connector(connector)
+    };
+    Ok(Client::builder(TokioExecutor::new())
+        .http2_only(backend.http2)
+        .http2_adaptive_window(true)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(settings.idle_timeout)
+        .pool_max_idle_per_host(settings.max_idle_per_host)
+        .build(connector))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(url: &str, secret: bool) -> Upstream {
+        let value = HeaderValue::from_static;
+        Upstream {
+            addresses: vec![Address::parse(url).unwrap_or_else(|e| panic!("{e}"))],
+            http: Arc::new(
+                client(&BackendPlan::default(), &ServerSettings::default()).unwrap_or_else(|e| panic!("{e}")),
+            ),
+            connection: Connection { connect_timeout: Duration::ZERO, http2: false },
+            secret: secret.then(|| Secret { bearer: value("Bearer ours"), plain: value("ours") }),
+        }
+    }
+
+    fn headers(name: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static("theirs"))])
+    }
+
+    #[test]
+    fn a_path_of_the_address_goes_before_that_of_the_request() {
+        let path = PathAndQuery::from_static("/v1/chat?x=1");
+        for (url, expected) in [
+            ("http://h:1", "http://h:1/v1/chat?x=1"),
+            ("https://h/", "https://h/v1/chat?x=1"),
+            ("http://h/openai/", "http://h/openai/v1/chat?x=1"),
+        ] {
+            let uri = upstream(url, false).uri(url, &path).map(|uri| uri.to_string());
+            assert_eq!(uri.as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_backends_key_stands_where_the_clients_stood() {
+        for (name, expected) in [("authorization", "Bearer ours"), ("x-api-key", "ours"), ("api-key", "ours")]
+        {
+            let mut headers = headers(name);
+            upstream("http://h", true).authorize(&mut headers, true);
+            assert_eq!(headers.len(), 1);
+            assert_eq!(headers.get(name).map(HeaderValue::as_bytes), Some(expected.as_bytes()));
+        }
+        let mut none = HeaderMap::new();
+        upstream("http://h", true).authorize(&mut none, false);
+        assert_eq!(none.get("authorization").map(HeaderValue::as_bytes), Some(&b"Bearer ours"[..]));
+    }
+
+    #[test]
+    fn a_key_of_the_gateway_never_reaches_a_backend_and_one_of_the_backends_does() {
+        let mut ours = headers("x-api-key");
+        upstream("http://h", false).authorize(&mut ours, true);
+        assert!(ours.is_empty());
+        let mut theirs = headers("x-api-key");
+        upstream("http://h", false).authorize(&mut theirs, false);
+        assert_eq!(theirs.len(), 1);
+    }
+}

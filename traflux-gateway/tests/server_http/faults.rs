@@ -1,0 +1,171 @@
+//! Clients and backends that are slow, malformed or gone.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use traflux_gateway::health::Outcome;
+
+use crate::common::{
+    PATIENCE, chat, gateway, mock, open, post, raw, scripted, slow_mock, streamed, to, until,
+};
+
+#[tokio::test]
+async fn a_client_that_trickles_its_head_or_says_nothing_is_cut_off() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.header_timeout = Duration::from_millis(200);
+    let gateway = gateway(&plan).await;
+    let begun = Instant::now();
+    assert_eq!(raw(gateway.address(), b"").await, "");
+    // One byte that could be the beginning of HTTP/2, too.
+    assert_eq!(raw(gateway.address(), b"P").await, "");
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    let trickle = async {
+        for byte in b"GET / HTTP/1.1\r\nx-slow: ".iter().chain(std::iter::repeat(&b'a')) {
+            if socket.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, trickle).await.expect("it was let go on");
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+    assert_eq!(mock.requests(), 0);
+    assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_is_408() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.body_timeout = Duration::from_millis(100);
+    let gateway = gateway(&plan).await;
+    let answer = raw(gateway.address(), b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"request_timeout\""), "{answer}");
+    assert_eq!(mock.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_bound_is_431() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.max_header_bytes = 16 * 1024;
+    let gateway = gateway(&plan).await;
+    let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(40_000));
+    let answer = raw(gateway.address(), long.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let many = "x: y\r\n".repeat(2000);
+    let answer = raw(gateway.address(), format!("GET / HTTP/1.1\r\n{many}\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert_eq!(mock.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_malformed_or_torn_body_is_400_and_a_long_one_413() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.max_body_bytes = 1000;
+    let gateway = gateway(&plan).await;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n";
+    for kind in ["application/json", "application/octet-stream"] {
+        let request = format!("{head}content-type: {kind}\r\n\r\nnot-a-size\r\n{{}}\r\n0\r\n\r\n");
+        let answer = raw(gateway.address(), request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{kind}: {answer}");
+    }
+    let long = format!("{head}\r\n400\r\n{}\r\n0\r\n\r\n", "a".repeat(0x400));
+    let answer = raw(gateway.address(), long.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("\"request_too_large\""), "{answer}");
+    let stated = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2000\r\n\r\n";
+    assert!(raw(gateway.address(), stated.as_bytes()).await.starts_with("HTTP/1.1 413"));
+    // What HTTP does not allow is told apart from what the gateway does not take.
+    assert!(raw(gateway.address(), b"BOGUS\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    assert_eq!(mock.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_request_with_length_and_chunks_cannot_smuggle_another() {
+    let (address, mut heads) = scripted(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let gateway = gateway(&to(&format!("http://{address}"))).await;
+    let request = "POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET /b HTTP/1.1\r\nhost: x\r\n\r\n";
+    let answer = raw(gateway.address(), request.as_bytes()).await;
+    if answer.starts_with("HTTP/1.1 200") {
+        let head = heads.recv().await.unwrap().to_ascii_lowercase();
+        assert!(head.contains("content-length: 2\r\n") && !head.contains("transfer-encoding"), "{head}");
+    } else {
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_off_before_its_answer_is_502() {
+    for answer in [&b""[..], b"HTTP/1.1 2", b"nonsense\r\n\r\n"] {
+        let (address, _heads) = scripted(answer).await;
+        let gateway = gateway(&to(&format!("http://{address}"))).await;
+        let answer = post(gateway.address(), &[], &chat(1)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (502, "backend_reset"));
+        assert_eq!(gateway.tally().row("default", "only").of(Outcome::Reset), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_not_there_is_502_and_one_that_does_not_answer_504() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gateway_to_gone = gateway(&to(&format!("http://{gone}"))).await;
+    let answer = post(gateway_to_gone.address(), &[], &chat(1)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "connect_failure"));
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut plan = to(&format!("http://{}", silent.local_addr().unwrap()));
+    plan.routing.default.as_mut().unwrap().timeout = Some(Duration::from_millis(100));
+    let gateway = gateway(&plan).await;
+    let answer = post(gateway.address(), &[], &chat(1)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (504, "backend_timeout"));
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_off_within_its_answer_never_looks_like_an_end() {
+    let answer =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+    for http2 in [false, true] {
+        let (address, _heads) = scripted(answer).await;
+        let gateway = gateway(&to(&format!("http://{address}"))).await;
+        let mut body = open(gateway.address(), http2, &[], &streamed(9)).await.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().as_ref(), b"data: 1\n\n");
+        assert!(body.frame().await.unwrap().is_err(), "the torn stream looked complete");
+        until(|| gateway.tally().row("default", "only").of(Outcome::Reset) == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_ended() {
+    let mock = slow_mock(10, 0.5).await;
+    let mut plan = to(&mock.url());
+    plan.server.stream_idle_timeout = Duration::from_millis(150);
+    let gateway = gateway(&plan).await;
+    let mut body = open(gateway.address(), false, &[], &streamed(9)).await.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    assert!(body.frame().await.unwrap().is_err());
+    until(|| mock.open() == 0).await;
+    assert_eq!(gateway.tally().row("default", "only").of(Outcome::Timeout), 1);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_for_one_to_end() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.max_connections = 1;
+    let gateway = gateway(&plan).await;
+    let request = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut first = TcpStream::connect(gateway.address()).await.unwrap();
+    first.write_all(request).await.unwrap();
+    let mut buffer = [0; 1000];
+    assert!(first.read(&mut buffer).await.unwrap() > 0);
+    let mut second = TcpStream::connect(gateway.address()).await.unwrap();
+    second.write_all(request).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut buffer)).await;
+    assert!(early.is_err(), "it was served beside the first");
+    drop(first);
+    assert!(tokio::time::timeout(PATIENCE, second.read(&mut buffer)).await.unwrap().unwrap() > 0);
+}

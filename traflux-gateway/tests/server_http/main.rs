@@ -1,0 +1,9 @@
+//! A gateway on this machine, with clients and backends of all manners.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used)]
+
+mod change;
+mod common;
+mod faults;
+mod pass;
+mod tls;

@@ -1,0 +1,143 @@
+//! TLS, and certificates that change.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use traflux_core::plan::server::TlsPlan;
+use traflux_gateway::server::{Gateway, ServerSettings};
+
+use crate::common::{PATIENCE, mock, to};
+
+/// Writes a self-signed certificate for `localhost`, and returns it.
+fn certify(folder: &Path) -> CertificateDer<'static> {
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    // The key first: a certificate without its key is the state that is noticed.
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
+    certificate.der().clone()
+}
+
+fn tls(folder: &Path) -> TlsPlan {
+    TlsPlan {
+        certificate_file: folder.join("cert.pem").to_str().unwrap().into(),
+        key_file: folder.join("key.pem").to_str().unwrap().into(),
+        client_authority_file: None,
+        tls13_only: false,
+    }
+}
+
+async fn connect(
+    address: std::net::SocketAddr,
+    trusted: &CertificateDer<'static>,
+    alpn: &[&[u8]],
+    version: &'static rustls::SupportedProtocolVersion,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let socket = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await
+}
+
+async fn get(stream: &mut TlsStream<TcpStream>) -> String {
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut buffer = [0; 1000];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
+}
+
+#[tokio::test]
+async fn a_certificate_that_changes_is_served_to_new_connections_and_old_ones_go_on() {
+    let mock = mock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let first = certify(folder.path());
+    let mut plan = to(&mock.url());
+    plan.server.tls = Some(tls(folder.path()));
+    let settings = ServerSettings { watch_interval: Duration::from_millis(20), ..ServerSettings::default() };
+    let gateway = Gateway::start(&plan, settings).await.unwrap();
+    let address = gateway.address();
+    let tls13 = &rustls::version::TLS13;
+    let mut old = connect(address, &first, &[b"http/1.1"], tls13).await.unwrap();
+    assert!(get(&mut old).await.starts_with("HTTP/1.1 200"));
+    let second = certify(folder.path());
+    let renewed = async {
+        while connect(address, &second, &[b"http/1.1"], tls13).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, renewed).await.unwrap();
+    assert!(connect(address, &first, &[b"http/1.1"], tls13).await.is_err());
+    assert!(get(&mut old).await.starts_with("HTTP/1.1 200"));
+    // A file that holds none leaves the one in use.
+    std::fs::write(folder.path().join("cert.pem"), "nothing").unwrap();
+    assert!(gateway.renew().is_err_and(|e| e.code() == "gateway_certificate"));
+    assert!(connect(address, &second, &[b"http/1.1"], tls13).await.is_ok());
+}
+
+#[tokio::test]
+async fn http2_is_negotiated_and_an_old_version_refused_where_the_plan_says_so() {
+    let mock = mock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = certify(folder.path());
+    for tls13_only in [false, true] {
+        let mut plan = to(&mock.url());
+        plan.server.tls = Some(TlsPlan { tls13_only, ..tls(folder.path()) });
+        let gateway = Gateway::start(&plan, ServerSettings::default()).await.unwrap();
+        let stream =
+            connect(gateway.address(), &certificate, &[b"h2", b"http/1.1"], &rustls::version::TLS13).await;
+        assert_eq!(stream.unwrap().get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let old = connect(gateway.address(), &certificate, &[], &rustls::version::TLS12).await;
+        assert_eq!(old.is_ok(), !tls13_only);
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_refused_where_one_is_asked_for() {
+    let mock = mock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = certify(folder.path());
+    let mut plan = to(&mock.url());
+    let authority = folder.path().join("cert.pem").to_str().unwrap().to_owned();
+    plan.server.tls = Some(TlsPlan { client_authority_file: Some(authority), ..tls(folder.path()) });
+    let gateway = Gateway::start(&plan, ServerSettings::default()).await.unwrap();
+    // With TLS 1.3 the client learns of it when it reads.
+    let refused = match connect(gateway.address(), &certificate, &[], &rustls::version::TLS13).await {
+        Err(_) => true,
+        Ok(mut stream) => {
+            let _ = stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            let mut buffer = [0; 10];
+            !matches!(stream.read(&mut buffer).await, Ok(read) if read > 0)
+        }
+    };
+    assert!(refused);
+    assert_eq!(mock.requests(), 0);
+}
+
+#[tokio::test]
+async fn whoever_does_not_finish_the_handshake_is_cut_off() {
+    let mock = mock().await;
+    let folder = tempfile::tempdir().unwrap();
+    certify(folder.path());
+    let mut plan = to(&mock.url());
+    plan.server.tls = Some(tls(folder.path()));
+    plan.server.header_timeout = Duration::from_millis(100);
+    let gateway = Gateway::start(&plan, ServerSettings::default()).await.unwrap();
+    assert_eq!(crate::common::raw(gateway.address(), b"\x16\x03\x01").await, "");
+}
