@@ -4,12 +4,17 @@
 //! engine executes it. Its version is a hash of its content, so equal plans have equal versions on every
 //! replica, and a restart does not look like a change.
 
+pub mod affinity;
 pub mod backend;
+pub mod congestion;
 pub mod form;
+pub mod health;
 pub mod identity;
 pub mod limit;
 pub mod matching;
+pub mod pool;
 pub mod requests;
+pub mod retry;
 pub mod routing;
 pub mod server;
 

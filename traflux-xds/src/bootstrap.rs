@@ -232,7 +232,7 @@ static_resources:
 }
 
 /// A double-quoted YAML scalar, which can hold any text.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

@@ -164,7 +164,7 @@ fn encode(message: &impl Message) -> Resource {
     Resource::new(message.encode_to_vec())
 }
 
-fn ads() -> Option<ConfigSource> {
+pub(crate) fn ads() -> Option<ConfigSource> {
     Some(ConfigSource {
         resource_api_version: 2,
         config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),

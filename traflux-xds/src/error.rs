@@ -149,6 +149,27 @@ pub enum XdsError {
         /// Why.
         reason: String,
     },
+    /// A URL that Envoy cannot be sent to.
+    #[error("backend `{backend}`: `{url}` {problem}")]
+    Upstream {
+        /// The backend.
+        backend: String,
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A plan that contradicts itself.
+    #[error(transparent)]
+    Plan(#[from] traflux_core::PlanError),
+    /// A message with a field that the writer of configuration files does not know.
+    #[error("{message} has field {field}, which is not known here")]
+    Field {
+        /// Full name of the message.
+        message: String,
+        /// Number of the field.
+        field: u32,
+    },
     /// A bootstrap field that would make a configuration that does not work.
     #[error("bootstrap: {field} {problem}")]
     Bootstrap {
@@ -180,6 +201,9 @@ impl XdsError {
             Self::Tls { .. } => "xds_tls",
             Self::Serve { .. } => "xds_serve",
             Self::Bootstrap { .. } => "xds_bootstrap",
+            Self::Upstream { .. } => "xds_upstream",
+            Self::Plan(_) => "xds_plan",
+            Self::Field { .. } => "xds_field",
         }
     }
 

@@ -53,6 +53,7 @@ mod name;
 pub mod node;
 mod options;
 mod proto;
+pub mod requests;
 pub mod resource;
 mod server;
 pub mod status;

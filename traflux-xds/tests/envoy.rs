@@ -255,3 +255,38 @@ async fn an_envoy_connects_with_the_certificate_of_its_node_and_not_with_another
     eventually("the impostor is refused", || served.actuator.status().counters.unauthorized_nodes > 0).await;
     assert_eq!(served.actuator.status().nodes.len(), 1);
 }
+
+#[test]
+#[ignore = "needs an Envoy: set ENVOY to its path"]
+fn an_envoy_accepts_the_configuration_of_a_maximal_plan_for_requests() {
+    use traflux_xds::requests::{RequestOptions, compile};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(path("certificate.pem"), certified.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+    std::fs::write(path("secret"), "s3cret\n").unwrap();
+    let text = include_str!("data/requests.json")
+        .replace("CERTIFICATE", &path("certificate.pem"))
+        .replace("AUTHORITY", &path("certificate.pem"))
+        .replace("\"KEY\"", &format!("\"{}\"", path("key.pem")))
+        .replace("SECRET", &path("secret"));
+    let options = RequestOptions {
+        authorization: Some(HostPlan { address: "127.0.0.1".into(), port: 18110 }),
+        authorities_file: path("certificate.pem"),
+        ..RequestOptions::default()
+    };
+    let compiled = compile(&serde_json::from_str(&text).unwrap(), &options).unwrap();
+    // As text and as bytes: a field that the text left out would show in a difference of what is dumped, and a wrong
+    // name here.
+    std::fs::write(path("envoy.yaml"), compiled.static_config().unwrap()).unwrap();
+    std::fs::write(path("envoy.pb"), compiled.static_config_bytes()).unwrap();
+    for file in ["envoy.yaml", "envoy.pb"] {
+        let output = Command::new(std::env::var("ENVOY").expect("ENVOY is the path of an Envoy"))
+            .args(["--mode", "validate", "-c", &path(file)])
+            .env("CLOUD_KEY", "abc")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

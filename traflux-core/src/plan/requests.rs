@@ -4,9 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::affinity::AffinityPlan;
 use super::backend::BackendPlan;
+use super::congestion::CongestionPlan;
+use super::health::HealthPlan;
 use super::identity::IdentityPlan;
 use super::limit::LimitPlan;
+use super::pool::PoolPlan;
+use super::retry::RetryPlan;
 use super::routing::{RoutePlan, RoutingPlan};
 use super::server::ServerPlan;
 use crate::error::PlanError;
@@ -31,6 +36,17 @@ pub struct RequestPlan {
     /// Limits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitPlan>,
+    /// Health of endpoints.
+    pub health: HealthPlan,
+    /// Connections to backends.
+    pub pool: PoolPlan,
+    /// Retries.
+    pub retry: RetryPlan,
+    /// Sessions; none are kept without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<AffinityPlan>,
+    /// Control by what comes back.
+    pub congestion: CongestionPlan,
 }
 
 impl RequestPlan {

@@ -1,0 +1,212 @@
+//! An Envoy with a compiled plan, and backends that say who they are.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use traflux_core::plan::requests::RequestPlan;
+use traflux_xds::requests::{RequestOptions, compile};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub method: &'static str,
+    pub host: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self { method: "GET", host: "x".into(), target: "/".into(), headers: Vec::new(), body: String::new() }
+    }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+/// A server that answers with its name, the request line, host and authorization. A path that ends in `slow` is
+/// answered after a second, `drip` in ten parts over a second, `flaky` every other time with 502; the backend `bad`
+/// fails where the path says so, `sick` fails its probes.
+pub struct Backend {
+    pub name: String,
+    port: u16,
+}
+
+impl Backend {
+    pub fn start(name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (name, count) = (name.to_owned(), Arc::new(AtomicUsize::new(0)));
+        let own = name.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (name, count) = (own.clone(), Arc::clone(&count));
+                std::thread::spawn(move || serve(stream, &name, &count));
+            }
+        });
+        Self { name, port }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) -> Option<()> {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 16_384]);
+    loop {
+        let end = loop {
+            if let Some(end) = seen.windows(4).position(|w| w == b"\r\n\r\n") {
+                break end + 4;
+            }
+            let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
+            seen.extend_from_slice(&buffer[..read]);
+        };
+        let head = String::from_utf8_lossy(&seen[..end]).into_owned();
+        let header = |name: &str| {
+            let lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+            lines
+                .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v.to_owned())
+                .next()
+                .unwrap_or_default()
+        };
+        let whole = end + header("content-length").parse::<usize>().unwrap_or(0);
+        let chunked = !header("transfer-encoding").is_empty();
+        while seen.len() < whole || (chunked && !seen.ends_with(b"0\r\n\r\n")) {
+            let read = stream.read(&mut buffer).ok().filter(|read| *read > 0)?;
+            seen.extend_from_slice(&buffer[..read]);
+        }
+        seen.drain(..if chunked { seen.len() } else { whole });
+        let line = head.lines().next()?.trim_end_matches(" HTTP/1.1").to_owned();
+        if line.ends_with("slow") {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let status = if line.ends_with("flaky") && count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            "502 Bad Gateway"
+        } else if (name == "bad" && line.ends_with("bad")) || (name == "sick" && line.ends_with("/health")) {
+            "500 Internal Server Error"
+        } else {
+            "200 OK"
+        };
+        let body = format!("{name}\n{line}\n{}\n{}\n", header("host"), header("authorization"));
+        let length = body.len() + if line.ends_with("drip") { 10 } else { 0 };
+        write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").ok()?;
+        for _ in body.len()..length {
+            stream.flush().ok()?;
+            std::thread::sleep(Duration::from_millis(100));
+            stream.write_all(b".").ok()?;
+        }
+    }
+}
+
+/// A running Envoy.
+pub struct Envoy {
+    process: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Envoy {
+    pub fn start(plan: RequestPlan) -> Self {
+        Self::start_with(plan, &[])
+    }
+
+    pub fn start_with(mut plan: RequestPlan, environment: &[(&str, &str)]) -> Self {
+        let binary = std::env::var("ENVOY").expect("ENVOY is the path of an Envoy");
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        plan.server.listen = format!("127.0.0.1:{port}");
+        plan.server.admin = Some(format!("127.0.0.1:{}", free_port()));
+        let compiled = compile(&plan, &RequestOptions::default()).unwrap();
+        let path = folder.path().join("envoy.yaml");
+        std::fs::write(&path, compiled.static_config().unwrap()).unwrap();
+        let log = path.with_extension("log");
+        let process = Command::new(binary)
+            .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "-c"])
+            .arg(&path)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let envoy = Self { process, port, _folder: folder };
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let log = || std::fs::read_to_string(&log).unwrap();
+            assert!(start.elapsed() < PATIENCE, "Envoy does not listen: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        envoy
+    }
+
+    pub fn get(&self, target: &str) -> Answer {
+        self.send(&Sent { target: target.to_owned(), ..Sent::default() })
+    }
+
+    pub fn in_background(&self, target: &str) -> JoinHandle<Answer> {
+        let (port, sent) = (self.port, Sent { target: target.to_owned(), ..Sent::default() });
+        std::thread::spawn(move || send(port, &sent))
+    }
+
+    pub fn send(&self, sent: &Sent) -> Answer {
+        send(self.port, sent)
+    }
+
+    /// Begins a request and never ends its head: the status, and when it came.
+    pub fn never_finish_head(&self) -> (u16, Duration) {
+        let start = Instant::now();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nhost: x\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        (text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0), start.elapsed())
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn send(port: u16, sent: &Sent) -> Answer {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut head =
+        format!("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", sent.method, sent.target, sent.host);
+    for (name, value) in &sent.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !sent.body.is_empty() || sent.method != "GET" {
+        head.push_str(&format!("content-length: {}\r\n", sent.body.len()));
+    }
+    // A refusal may come before all is sent.
+    let _ = stream.write_all(format!("{head}\r\n{}", sent.body).as_bytes());
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}

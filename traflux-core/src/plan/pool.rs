@@ -1,0 +1,42 @@
+//! How much may be outstanding towards a backend, and over which connections?
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::form::millis;
+
+/// Connections to a backend, and circuit breakers: what is beyond a maximum is refused at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolPlan {
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Requests that wait for a connection.
+    pub max_pending: u32,
+    /// Requests in flight.
+    pub max_requests: u32,
+    /// Time after which a connection without requests is closed.
+    #[serde(rename = "idle_timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub idle_timeout: Duration,
+    /// Requests after which a connection is closed; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_requests_per_connection: Option<u32>,
+    /// Streams at once over one HTTP/2 connection.
+    pub max_streams_per_connection: u32,
+}
+
+impl Default for PoolPlan {
+    fn default() -> Self {
+        Self {
+            max_connections: 16_384,
+            max_pending: 16_384,
+            max_requests: 32_768,
+            idle_timeout: Duration::from_secs(90),
+            max_requests_per_connection: None,
+            max_streams_per_connection: 100,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What follows a failed attempt?
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::form::millis;
+
+/// Retries: which, how often, and how many more requests they may cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryPlan {
+    /// Attempts in all, the first included.
+    pub max_attempts: u32,
+    /// Time that one attempt has until its first byte; none of its own without it.
+    #[serde(rename = "per_try_timeout_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
+    pub per_try_timeout: Option<Duration>,
+    /// First bound of the random wait.
+    #[serde(rename = "base_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub base: Duration,
+    /// Largest bound of the random wait.
+    #[serde(rename = "max_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub max: Duration,
+    /// The longest stated wait that is sat out, rather than going elsewhere.
+    #[serde(rename = "patience_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub patience: Duration,
+    /// What is retried.
+    pub retry_on: Vec<RetryCause>,
+    /// What retries may cost.
+    pub budget: BudgetPlan,
+}
+
+impl Default for RetryPlan {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            per_try_timeout: None,
+            base: Duration::from_millis(50),
+            max: Duration::from_secs(2),
+            patience: Duration::from_secs(2),
+            retry_on: vec![
+                RetryCause::ConnectFailure,
+                RetryCause::Reset,
+                RetryCause::GatewayError,
+                RetryCause::Limited,
+            ],
+            budget: BudgetPlan::default(),
+        }
+    }
+}
+
+/// How an attempt ended that may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RetryCause {
+    /// Refused for lack of capacity or quota: 429, 529, 503 with `Retry-After`.
+    Limited,
+    /// The backend failed: 5xx but for the next.
+    ServerError,
+    /// A proxy could not reach what is behind it: 502, 503, 504.
+    GatewayError,
+    /// No connection: refused, unreachable, TLS failure.
+    ConnectFailure,
+    /// The connection broke before the answer was complete.
+    Reset,
+    /// No answer in time.
+    Timeout,
+}
+
+/// Two bounds on retries, both of which hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetPlan {
+    /// How far back requests and retries count.
+    #[serde(rename = "window_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub window: Duration,
+    /// Retries per request.
+    pub ratio: f64,
+    /// Retries per second allowed besides.
+    pub min_per_second: f64,
+    /// Retries in flight as a share of requests in flight.
+    pub concurrency_share: f64,
+    /// Retries in flight that are always allowed.
+    pub min_concurrency: u32,
+}
+
+impl Default for BudgetPlan {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(10),
+            ratio: 0.2,
+            min_per_second: 1.0,
+            concurrency_share: 0.2,
+            min_concurrency: 3,
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! Which clusters serve a plan?
+//!
+//! A route to one backend, or to several among which Envoy draws by weight, has a cluster for each backend, shared by
+//! all routes that use it in the same manner. A route that chooses among the endpoints of several backends by
+//! anything else has one cluster for all of them.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use traflux_core::plan::backend::{BackendPlan, KeySource, PricePlan};
+use traflux_core::plan::health::BreakerPlan;
+use traflux_core::plan::requests::RequestPlan;
+use traflux_core::plan::routing::{Algorithm, RoutePlan};
+
+use super::options::RequestOptions;
+use super::support::{Report, STRATEGY};
+use super::upstream::{self, ReadBackend};
+use super::{health, identity};
+use crate::error::XdsError;
+use crate::name::metric_name;
+use crate::proto::rich::*;
+use crate::proto::*;
+
+/// Where a route sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// To one cluster.
+    One(String),
+    /// To several by weight.
+    Weighted(Vec<(String, u32)>),
+    /// Nowhere: no backend has a URL.
+    Nowhere,
+}
+
+/// Clusters by name, while routes are compiled.
+#[derive(Debug)]
+pub(crate) struct Clusters<'a> {
+    plan: &'a RequestPlan,
+    options: &'a RequestOptions,
+    backends: BTreeMap<&'a str, ReadBackend>,
+    clusters: BTreeMap<String, Cluster>,
+}
+
+impl<'a> Clusters<'a> {
+    pub(crate) fn new(
+        plan: &'a RequestPlan,
+        options: &'a RequestOptions,
+        report: &mut Report,
+    ) -> Result<Self, XdsError> {
+        let mut backends = BTreeMap::new();
+        for (name, backend) in &plan.backends {
+            backend_report(name, backend, report);
+            if let Some(read) = ReadBackend::read(name, backend)? {
+                backends.insert(name.as_str(), read);
+            }
+        }
+        Ok(Self { plan, options, backends, clusters: BTreeMap::new() })
+    }
+
+    /// The clusters of a route, made where they are not there yet.
+    pub(crate) fn target(
+        &mut self,
+        label: &str,
+        at: &str,
+        route: &RoutePlan,
+        report: &mut Report,
+    ) -> Result<Target, XdsError> {
+        let mut members: Vec<(&str, u32)> = Vec::new();
+        for (ix, (name, weight)) in route.weights().enumerate() {
+            let field = format!("{at}.backend[{ix}]");
+            match self.backends.get_key_value(name) {
+                Some((name, _)) => {
+                    report.native(&field, "cluster");
+                    if weight > 0 {
+                        members.push((name, weight));
+                    }
+                }
+                None => report.unsupported(&field, "the backend has no URL; it is left out"),
+            }
+        }
+        report.native(format!("{at}.weight"), "weights of endpoints or of clusters");
+        let algorithm = route.algorithm.unwrap_or(self.plan.routing.strategy);
+        let endpoints: usize = members.iter().map(|(name, _)| self.backends[*name].upstreams.len()).sum();
+        let alike = members.windows(2).all(|w| self.backends[w[0].0].manner == self.backends[w[1].0].manner);
+        let pooled = members.len() > 1 && alike && algorithm != Algorithm::Weighted;
+        let field = match route.algorithm {
+            Some(_) => format!("{at}.algorithm"),
+            None => STRATEGY.to_owned(),
+        };
+        if endpoints > 1 || route.algorithm.is_some() {
+            let equal = self.equal_weights(&members);
+            algorithm_report(&field, algorithm, endpoints, members.len() < 2 || pooled, equal, report);
+        }
+        if let Some(probed) = route.health_check {
+            let note = if probed { "health_checks and outlier_detection" } else { "no outlier_detection" };
+            report.native(format!("{at}.health_check"), note);
+        }
+        let within = if algorithm == Algorithm::Weighted { Algorithm::RoundRobin } else { algorithm };
+        let target = if pooled {
+            Target::One(self.add(format!("pool-{label}"), &members, algorithm, route.health_check)?)
+        } else {
+            let mut named = Vec::new();
+            for (name, weight) in members {
+                let first = self.backends[name].upstreams.iter().map(|u| u.tier).min();
+                let sum = self.backends[name]
+                    .upstreams
+                    .iter()
+                    .filter(|u| Some(u.tier) == first)
+                    .map(|u| u.weight)
+                    .sum();
+                named.push((self.add_single(name, within, route.health_check)?, weight.saturating_mul(sum)));
+            }
+            match named.len() {
+                0 => Target::Nowhere,
+                1 => Target::One(named.remove(0).0),
+                _ => Target::Weighted(named),
+            }
+        };
+        self.with_fallback(at, route, within, target, report)
+    }
+
+    /// Puts the backends to turn to behind those of the route.
+    fn with_fallback(
+        &mut self,
+        at: &str,
+        route: &RoutePlan,
+        algorithm: Algorithm,
+        target: Target,
+        report: &mut Report,
+    ) -> Result<Target, XdsError> {
+        let mut behind = Vec::new();
+        for (ix, name) in route.fallback.iter().enumerate() {
+            let field = format!("{at}.fallback[{ix}]");
+            if let Some((name, _)) = self.backends.get_key_value(name.as_str()) {
+                let name = *name;
+                report.approximated(
+                    field,
+                    "aggregate cluster, retries to previous_priorities",
+                    "Envoy turns to it when endpoints are unhealthy or by a retry, not when limits or quota are used up",
+                );
+                behind.push(self.add_single(name, algorithm, route.health_check)?);
+            } else {
+                report.unsupported(field, "the backend has no URL; it is left out");
+            }
+        }
+        if behind.is_empty() {
+            return Ok(target);
+        }
+        let firsts: Vec<String> = match &target {
+            Target::One(name) => vec![name.clone()],
+            Target::Weighted(list) => list.iter().map(|(name, _)| name.clone()).collect(),
+            Target::Nowhere => Vec::new(),
+        };
+        let mut aggregate = |first: Option<&String>| {
+            let mut order: Vec<String> = first.cloned().into_iter().collect();
+            let others = firsts.iter().filter(|name| Some(*name) != first);
+            for name in others.chain(&behind) {
+                if !order.contains(name) {
+                    order.push(name.clone());
+                }
+            }
+            self.add_aggregate(order)
+        };
+        Ok(match target {
+            Target::One(name) => Target::One(aggregate(Some(&name))?),
+            Target::Nowhere => Target::One(aggregate(None)?),
+            Target::Weighted(list) => Target::Weighted(
+                list.into_iter()
+                    .map(|(name, weight)| Ok((aggregate(Some(&name))?, weight)))
+                    .collect::<Result<_, XdsError>>()?,
+            ),
+        })
+    }
+
+    fn add_aggregate(&mut self, order: Vec<String>) -> Result<String, XdsError> {
+        let name = order.join("--then--");
+        let cluster = Cluster {
+            name: name.clone(),
+            connect_timeout: duration(self.options.authorization_timeout),
+            lb_policy: cluster::LbPolicy::ClusterProvided.into(),
+            cluster_discovery_type: Some(cluster::ClusterDiscoveryType::ClusterType(
+                cluster::CustomClusterType {
+                    name: "envoy.clusters.aggregate".into(),
+                    typed_config: Some(pack_any(AggregateConfig { clusters: order })),
+                },
+            )),
+            ..Cluster::default()
+        };
+        self.insert(name, cluster)
+    }
+
+    fn add_single(
+        &mut self,
+        backend: &'a str,
+        algorithm: Algorithm,
+        probed: Option<bool>,
+    ) -> Result<String, XdsError> {
+        let mut name = metric_name(backend);
+        // The plain name is that of what most routes want.
+        if algorithm != self.plan.routing.strategy {
+            name.push_str("--");
+            name.push_str(algorithm.name());
+        }
+        self.add(name, &[(backend, 1)], algorithm, probed)
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        members: &[(&str, u32)],
+        algorithm: Algorithm,
+        probed: Option<bool>,
+    ) -> Result<String, XdsError> {
+        let mut name = metric_name(&name);
+        match probed {
+            Some(true) => name.push_str("--probed"),
+            Some(false) => name.push_str("--unwatched"),
+            None => {}
+        }
+        let members: Vec<_> =
+            members.iter().map(|(name, weight)| (*name, &self.backends[*name], *weight)).collect();
+        let cluster = self.cluster(&name, &members, algorithm, probed);
+        self.insert(name, cluster)
+    }
+
+    fn insert(&mut self, name: String, cluster: Cluster) -> Result<String, XdsError> {
+        match self.clusters.insert(name.clone(), cluster) {
+            Some(before) if before != self.clusters[&name] => {
+                Err(XdsError::Duplicate { kind: "cluster", name, owner: "the plan".into() })
+            }
+            _ => Ok(name),
+        }
+    }
+
+    fn equal_weights(&self, members: &[(&str, u32)]) -> bool {
+        let weights: Vec<_> = members
+            .iter()
+            .flat_map(|(name, weight)| {
+                self.backends[*name].upstreams.iter().map(move |u| weight.saturating_mul(u.weight))
+            })
+            .collect();
+        weights.windows(2).all(|w| w[0] == w[1])
+    }
+
+    fn cluster(
+        &self,
+        name: &str,
+        members: &[(&str, &ReadBackend, u32)],
+        algorithm: Algorithm,
+        probed: Option<bool>,
+    ) -> Cluster {
+        let (health, pool) = (&self.plan.health, &self.plan.pool);
+        let manner = &members[0].1.manner;
+        let budget = &self.plan.retry.budget;
+        Cluster {
+            name: name.to_owned(),
+            cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
+                upstream::discovery(members).into(),
+            )),
+            dns_lookup_family: cluster::DnsLookupFamily::V4Preferred.into(),
+            connect_timeout: duration(manner.connect_timeout),
+            load_assignment: Some(upstream::assignment(name, members)),
+            load_balancing_policy: Some(policy(algorithm, (probed == Some(true)).then_some(&health.breaker))),
+            common_lb_config: Some(cluster::CommonLbConfig {
+                healthy_panic_threshold: Some(Percent { value: health.panic_threshold * 100.0 }),
+                ..cluster::CommonLbConfig::default()
+            }),
+            typed_extension_protocol_options: [(
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+                pack_any(self.http_options(manner)),
+            )]
+            .into(),
+            transport_socket: manner.tls.then(|| upstream::tls(members, self.options)),
+            health_checks: (probed == Some(true))
+                .then(|| health::probe(health, manner.http2))
+                .into_iter()
+                .collect(),
+            outlier_detection: (probed != Some(false)).then(|| health::outlier(health)),
+            circuit_breakers: Some(CircuitBreakers {
+                thresholds: vec![Thresholds {
+                    max_connections: uint32(pool.max_connections),
+                    max_pending_requests: uint32(pool.max_pending),
+                    max_requests: uint32(pool.max_requests),
+                    retry_budget: Some(RetryBudget {
+                        budget_percent: Some(Percent {
+                            value: (budget.concurrency_share * 100.0).min(100.0),
+                        }),
+                        min_retry_concurrency: uint32(budget.min_concurrency),
+                        ..RetryBudget::default()
+                    }),
+                    track_remaining: true,
+                    ..Thresholds::default()
+                }],
+                ..CircuitBreakers::default()
+            }),
+            ..Cluster::default()
+        }
+    }
+
+    fn http_options(&self, manner: &upstream::Manner) -> HttpProtocolOptions {
+        use http_protocol_options::UpstreamProtocolOptions as P;
+        use http_protocol_options::explicit_http_config::ProtocolConfig;
+        let pool = &self.plan.pool;
+        let http2 = Http2ProtocolOptions {
+            max_concurrent_streams: uint32(pool.max_streams_per_connection),
+            ..Http2ProtocolOptions::default()
+        };
+        let explicit = |protocol| {
+            P::ExplicitHttpConfig(http_protocol_options::ExplicitHttpConfig {
+                protocol_config: Some(protocol),
+            })
+        };
+        let protocol = if manner.tls {
+            P::AutoConfig(http_protocol_options::AutoHttpConfig {
+                http2_protocol_options: Some(http2),
+                ..http_protocol_options::AutoHttpConfig::default()
+            })
+        } else if manner.http2 {
+            explicit(ProtocolConfig::Http2ProtocolOptions(http2))
+        } else {
+            explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
+        };
+        let filter = |(name, config): (&str, Any)| HttpFilter {
+            name: name.to_owned(),
+            config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+            ..HttpFilter::default()
+        };
+        HttpProtocolOptions {
+            common_http_protocol_options: Some(CommonHttpOptions {
+                idle_timeout: duration(pool.idle_timeout),
+                max_requests_per_connection: pool.max_requests_per_connection.and_then(uint32),
+                ..CommonHttpOptions::default()
+            }),
+            http_filters: upstream::filters(manner).into_iter().map(filter).collect(),
+            upstream_protocol_options: Some(protocol),
+            ..HttpProtocolOptions::default()
+        }
+    }
+
+    /// All clusters, with that of the authorization service where there is one.
+    pub(crate) fn finish(mut self) -> Result<Vec<Cluster>, XdsError> {
+        let host = self.options.authorization.as_ref();
+        if let Some(host) = host.filter(|_| !self.plan.identity.api_keys.is_empty()) {
+            let name = identity::AUTHORIZATION_CLUSTER;
+            let cluster = Cluster {
+                name: name.into(),
+                cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
+                    cluster::DiscoveryType::StrictDns.into(),
+                )),
+                connect_timeout: duration(self.options.authorization_timeout),
+                load_assignment: Some(ClusterLoadAssignment {
+                    cluster_name: name.into(),
+                    endpoints: vec![LocalityLbEndpoints {
+                        lb_endpoints: vec![LbEndpoint {
+                            host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
+                                address: upstream::address(&host.address, host.port),
+                                ..Endpoint::default()
+                            })),
+                            ..LbEndpoint::default()
+                        }],
+                        ..LocalityLbEndpoints::default()
+                    }],
+                    ..ClusterLoadAssignment::default()
+                }),
+                ..Cluster::default()
+            };
+            self.insert(name.into(), cluster)?;
+        }
+        debug_assert!(self.clusters.values().all(|cluster| cluster.encoded_len() > 0));
+        Ok(self.clusters.into_values().collect())
+    }
+}
+
+/// The policy that comes closest to an algorithm.
+fn policy(algorithm: Algorithm, slow_start: Option<&BreakerPlan>) -> LoadBalancingPolicy {
+    let slow_start = slow_start.filter(|b| !b.ramp.is_zero()).map(|breaker| SlowStartConfig {
+        slow_start_window: duration(breaker.ramp),
+        min_weight_percent: Some(Percent { value: breaker.first_share * 100.0 }),
+        ..SlowStartConfig::default()
+    });
+    let (name, config) = match algorithm {
+        Algorithm::RoundRobin | Algorithm::Weighted | Algorithm::Adaptive | Algorithm::LeastCost => (
+            "envoy.load_balancing_policies.round_robin",
+            pack_any(RoundRobin { slow_start_config: slow_start, ..RoundRobin::default() }),
+        ),
+        Algorithm::LeastConnections | Algorithm::LeastLatency | Algorithm::HotCold => (
+            "envoy.load_balancing_policies.least_request",
+            pack_any(LeastRequest {
+                choice_count: uint32(2),
+                slow_start_config: slow_start,
+                ..LeastRequest::default()
+            }),
+        ),
+        Algorithm::ConsistentHash => (
+            "envoy.load_balancing_policies.maglev",
+            pack_any(Maglev {
+                consistent_hashing_lb_config: Some(ConsistentHashingLbConfig {
+                    hash_balance_factor: uint32(125),
+                    ..ConsistentHashingLbConfig::default()
+                }),
+                ..Maglev::default()
+            }),
+        ),
+    };
+    LoadBalancingPolicy {
+        policies: vec![load_balancing_policy::Policy {
+            typed_extension_config: Some(TypedExtensionConfig {
+                name: name.into(),
+                typed_config: Some(config),
+            }),
+        }],
+    }
+}
+
+/// Says how an algorithm is expressed among so many endpoints.
+fn algorithm_report(
+    field: &str,
+    algorithm: Algorithm,
+    endpoints: usize,
+    together: bool,
+    equal: bool,
+    report: &mut Report,
+) {
+    if endpoints < 2 {
+        return report.native(field, "one endpoint leaves no choice");
+    }
+    if !together && algorithm != Algorithm::Weighted {
+        return report.approximated(
+            field,
+            "weighted_clusters",
+            "the backends differ in protocol, path, key or connect timeout and cannot share a cluster: Envoy draws a backend \
+             by weight at random",
+        );
+    }
+    match algorithm {
+        Algorithm::RoundRobin => report.native(field, "round_robin"),
+        Algorithm::Weighted => report.native(field, "weighted_clusters; round_robin among a backend's endpoints"),
+        Algorithm::LeastConnections => report.exact_if(
+            equal,
+            field,
+            "least_request, two choices",
+            "with unequal weights Envoy goes round by weight divided by requests in flight instead of drawing two",
+        ),
+        Algorithm::LeastLatency => report.approximated(
+            field,
+            "least_request",
+            "latency is seen only as more requests in flight",
+        ),
+        Algorithm::HotCold => report.approximated(
+            field,
+            "least_request",
+            "the less busy of two; latency decides nothing",
+        ),
+        Algorithm::ConsistentHash => report.approximated(
+            field,
+            "maglev, hash_balance_factor 125, hash_policy",
+            "bounded as in the plan, but another hash: a key lives at another endpoint than in the engine",
+        ),
+        Algorithm::Adaptive => report.approximated(
+            field,
+            "round_robin by the plan's weights",
+            "weights change only when a controller publishes others",
+        ),
+        Algorithm::LeastCost => {
+            report.unsupported(field, "Envoy knows no prices; endpoints are taken in turn by weight");
+        }
+    }
+}
+
+fn backend_report(name: &str, backend: &BackendPlan, report: &mut Report) {
+    let at = |field: &str| format!("backends.{name}.{field}");
+    for ix in 0..backend.url.len() {
+        report.native(
+            at(&format!("url[{ix}]")),
+            "load_assignment: address, weight, priority, region; auto_host_rewrite; lua in the cluster for a path",
+        );
+    }
+    match backend.key {
+        Some(KeySource::Env(_)) => report.native(at("key"), "header_mutation in the cluster: authorization"),
+        Some(KeySource::File(_)) => report.approximated(
+            at("key"),
+            "lua in the cluster: authorization",
+            "read when Envoy starts, not when the file changes",
+        ),
+        None => {}
+    }
+    if backend.price != PricePlan::default() {
+        report.unsupported(at("price"), "Envoy knows no prices");
+    }
+    for model in backend.models.keys() {
+        report.unsupported(
+            at(&format!("models.{model}")),
+            "Envoy does not choose backends by model; rules that match models do",
+        );
+    }
+    report.native(at("connect_timeout_ms"), "connect_timeout");
+    report.native(at("http2"), "http2_protocol_options, with TLS auto_config");
+}
+
+/// Says how connections are expressed.
+pub(crate) fn pool_report(report: &mut Report) {
+    for (field, note) in [
+        ("max_connections", "circuit_breakers"),
+        ("max_pending", "circuit_breakers"),
+        ("max_requests", "circuit_breakers"),
+        ("idle_timeout_ms", "common_http_protocol_options"),
+        ("max_requests_per_connection", "common_http_protocol_options"),
+        ("max_streams_per_connection", "http2_protocol_options"),
+    ] {
+        report.native(format!("pool.{field}"), format!("{note}, for each cluster"));
+    }
+}

@@ -1,0 +1,315 @@
+//! Where does a backend listen?
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use traflux_core::plan::backend::{BackendPlan, KeySource};
+
+use super::options::RequestOptions;
+use crate::error::XdsError;
+use crate::name::metric_name;
+use crate::proto::rich::*;
+use crate::proto::*;
+
+/// A URL of a backend, in parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    pub(crate) tls: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Path that is put before the request's, without a slash at the end.
+    pub(crate) path: String,
+    pub(crate) weight: u32,
+    pub(crate) tier: u8,
+    pub(crate) region: Option<String>,
+}
+
+impl Upstream {
+    fn parse(url: &str) -> Result<Self, &'static str> {
+        let (tls, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Err("begins with neither http:// nor https://"),
+        };
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        if authority.contains('@') {
+            return Err("has a user's name, which belongs into `key`");
+        }
+        if path.contains(['?', '#']) {
+            return Err("has a query");
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').ok_or("has a `[` without `]`")?,
+            None => authority.find(':').map_or((authority, ""), |at| authority.split_at(at)),
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or("has no port in [1, 65535]")?,
+            None => return Err("has something behind its address"),
+        };
+        if host.is_empty() {
+            return Err("has no host");
+        }
+        let path = path.trim_end_matches('/').to_owned();
+        Ok(Self { tls, host: host.into(), port, path, weight: 1, tier: 0, region: None })
+    }
+
+    /// What the backend is called in the Host header.
+    pub(crate) fn authority(&self) -> String {
+        // With TLS this is also the name that its certificate must bear.
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.tls || self.port == 80 { host } else { format!("{host}:{}", self.port) }
+    }
+
+    fn is_address(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
+    }
+}
+
+/// What decides whether endpoints of two backends can stand in one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manner {
+    pub(crate) tls: bool,
+    pub(crate) http2: bool,
+    pub(crate) path: String,
+    pub(crate) key: Option<KeySource>,
+    pub(crate) connect_timeout: std::time::Duration,
+}
+
+/// A backend of the plan, read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadBackend {
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) manner: Manner,
+}
+
+impl ReadBackend {
+    /// Reads a backend; `None` where it has no URL.
+    pub(crate) fn read(name: &str, plan: &BackendPlan) -> Result<Option<Self>, XdsError> {
+        let wrong = |url: &str, problem: &str| XdsError::Upstream {
+            backend: name.to_owned(),
+            url: url.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let mut upstreams = Vec::new();
+        for endpoint in &plan.url {
+            let parsed = Upstream::parse(&endpoint.url).map_err(|problem| wrong(&endpoint.url, problem))?;
+            let region = endpoint.region.clone();
+            upstreams.push(Upstream { weight: endpoint.weight, tier: endpoint.tier, region, ..parsed });
+        }
+        let Some(first) = upstreams.first() else { return Ok(None) };
+        let differs = |u: &&Upstream| (u.tls, &u.path) != (first.tls, &first.path);
+        if let Some(other) = upstreams.iter().find(differs) {
+            let problem =
+                "has another scheme or path than the backend's first URL: make it a backend of its own";
+            return Err(wrong(&other.authority(), problem));
+        }
+        let manner = Manner {
+            tls: first.tls,
+            http2: plan.http2,
+            path: first.path.clone(),
+            key: plan.key.clone(),
+            connect_timeout: plan.connect_timeout,
+        };
+        Ok(Some(Self { upstreams, manner }))
+    }
+}
+
+/// Endpoints of a cluster, with the weight of the backend of each.
+pub(crate) fn assignment(cluster: &str, members: &[(&str, &ReadBackend, u32)]) -> ClusterLoadAssignment {
+    // Envoy wants priorities without gaps.
+    let tiers: BTreeSet<u8> =
+        members.iter().flat_map(|(_, backend, _)| backend.upstreams.iter().map(|u| u.tier)).collect();
+    let mut localities: Vec<LocalityLbEndpoints> = Vec::new();
+    for (name, backend, weight) in members {
+        for upstream in backend.upstreams.iter().filter(|u| u.weight > 0) {
+            let locality = Some(Locality {
+                region: upstream.region.clone().unwrap_or_default(),
+                zone: metric_name(name),
+                sub_zone: String::new(),
+            });
+            let priority = tiers.range(..upstream.tier).count() as u32;
+            let endpoint = LbEndpoint {
+                load_balancing_weight: uint32(weight.saturating_mul(upstream.weight)),
+                host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
+                    address: address(&upstream.host, upstream.port),
+                    hostname: upstream.authority(),
+                    health_check_config: Some(envoy_health_host(upstream)),
+                    ..Endpoint::default()
+                })),
+                ..LbEndpoint::default()
+            };
+            match localities.iter_mut().find(|l| l.locality == locality && l.priority == priority) {
+                Some(found) => found.lb_endpoints.push(endpoint),
+                None => localities.push(LocalityLbEndpoints {
+                    locality,
+                    priority,
+                    lb_endpoints: vec![endpoint],
+                    ..LocalityLbEndpoints::default()
+                }),
+            }
+        }
+    }
+    localities.sort_by_key(|l| l.priority);
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: localities,
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+fn envoy_health_host(upstream: &Upstream) -> HealthCheckConfig {
+    HealthCheckConfig { hostname: upstream.authority(), ..HealthCheckConfig::default() }
+}
+
+/// An address or a name to be looked up.
+pub(crate) fn address(host: &str, port: u16) -> Option<Address> {
+    Some(Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            address: host.to_owned(),
+            port_specifier: Some(socket_address::PortSpecifier::PortValue(port.into())),
+            ..SocketAddress::default()
+        })),
+    })
+}
+
+/// How a cluster learns the addresses of its endpoints.
+pub(crate) fn discovery(members: &[(&str, &ReadBackend, u32)]) -> cluster::DiscoveryType {
+    let all_known = members.iter().all(|(_, b, _)| b.upstreams.iter().all(Upstream::is_address));
+    if all_known { cluster::DiscoveryType::Static } else { cluster::DiscoveryType::StrictDns }
+}
+
+/// TLS towards a backend: its certificate must bear the name in its URL.
+pub(crate) fn tls(members: &[(&str, &ReadBackend, u32)], options: &RequestOptions) -> TransportSocket {
+    let hosts: BTreeSet<_> = members
+        .iter()
+        .flat_map(|(_, b, _)| b.upstreams.iter().map(|u| u.host.as_str()))
+        .filter(|host| host.parse::<IpAddr>().is_ok())
+        .collect();
+    let by_name = hosts.is_empty();
+    let addresses = hosts.into_iter().map(|host| SubjectAltNameMatcher {
+        san_type: subject_alt_name_matcher::SanType::IpAddress.into(),
+        matcher: Some(StringMatcher {
+            match_pattern: Some(string_matcher::MatchPattern::Exact(host.to_owned())),
+            ignore_case: false,
+        }),
+        ..SubjectAltNameMatcher::default()
+    });
+    let validation = CertificateValidationContext {
+        trusted_ca: file(&options.authorities_file),
+        match_typed_subject_alt_names: addresses.collect(),
+        ..CertificateValidationContext::default()
+    };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            alpn_protocols: vec!["h2".into(), "http/1.1".into()],
+            validation_context_type: Some(common_tls_context::ValidationContextType::ValidationContext(
+                validation,
+            )),
+            ..CommonTlsContext::default()
+        }),
+        auto_host_sni: by_name,
+        auto_sni_san_validation: by_name,
+        ..UpstreamTlsContext::default()
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".into(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(pack_any(context))),
+    }
+}
+
+/// A file.
+pub(crate) fn file(path: &str) -> Option<DataSource> {
+    Some(DataSource {
+        specifier: Some(data_source::Specifier::Filename(path.to_owned())),
+        ..DataSource::default()
+    })
+}
+
+/// The filters that put the key and the path of a backend into requests to it, whichever route they came by.
+///
+/// They belong to the cluster: a route may send to several, and no key may reach another backend than its own. Of
+/// Envoy's filters only scripts may change a path there, and only they can read a file that ends in a line break.
+pub(crate) fn filters(manner: &Manner) -> Vec<(&'static str, Any)> {
+    let mut filters = Vec::new();
+    if let Some(KeySource::Env(name)) = &manner.key {
+        let header = HeaderValueOption {
+            header: Some(HeaderValue {
+                key: "authorization".into(),
+                value: format!("Bearer %ENVIRONMENT({name})%"),
+                ..HeaderValue::default()
+            }),
+            append_action: header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+            ..HeaderValueOption::default()
+        };
+        let mutations = vec![Mutation { action: Some(mutation::Action::Append(header)) }];
+        let filter = HeaderMutation {
+            mutations: Some(Mutations { request_mutations: mutations, ..Mutations::default() }),
+            ..HeaderMutation::default()
+        };
+        filters.push(("envoy.filters.http.header_mutation", pack_any(filter)));
+    }
+    if let Some(script) = script(manner) {
+        let source = DataSource {
+            specifier: Some(data_source::Specifier::InlineString(script)),
+            ..DataSource::default()
+        };
+        let filter = Lua { default_source_code: Some(source), ..Lua::default() };
+        filters.push(("envoy.filters.http.lua", pack_any(filter)));
+    }
+    if !filters.is_empty() {
+        filters.push(("envoy.filters.http.upstream_codec", pack_any(UpstreamCodec::default())));
+    }
+    filters
+}
+
+fn script(manner: &Manner) -> Option<String> {
+    let (mut once, mut each) = (String::new(), String::new());
+    if let Some(KeySource::File(path)) = &manner.key {
+        once = format!("local key = assert(io.open(\"{}\")):read(\"*l\") ", lua_text(path));
+        each.push_str("headers:replace(\"authorization\", \"Bearer \" .. key) ");
+    }
+    if !manner.path.is_empty() {
+        let path = lua_text(&manner.path);
+        each.push_str(&format!("headers:replace(\":path\", \"{path}\" .. headers:get(\":path\")) "));
+    }
+    (!each.is_empty()).then(|| {
+        format!("{once}function envoy_on_request(handle) local headers = handle:headers() {each}end")
+    })
+}
+
+/// The inside of a Lua text.
+fn lua_text(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("\\{b:03}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_cannot_break_out_of_a_script() {
+        assert_eq!(lua_text("/a\" .. os.exit()"), r"/a\034\032..\032os.exit\040\041");
+    }
+
+    #[test]
+    fn a_url_is_read_in_parts() {
+        let read = |url| Upstream::parse(url).map(|u| (u.tls, u.authority(), u.port, u.path));
+        assert_eq!(
+            read("https://api.example.com/v1/"),
+            Ok((true, "api.example.com".into(), 443, "/v1".into()))
+        );
+        assert_eq!(read("http://127.0.0.1:8000"), Ok((false, "127.0.0.1:8000".into(), 8000, String::new())));
+        assert_eq!(read("http://[::1]:8000/a"), Ok((false, "[::1]:8000".into(), 8000, "/a".into())));
+        for wrong in ["ftp://x", "http://", "http://x:0", "http://a@b", "http://x/y?z"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

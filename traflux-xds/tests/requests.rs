@@ -1,0 +1,189 @@
+//! What a plan for requests becomes, and that nothing of it is lost.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use traflux_core::HostPlan;
+use traflux_core::plan::requests::RequestPlan;
+use traflux_xds::XdsError;
+use traflux_xds::requests::{Compiled, FieldSupport, RequestOptions, Support, compile, table};
+
+/// A plan with every field set to something else than its default.
+const MAXIMAL: &str = include_str!("data/requests.json");
+
+fn plan(value: Value) -> RequestPlan {
+    serde_json::from_value(value).unwrap()
+}
+
+fn compiled(value: Value) -> Compiled {
+    compile(&plan(value), &RequestOptions::default()).unwrap()
+}
+
+fn with_service() -> RequestOptions {
+    let host = HostPlan { address: "127.0.0.1".into(), port: 18110 };
+    RequestOptions { authorization: Some(host), ..RequestOptions::default() }
+}
+
+fn field<'a>(compiled: &'a Compiled, path: &str) -> &'a FieldSupport {
+    compiled.fields().iter().find(|f| f.path == path).unwrap_or_else(|| panic!("no line for {path}"))
+}
+
+#[test]
+fn every_field_of_a_maximal_plan_is_spoken_of() {
+    let compiled = compile(&serde_json::from_str(MAXIMAL).unwrap(), &with_service()).unwrap();
+    let unknown: Vec<_> = compiled
+        .fields()
+        .iter()
+        .filter(|f| f.support.remark().contains("not known to this compiler"))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:#?}");
+    let kinds: BTreeSet<_> = compiled.fields().iter().map(|f| f.support.name()).collect();
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
+    assert!(table(compiled.fields()).lines().count() >= compiled.fields().len());
+}
+
+#[test]
+fn the_maximal_plan_has_every_key_of_the_schema() {
+    fn keys(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    found.insert(key.clone());
+                    keys(value, found);
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|value| keys(value, found)),
+            _ => {}
+        }
+    }
+    fn properties(schema: &Value, found: &mut BTreeSet<String>) {
+        match schema {
+            Value::Object(map) => {
+                if let Some(Value::Object(named)) = map.get("properties") {
+                    found.extend(named.keys().cloned());
+                }
+                map.values().for_each(|value| properties(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| properties(value, found)),
+            _ => {}
+        }
+    }
+    let schema = serde_json::to_value(schemars::schema_for!(RequestPlan)).unwrap();
+    let (mut wanted, mut present) = (BTreeSet::new(), BTreeSet::new());
+    properties(&schema, &mut wanted);
+    keys(&serde_json::from_str(MAXIMAL).unwrap(), &mut present);
+    // Other forms of fields that the plan can have in one form only.
+    for other in ["below", "service", "block_bytes", "blocks"] {
+        wanted.remove(other);
+    }
+    let missing: Vec<_> = wanted.difference(&present).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn equal_plans_compile_to_equal_bytes() {
+    let one = compile(&serde_json::from_str(MAXIMAL).unwrap(), &with_service()).unwrap();
+    let other = compile(&serde_json::from_str(MAXIMAL).unwrap(), &with_service()).unwrap();
+    assert!(one.snapshot().same_content(other.snapshot()));
+    assert_eq!(one.static_config().unwrap(), other.static_config().unwrap());
+}
+
+#[test]
+fn a_plain_plan_is_native_throughout() {
+    let compiled = compiled(json!({
+        "routing": {"strategy": "round-robin", "rules": [
+            {"name": "a", "match": {"path": "/a", "headers": {"x": "1"}}, "route": {"backend": ["x", "y"]}},
+            {"name": "b", "match": {"user_tier": "gold"}, "route": {"backend": ["x", "y"], "algorithm": "least-connections"}}
+        ]},
+        "identity": {"trusted_headers": {"user_tier": "x-tier"}},
+        "backends": {"x": {"url": "http://127.0.0.1:1"}, "y": {"url": ["http://127.0.0.1:2", "http://127.0.0.1:3"]}},
+        "limits": [{"name": "l", "unit": "requests", "amount": 5, "by": {"header": "x-app"}}]
+    }));
+    let not_native: Vec<_> = compiled.not_native().collect();
+    assert!(not_native.is_empty(), "{not_native:#?}");
+}
+
+#[test]
+fn rules_become_routes_in_the_order_of_priority() {
+    let text = compiled(json!({
+        "retry": {"max_attempts": 1},
+        "routing": {"rules": [
+            {"name": "low", "route": {"backend": "x"}},
+            {"name": "high", "priority": 7, "route": {"backend": "x"}},
+            {"name": "middle", "priority": 3, "route": {"backend": "x"}}
+        ]},
+        "backends": {"x": {"url": "http://127.0.0.1:1"}}
+    }))
+    .static_config()
+    .unwrap();
+    let at = |name: &str| text.find(&format!("name: \"{name}\"")).unwrap();
+    assert!(at("high") < at("middle") && at("middle") < at("low"));
+}
+
+#[test]
+fn a_rule_that_envoy_cannot_judge_is_left_out_and_said_so() {
+    let compiled = compiled(json!({
+        "routing": {"rules": [
+            {"name": "claims", "match": {"claims": {"a": "b"}}, "route": {"backend": "x"}},
+            {"name": "set", "match": {"path": {"regex": "/[a-z&&[^x]]"}}, "route": {"backend": "x"}}
+        ]},
+        "backends": {"x": {"url": "http://127.0.0.1:1"}}
+    }));
+    let text = compiled.static_config().unwrap();
+    assert!(!text.contains("\"claims\"") && !text.contains("\"set\""));
+    let service = field(&compiled, "routing.rules[0].match.claims");
+    assert!(matches!(service.support, Support::NeedsService { .. }));
+    let foreign = field(&compiled, "routing.rules[1].match.path");
+    assert!(matches!(&foreign.support, Support::Unsupported { why } if why.contains("left out")));
+}
+
+#[test]
+fn without_a_service_that_checks_keys_nobody_gets_in() {
+    let value = json!({
+        "identity": {"api_keys": [{"name": "k", "sha256": "0".repeat(64), "tenant": "t"}]},
+        "routing": {"default": {"backend": "x"}},
+        "backends": {"x": {"url": "http://127.0.0.1:1"}}
+    });
+    let closed = compiled(value.clone()).static_config().unwrap();
+    assert!(closed.contains("status: 401") && !closed.contains("cluster: \"x\""));
+    let open = compile(&plan(value), &with_service()).unwrap().static_config().unwrap();
+    assert!(open.contains("ext_authz") && open.contains("cluster: \"x\"") && !open.contains("status: 401"));
+}
+
+#[test]
+fn backends_that_differ_get_clusters_of_their_own_and_the_gap_is_stated() {
+    let compiled = compiled(json!({
+        "routing": {"rules": [{"name": "r", "route": {"backend": ["a", "b"], "algorithm": "round-robin"}}]},
+        "backends": {"a": {"url": "http://127.0.0.1:1"}, "b": {"url": "http://127.0.0.1:2", "key": {"env": "B"}}}
+    }));
+    let line = field(&compiled, "routing.rules[0].route.algorithm");
+    assert!(matches!(&line.support, Support::Approximated { gap } if gap.contains("cannot share a cluster")));
+    let text = compiled.static_config().unwrap();
+    assert!(text.contains("weighted_clusters") && text.contains("Bearer %ENVIRONMENT(B)%"));
+}
+
+#[test]
+fn a_url_that_envoy_cannot_be_sent_to_is_an_error_with_its_backend() {
+    let wrong = plan(json!({"backends": {"a": {"url": "http://user@host"}}}));
+    let error = compile(&wrong, &RequestOptions::default()).unwrap_err();
+    assert_eq!(error.code(), "xds_upstream");
+    assert!(error.to_string().starts_with("backend `a`: `http://user@host` has a user's name"), "{error}");
+    let wrong = plan(json!({"server": {"listen": "gateway:80"}}));
+    assert!(matches!(compile(&wrong, &RequestOptions::default()), Err(XdsError::Address { .. })));
+}
+
+#[test]
+fn what_cannot_be_kept_by_envoy_is_no_limit_and_said_so() {
+    let compiled = compiled(json!({"limits": [
+        {"name": "t", "unit": "tokens", "amount": 5},
+        {"name": "c", "unit": "concurrency", "amount": 5},
+        {"name": "w", "unit": "requests", "amount": 5, "shape": "fixed_window"}
+    ]}));
+    assert!(matches!(field(&compiled, "limits[0]").support, Support::NeedsService { .. }));
+    assert!(matches!(field(&compiled, "limits[1]").support, Support::Unsupported { .. }));
+    assert!(matches!(field(&compiled, "limits[2].shape").support, Support::Approximated { .. }));
+    let text = compiled.static_config().unwrap();
+    assert!(text.contains("traflux.limit.w") && !text.contains("traflux.limit.t"));
+}
