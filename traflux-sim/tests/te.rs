@@ -1,6 +1,7 @@
 //! Critical pairs: the environment, the door for learning, and that learning helps.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -159,7 +160,7 @@ fn training_is_bit_identical_whatever_the_threads() {
             draws: 4,
             ..BanditConfig::default()
         };
-        train_bandit(&config, &scenes, &judge, None, &mut |_| {}).unwrap()
+        train_bandit(&config, &scenes, &judge, None, &mut |_| ControlFlow::Continue(())).unwrap()
     };
     let alone = train(1, 7);
     assert_eq!(alone, train(3, 7));
@@ -203,7 +204,8 @@ fn learning_beats_its_start_and_top_k_on_matrices_it_has_not_seen() {
             ..BanditConfig::default()
         };
         let start = mean(&mut learned(&Parameters::seeded(shape, seed), &other));
-        let report = train_bandit(&config, &scenes, &judge, None, &mut |_| {}).unwrap();
+        let report =
+            train_bandit(&config, &scenes, &judge, None, &mut |_| ControlFlow::Continue(())).unwrap();
         let end = mean(&mut learned(&report.parameters, &other));
         assert!(end > start + 0.02 && end > top_k, "seed {seed}: {start} to {end}, top-K {top_k}");
     }
@@ -222,7 +224,7 @@ fn a_policy_that_knows_its_pairs_survives_its_file_and_refuses_another_network()
         ..BanditConfig::default()
     };
     let judge = |_: usize, _: &[Vec<GroupIx>]| -> Result<Vec<f64>, EnvironmentError> { Ok(Vec::new()) };
-    let report = train_bandit(&config, &scenes, &judge, None, &mut |_| {}).unwrap();
+    let report = train_bandit(&config, &scenes, &judge, None, &mut |_| ControlFlow::Continue(())).unwrap();
     let checkpoint = Checkpoint {
         parameters: report.parameters,
         observations: encoder.space(),
@@ -272,7 +274,7 @@ fn a_minute_of_abilene_is_enough_to_beat_relax_and_round() {
         updates: 100,
         ..BanditConfig::default()
     };
-    let report = train_bandit(&config, &scenes, &judge, None, &mut |_| {}).unwrap();
+    let report = train_bandit(&config, &scenes, &judge, None, &mut |_| ControlFlow::Continue(())).unwrap();
     let mut policy = learned(&report.parameters, &encoder);
     let mut relaxed = RelaxAndRound::new(series.network(), series.base(), 13);
     let mut mean = |policy: &mut dyn Policy| {

@@ -31,7 +31,9 @@ pub use error::TeError;
 pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
 pub use metrics::{delay_ratio, performance_ratio, rerouted_share, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
-pub use select::{EcmpOnly, FixedSet, GreedyRelief, TopK, TopKCritical, TopKRelief, share_of_pairs};
+pub use select::{
+    EcmpOnly, FixedSet, GreedyRelief, QuickSelector, TopK, TopKCritical, TopKRelief, share_of_pairs,
+};
 pub use selection::{QuickChoice, SelectionEncoder};
 
 #[cfg(doctest)]

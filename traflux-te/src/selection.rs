@@ -65,10 +65,14 @@ pub enum QuickChoice {
     Fractions(usize),
 }
 
-/// In up to 24 rounds: fewer pairs than that are chosen one by one.
+impl QuickChoice {
+    /// In up to 24 rounds: fewer pairs than that are chosen one by one.
+    pub const DEFAULT: Self = Self::Rounds(24);
+}
+
 impl Default for QuickChoice {
     fn default() -> Self {
-        Self::Rounds(24)
+        Self::DEFAULT
     }
 }
 
@@ -172,7 +176,7 @@ impl SelectionEncoder {
             }
         }
         let reached = self.chooser.reached(utilizations);
-        self.place();
+        self.chooser.rank(&mut self.order);
         let (pairs, known) = self.inner.groups.dim();
         let columns = known + feature::PAIR.len();
         if observation.groups.dim() != (pairs, columns) || !observation.groups.is_standard_layout() {
@@ -205,21 +209,10 @@ impl SelectionEncoder {
     }
 
     /// What the quick choice for the last matrix is: at most as many pairs as are to be chosen, best first; those that
-    /// would move, then those of the greatest relief. A set of its own, to learn from or to be used as it is.
+    /// would move, then those of the greatest relief. A set of its own, to learn from or to be used as it is; as
+    /// a selector, [`QuickSelector`](crate::QuickSelector).
     #[must_use]
     pub fn quick(&self) -> Vec<GroupIx> {
         self.order.iter().take(self.count).map(|(_, pair)| GroupIx(*pair)).collect()
-    }
-
-    /// Sorts pairs: those that were chosen in their order, then the others by relief; equal ones by position.
-    fn place(&mut self) {
-        let quick = &self.chooser;
-        self.order.clear();
-        self.order.extend(quick.chosen.iter().map(|pair| (0.0, *pair)));
-        let chosen = self.order.len();
-        let others = quick.mean_reliefs.iter().zip(&quick.fractions).enumerate();
-        let others = others.filter(|(_, (relief, fraction))| **relief > 0.0 && **fraction == 0.0);
-        self.order.extend(others.map(|(pair, (relief, _))| (*relief, pair as u32)));
-        self.order[chosen..].sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     }
 }

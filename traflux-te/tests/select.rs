@@ -11,7 +11,8 @@ use traflux_core::{GroupIx, Network, NodeIx, Observation, Policy, PolicyError, T
 use traflux_te::generate::{LinkModel, full_mesh};
 use traflux_te::select::SearchConfig;
 use traflux_te::{
-    EcmpOnly, FixedSet, GreedyRelief, NetworkEncoder, TopK, TopKCritical, TopKRelief, ecmp, share_of_pairs,
+    EcmpOnly, FixedSet, GreedyRelief, NetworkEncoder, QuickSelector, SelectionEncoder, TopK, TopKCritical,
+    TopKRelief, ecmp, share_of_pairs,
 };
 
 fn observe(network: &Network, demands: &TrafficMatrix) -> Observation {
@@ -219,6 +220,32 @@ fn relief_is_the_same_in_any_unit_and_nothing_is_chosen_without_load_or_paths() 
     let base = ecmp(&bare).unwrap();
     let seen = observe(&bare, &TrafficMatrix::zero(3));
     assert!(GreedyRelief::new(&bare, &base, 2).act(&seen).unwrap().critical.is_empty());
+}
+
+#[test]
+fn the_quick_selector_takes_what_the_encoder_shows_and_no_masked_pair() {
+    let config = traflux_te::generate::BackboneConfig { nodes: 15, ..Default::default() };
+    let model = traflux_te::generate::TrafficModel::Exponential {
+        mean: traflux_core::BitRate::gigabits_per_second(1.0),
+    };
+    let network = traflux_te::generate::backbone(&config, 4).unwrap();
+    let base = ecmp(&network).unwrap();
+    let mut quick = QuickSelector::new(&network, &base, 21);
+    for seed in 0..4 {
+        let demands = model.matrix(&network, seed).unwrap();
+        let mut encoder = SelectionEncoder::new(&network, &base, 21);
+        let shown = encoder.encode(&demands).unwrap();
+        let mut seen = observe(&network, &demands);
+        let chosen = quick.act(&seen).unwrap().critical;
+        assert_eq!(chosen, encoder.quick());
+        assert_eq!(quick.act(&shown).unwrap().critical, chosen, "columns that are added do not matter");
+        seen.mask[chosen[0].ix()] = false;
+        assert!(!quick.act(&seen).unwrap().critical.contains(&chosen[0]));
+        seen.groups.fill(0.0);
+        assert!(quick.act(&seen).unwrap().critical.is_empty());
+    }
+    let foreign = observe(&common::network(3, &[]), &TrafficMatrix::zero(3));
+    assert!(matches!(quick.act(&foreign), Err(PolicyError::Failed { .. })));
 }
 
 proptest! {

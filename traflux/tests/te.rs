@@ -3,6 +3,16 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use traflux::te::generate::{BackboneConfig, TrafficModel, backbone};
+use traflux::te::{
+    Case, Earlier, EvaluateError, Limit, RunName, SelectorKind, StudyOptions, TrainOptions, TrainPoint,
+    Watch, study,
+};
+use traflux_core::BitRate;
+use traflux_policy::Checkpoint;
 
 fn te(at: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_traflux")).current_dir(at).arg("te").args(arguments).output().unwrap()
@@ -409,6 +419,87 @@ fn an_interrupt_leaves_the_best_policy_and_the_training_can_go_on() {
     );
     let second = interrupted();
     assert!(first > 0 && second > first, "{first}, then {second}");
+}
+
+/// Keeps files in memory and stops after some points.
+struct Leaving {
+    limit: Limit,
+    points: AtomicUsize,
+    files: Mutex<Option<(Checkpoint, Checkpoint)>>,
+}
+
+impl Watch for Leaving {
+    fn progress(&self, _: f64, _: &str) {}
+
+    fn point(
+        &self,
+        _: &RunName,
+        _: &TrainPoint,
+        last: &Checkpoint,
+        best: Option<&Checkpoint>,
+    ) -> Result<(), EvaluateError> {
+        let mut files = self.files.lock().unwrap();
+        let kept = files.take().map(|(best, _)| best);
+        // As files: what is read is what was written.
+        let read = |checkpoint: &Checkpoint| Checkpoint::from_bytes(&checkpoint.to_bytes().unwrap()).unwrap();
+        *files = Some((best.map(read).or(kept).unwrap(), read(last)));
+        if self.points.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.limit.stop();
+        }
+        Ok(())
+    }
+
+    fn earlier(&self, _: &RunName) -> Result<Option<Earlier>, EvaluateError> {
+        let files = self.files.lock().unwrap();
+        Ok(files.clone().map(|(best, last)| Earlier { last, best }))
+    }
+}
+
+#[test]
+fn a_training_that_was_left_and_gone_on_with_gives_the_files_of_one_that_was_not() {
+    let network = backbone(&BackboneConfig { nodes: 7, ..BackboneConfig::default() }, 3).unwrap();
+    let mean = BitRate::gigabits_per_second(1.0);
+    let matrices = TrafficModel::Lognormal { mean, sigma: 1.0 }.matrices(&network, 12, 1).unwrap();
+    let case = Case {
+        name: "seven".to_owned(),
+        group: "seven".to_owned(),
+        network,
+        matrices,
+        count: 4,
+        train: 9,
+        validate: 3,
+        test: 3,
+    };
+    let train =
+        TrainOptions { example_updates: 40, updates: 30, states: 3, draws: 3, ..TrainOptions::default() };
+    // How many points each time, in the imitation, after it, and twice.
+    let files = |stops: &[usize]| {
+        let mut files = None;
+        for stop in stops.iter().chain(&[usize::MAX]) {
+            let limit = Limit::default();
+            let options = StudyOptions {
+                train: train.clone(),
+                seeds: vec![1],
+                without: Vec::new(),
+                leave_one_out: false,
+                rivals: vec![SelectorKind::TopKCritical],
+                fixed_set: false,
+                block: 1,
+                fallback: true,
+                limit: limit.clone(),
+            };
+            let watch = Leaving { limit, points: AtomicUsize::new(*stop), files: Mutex::new(files) };
+            let study = study(std::slice::from_ref(&case), &options, &watch).unwrap();
+            assert_eq!(study.stopped, *stop != usize::MAX);
+            files = watch.files.into_inner().unwrap();
+        }
+        let (best, last) = files.unwrap();
+        (best.to_bytes().unwrap(), last.to_bytes().unwrap())
+    };
+    let whole = files(&[]);
+    for stops in [&[2][..], &[9], &[3, 7]] {
+        assert!(files(stops) == whole, "left after {stops:?} points");
+    }
 }
 
 #[test]

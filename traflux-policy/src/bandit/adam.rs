@@ -8,9 +8,9 @@ const EPSILON: f32 = 1e-7;
 
 /// Adam (Kingma and Ba 2015) with a limit on the norm of the gradient.
 pub(super) struct Adam {
-    first: Gradients,
-    second: Gradients,
-    steps: i32,
+    pub(super) first: Gradients,
+    pub(super) second: Gradients,
+    pub(super) steps: i32,
 }
 
 impl Adam {
@@ -59,13 +59,13 @@ pub(super) fn blend(average: &mut Parameters, current: &Parameters, part: f32) {
     }
 }
 
-fn parts_mut(parameters: &mut Parameters) -> Vec<&mut [f32]> {
+pub(super) fn parts_mut(parameters: &mut Parameters) -> Vec<&mut [f32]> {
     let Parameters { dense, own, .. } = parameters;
     let layers = dense.iter_mut().flat_map(|dense| [&mut dense.weight[..], &mut dense.bias[..]]);
     layers.chain([&mut own[..]]).collect()
 }
 
-fn parts(parameters: &Parameters) -> Vec<&[f32]> {
+pub(super) fn parts(parameters: &Parameters) -> Vec<&[f32]> {
     let layers = parameters.dense.iter().flat_map(|dense| [&dense.weight[..], &dense.bias[..]]);
     layers.chain([&parameters.own[..]]).collect()
 }

@@ -10,8 +10,12 @@
 
 mod adam;
 mod gradient;
+mod memory;
 mod objective;
 mod train;
 
 pub use gradient::{GradientWorkspace, Gradients};
-pub use train::{BanditConfig, BanditError, BanditProgress, BanditReport, Scene, SetJudge, train_bandit};
+pub use memory::BanditMemory;
+pub use train::{
+    BanditConfig, BanditError, BanditProgress, BanditReport, BanditStart, Scene, SetJudge, train_bandit,
+};

@@ -17,6 +17,8 @@
 //! Every state has random numbers of its own and gradients are added in the order of states: equal arguments give
 //! bit-identical parameters, whatever the threads.
 
+use std::ops::ControlFlow;
+
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -25,6 +27,7 @@ use traflux_core::{EnvironmentError, GroupIx, Observation};
 
 use super::adam::{Adam, blend};
 use super::gradient::{GradientWorkspace, Gradients};
+use super::memory::BanditMemory;
 use super::objective::Weights;
 use crate::distribution::Chooser;
 use crate::parameters::{NetworkShape, Parameters};
@@ -142,6 +145,18 @@ pub struct BanditProgress<'a> {
     pub gradient_norm: f64,
     /// The averaged parameters.
     pub parameters: &'a Parameters,
+    /// What the training would need to go on from here.
+    pub memory: BanditMemory,
+}
+
+/// Where a training starts that does not start from nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BanditStart {
+    /// The averaged parameters.
+    pub parameters: Parameters,
+    /// With what an earlier training with equal arguments remembered it goes on as if it had never been left; `None`
+    /// trains anew from these parameters.
+    pub memory: Option<BanditMemory>,
 }
 
 /// What training came to.
@@ -161,6 +176,12 @@ pub enum BanditError {
     /// A reward could not be had.
     #[error(transparent)]
     Judge(#[from] EnvironmentError),
+    /// Somebody who watched it asked to stop.
+    #[error("stopped after {update} updates")]
+    Stopped {
+        /// Updates made.
+        update: usize,
+    },
     /// A setting is outside its range.
     #[error("{setting} is {value}, must be {range}")]
     Setting {
@@ -187,6 +208,7 @@ impl BanditError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Judge(error) => error.code(),
+            Self::Stopped { .. } => "bandit_stopped",
             Self::Setting { .. } => "bandit_setting",
             Self::Scene { .. } => "bandit_scene",
         }
@@ -199,9 +221,11 @@ impl BanditError {
     }
 }
 
-/// Trains a policy on scenes; `start` are the parameters to go on from, instead of untrained ones.
+/// Trains a policy on scenes; `start` is where to go on from, instead of untrained parameters. `progress` may end it.
 ///
 /// ```
+/// use std::ops::ControlFlow;
+///
 /// use ndarray::{Array1, Array2};
 /// use traflux_core::{GroupIx, Observation};
 /// use traflux_policy::bandit::{BanditConfig, Scene, train_bandit};
@@ -222,7 +246,10 @@ impl BanditError {
 /// };
 /// let config = BanditConfig { updates: 400, scenes: 4, hidden: 8, ..BanditConfig::default() };
 /// let mut last = 0.0;
-/// train_bandit(&config, &scenes, &judge, None, &mut |p| last = p.mean_reward.unwrap_or(0.0))?;
+/// train_bandit(&config, &scenes, &judge, None, &mut |p| {
+///     last = p.mean_reward.unwrap_or(0.0);
+///     ControlFlow::Continue(())
+/// })?;
 /// assert!(last > 0.5, "a random choice earns 0.25: {last}");
 /// # Ok::<(), traflux_policy::bandit::BanditError>(())
 /// ```
@@ -233,12 +260,13 @@ pub fn train_bandit(
     config: &BanditConfig,
     scenes: &[Scene],
     judge: &dyn SetJudge,
-    start: Option<Parameters>,
-    progress: &mut dyn FnMut(BanditProgress<'_>),
+    start: Option<BanditStart>,
+    progress: &mut dyn FnMut(BanditProgress<'_>) -> ControlFlow<()>,
 ) -> Result<BanditReport, BanditError> {
     check(config)?;
     let shape = shape_of(config, scenes)?;
-    let mut parameters = match start {
+    let (start, memory) = start.map_or((None, None), |start| (Some(start.parameters), start.memory));
+    let mut average = match start {
         Some(parameters) if parameters.shape == shape => parameters,
         Some(parameters) => {
             let value = parameters.shape.parameters() as f64;
@@ -247,22 +275,38 @@ pub fn train_bandit(
         }
         None => Parameters::seeded(shape, config.seed),
     };
-    let range = parameters
-        .range
-        .get_or_insert_with(|| InputRange::empty(shape.group_features, shape.context_features));
+    let range =
+        average.range.get_or_insert_with(|| InputRange::empty(shape.group_features, shape.context_features));
     scenes.iter().for_each(|scene| range.extend(&scene.observation));
 
     let mut workers: Vec<Worker> = (0..config.threads.max(1)).map(|_| Worker::default()).collect();
-    let mut slots: Vec<Slot> = (0..config.scenes).map(|_| Slot::new(&parameters)).collect();
+    let mut slots: Vec<Slot> = (0..config.scenes).map(|_| Slot::new(&average)).collect();
     let mut order = Order::new(config.seed, scenes.len());
-    let mut adam = Adam::new(&parameters);
-    let mut average = parameters.clone();
+    let mut adam = Adam::new(&average);
+    let mut parameters = average.clone();
     let mut gradients = Gradients::zero(&parameters);
     let mut deviation = None;
     let (mut rewards, mut rejected) = (0, 0);
     let mut seen = Seen::default();
     let updates = config.example_updates + config.updates;
-    for update in 0..updates {
+    let mut reached = 0;
+    if let Some(memory) = memory {
+        let deviates = memory.deviation.map(f64::from_bits);
+        if memory.update > updates
+            || deviates.is_some_and(|deviation| !deviation.is_finite())
+            || !memory.restore(&mut parameters, &mut adam)
+        {
+            let (setting, value) = ("updates that an earlier training remembers", memory.update as f64);
+            let range = "of such a network and no more than are to be made";
+            return Err(BanditError::Setting { setting, value, range });
+        }
+        reached = memory.update;
+        (rewards, rejected, deviation) = (memory.rewards, memory.rejected, deviates);
+        (0..reached * config.scenes).for_each(|_| {
+            order.next();
+        });
+    }
+    for update in reached..updates {
         let judged = update >= config.example_updates;
         let done = update as f64 / updates as f64;
         let (from, of) =
@@ -305,7 +349,10 @@ pub fn train_bandit(
         seen.add(&slots, judged);
         if (update + 1) % config.report_every.max(1) == 0 || update + 1 == updates {
             let past = std::mem::take(&mut seen);
-            progress(BanditProgress {
+            let mut memory = BanditMemory::new(&parameters, &adam);
+            (memory.update, memory.rewards, memory.rejected) = (update + 1, rewards, rejected);
+            memory.deviation = deviation.map(f64::to_bits);
+            let wish = progress(BanditProgress {
                 update: update + 1,
                 updates,
                 rewards,
@@ -314,7 +361,11 @@ pub fn train_bandit(
                 entropy: slots.iter().map(|slot| slot.entropy).sum::<f64>() / slots.len() as f64,
                 gradient_norm: norm,
                 parameters: &average,
+                memory,
             });
+            if wish.is_break() && update + 1 < updates {
+                return Err(BanditError::Stopped { update: update + 1 });
+            }
         }
     }
     Ok(BanditReport { parameters: average, rewards, rejected })

@@ -103,6 +103,16 @@ impl Chooser {
         if at_base > 0.0 { greatest(&self.utilizations) / at_base } else { 1.0 }
     }
 
+    /// Sorts pairs: those that were chosen in their order, then the others by relief; equal ones by position.
+    pub(crate) fn rank(&self, order: &mut Vec<(f32, u32)>) {
+        order.clear();
+        order.extend(self.chosen.iter().map(|pair| (0.0, *pair)));
+        let others = self.mean_reliefs.iter().zip(&self.fractions).enumerate();
+        let others = others.filter(|(_, (relief, fraction))| **relief > 0.0 && **fraction == 0.0);
+        order.extend(others.map(|(pair, (relief, _))| (*relief, pair as u32)));
+        order[self.chosen.len()..].sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    }
+
     /// A few steps of Frank and Wolfe on all pairs at once: the `count` pairs of the greatest relief on their
     /// cheapest paths and all others on the base is where to, a line search says how far.
     pub(crate) fn divide(

@@ -2,13 +2,15 @@
 //!
 //! A selector is a [`Policy`]: it reads column [`DEMAND`] of an observation and chooses at most `count`
 //! pairs, best first. [`EcmpOnly`] is the floor, [`TopK`] and [`TopKCritical`] are the rules that learned
-//! selectors are usually compared with. [`TopKRelief`] and [`GreedyRelief`] follow prices of links and are
-//! better and disturb less; [`FixedSet`] asks whether anything has to be chosen anew at all.
+//! selectors are usually compared with. [`TopKRelief`], [`GreedyRelief`] and [`QuickSelector`] follow prices of links
+//! and are better and disturb less; [`FixedSet`] asks whether anything has to be chosen anew at all.
 
 mod fixed;
+mod quick;
 mod relief;
 
 pub use fixed::{FixedSet, FixedSetSearch, SearchConfig};
+pub use quick::QuickSelector;
 pub use relief::{GreedyRelief, TopKRelief};
 
 use traflux_core::network::column::DEMAND;

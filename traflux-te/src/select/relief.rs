@@ -269,7 +269,7 @@ fn add(flow: &mut Vec<(LinkIx, f64)>, link: LinkIx, amount: f64) {
 }
 
 /// Adds the demands of an observation to links, along the base.
-fn add_loads(base: &BaseRouting, observation: &Observation, loads: &mut [f64]) {
+pub(super) fn add_loads(base: &BaseRouting, observation: &Observation, loads: &mut [f64]) {
     for pair in 0..base.pair_count() {
         let demand = f64::from(demand(observation, pair));
         if demand > 0.0 {

@@ -9,20 +9,16 @@
 //! learned from.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use traflux_core::{BaseRouting, Network, TrafficMatrix};
+use traflux_core::{Network, TrafficMatrix};
 use traflux_policy::bandit::Scene;
 use traflux_sim::te::{TrafficSeries, scenes_of};
-use traflux_te::{QuickChoice, SelectionEncoder, ecmp};
+use traflux_te::{SelectionEncoder, ecmp};
 
 use super::error::EvaluateError;
+use super::lesson::Lesson;
 use super::limit::Limit;
-use super::selector::SelectorKind;
-
-/// For a policy that knows its pairs: smoother over time, and so easier to learn from.
-const QUICK_BY_NAME: QuickChoice = QuickChoice::Fractions(10);
-/// Up to so many pairs the oracle is quick enough to be the teacher.
-const ORACLE_PAIRS: usize = 1000;
 
 /// One network with its matrices, to learn from and to be judged on.
 #[derive(Debug, Clone)]
@@ -93,50 +89,47 @@ impl Case {
     }
 }
 
-/// A case, ready to be learned from.
+/// A case, ready to be learned from in one way.
 #[derive(Debug)]
 pub(super) struct Course<'a> {
     pub(super) case: &'a Case,
-    pub(super) series: TrafficSeries,
+    pub(super) series: Arc<TrafficSeries>,
     pub(super) encoder: SelectionEncoder,
     pub(super) scenes: Vec<Scene>,
     pub(super) validate: Range<usize>,
 }
 
-/// How the quick choice is made that a policy is shown.
-pub(super) fn quick_choice(identities: bool) -> QuickChoice {
-    if identities { QUICK_BY_NAME } else { QuickChoice::default() }
-}
-
-/// Whose choices are imitated unless somebody is named.
-pub(super) fn teacher_of(case: &Case) -> SelectorKind {
-    if case.network.pair_count() <= ORACLE_PAIRS { SelectorKind::Oracle } else { SelectorKind::GreedyRelief }
+/// Solves for the optima of all matrices up to the end of the validation.
+pub(super) fn solved(case: &Case) -> Result<Arc<TrafficSeries>, EvaluateError> {
+    let base = ecmp(&case.network)?;
+    Ok(Arc::new(TrafficSeries::new(case.network.clone(), base, case.training().to_vec())?))
 }
 
 impl<'a> Course<'a> {
-    /// Solves for optima, encodes what is learned from, and asks the teacher where one is needed.
+    /// Encodes what is learned from, and asks the teacher if examples are needed.
     pub(super) fn new(
         case: &'a Case,
-        teacher: Option<SelectorKind>,
-        identities: bool,
+        series: Arc<TrafficSeries>,
+        lesson: Lesson,
+        examples: bool,
         stale: bool,
         limit: &Limit,
         progress: &dyn Fn(f64),
     ) -> Result<Self, EvaluateError> {
-        let base: BaseRouting = ecmp(&case.network)?;
-        let series = TrafficSeries::new(case.network.clone(), base.clone(), case.training().to_vec())?;
-        let mut encoder = SelectionEncoder::new(&case.network, &base, case.count)
-            .with_quick_choice(quick_choice(identities));
+        let (network, base) = (series.network(), series.base());
+        let mut encoder =
+            SelectionEncoder::new(network, base, case.count).with_quick_choice(lesson.quick_choice);
         // With stale choices the last matrix of a part is only met, so that no part touches the next.
         let end = |end: usize| end - usize::from(stale);
         let observations = scenes_of(&series, 0..end(case.train - case.validate), &mut encoder)?;
-        let mut teacher = teacher.map(|kind| (kind, kind.policy(&case.network, &base, case.count)));
+        let kind = lesson.teacher;
+        let mut teacher = examples.then(|| kind.policy(network, base, case.count));
         let total = observations.len() as f64;
         let mut scenes = Vec::with_capacity(observations.len());
         for (ix, observation) in observations.into_iter().enumerate() {
             progress(ix as f64 / total);
             let mut example = Vec::new();
-            if let Some((kind, teacher)) = &mut teacher {
+            if let Some(teacher) = &mut teacher {
                 if limit.reached() {
                     return Err(EvaluateError::Stopped { before: "anything was learned" });
                 }

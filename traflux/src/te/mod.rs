@@ -9,6 +9,7 @@ pub mod course;
 mod error;
 pub mod evaluate;
 mod judge;
+mod lesson;
 mod limit;
 mod page;
 mod score;
@@ -22,6 +23,7 @@ pub use course::Case;
 pub use evaluate::{
     ArmScore, Comparison, EvaluateError, EvaluateOptions, Gain, LARGE, LARGE_TOLERANCE, TrainedArm, evaluate,
 };
+pub use lesson::{FRACTIONS, Lesson, Trial};
 pub use limit::Limit;
 pub use selector::SelectorKind;
 pub use study::{Fold, Part, Run, RunName, Study, StudyOptions, Watch, study};

@@ -7,7 +7,7 @@ use traflux_sim::report::{STYLE, escape};
 
 use super::chart::{Axes, Series, figure, thinned};
 use super::score::{ArmScore, Comparison};
-use super::table::mean;
+use super::table::{mean, signed};
 
 /// Pairs in the table of choices.
 const PAIRS_SHOWN: usize = 15;
@@ -196,13 +196,13 @@ impl Comparison {
             };
             let _ = write!(
                 out,
-                "<tr><th>{} − {}</th><td{sure}>{:+.4}</td><td><small>{:+.4} to {:+.4}</small></td><td>{:.0} %</td>\
+                "<tr><th>{} − {}</th><td{sure}>{}</td><td><small>{} to {}</small></td><td>{:.0} %</td>\
                  <td>{:.0} %</td></tr>",
                 escape(&gain.of),
                 escape(&gain.over),
-                d.mean,
-                d.interval.low,
-                d.interval.high,
+                signed(d.mean),
+                signed(d.interval.low),
+                signed(d.interval.high),
                 100.0 * d.first_greater,
                 100.0 * d.second_greater
             );

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use traflux_core::{BaseRouting, Network, Policy};
 use traflux_lp::multicommodity::select::{DualGuidedGreedy, GreedyOracle, LeastMoved, RelaxAndRound};
 use traflux_te::select::{GreedyRelief, TopKRelief};
-use traflux_te::{EcmpOnly, TopK, TopKCritical};
+use traflux_te::{EcmpOnly, QuickSelector, TopK, TopKCritical};
 
 /// A way to choose pairs that needs neither history nor training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,8 @@ pub enum SelectorKind {
     TopKRelief,
     /// The same, one pair after the other.
     GreedyRelief,
+    /// Pairs chosen in rounds by link prices, then exchanged while that helps.
+    Quick,
     /// The largest shares of the fractional optimum: one linear program.
     RelaxAndRound,
     /// What the optimum over all pairs moves most, when it moves as little as it can: one linear program.
@@ -33,12 +35,13 @@ pub enum SelectorKind {
 
 impl SelectorKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ecmp,
         Self::TopK,
         Self::TopKCritical,
         Self::TopKRelief,
         Self::GreedyRelief,
+        Self::Quick,
         Self::RelaxAndRound,
         Self::LeastMoved,
         Self::DualGuided,
@@ -46,8 +49,8 @@ impl SelectorKind {
     ];
 
     /// Those that solve no linear program, for large networks.
-    pub const WITHOUT_PROGRAM: [Self; 5] =
-        [Self::Ecmp, Self::TopK, Self::TopKCritical, Self::TopKRelief, Self::GreedyRelief];
+    pub const WITHOUT_PROGRAM: [Self; 6] =
+        [Self::Ecmp, Self::TopK, Self::TopKCritical, Self::TopKRelief, Self::GreedyRelief, Self::Quick];
 
     /// The name on the command line.
     #[must_use]
@@ -58,6 +61,7 @@ impl SelectorKind {
             Self::TopKCritical => "top-k-critical",
             Self::TopKRelief => "top-k-relief",
             Self::GreedyRelief => "greedy-relief",
+            Self::Quick => "quick",
             Self::RelaxAndRound => "relax-and-round",
             Self::LeastMoved => "least-moved",
             Self::DualGuided => "dual-guided",
@@ -74,6 +78,7 @@ impl SelectorKind {
             Self::TopKCritical => Box::new(TopKCritical::new(network, base, count)),
             Self::TopKRelief => Box::new(TopKRelief::new(network, base, count)),
             Self::GreedyRelief => Box::new(GreedyRelief::new(network, base, count)),
+            Self::Quick => Box::new(QuickSelector::new(network, base, count)),
             Self::RelaxAndRound => Box::new(RelaxAndRound::new(network, base, count)),
             Self::LeastMoved => Box::new(LeastMoved::new(network, base, count)),
             Self::DualGuided => Box::new(DualGuidedGreedy::new(network, base, count)),

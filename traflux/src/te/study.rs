@@ -6,12 +6,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use traflux_policy::Checkpoint;
+use traflux_sim::te::TrafficSeries;
 
-use super::course::{Case, Course, teacher_of};
+use super::course::{Case, Course, solved};
 use super::error::EvaluateError;
 use super::evaluate::{EvaluateOptions, TrainedArm, evaluate};
+use super::lesson::{Lesson, Trial, attempt, best, candidates};
 use super::limit::Limit;
 use super::score::Comparison;
 use super::selector::SelectorKind;
@@ -20,6 +23,8 @@ use super::train::{Earlier, Observer, TrainOptions, TrainPoint, Trained, train};
 
 /// Parts of the work before, during and after the trainings, for the progress.
 const PREPARED: f64 = 0.15;
+/// How much a trial counts beside a training.
+const TRIAL: f64 = 0.3;
 const TRAINED: f64 = 0.85;
 /// After a request to stop, the test may take this long.
 const LAST_SECONDS: u64 = 60;
@@ -145,6 +150,10 @@ pub struct Fold {
     /// Means of `PR_U` on the matrices of the validation, each network counting alike: of the bound and of every
     /// rival. Empty without a validation.
     pub rivals: Vec<(String, f64)>,
+    /// What was learned from.
+    pub lesson: Lesson,
+    /// The lessons among which it was chosen; empty where there was no choice or no validation.
+    pub trials: Vec<Trial>,
     /// The trainings.
     pub runs: Vec<Run>,
     /// By name of the case: everybody on the matrices set aside.
@@ -165,7 +174,8 @@ pub trait Watch: Sync {
     /// The part of all that is done, and what is going on.
     fn progress(&self, done: f64, what: &str);
 
-    /// A new point of a learning curve with the policy there, and whether it is the best of its training so far.
+    /// A new point of a learning curve with the policy there and what it takes to go on, and the policy alone if it is
+    /// the best of its training so far.
     ///
     /// # Errors
     /// Whatever should end the study.
@@ -174,7 +184,7 @@ pub trait Watch: Sync {
         name: &RunName,
         point: &TrainPoint,
         last: &Checkpoint,
-        best: bool,
+        best: Option<&Checkpoint>,
     ) -> Result<(), EvaluateError>;
 
     /// An earlier state of a training to go on from.
@@ -213,42 +223,55 @@ pub fn study(cases: &[Case], options: &StudyOptions, watch: &dyn Watch) -> Resul
         if options.leave_one_out { groups.iter().copied().map(Some).collect() } else { vec![None] };
     let variants: Vec<Option<Part>> = variants(options).collect();
     let mut study = Study { folds: Vec::new(), stopped: false };
-    let runs = folds.len() * variants.len() * options.seeds.len();
-    let mut begun = 0;
-    let mut prepared: Vec<(bool, Vec<Course<'_>>)> = Vec::new();
-    for without in &variants {
-        let identities = of(&options.train, *without).identities;
-        if prepared.iter().all(|(of, _)| *of != identities) {
-            let at = |done: f64| watch.progress(PREPARED * done, "examples of the teacher");
-            prepared.push((identities, courses(cases, options, identities, &at)?));
-        }
-    }
+    let lessons = candidates(cases, &options.train);
+    let trials = if lessons.len() > 1 { lessons.len() as f64 * TRIAL } else { 0.0 };
+    let work = folds.len() as f64 * ((variants.len() * options.seeds.len()) as f64 + trials);
+    let at = |done: f64| PREPARED + (TRAINED - PREPARED) * done / work;
+    let mut begun = 0.0;
+    let mut school = School { cases, options, watch, solved: Vec::new(), prepared: Vec::new() };
     for left_out in folds {
         let kept = |case: &Case| left_out.is_none_or(|group| case.group != group);
+        let name = |without: Option<Part>, seed: u64| RunName {
+            left_out: left_out.map(str::to_owned),
+            without,
+            seed,
+        };
         let mut fold = Fold {
             left_out: left_out.map(str::to_owned),
             rivals: Vec::new(),
+            lesson: lessons[0],
+            trials: Vec::new(),
             runs: Vec::new(),
             tests: Vec::new(),
         };
+        let earlier = options.seeds.iter().map(|seed| watch.earlier(&name(None, *seed)));
+        let earlier = earlier.collect::<Result<Vec<_>, _>>()?;
+        let settled = earlier.iter().flatten().find_map(|earlier| Lesson::of(&earlier.last));
+        if let Some(lesson) = settled.filter(|lesson| lessons.contains(lesson)) {
+            fold.lesson = lesson;
+        } else if lessons.len() > 1 && cases.iter().any(|case| kept(case) && case.validate > 0) {
+            for lesson in &lessons {
+                let courses = school.courses(*lesson, &kept)?;
+                let (from, what) = (begun, format!("trial of {}", lesson.name()));
+                let told = |done: f64| watch.progress(at(from + TRIAL * done), &what);
+                fold.trials.extend(attempt(*lesson, &courses, &options.train, &options.limit, &told)?);
+                begun += TRIAL;
+            }
+            fold.lesson = best(&fold.trials).unwrap_or(lessons[0]);
+        }
         for without in &variants {
             let settings = of(&options.train, *without);
-            let Some((_, courses)) = prepared.iter().find(|(of, _)| *of == settings.identities) else {
-                continue;
-            };
-            let courses: Vec<&Course<'_>> = courses.iter().filter(|course| kept(course.case)).collect();
+            let courses = school.courses(fold.lesson, &kept)?;
             for seed in &options.seeds {
-                let name = RunName { left_out: fold.left_out.clone(), without: *without, seed: *seed };
-                let from = PREPARED + (TRAINED - PREPARED) * begun as f64 / runs as f64;
-                let to = PREPARED + (TRAINED - PREPARED) * (begun + 1) as f64 / runs as f64;
-                begun += 1;
-                let observer = Told { watch, name: &name, from, to };
+                let name = name(*without, *seed);
+                let observer = Told { watch, name: &name, from: at(begun), to: at(begun + 1.0) };
+                begun += 1.0;
                 let earlier = watch.earlier(&name)?;
                 if options.limit.reached() && earlier.is_none() {
                     study.stopped = true;
                     continue;
                 }
-                match train(&courses, &settings, *seed, earlier, &options.limit, &observer) {
+                match train(&courses, &settings, fold.lesson, *seed, earlier, &options.limit, &observer) {
                     Ok(trained) => {
                         study.stopped |= !trained.finished;
                         fold.runs.push(Run { name, trained });
@@ -295,23 +318,44 @@ fn groups(cases: &[Case]) -> Vec<&str> {
     groups
 }
 
-fn courses<'a>(
+/// Cases as they are learned from, made when they are first needed.
+struct School<'a> {
     cases: &'a [Case],
-    options: &StudyOptions,
-    identities: bool,
-    progress: &dyn Fn(f64),
-) -> Result<Vec<Course<'a>>, EvaluateError> {
-    let train = &options.train;
-    let total = cases.len() as f64;
-    cases
-        .iter()
-        .enumerate()
-        .map(|(ix, case)| {
-            let teacher = (train.example_updates > 0).then(|| train.teacher.unwrap_or(teacher_of(case)));
-            let at = |done: f64| progress((ix as f64 + done) / total);
-            Course::new(case, teacher, identities, train.stale, &options.limit, &at)
-        })
-        .collect()
+    options: &'a StudyOptions,
+    watch: &'a dyn Watch,
+    solved: Vec<Arc<TrafficSeries>>,
+    prepared: Vec<(Lesson, Vec<Course<'a>>)>,
+}
+
+impl<'a> School<'a> {
+    /// The courses of one lesson for the cases that are kept.
+    fn courses(
+        &mut self,
+        lesson: Lesson,
+        kept: &dyn Fn(&Case) -> bool,
+    ) -> Result<Vec<&Course<'a>>, EvaluateError> {
+        let (train, total) = (&self.options.train, self.cases.len() as f64);
+        if self.solved.is_empty() {
+            self.solved = self.cases.iter().map(solved).collect::<Result<_, _>>()?;
+        }
+        let known = self.prepared.iter().position(|(other, _)| *other == lesson);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let course = |(ix, (case, series)): (usize, (&'a Case, &Arc<TrafficSeries>))| {
+                    let what = format!("examples of {}", lesson.name());
+                    let at = |done: f64| self.watch.progress(PREPARED * (ix as f64 + done) / total, &what);
+                    let (examples, limit) = (train.example_updates > 0, &self.options.limit);
+                    Course::new(case, Arc::clone(series), lesson, examples, train.stale, limit, &at)
+                };
+                let courses = self.cases.iter().zip(&self.solved).enumerate().map(course);
+                let courses = courses.collect::<Result<Vec<_>, _>>()?;
+                self.prepared.push((lesson, courses));
+                self.prepared.len() - 1
+            }
+        };
+        Ok(self.prepared[at].1.iter().filter(|course| kept(course.case)).collect())
+    }
 }
 
 /// Plays everybody on the validation and on what was set aside.
@@ -410,7 +454,12 @@ impl Observer for Told<'_> {
         self.watch.progress(self.from + done * (self.to - self.from), &self.name.long());
     }
 
-    fn point(&self, point: &TrainPoint, last: &Checkpoint, best: bool) -> Result<(), EvaluateError> {
+    fn point(
+        &self,
+        point: &TrainPoint,
+        last: &Checkpoint,
+        best: Option<&Checkpoint>,
+    ) -> Result<(), EvaluateError> {
         self.watch.point(self.name, point, last, best)
     }
 }

@@ -8,7 +8,7 @@ use super::chart::{Axes, Series, figure};
 use super::course::Case;
 use super::page::{ABOUT, begin, end};
 use super::study::{Fold, Run, Study};
-use super::table::{deviation, least, mean, quoted};
+use super::table::{deviation, least, mean, quoted, signed};
 
 impl Study {
     /// Curves and tests for a terminal.
@@ -24,6 +24,7 @@ impl Study {
         );
         for fold in &self.folds {
             fold.trainings(&mut out, width);
+            fold.lesson(&mut out);
         }
         if self.folds.iter().any(|fold| fold.left_out.is_some()) {
             self.left_out(&mut out);
@@ -76,7 +77,8 @@ impl Study {
             });
             if let Some(gain) = gain {
                 let d = &gain.difference;
-                let _ = write!(out, "  {:+.4} [{:+.4}, {:+.4}]", d.mean, d.interval.low, d.interval.high);
+                let [middle, low, high] = [d.mean, d.interval.low, d.interval.high].map(signed);
+                let _ = write!(out, "  {middle} [{low}, {high}]");
             }
             let fallbacks: usize = test.arms.iter().map(|arm| arm.fallbacks).sum();
             if fallbacks > 0 {
@@ -176,6 +178,21 @@ fn counted(count: usize, one: &str, several: &str) -> String {
 }
 
 impl Fold {
+    /// What was learned from, and what that rests on.
+    fn lesson(&self, out: &mut String) {
+        let title = self.left_out.as_ref().map_or_else(String::new, |group| format!("without {group}: "));
+        let _ = write!(out, "{title}learned from {}", self.lesson.name());
+        let said: Vec<String> = self
+            .trials
+            .iter()
+            .map(|trial| format!("{} {:.4}", trial.lesson.name(), trial.validation))
+            .collect();
+        if !said.is_empty() {
+            let _ = write!(out, "; trials: {}", said.join("; "));
+        }
+        out.push('\n');
+    }
+
     /// A line for each training.
     fn trainings(&self, out: &mut String, width: usize) {
         let show = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"));

@@ -80,8 +80,12 @@ impl Comparison {
             let d = &gain.difference;
             let _ = writeln!(
                 out,
-                "{} − {}: {:+.4} [{:+.4}, {:+.4}]",
-                gain.of, gain.over, d.mean, d.interval.low, d.interval.high
+                "{} − {}: {} [{}, {}]",
+                gain.of,
+                gain.over,
+                signed(d.mean),
+                signed(d.interval.low),
+                signed(d.interval.high)
             );
         }
         for arm in self.arms.iter().filter(|arm| arm.fallbacks > 0) {
@@ -142,6 +146,12 @@ fn known(value: f64) -> String {
     if value.is_nan() { "–".to_owned() } else { format!("{value:.1}") }
 }
 
+/// A difference in four digits; one that rounds to nothing has no sign.
+pub(super) fn signed(difference: f64) -> String {
+    let text = format!("{difference:+.4}");
+    if text[1..] == *"0.0000" { "0.0000".to_owned() } else { text }
+}
+
 pub(super) fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }
@@ -161,4 +171,15 @@ pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_has_a_sign_unless_it_rounds_to_nothing() {
+        let shown = [0.0, -0.0, 4e-5, -4e-5, 6e-5, -6e-5, -1.0, f64::NAN].map(signed);
+        assert_eq!(shown, ["0.0000", "0.0000", "0.0000", "0.0000", "+0.0001", "-0.0001", "-1.0000", "NaN"]);
+    }
 }

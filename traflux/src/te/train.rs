@@ -5,42 +5,52 @@
 //! size; with [`TrainOptions::identities`] it also knows the pairs of its one network by name. Matrices that it does
 //! not learn from say from time to time how good it is, and which of its checkpoints is the best.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use traflux_core::{BaseRouting, EnvironmentError, GroupIx, Network};
-use traflux_policy::bandit::{BanditConfig, BanditError, BanditProgress, Scene, train_bandit};
+use traflux_policy::bandit::{
+    BanditConfig, BanditError, BanditMemory, BanditProgress, BanditStart, Scene, train_bandit,
+};
 use traflux_policy::checkpoint::Provenance;
 use traflux_policy::learned::DEFAULT_MARGIN;
 use traflux_policy::{ActionSpace, Checkpoint, LearnedPolicy, Mode, Parameters, SharedParameters};
 use traflux_sim::te::{SelectionReward, evaluate as judge_all};
-use traflux_te::{GreedyRelief, SelectionEncoder};
+use traflux_te::{GreedyRelief, QuickChoice, SelectionEncoder};
 
-use super::course::{Course, quick_choice};
+use super::course::Course;
 use super::error::EvaluateError;
+use super::lesson::Lesson;
 use super::limit::Limit;
 use super::selector::SelectorKind;
 use super::table::mean;
 
 /// Where a checkpoint says how the quick choice is made that its policy was shown.
-const QUICK_CHOICE: &str = "quick_choice";
+pub(super) const QUICK_CHOICE: &str = "quick_choice";
+/// Where it says who was imitated.
+pub(super) const TEACHER: &str = "teacher";
 /// Where it says how far the training had come.
 const CURVE: &str = "curve";
+/// Where the newest says what the training needs to go on.
+const MEMORY: &str = "memory";
 /// Points of a learning curve.
 const POINTS: usize = 20;
 /// Less than this in the validation is no reason to prefer an earlier policy: a few hundred neighbouring matrices do
 /// not tell such policies apart, and the later one has learned more.
-const INDIFFERENT: f64 = 5e-4;
+pub(super) const INDIFFERENT: f64 = 5e-4;
 /// Reports of the trainer between two of them.
 const REPORTS: usize = 5;
 
 /// How a selector is trained.
 #[derive(Debug, Clone)]
 pub struct TrainOptions {
-    /// Whose choices are imitated; `None`: the oracle on networks of up to 1000 pairs, greedy relief on larger ones.
+    /// Whose choices are imitated; `None`: whoever proves to be the best teacher, see [`Lesson`].
     pub teacher: Option<SelectorKind>,
+    /// How the quick choice is made that the policy is shown.
+    pub quick_choice: QuickChoice,
     /// Updates on choices of the teacher; 0 leaves imitation out.
     pub example_updates: usize,
     /// Updates on sets that were drawn and judged.
@@ -71,6 +81,7 @@ impl Default for TrainOptions {
     fn default() -> Self {
         Self {
             teacher: None,
+            quick_choice: QuickChoice::DEFAULT,
             example_updates: 300,
             updates: 1500,
             identities: true,
@@ -165,23 +176,29 @@ pub struct Earlier {
 pub(super) trait Observer: Sync {
     /// The part that is done.
     fn progress(&self, done: f64);
-    /// A new point of the curve with the policy there, and whether it is the best so far.
-    fn point(&self, point: &TrainPoint, last: &Checkpoint, best: bool) -> Result<(), EvaluateError>;
+    /// A new point of the curve with the policy there, and again if it is the best so far.
+    fn point(
+        &self,
+        point: &TrainPoint,
+        last: &Checkpoint,
+        best: Option<&Checkpoint>,
+    ) -> Result<(), EvaluateError>;
 }
 
-/// Trains one selector on one or several courses.
+/// Trains one selector on one or several courses, all of the lesson.
 ///
 /// # Errors
 /// [`EvaluateError`]; [`EvaluateError::Stopped`] when the limit is reached before the first point of the curve.
 pub(super) fn train(
     courses: &[&Course<'_>],
     options: &TrainOptions,
+    lesson: Lesson,
     seed: u64,
     earlier: Option<Earlier>,
     limit: &Limit,
     observer: &dyn Observer,
 ) -> Result<Trained, EvaluateError> {
-    let session = Session { courses, options, seed };
+    let session = Session { courses, options, lesson, seed };
     let mut trained = match earlier {
         Some(earlier) => Some(session.read(earlier)?),
         None => None,
@@ -191,8 +208,9 @@ pub(super) fn train(
     if let Some(done) = trained.take_if(|_| reached >= total) {
         return Ok(Trained { finished: true, ..done });
     }
+    let start = trained.as_ref().map(|trained| remembered(&trained.last)).transpose()?;
     let rewards_before = trained.as_ref().and_then(|t| t.curve.last()).map_or(0, |point| point.rewards);
-    let config = rest(&options.config(seed), reached);
+    let config = options.config(seed);
     let mut scenes: Vec<Scene> = Vec::new();
     let mut places: Vec<(usize, usize)> = Vec::new();
     for (course, of) in courses.iter().enumerate() {
@@ -202,7 +220,7 @@ pub(super) fn train(
     let reward = options.reward();
     let judged = AtomicUsize::new(0);
     let all = (total * config.scenes).max(1) as f64;
-    let before = ((reached + config.example_updates) * config.scenes) as f64;
+    let before = (config.example_updates.max(reached) * config.scenes) as f64;
     let judge = |scene: usize, sets: &[Vec<GroupIx>]| {
         if limit.reached() {
             return Err(EnvironmentError::Failed { reason: "stopped".to_owned() });
@@ -216,32 +234,28 @@ pub(super) fn train(
         courses[course].series.rewards(at, sets, &reward).map_err(failed)
     };
     let began = Instant::now();
-    let (mut aside, mut shown, mut reports, mut rewards) = (0.0, 0.0, 0, 0);
+    let (mut aside, mut shown, mut rewards) = (0.0, 0.0, 0);
     let mut failure = None;
-    let start = trained.as_ref().map(|t| t.last.parameters.clone());
     let result = train_bandit(&config, &scenes, &judge, start, &mut |now: BanditProgress<'_>| {
-        reports += 1;
-        rewards = now.rewards;
-        let update = reached + now.update;
-        observer.progress(update as f64 / total.max(1) as f64);
+        rewards = now.rewards - rewards_before;
+        observer.progress(now.update as f64 / total.max(1) as f64);
         if now.rewards == 0 {
             shown = began.elapsed().as_secs_f64() - aside;
         }
-        if failure.is_some() || (reports % REPORTS != 0 && now.update < now.updates) {
-            return;
+        if now.update.is_multiple_of(REPORTS * config.report_every) || now.update == now.updates {
+            let paused = Instant::now();
+            let seconds = began.elapsed().as_secs_f64() - aside;
+            failure = session.point(&mut trained, now, seconds, observer).err();
+            aside += paused.elapsed().as_secs_f64();
         }
-        let paused = Instant::now();
-        let seconds = began.elapsed().as_secs_f64() - aside;
-        let made = session.point(&mut trained, now, update, rewards_before, seconds, observer);
-        failure = made.err();
-        aside += paused.elapsed().as_secs_f64();
+        if failure.is_some() || limit.reached() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     if let Some(error) = failure {
         return Err(error);
     }
     let finished = match result {
         Ok(_) => true,
-        Err(BanditError::Judge(_)) if limit.reached() => false,
+        Err(BanditError::Judge(_) | BanditError::Stopped { .. }) if limit.reached() => false,
         Err(error) => return Err(error.into()),
     };
     // Examples are shown before the first set is judged; their time is not that of rewards.
@@ -253,32 +267,21 @@ pub(super) fn train(
     }
 }
 
-/// What is left of a training after some updates: rates go on where they were. The moments of the optimiser are
-/// gathered anew, and other sets are drawn.
-fn rest(config: &BanditConfig, reached: usize) -> BanditConfig {
-    if reached == 0 {
-        return config.clone();
-    }
-    let total = (config.example_updates + config.updates) as f64;
-    let slope = |done: f64| 1.0 - done * (1.0 - config.final_rate);
-    let judged = reached.saturating_sub(config.example_updates);
-    let left = 1.0 - judged as f64 / config.updates.max(1) as f64;
-    let rate = slope(reached as f64 / total);
-    BanditConfig {
-        seed: config.seed ^ ((reached as u64) << 32),
-        example_updates: config.example_updates.saturating_sub(reached),
-        updates: config.updates - judged,
-        learning_rate: config.learning_rate * rate,
-        final_rate: config.final_rate / rate,
-        entropy_coefficient: config.entropy_coefficient * left,
-        ..config.clone()
-    }
+/// Where a training that was left goes on.
+fn remembered(last: &Checkpoint) -> Result<BanditStart, EvaluateError> {
+    let memory: Result<BanditMemory, _> =
+        serde_json::from_value(last.provenance.hyper_parameters[MEMORY].clone());
+    let memory = memory.map_err(|error| {
+        EvaluateError::Checkpoint(format!("it cannot be gone on with: its memory: {error}"))
+    })?;
+    Ok(BanditStart { parameters: last.parameters.clone(), memory: Some(memory) })
 }
 
 /// What all points of one training have in common.
 struct Session<'a> {
     courses: &'a [&'a Course<'a>],
     options: &'a TrainOptions,
+    lesson: Lesson,
     seed: u64,
 }
 
@@ -287,27 +290,30 @@ impl Session<'_> {
         &self,
         trained: &mut Option<Trained>,
         now: BanditProgress<'_>,
-        update: usize,
-        rewards_before: u64,
         seconds: f64,
         observer: &dyn Observer,
     ) -> Result<(), EvaluateError> {
         let (validation, validation_p5) = self.validation(now.parameters)?;
-        let rewards = rewards_before + now.rewards;
-        let point =
-            TrainPoint { update, rewards, seconds, mean_reward: now.mean_reward, validation, validation_p5 };
+        let (update, rewards) = (now.update, now.rewards);
+        let [mean_reward, validation, validation_p5] =
+            [now.mean_reward, validation, validation_p5].map(|value| value.map(short));
+        let point = TrainPoint { update, rewards, seconds, mean_reward, validation, validation_p5 };
         let mut curve = trained.as_mut().map(|t| std::mem::take(&mut t.curve)).unwrap_or_default();
         let before = curve.iter().filter_map(|point| point.validation).fold(f64::NEG_INFINITY, f64::max);
         // Without a validation the newest is the best that is known.
         let best = validation.is_none_or(|validation| validation >= before - INDIFFERENT);
         curve.push(point);
-        let last = self.checkpoint(now.parameters, &curve);
-        observer.point(&curve[curve.len() - 1], &last, best)?;
+        let policy = self.checkpoint(now.parameters, &curve);
+        let mut last = policy.clone();
+        if update < now.updates {
+            last.provenance.hyper_parameters[MEMORY] = json!(now.memory);
+        }
+        observer.point(&curve[curve.len() - 1], &last, best.then_some(&policy))?;
         *trained = Some(match trained.take() {
             Some(earlier) if !best => Trained { last, curve, ..earlier },
             _ => Trained {
                 seed: self.seed,
-                best: last.clone(),
+                best: policy,
                 last,
                 best_update: update,
                 curve,
@@ -363,9 +369,9 @@ impl Session<'_> {
             // How many threads it took is no part of what was made.
             "training": BanditConfig { threads: 1, ..self.options.config(self.seed) },
             "reward": self.options.reward(),
-            "teacher": self.options.teacher.map(SelectorKind::name),
+            (TEACHER): self.lesson.teacher.name(),
             "networks": cases.collect::<Vec<_>>(),
-            (QUICK_CHOICE): quick_choice(self.options.identities),
+            (QUICK_CHOICE): self.lesson.quick_choice,
         })
     }
 
@@ -398,6 +404,11 @@ impl Session<'_> {
     }
 }
 
+/// To nine digits: few enough that a file holds the number exactly.
+fn short(value: f64) -> f64 {
+    (value * 1e9).round() / 1e9
+}
+
 /// Whether two checkpoints were made alike, but for the seed.
 #[must_use]
 pub fn same_training(one: &Checkpoint, other: &Checkpoint) -> bool {
@@ -405,6 +416,7 @@ pub fn same_training(one: &Checkpoint, other: &Checkpoint) -> bool {
         let mut settings = checkpoint.provenance.hyper_parameters.clone();
         if let Some(settings) = settings.as_object_mut() {
             settings.remove(CURVE);
+            settings.remove(MEMORY);
         }
         settings["training"]["seed"] = json!(0);
         settings

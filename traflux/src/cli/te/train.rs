@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use traflux_core::BitRate;
 use traflux_policy::Checkpoint;
+use traflux_te::QuickChoice;
 use traflux_te::generate::{BackboneConfig, TrafficModel, backbone};
 
 use super::evaluate::block;
@@ -15,8 +16,8 @@ use super::input::{LoadArgs, PairCount, end_on_interrupt, limit, name_of, save, 
 use crate::cli::Failure;
 use crate::progress::Progress;
 use crate::te::{
-    Case, Earlier, EvaluateError, Part, RunName, SelectorKind, Study, StudyOptions, TrainOptions, TrainPoint,
-    Watch, study,
+    Case, Earlier, EvaluateError, FRACTIONS, Part, RunName, SelectorKind, Study, StudyOptions, TrainOptions,
+    TrainPoint, Watch, study,
 };
 
 /// Matrices of a generated network.
@@ -88,9 +89,12 @@ pub(in crate::cli) struct TrainArgs {
     /// Updates on choices of the teacher before that; 0 leaves imitation out.
     #[arg(long, default_value_t = 300, help_heading = "Trainings")]
     examples: usize,
-    /// Who is imitated; unless given the oracle up to 1000 pairs, greedy-relief beyond.
+    /// Who is imitated; unless given, `quick` or, up to 1000 pairs, the oracle, as a short training with each says.
     #[arg(long, value_name = "SELECTOR", help_heading = "Trainings")]
     teacher: Option<SelectorKind>,
+    /// Which quick choice the policy is shown, `rounds` or `fractions`.
+    #[arg(long, value_name = "KIND", default_value = "rounds", value_parser = quick_choice, help_heading = "Trainings")]
+    quick_choice: QuickChoice,
     /// Without weights of its own for every pair: for use on other networks.
     #[arg(long, help_heading = "Trainings")]
     any_network: bool,
@@ -257,6 +261,7 @@ impl TrainArgs {
         Ok(StudyOptions {
             train: TrainOptions {
                 teacher: self.teacher,
+                quick_choice: self.quick_choice,
                 example_updates: self.examples,
                 updates: self.updates,
                 identities,
@@ -314,6 +319,14 @@ impl TrainArgs {
     }
 }
 
+fn quick_choice(text: &str) -> Result<QuickChoice, String> {
+    match text {
+        "rounds" => Ok(QuickChoice::DEFAULT),
+        "fractions" => Ok(FRACTIONS),
+        _ => Err(format!("`{text}` is neither rounds nor fractions")),
+    }
+}
+
 /// Where the policies of a study go.
 struct Files {
     out: PathBuf,
@@ -364,12 +377,12 @@ impl Watch for Watcher {
         name: &RunName,
         point: &TrainPoint,
         last: &Checkpoint,
-        best: bool,
+        best: Option<&Checkpoint>,
     ) -> Result<(), EvaluateError> {
         let failed = |error: traflux_policy::CheckpointError| EvaluateError::Watcher(error.to_string());
         let (best_file, last_file) = self.files.of(name);
-        if best {
-            last.save(&best_file).map_err(failed)?;
+        if let Some(best) = best {
+            best.save(&best_file).map_err(failed)?;
         }
         last.save(&last_file).map_err(failed)?;
         if let Some(validation) = point.validation {
@@ -377,7 +390,7 @@ impl Watch for Watcher {
                 "{name}: {:>6} updates, {:>8} rewards, PR_U {validation:.4} in the validation{}",
                 point.update,
                 point.rewards,
-                if best { ", best" } else { "" }
+                if best.is_some() { ", best" } else { "" }
             ));
         }
         self.files.note(best_file);
