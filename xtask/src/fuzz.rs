@@ -37,7 +37,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
             }
             name if !name.starts_with('-') => wanted.push(name.to_owned()),
             _ => {
-                return Err(format!("`{argument}` is unknown; `cargo xtask fuzz --help` tells what there is"));
+                return Err(format!(
+                    "`{argument}` is unknown; `cargo xtask fuzz --help` tells what there is"
+                ));
             }
         }
     }

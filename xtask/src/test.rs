@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::report::{Report, Verdict, say};
-use crate::{fuzz, live, tools, workspace};
+use crate::{live, tools, workspace};
 
 /// Help of the task.
 pub(crate) const HELP: &str = "\
@@ -11,8 +11,7 @@ Check everything; the last line is `N passed, N failed`
 
 Usage: cargo xtask test [--no-live]
 
-Steps: formatting, clippy without warnings, unit, property, integration and doc tests, a few seconds of each fuzz
-target (a minute with CI=true), then the tests and the live claims on real Envoys and a real Prometheus, which are fetched into target/tools. Where one of them cannot
+Steps: formatting, clippy without warnings, unit, property, integration and doc tests, then the tests and the live claims on real Envoys and a real Prometheus, which are fetched into target/tools. Where one of them cannot
 be had, what did not run is named; with CI=true that is a failure.
 
 Options:
@@ -36,8 +35,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
     let build = workspace::cargo(&["build", "--workspace", "--bins", "--tests"]);
     let built = report.step("build", build, BUILD).success;
     report.step("test", workspace::cargo(&["test", "--workspace", "--no-fail-fast"]), BUILD);
-    let seconds = if workspace::is_ci() { 60 } else { 5 };
-    fuzz::steps(&mut report, seconds, &[])?;
     if arguments.is_empty() {
         run_live(&mut report, built);
     } else {

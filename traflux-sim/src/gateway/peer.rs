@@ -281,9 +281,9 @@ fn is_failing(known: &mut Known, now: f64) -> bool {
     while known.recent.front().is_some_and(|(at, _)| *at < now - 60.0) {
         known.recent.pop_front();
     }
-    let failed = known.recent.iter().filter(|(_, failed)| *failed);
+    let mut failed = known.recent.iter().filter(|(_, failed)| *failed);
     let count = failed.clone().count();
-    let lately = failed.last().is_some_and(|(at, _)| *at > now - 5.0);
+    let lately = failed.next_back().is_some_and(|(at, _)| *at > now - 5.0);
     known.recent.len() >= 5 && 2 * count > known.recent.len() && lately
 }
 
