@@ -32,15 +32,18 @@
 //!
 //! # Order of memory
 //!
-//! `consumed` decides, in one atomic order. Three more words serve refunds:
+//! `consumed` decides, in one atomic order. The other words serve refunds:
 //!
 //! - `latest`, the highest `G(t)` of any charge, is raised before the charge's compare-and-swap. A refund reads
 //!   `consumed` (acquire), then `latest`, counts from the later of that and its own clock, and retries when
 //!   `consumed` has changed: a thread whose clock is behind, or that was preempted, gives back no more for it.
-//! - `claimed` counts refunds before `consumed` falls and is raised by compare-and-swap, so two refunds never
-//!   take the same.
-//! - `returned` counts them (release) after. A charge reads it (acquire) before its compare-and-swap: a refund it
-//!   sees there has already lowered the `consumed` it is about to read, so `C₀ + returned₀` is never too high.
+//! - `refunding` lets one refund of a cell at a time through, for some ten nanoseconds. Charges only raise
+//!   `consumed`, so that without another refund in between an unchanged `consumed` means that no charge was
+//!   made since it was read: with two refunds at once it could fall back to an old value after a charge at a later
+//!   time, and the comparison would let a refund of that old time pass.
+//! - `returned` counts refunds (release) after `consumed` fell. A charge reads it (acquire) before its
+//!   compare-and-swap: a refund it sees there has already lowered the `consumed` it is about to read, so
+//!   `C₀ + returned₀` is never too high.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +58,8 @@ pub(crate) trait Word {
     fn replace(&self, old: u64, new: u64) -> Result<u64, u64>;
     fn add(&self, value: u64, order: Ordering);
     fn subtract(&self, value: u64, order: Ordering);
+    /// Lets others run who are waited for.
+    fn pause();
 }
 
 impl Word for AtomicU64 {
@@ -73,6 +78,10 @@ impl Word for AtomicU64 {
     #[inline]
     fn subtract(&self, value: u64, order: Ordering) {
         self.fetch_sub(value, order);
+    }
+    #[cold]
+    fn pause() {
+        std::thread::yield_now();
     }
 }
 
@@ -94,13 +103,16 @@ pub enum Shortfall {
     AboveBurst,
 }
 
-/// Consumption of one key: four words, all zero when new.
+/// Consumption of one key: five words, all zero when new.
 #[derive(Debug, Default)]
 pub struct BucketCell<W = AtomicU64> {
     consumed: W,
     latest: W,
-    claimed: W,
     returned: W,
+    /// Ticks that refunds have taken, counted before `consumed` falls. Only who holds `refunding` writes it.
+    claimed: W,
+    /// 1 while somebody gives back.
+    refunding: W,
 }
 
 // `Word` is private so that nobody builds on it; the public cell is that of `AtomicU64`.
@@ -165,27 +177,32 @@ impl<W: Word> BucketCell<W> {
     /// Gives back `excess` of the `charged` ticks of a receipt, or what of them has not drained for certain (see
     /// the module). Returns the ticks given back.
     pub fn give_back(&self, granted: u64, receipt: Receipt, charged: u64, excess: u64) -> u64 {
-        let mut mine = None;
+        if excess == 0 {
+            return 0;
+        }
+        while self.refunding.replace(0, 1).is_err() {
+            W::pause();
+        }
+        let ticks = self.give_back_alone(granted, receipt, charged, excess);
+        self.refunding.subtract(1, Ordering::Release);
+        ticks
+    }
+
+    /// The same while nobody else gives back.
+    fn give_back_alone(&self, granted: u64, receipt: Receipt, charged: u64, excess: u64) -> u64 {
         loop {
             let consumed = self.consumed.load(Ordering::Acquire);
             let latest = self.latest.load(Ordering::Acquire);
             let granted = if level(latest, granted) > 0 { latest } else { granted };
-            let claimed = self.claimed.load(Ordering::Acquire);
+            let claimed = self.claimed.load(Ordering::Relaxed);
             let own = charged.saturating_sub(level(granted, receipt.start));
-            let others = claimed.wrapping_sub(mine.unwrap_or(0));
-            let shared = level(receipt.finish.wrapping_sub(others), granted);
-            let ticks = mine.unwrap_or(excess).min(own.max(shared));
-            match mine {
-                None if ticks == 0 => return 0,
-                None if self.claimed.replace(claimed, claimed.wrapping_add(ticks)).is_err() => continue,
-                None => mine = Some(ticks),
-                Some(_) => {}
+            let shared = level(receipt.finish.wrapping_sub(claimed), granted);
+            let ticks = excess.min(own.max(shared));
+            if ticks == 0 {
+                return 0;
             }
             if self.consumed.replace(consumed, consumed.wrapping_sub(ticks)).is_ok() {
-                let unused = mine.unwrap_or(ticks) - ticks;
-                if unused > 0 {
-                    self.claimed.subtract(unused, Ordering::AcqRel);
-                }
+                self.claimed.add(ticks, Ordering::Relaxed);
                 self.returned.add(ticks, Ordering::Release);
                 return ticks;
             }
@@ -301,11 +318,20 @@ mod tests {
             fn subtract(&self, value: u64, order: Ordering) {
                 self.fetch_sub(value, order);
             }
+            fn pause() {
+                thread::yield_now();
+            }
         }
 
         fn cell() -> Arc<BucketCell<Explored>> {
             let word = || Explored::new(0);
-            Arc::new(BucketCell { consumed: word(), latest: word(), claimed: word(), returned: word() })
+            Arc::new(BucketCell {
+                consumed: word(),
+                latest: word(),
+                returned: word(),
+                claimed: word(),
+                refunding: word(),
+            })
         }
 
         #[test]
