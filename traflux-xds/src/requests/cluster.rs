@@ -21,6 +21,11 @@ use crate::name::metric_name;
 use crate::proto::rich::*;
 use crate::proto::*;
 
+/// Up to so many endpoints are all compared, as the engine does.
+const COMPARED: usize = 16;
+/// How many are drawn and compared beyond that.
+const CHOICES: u32 = 6;
+
 /// Where a route sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -252,6 +257,7 @@ impl<'a> Clusters<'a> {
         let (health, pool) = (&self.plan.health, &self.plan.pool);
         let manner = &members[0].1.manner;
         let budget = &self.plan.retry.budget;
+        let endpoints = members.iter().map(|(_, backend, _)| backend.upstreams.len()).sum();
         Cluster {
             name: name.to_owned(),
             cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
@@ -260,7 +266,11 @@ impl<'a> Clusters<'a> {
             dns_lookup_family: cluster::DnsLookupFamily::V4Preferred.into(),
             connect_timeout: duration(manner.connect_timeout),
             load_assignment: Some(upstream::assignment(name, members)),
-            load_balancing_policy: Some(policy(algorithm, (probed == Some(true)).then_some(&health.breaker))),
+            load_balancing_policy: Some(policy(
+                algorithm,
+                endpoints,
+                (probed == Some(true)).then_some(&health.breaker),
+            )),
             common_lb_config: Some(cluster::CommonLbConfig {
                 healthy_panic_threshold: Some(Percent { value: health.panic_threshold * 100.0 }),
                 ..cluster::CommonLbConfig::default()
@@ -372,7 +382,7 @@ impl<'a> Clusters<'a> {
 }
 
 /// The policy that comes closest to an algorithm.
-fn policy(algorithm: Algorithm, slow_start: Option<&BreakerPlan>) -> LoadBalancingPolicy {
+fn policy(algorithm: Algorithm, endpoints: usize, slow_start: Option<&BreakerPlan>) -> LoadBalancingPolicy {
     let slow_start = slow_start.filter(|b| !b.ramp.is_zero()).map(|breaker| SlowStartConfig {
         slow_start_window: duration(breaker.ramp),
         min_weight_percent: Some(Percent { value: breaker.first_share * 100.0 }),
@@ -386,7 +396,12 @@ fn policy(algorithm: Algorithm, slow_start: Option<&BreakerPlan>) -> LoadBalanci
         Algorithm::LeastConnections | Algorithm::LeastLatency | Algorithm::HotCold => (
             "envoy.load_balancing_policies.least_request",
             pack_any(LeastRequest {
-                choice_count: uint32(2),
+                selection_method: if endpoints <= COMPARED {
+                    least_request::SelectionMethod::FullScan.into()
+                } else {
+                    least_request::SelectionMethod::NChoices.into()
+                },
+                choice_count: uint32(CHOICES),
                 slow_start_config: slow_start,
                 ..LeastRequest::default()
             }),
@@ -438,8 +453,8 @@ fn algorithm_report(
         Algorithm::LeastConnections => report.exact_if(
             equal,
             field,
-            "least_request, two choices",
-            "with unequal weights Envoy goes round by weight divided by requests in flight instead of drawing two",
+            "least_request: all of up to 16 endpoints, of more six drawn",
+            "with unequal weights Envoy goes round by weight divided by requests in flight instead of comparing",
         ),
         Algorithm::LeastLatency => report.approximated(
             field,
@@ -449,7 +464,7 @@ fn algorithm_report(
         Algorithm::HotCold => report.approximated(
             field,
             "least_request",
-            "the less busy of two; latency decides nothing",
+            "the least busy; latency decides nothing",
         ),
         Algorithm::ConsistentHash => report.approximated(
             field,
