@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message as _;
 use traflux_core::plan::backend::{BackendPlan, KeySource, PricePlan};
 use traflux_core::plan::health::BreakerPlan;
 use traflux_core::plan::requests::RequestPlan;
@@ -181,7 +180,6 @@ impl<'a> Clusters<'a> {
         let name = order.join("--then--");
         let cluster = Cluster {
             name: name.clone(),
-            connect_timeout: duration(self.options.authorization_timeout),
             lb_policy: cluster::LbPolicy::ClusterProvided.into(),
             cluster_discovery_type: Some(cluster::ClusterDiscoveryType::ClusterType(
                 cluster::CustomClusterType {
@@ -376,7 +374,6 @@ impl<'a> Clusters<'a> {
             };
             self.insert(name.into(), cluster)?;
         }
-        debug_assert!(self.clusters.values().all(|cluster| cluster.encoded_len() > 0));
         Ok(self.clusters.into_values().collect())
     }
 }
