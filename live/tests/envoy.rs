@@ -18,7 +18,7 @@ use envoy_rig::{Answer, Backend, Envoy, Sent};
 use serde_json::{Value, json};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::request::Lookup;
-use traflux_gateway::{Client, IdentityTable, Matcher, Request, RequestFacts, Rng};
+use traflux_gateway::{IdentityTable, Matcher, Request, RequestFacts, Rng};
 
 /// Requests of the trace.
 const TRACE: usize = 800;
@@ -45,11 +45,13 @@ impl Rules {
         let (path, query) = sent.target.split_once('?').unwrap_or((&sent.target, ""));
         let headers: &dyn Lookup = &sent.headers;
         let nothing: [(&str, &str); 0] = [];
-        let client = self.identity.resolve(headers, &nothing).unwrap_or(Client::default());
+        let client = self.identity.resolve(headers, &nothing).unwrap_or_default();
+        // An adapter passes the host in lower case and without port.
+        let host = sent.host.split(':').next().unwrap().to_ascii_lowercase();
         let facts = RequestFacts::read(sent.body.as_bytes()).unwrap_or_default();
         let request = Request {
             method: sent.method,
-            host: sent.host.split(':').next().unwrap(),
+            host: &host,
             path,
             query,
             headers,
@@ -277,8 +279,7 @@ fn shares_turns_keys_paths_and_fallbacks_are_those_of_the_plan() {
     eprintln!("round-robin 2:1: {turns} of 300 to the first, expected 200 +- 2");
     assert!((turns - 200.0).abs() <= 2.0, "{turns}");
 
-    // While one of two endpoints is busy for long, the other takes the rest: both draws would have to be the same
-    // endpoint for the busy one, which is never less busy than itself.
+    // While one of two endpoints is busy, the other takes everything.
     let busy = envoy.in_background("/least/slow");
     std::thread::sleep(Duration::from_millis(200));
     let mut to = BTreeMap::<String, usize>::new();
@@ -287,9 +288,8 @@ fn shares_turns_keys_paths_and_fallbacks_are_those_of_the_plan() {
     }
     let busy = busy.join().unwrap().body;
     let at_busy = to.get(busy.lines().next().unwrap()).copied().unwrap_or(0);
-    // Drawn twice with probability 1/4: mean 25, standard deviation 4.3; with distinct draws none.
     eprintln!("least-connections: {at_busy} of 100 to the busy one");
-    assert!(at_busy <= 25 + 18, "{to:?}");
+    assert_eq!(at_busy, 0, "{to:?}");
 
     for _ in 0..5 {
         let answer = envoy.get("/dead");
@@ -318,7 +318,7 @@ fn limits_grant_their_burst_and_what_refills_for_each_key_apart() {
             "limits": [
                 {"name": "calls", "unit": "requests", "amount": 6, "period_ms": 60000, "burst": 20, "by": "tenant",
                  "match": {"path": "/v1", "method": "GET", "query": {"v": "a b"}}, "overrides": {"acme": 3}},
-                {"name": "quick", "unit": "requests", "amount": 20, "period_ms": 1000, "burst": 5,
+                {"name": "quick", "unit": "requests", "amount": 2, "period_ms": 1000, "burst": 5,
                  "match": {"path": {"exact": "/quick"}}}
             ]
         }))
@@ -334,7 +334,7 @@ fn limits_grant_their_burst_and_what_refills_for_each_key_apart() {
         (Some("two"), "/v1?v=a%20b", 20.0, 0.1),
         (None, "/v1?v=a+b", 20.0, 0.1),
         (Some("acme"), "/v1?v=a+b", 20.0, 0.05),
-        (None, "/quick", 5.0, 20.0),
+        (None, "/quick", 5.0, 2.0),
     ] {
         let start = Instant::now();
         let mut granted = 0.0;
@@ -397,7 +397,7 @@ fn timeouts_retries_ejections_and_bounds_hold() {
     let taken = start.elapsed();
     assert!((300..1500).contains(&taken.as_millis()), "{taken:?}");
     let answer = envoy.get("/slow/drip");
-    assert_eq!((answer.status, answer.body.matches('.').count()), (200, 10), "{answer:?}");
+    assert!(answer.status == 200 && answer.body.ends_with(".........."), "{answer:?}");
 
     // The backend fails every other request: what may be acted on twice is repeated.
     assert!((0..10).all(|_| envoy.get("/flaky/flaky").status == 200));

@@ -3,7 +3,7 @@
 //! [`compile()`] turns a [`TrafficPlan`](traflux_core::TrafficPlan) into resources, purely; [`XdsStream`] is
 //! the protocol with one client, without the network; [`XdsActuator`] publishes plans and knows what is in
 //! force; [`XdsServer`] serves Envoys and proxyless gRPC clients; [`envoy_bootstrap`] writes the
-//! configuration an Envoy starts with.
+//! configuration an Envoy starts with. [`requests`] does the same for the plan of a gateway: rules, limits, health.
 //!
 //! ```
 //! use std::time::Duration;

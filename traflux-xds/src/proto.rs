@@ -92,7 +92,7 @@ pub(crate) mod rich {
     pub(crate) use envoy_types::pb::envoy::extensions::http::stateful_session::header::v3::HeaderBasedSessionState;
     pub(crate) use envoy_types::pb::envoy::extensions::load_balancing_policies::{
         common::v3::{ConsistentHashingLbConfig, SlowStartConfig},
-        least_request::v3::LeastRequest,
+        least_request::v3::{LeastRequest, least_request},
         maglev::v3::Maglev,
         round_robin::v3::RoundRobin,
     };

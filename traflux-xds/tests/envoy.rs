@@ -277,8 +277,7 @@ fn an_envoy_accepts_the_configuration_of_a_maximal_plan_for_requests() {
         ..RequestOptions::default()
     };
     let compiled = compile(&serde_json::from_str(&text).unwrap(), &options).unwrap();
-    // As text and as bytes: a field that the text left out would show in a difference of what is dumped, and a wrong
-    // name here.
+    // As text, where a wrong name is refused, and as bytes.
     std::fs::write(path("envoy.yaml"), compiled.static_config().unwrap()).unwrap();
     std::fs::write(path("envoy.pb"), compiled.static_config_bytes()).unwrap();
     for file in ["envoy.yaml", "envoy.pb"] {

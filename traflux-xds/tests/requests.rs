@@ -187,3 +187,41 @@ fn what_cannot_be_kept_by_envoy_is_no_limit_and_said_so() {
     let text = compiled.static_config().unwrap();
     assert!(text.contains("traflux.limit.w") && !text.contains("traflux.limit.t"));
 }
+
+#[test]
+fn every_form_of_a_field_can_be_written() {
+    let base = json!({
+        "routing": {"strategy": "consistent-hash", "default": {"backend": ["x", "y"], "health_check": true}},
+        "backends": {"x": {"url": "http://127.0.0.1:1"}, "y": {"url": "http://127.0.0.1:2"}}
+    });
+    for (pointer, value) in [
+        ("/health", json!({"probe": {"probe": {"kind": "tcp"}}})),
+        ("/health", json!({"probe": {"probe": {"kind": "grpc", "service": "s"}}})),
+        ("/affinity", json!({"key": {"header": "x-s"}})),
+        ("/affinity", json!({"key": {"cookie": "s"}})),
+        ("/affinity", json!({"key": "user"})),
+        ("/affinity", json!({"key": {"prefix": {"block_bytes": 256, "blocks": 8}}})),
+        ("/congestion", json!({"concurrency": {"algorithm": {"kind": "fixed"}}, "throttle": {}})),
+        ("/retry", json!({"max_attempts": 1})),
+        ("/retry", json!({"retry_on": ["reset"], "patience_ms": 0})),
+        ("/backends/x", json!({"url": ["https://a.example/v1", "https://b.example:8443/v1"], "http2": true})),
+        ("/backends/x", json!({"url": "https://10.0.0.1"})),
+        ("/backends/x", json!({"url": "http://[::1]:80", "http2": true})),
+        ("/backends/x", json!({})),
+        ("/routing/default/algorithm", json!("least-latency")),
+        ("/routing/default/algorithm", json!("weighted")),
+        ("/routing/default/fallback", json!(["y"])),
+        (
+            "/limits",
+            json!([{"name": "l", "unit": "requests", "amount": 1, "period_ms": 10, "by": ["model", "user"]}]),
+        ),
+        ("/server", json!({"tls": {"certificate_file": "c", "key_file": "k"}})),
+        ("/identity", json!({"trusted_headers": {"user": "x-user"}})),
+    ] {
+        let mut plan = base.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        plan.pointer_mut(parent).unwrap()[key] = value.clone();
+        let compiled = compile(&serde_json::from_value(plan).unwrap(), &with_service()).unwrap();
+        assert!(compiled.static_config().is_ok(), "{pointer} {value}: {:?}", compiled.static_config().err());
+    }
+}

@@ -16,12 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A request.
 #[derive(Debug, Clone)]
-pub struct Sent {
-    pub method: &'static str,
-    pub host: String,
-    pub target: String,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Sent {
+    pub(crate) method: &'static str,
+    pub(crate) host: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Default for Sent {
@@ -32,22 +32,22 @@ impl Default for Sent {
 
 /// What came back.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 /// A server that answers with its name, the request line, host and authorization. A path that ends in `slow` is
 /// answered after a second, `drip` in ten parts over a second, `flaky` every other time with 502; the backend `bad`
 /// fails where the path says so, `sick` fails its probes.
-pub struct Backend {
-    pub name: String,
+pub(crate) struct Backend {
+    pub(crate) name: String,
     port: u16,
 }
 
 impl Backend {
-    pub fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (name, count) = (name.to_owned(), Arc::new(AtomicUsize::new(0)));
@@ -61,7 +61,7 @@ impl Backend {
         Self { name, port }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
@@ -96,7 +96,7 @@ fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) -> Option<()> {
         if line.ends_with("slow") {
             std::thread::sleep(Duration::from_secs(1));
         }
-        let status = if line.ends_with("flaky") && count.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        let status = if line.ends_with("flaky") && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             "502 Bad Gateway"
         } else if (name == "bad" && line.ends_with("bad")) || (name == "sick" && line.ends_with("/health")) {
             "500 Internal Server Error"
@@ -105,7 +105,9 @@ fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) -> Option<()> {
         };
         let body = format!("{name}\n{line}\n{}\n{}\n", header("host"), header("authorization"));
         let length = body.len() + if line.ends_with("drip") { 10 } else { 0 };
-        write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").ok()?;
+        // In one write: small ones wait for each other's acknowledgement.
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).ok()?;
         for _ in body.len()..length {
             stream.flush().ok()?;
             std::thread::sleep(Duration::from_millis(100));
@@ -115,7 +117,7 @@ fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) -> Option<()> {
 }
 
 /// A running Envoy.
-pub struct Envoy {
+pub(crate) struct Envoy {
     process: Child,
     port: u16,
     _folder: TempDir,
@@ -129,11 +131,11 @@ impl Drop for Envoy {
 }
 
 impl Envoy {
-    pub fn start(plan: RequestPlan) -> Self {
+    pub(crate) fn start(plan: RequestPlan) -> Self {
         Self::start_with(plan, &[])
     }
 
-    pub fn start_with(mut plan: RequestPlan, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(mut plan: RequestPlan, environment: &[(&str, &str)]) -> Self {
         let binary = std::env::var("ENVOY").expect("ENVOY is the path of an Envoy");
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
@@ -161,21 +163,21 @@ impl Envoy {
         envoy
     }
 
-    pub fn get(&self, target: &str) -> Answer {
+    pub(crate) fn get(&self, target: &str) -> Answer {
         self.send(&Sent { target: target.to_owned(), ..Sent::default() })
     }
 
-    pub fn in_background(&self, target: &str) -> JoinHandle<Answer> {
+    pub(crate) fn in_background(&self, target: &str) -> JoinHandle<Answer> {
         let (port, sent) = (self.port, Sent { target: target.to_owned(), ..Sent::default() });
         std::thread::spawn(move || send(port, &sent))
     }
 
-    pub fn send(&self, sent: &Sent) -> Answer {
+    pub(crate) fn send(&self, sent: &Sent) -> Answer {
         send(self.port, sent)
     }
 
     /// Begins a request and never ends its head: the status, and when it came.
-    pub fn never_finish_head(&self) -> (u16, Duration) {
+    pub(crate) fn never_finish_head(&self) -> (u16, Duration) {
         let start = Instant::now();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -203,10 +205,23 @@ fn send(port: u16, sent: &Sent) -> Answer {
     }
     // A refusal may come before all is sent.
     let _ = stream.write_all(format!("{head}\r\n{}", sent.body).as_bytes());
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
+    // Envoy waits for the client to close; the length tells when the answer is complete.
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 16_384]);
+    while !is_complete(&bytes)
+        && let Ok(read @ 1..) = stream.read(&mut buffer)
+    {
+        bytes.extend_from_slice(&buffer[..read]);
+    }
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+/// Whether an answer is there to its last byte, as far as its length says.
+fn is_complete(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    length.is_some_and(|length| bytes.len() >= end + 4 + length)
 }

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message as _;
 use traflux_core::plan::backend::{BackendPlan, KeySource, PricePlan};
 use traflux_core::plan::health::BreakerPlan;
 use traflux_core::plan::requests::RequestPlan;
@@ -20,6 +19,11 @@ use crate::error::XdsError;
 use crate::name::metric_name;
 use crate::proto::rich::*;
 use crate::proto::*;
+
+/// Up to so many endpoints are all compared, as the engine does.
+const COMPARED: usize = 16;
+/// How many are drawn and compared beyond that.
+const CHOICES: u32 = 6;
 
 /// Where a route sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +180,6 @@ impl<'a> Clusters<'a> {
         let name = order.join("--then--");
         let cluster = Cluster {
             name: name.clone(),
-            connect_timeout: duration(self.options.authorization_timeout),
             lb_policy: cluster::LbPolicy::ClusterProvided.into(),
             cluster_discovery_type: Some(cluster::ClusterDiscoveryType::ClusterType(
                 cluster::CustomClusterType {
@@ -252,6 +255,7 @@ impl<'a> Clusters<'a> {
         let (health, pool) = (&self.plan.health, &self.plan.pool);
         let manner = &members[0].1.manner;
         let budget = &self.plan.retry.budget;
+        let endpoints = members.iter().map(|(_, backend, _)| backend.upstreams.len()).sum();
         Cluster {
             name: name.to_owned(),
             cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(
@@ -260,7 +264,11 @@ impl<'a> Clusters<'a> {
             dns_lookup_family: cluster::DnsLookupFamily::V4Preferred.into(),
             connect_timeout: duration(manner.connect_timeout),
             load_assignment: Some(upstream::assignment(name, members)),
-            load_balancing_policy: Some(policy(algorithm, (probed == Some(true)).then_some(&health.breaker))),
+            load_balancing_policy: Some(policy(
+                algorithm,
+                endpoints,
+                (probed == Some(true)).then_some(&health.breaker),
+            )),
             common_lb_config: Some(cluster::CommonLbConfig {
                 healthy_panic_threshold: Some(Percent { value: health.panic_threshold * 100.0 }),
                 ..cluster::CommonLbConfig::default()
@@ -366,13 +374,12 @@ impl<'a> Clusters<'a> {
             };
             self.insert(name.into(), cluster)?;
         }
-        debug_assert!(self.clusters.values().all(|cluster| cluster.encoded_len() > 0));
         Ok(self.clusters.into_values().collect())
     }
 }
 
 /// The policy that comes closest to an algorithm.
-fn policy(algorithm: Algorithm, slow_start: Option<&BreakerPlan>) -> LoadBalancingPolicy {
+fn policy(algorithm: Algorithm, endpoints: usize, slow_start: Option<&BreakerPlan>) -> LoadBalancingPolicy {
     let slow_start = slow_start.filter(|b| !b.ramp.is_zero()).map(|breaker| SlowStartConfig {
         slow_start_window: duration(breaker.ramp),
         min_weight_percent: Some(Percent { value: breaker.first_share * 100.0 }),
@@ -386,7 +393,12 @@ fn policy(algorithm: Algorithm, slow_start: Option<&BreakerPlan>) -> LoadBalanci
         Algorithm::LeastConnections | Algorithm::LeastLatency | Algorithm::HotCold => (
             "envoy.load_balancing_policies.least_request",
             pack_any(LeastRequest {
-                choice_count: uint32(2),
+                selection_method: if endpoints <= COMPARED {
+                    least_request::SelectionMethod::FullScan.into()
+                } else {
+                    least_request::SelectionMethod::NChoices.into()
+                },
+                choice_count: uint32(CHOICES),
                 slow_start_config: slow_start,
                 ..LeastRequest::default()
             }),
@@ -438,8 +450,8 @@ fn algorithm_report(
         Algorithm::LeastConnections => report.exact_if(
             equal,
             field,
-            "least_request, two choices",
-            "with unequal weights Envoy goes round by weight divided by requests in flight instead of drawing two",
+            "least_request: all of up to 16 endpoints, of more six drawn",
+            "with unequal weights Envoy goes round by weight divided by requests in flight instead of comparing",
         ),
         Algorithm::LeastLatency => report.approximated(
             field,
@@ -449,7 +461,7 @@ fn algorithm_report(
         Algorithm::HotCold => report.approximated(
             field,
             "least_request",
-            "the less busy of two; latency decides nothing",
+            "the least busy; latency decides nothing",
         ),
         Algorithm::ConsistentHash => report.approximated(
             field,

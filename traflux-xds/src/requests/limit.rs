@@ -4,6 +4,7 @@
 //! under which key, its descriptors hold the buckets. Envoy's bucket refills steadily, as the plan's does.
 
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
+use traflux_core::plan::matching::PathMatch;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::identity::{Identity, Source};
@@ -90,6 +91,13 @@ fn limit_report(
     if limit.by.contains(&LimitScope::Backend) || limit.by.len() > MOST_SCOPES {
         report.unsupported(at, "counted before a backend is chosen, and by at most three things; left out");
         return None;
+    }
+    if let Some(PathMatch::Regex(_)) = &limit.matches.path {
+        report.approximated(
+            field("match.path"),
+            "header matcher on :path",
+            "`.` may reach into the query, which stands behind the path there",
+        );
     }
     report.native(field("name"), "name of the filter");
     report.exact_if(

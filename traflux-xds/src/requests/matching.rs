@@ -266,7 +266,6 @@ pub(crate) fn path_expression(path: &PathMatch) -> String {
         PathMatch::Below(path) => {
             format!(r"{}(?:/[^?]*)?{QUERY}", escaped(path.strip_suffix('/').unwrap_or(path)))
         }
-        // Lazy, so that the query is not taken for a part of the path.
         PathMatch::Regex(pattern) => format!("(?:{pattern}){QUERY}"),
     }
 }

@@ -67,8 +67,6 @@ pub(crate) fn routes(
             name: ROUTES.into(),
             domains: vec!["*".into()],
             routes,
-            // The engine does not count a retry of its own for the backend either.
-            include_request_attempt_count: false,
             ..VirtualHost::default()
         }],
         validate_clusters: Some(BoolValue { value: false }),

@@ -1,5 +1,6 @@
 //! How well does Envoy say what a field of the plan says?
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,10 @@ impl Report {
         // What was not set is no question of support, but for the strategy, which holds where rules are silent.
         let is_set = |path: &str| path == STRATEGY || at(plan, path) != at(default, path);
         self.0.retain(|line| at(plan, &line.path).is_none() || is_set(&line.path));
+        // A field that is native in one place and not in another is not native.
+        let gaps: BTreeSet<String> =
+            self.0.iter().filter(|l| l.support != Support::Native).map(|l| l.path.clone()).collect();
+        self.0.retain(|line| line.support != Support::Native || !gaps.contains(&line.path));
         self.0.sort_by(|a, b| a.path.cmp(&b.path));
         self.0
     }
