@@ -11,6 +11,7 @@ use crate::congestion::{BackendSignal, Ceiling, ConcurrencyLimit, CoolDown, Thro
 use crate::error::GatewayError;
 use crate::limit::KeyTable;
 use crate::observe::TenantMetrics;
+use crate::retry::LatencyQuantile;
 
 /// Congestion of one backend and model.
 #[derive(Debug)]
@@ -22,7 +23,15 @@ pub(super) struct BackendState {
     pub(super) requests_left: Ceiling,
     pub(super) tokens_left: Ceiling,
     pub(super) signal: BackendSignal,
+    /// How long requests take that were sent, in all but the slowest.
+    pub(super) service: LatencyQuantile,
 }
+
+/// A request with a deadline is sent early enough for this share of answers to be in time.
+const IN_TIME: f64 = 0.98;
+/// Answers after which that time is told anew.
+const ANSWERS: u32 = 200;
+
 
 /// State by name: what a reload finds again.
 #[derive(Debug)]
@@ -98,6 +107,7 @@ impl Registry {
                 requests_left: Ceiling::default(),
                 tokens_left: Ceiling::default(),
                 signal: BackendSignal::new(settings.signal),
+                service: LatencyQuantile::new(IN_TIME, ANSWERS),
             })
         });
         Arc::clone(state)

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
@@ -344,6 +345,14 @@ fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
 }
 
 impl Compiled {
+    /// How long a request takes once it is sent, at the quickest of its backends and in all but the slowest cases;
+    /// nothing while that is not known.
+    pub(super) fn service(&self, admission: &Admission) -> Duration {
+        let pool = &self.routes[admission.route as usize].pools[admission.model as usize];
+        let times = pool.iter().flat_map(|pool| pool.members.iter()).filter_map(|member| member.state.service.value());
+        times.min().unwrap_or_default()
+    }
+
     /// All rooms in which somebody may wait.
     pub(super) fn all_rooms(&self) -> impl Iterator<Item = Arc<Room>> {
         self.rooms.iter().cloned().chain(self.former.iter().filter_map(Weak::upgrade))
@@ -498,7 +507,7 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
     match limit.shape {
         LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
         LimitShape::FixedWindow => {
-            LimitRule::FixedWindow { amount, period, offset: std::time::Duration::ZERO }
+            LimitRule::FixedWindow { amount, period, offset: Duration::ZERO }
         }
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
         LimitShape::Pacing => LimitRule::TokenBucket { amount, period, burst: 1 },

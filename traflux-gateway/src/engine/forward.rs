@@ -346,7 +346,8 @@ fn take(
         return Err(busy(Some(left)));
     }
     let concurrency = &state.concurrency;
-    if state.signal.is_saturated(now, concurrency.in_flight(), concurrency.limit()) {
+    // What the backend says of itself only: our own count has its limit just below.
+    if state.signal.is_saturated(now, concurrency.in_flight(), u32::MAX) {
         return Err(busy(None));
     }
     let band = usize::from(admission.band);
@@ -596,6 +597,9 @@ impl Forward {
             }
         }
         state.concurrency.release(hold.slot);
+        if outcome == Outcome::Success {
+            state.service.record(total);
+        }
         let band = usize::from(self.admission.band);
         // What the client gave up was not refused either.
         if outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout) {

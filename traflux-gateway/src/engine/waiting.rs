@@ -206,6 +206,7 @@ pub(super) fn enqueue(
         band: admission.band,
         cost_tokens: admission.tokens.total(),
         deadline: admission.deadline,
+        service: compiled.service(&admission),
         payload: inner.keep((Arc::clone(compiled), admission)) as u64,
         ..Item::default()
     };
