@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::congestion::{ConcurrencySettings, ThrottleSettings};
 use traflux_gateway::server::load::{Load, LoadClass, LoadSettings};
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
@@ -57,6 +57,8 @@ fn gateway(backend: &str, http2: bool) -> Result<(), Failure> {
             ..ConcurrencySettings::fixed(20_000)
         },
         queue: Some(QueueSettings::default()),
+        // Streams that say nothing do not end, and what has not ended counts as not accepted.
+        throttle: ThrottleSettings { min_requests: 1_000_000_000, ..ThrottleSettings::default() },
         ..EngineSettings::default()
     };
     let settings = ServerSettings { engine, ..ServerSettings::default() };

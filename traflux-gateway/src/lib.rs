@@ -41,6 +41,8 @@ pub mod round_robin;
 pub mod rule;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "tower")]
+pub mod tower;
 pub mod units;
 pub mod weighted;
 pub mod wire;

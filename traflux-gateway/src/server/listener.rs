@@ -155,7 +155,10 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             // Relaxed: it is read on the same task.
             begun.store(true, Ordering::Relaxed);
             let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(proxy::serve(state, peer, request).await) }
+            // In a box of its own, which goes when the head of the answer is there: what a connection holds for its
+            // whole life would otherwise have room for all of it.
+            let answer = Box::pin(proxy::serve(state, peer, request));
+            async move { Ok::<_, Infallible>(answer.await) }
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

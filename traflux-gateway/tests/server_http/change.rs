@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use traflux_gateway::EngineSettings;
 use traflux_gateway::congestion::ConcurrencySettings;
 use traflux_gateway::server::load::{Load, LoadClass, LoadSettings};
-use traflux_gateway::server::{Gateway, ServerSettings};
+use traflux_gateway::server::{DemoSettings, Gateway, ServerSettings, demo};
 
 use crate::common::{PATIENCE, chat, gateway, mock, open, plan, post, slow_mock, streamed, to};
 
@@ -97,5 +97,22 @@ async fn a_plan_that_does_not_hold_together_changes_nothing() {
         let error = gateway.reload(&plan).unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
+    }
+}
+
+#[test]
+fn the_demonstration_runs_to_its_end_and_says_what_was_seen() {
+    let settings = DemoSettings {
+        duration: Duration::from_secs(2),
+        interval: Duration::from_millis(900),
+        ..DemoSettings::default()
+    };
+    let mut told = Vec::new();
+    demo(&settings, |text| told.push(text.to_owned())).unwrap();
+    let told = told.join("\n");
+    for expected in
+        ["rule       backend", "basic is back", "what was seen", "free tier, by least cost: basic", "drained"]
+    {
+        assert!(told.contains(expected), "{expected:?} is not in\n{told}");
     }
 }

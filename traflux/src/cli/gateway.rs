@@ -1,11 +1,11 @@
-//! `traflux gateway`: what is decided for each request.
+//! `traflux gateway`: what is decided for each request, and a process that does it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::{Matcher, Severity, review};
+use traflux_gateway::{Matcher, Severity, review, server};
 
 use super::Failure;
 
@@ -13,14 +13,23 @@ use super::Failure;
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  \
+        traflux gateway --config gateway.yaml             serve it; read it again when it changes, drain at SIGTERM\n  \
+        traflux gateway --demo                            a gateway before mock backends, under load, without keys\n  \
         traflux gateway check gateway.yaml                rules in the order in which they are tried, and findings\n  \
         traflux gateway check gateway.yaml --strict       the same, failing on any warning\n  \
         traflux schema gateway > gateway.schema.json      for an editor"
 )]
 pub(super) struct GatewayArgs {
     #[command(subcommand)]
-    command: GatewayCommand,
+    command: Option<GatewayCommand>,
+    /// Serve the plan of this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "demo")]
+    config: Option<PathBuf>,
+    /// Show a gateway at work before mock backends.
+    #[arg(long)]
+    demo: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,8 +49,21 @@ struct CheckArgs {
 }
 
 pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
-    match &args.command {
-        GatewayCommand::Check(args) => check(args),
+    let tell = |line: &str| println!("{line}");
+    match (&args.command, &args.config) {
+        (Some(GatewayCommand::Check(args)), _) => check(args),
+        (None, Some(file)) => {
+            let read = |text: &str| {
+                crate::config::read_yaml::<RequestPlan>(text).map_err(|problem| problem.to_string())
+            };
+            server::run(server::RunSettings::new(file), read, tell)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, None) if args.demo => {
+            server::demo(&server::DemoSettings::default(), tell)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, None) => Err("nothing to do: expected `check FILE`, `--config FILE` or `--demo`".into()),
     }
 }
 
