@@ -32,7 +32,6 @@ const IN_TIME: f64 = 0.98;
 /// Answers after which that time is told anew.
 const ANSWERS: u32 = 200;
 
-
 /// State by name: what a reload finds again.
 #[derive(Debug)]
 pub(super) struct Registry {

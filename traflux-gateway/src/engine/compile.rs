@@ -349,7 +349,10 @@ impl Compiled {
     /// nothing while that is not known.
     pub(super) fn service(&self, admission: &Admission) -> Duration {
         let pool = &self.routes[admission.route as usize].pools[admission.model as usize];
-        let times = pool.iter().flat_map(|pool| pool.members.iter()).filter_map(|member| member.state.service.value());
+        let times = pool
+            .iter()
+            .flat_map(|pool| pool.members.iter())
+            .filter_map(|member| member.state.service.value());
         times.min().unwrap_or_default()
     }
 
@@ -506,9 +509,7 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
     }
     match limit.shape {
         LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
-        LimitShape::FixedWindow => {
-            LimitRule::FixedWindow { amount, period, offset: Duration::ZERO }
-        }
+        LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
         LimitShape::Pacing => LimitRule::TokenBucket { amount, period, burst: 1 },
     }

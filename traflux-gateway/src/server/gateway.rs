@@ -195,13 +195,16 @@ fn needs_restart(setting: &'static str, before: &str, after: &str) -> Result<(),
     Err(GatewayError::NeedsRestart { setting, before: before.to_owned(), after: after.to_owned() })
 }
 
+/// How often health and weights are looked after; those who wait are more often.
+const UPKEEP: Duration = Duration::from_millis(250);
+
 /// Does for the engine what time alone brings.
 async fn look_after(state: Arc<State>) {
     let mut since = Duration::ZERO;
     loop {
         tokio::time::sleep(QUEUE_TICK).await;
         since += QUEUE_TICK;
-        if !state.waiters.is_empty() || since >= state.settings.engine.upkeep {
+        if !state.waiters.is_empty() || since >= UPKEEP {
             since = Duration::ZERO;
             state.engine.upkeep(state.clock.now());
             state.pump();

@@ -26,6 +26,7 @@ use crate::congestion::Feedback;
 use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
 use crate::health::Outcome;
 use crate::request::{self, Client, TokenEstimate};
+use crate::retry::Idempotence;
 use crate::wire::{BodyKind, RequestFacts, UsageReader};
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), beside those that `connection` names.
@@ -210,6 +211,12 @@ fn decide(
         model: asked.model,
         tokens: asked.tokens,
         stream: asked.stream,
+        // A model may be asked twice; of anything else the method and the client say whether it may.
+        idempotence: if asked.model.is_empty() {
+            Idempotence::of_method(parts.method.as_str(), parts.headers.contains_key("idempotency-key"))
+        } else {
+            Idempotence::Idempotent
+        },
         kind: kind(path, asked.stream),
         prompt: asked.prompt,
         deadline: Some(now + asked.deadline),
@@ -352,7 +359,11 @@ impl<'a> Way<'a> {
         let decision = forward.retry(state.clock.now(), &End { outcome, usage: None, feedback });
         state.pump();
         match settle_on(state, Ok(decision), deadline).await {
-            Ok(forward) => Ok(Self { state, live, forward, deadline, model, stream, tokens }),
+            Ok(forward) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                tokio::time::sleep(forward.send_after().min(left)).await;
+                Ok(Self { state, live, forward, deadline, model, stream, tokens })
+            }
             Err(refused) => Err((Rest { live }, refused)),
         }
     }
