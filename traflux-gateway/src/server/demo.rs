@@ -311,9 +311,7 @@ fn summary(
         ));
     }
     let limited: u64 = rows.iter().map(|(_, _, row)| row.of(Outcome::Limited)).sum();
-    lines.push(format!(
-        "- metered refused {limited} attempts at its 120 a minute, and was left alone after that"
-    ));
+    lines.push(format!("- metered, which takes 120 requests a minute, refused {limited} attempts"));
     let dollars: f64 = rows.iter().map(|(_, _, row)| row.dollars()).sum();
     let dearest: f64 = rows
         .iter()
