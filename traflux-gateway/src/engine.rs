@@ -70,6 +70,7 @@ impl Engine {
     /// # Errors
     /// [`GatewayError`] for what the plan or the settings cannot mean, with the path of the key.
     pub fn new(plan: &RequestPlan, settings: &EngineSettings, now: Timestamp) -> Result<Self, GatewayError> {
+        let settings = &settings.following(plan)?;
         let mut registry = Registry::new(settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
         Ok(Self {
@@ -93,6 +94,7 @@ impl Engine {
         settings: &EngineSettings,
         now: Timestamp,
     ) -> Result<(), GatewayError> {
+        let settings = &settings.following(plan)?;
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.compiled.load_full();
         let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;

@@ -400,3 +400,32 @@ fn many_threads_leave_nothing_in_flight() {
     let explained = engine.explain(&chat("t", 1, 1), at(1000.0));
     assert_eq!(explained.limits[0].level.map(|level| level.used), Some(0));
 }
+
+#[test]
+fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
+    let json = r#"{
+        "routing": {"default": {"backend": ["a", "b", "c", "d"], "algorithm": "weighted"}},
+        "retry": {"max_attempts": 1},
+        "affinity": {"key": "user", "ttl_ms": 60000},
+        "congestion": {"concurrency": {"algorithm": {"kind": "fixed"}, "initial": 1, "min": 1, "max": 1}}
+    }"#;
+    let engine = engine(json, &EngineSettings::default());
+    let user = |user| Request { client: Client { user, ..Client::default() }, ..Request::default() };
+    let first = forward(engine.decide(&user("ann"), at(0.0)));
+    let home = first.backend().to_owned();
+    first.finish(at(0.1), &success(0, 0));
+    for step in 1..20 {
+        let again = forward(engine.decide(&user("ann"), at(f64::from(step))));
+        assert_eq!(again.backend(), home);
+        again.finish(at(f64::from(step) + 0.1), &success(0, 0));
+    }
+    let only = forward(engine.decide(&user("ann"), at(30.0)));
+    assert_eq!(refusal(only.retry(at(30.1), &End::of(Outcome::ConnectFailure))).reason, Reason::Exhausted);
+    let held: Vec<_> = (0..4).map(|_| forward(engine.decide(&user("bob"), at(31.0)))).collect();
+    assert_eq!(refusal(engine.decide(&user("bob"), at(31.0))).reason, Reason::Saturated);
+    drop(held);
+
+    let wrong = plan(r#"{"retry": {"max_attempts": 0}}"#);
+    let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
+    assert!(error.to_string().starts_with("retry: "), "{error}");
+}

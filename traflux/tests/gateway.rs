@@ -101,3 +101,24 @@ fn the_schema_of_a_gateway_is_one_of_its_own() {
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(schema["properties"]["routing"].is_object() && schema["properties"]["sources"].is_null());
 }
+
+#[test]
+fn a_plan_is_written_for_envoy_with_what_it_cannot_say() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let plan = "
+backends: { a: { url: \"http://127.0.0.1:9\" } }
+routing: { default: { backend: a, algorithm: round-robin } }
+limits: [{ name: rpm, unit: requests, amount: 60 }]
+";
+    std::fs::write(file.path(), plan).unwrap();
+    let path = file.path().to_str().unwrap();
+    let output = traflux(&["gateway", "envoy", path]);
+    let (config, report) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{report}");
+    assert!(config.contains("static_resources") && config.contains("local_ratelimit"), "{config}");
+    assert!(report.contains("limits"), "{report}");
+    std::fs::write(file.path(), plan.replace("requests", "tokens")).unwrap();
+    let output = traflux(&["gateway", "envoy", path, "--strict"]);
+    assert!(!output.status.success() && output.stdout.is_empty());
+}

@@ -11,10 +11,10 @@ use super::form::millis;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CongestionPlan {
-    /// A limit on requests in flight that adapts; none without it.
+    /// A limit on requests in flight that adapts. Without it an engine keeps its usual one, and a proxy has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyPlan>,
-    /// Turning away what a backend would refuse; nothing is without it.
+    /// Turning away what a backend would refuse. Without it an engine does so as usual, and a proxy does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttle: Option<ThrottlePlan>,
 }

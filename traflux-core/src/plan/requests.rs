@@ -38,7 +38,7 @@ pub struct RequestPlan {
     pub limits: Vec<LimitPlan>,
     /// Health of endpoints.
     pub health: HealthPlan,
-    /// Connections to backends.
+    /// Connections to backends, of a proxy; an engine has none.
     pub pool: PoolPlan,
     /// Retries.
     pub retry: RetryPlan,

@@ -474,6 +474,8 @@ impl Forward {
         let after = now.since(hold.sent);
         hold.first_token = Some(after);
         member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
+        // Not at the end: a stream that is open was taken on long ago.
+        member.state.throttle.accepted(now, usize::from(self.admission.band));
         if self.admission.stream
             && let Some(endpoint) = pool.pool.endpoint(hold.position as usize)
         {
@@ -602,7 +604,8 @@ impl Forward {
         }
         let band = usize::from(self.admission.band);
         // What the client gave up was not refused either.
-        if outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout) {
+        if !begun && (outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout))
+        {
             state.throttle.accepted(now, band);
         }
         match outcome {

@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use traflux_core::PlanError;
+use traflux_core::plan::requests::RequestPlan;
+
 use crate::affinity::AffinitySettings;
 use crate::balance::{AdaptiveSettings, BalanceSettings, LatencySettings};
 use crate::congestion::{
     ConcurrencySettings, CoolDownSettings, FeedbackSettings, SignalSettings, ThrottleSettings,
 };
+use crate::error::GatewayError;
 use crate::health::HealthSettings;
 use crate::observe::{MetricsSettings, TenantSettings};
 use crate::queue::QueueSettings;
@@ -76,4 +83,55 @@ impl Default for EngineSettings {
             adapt_every: Duration::from_secs(5),
         }
     }
+}
+
+impl EngineSettings {
+    /// The settings with what a plan says about health, retries, sessions and congestion; a part of the plan that is as
+    /// usual leaves them as they are.
+    ///
+    /// # Errors
+    /// [`GatewayError::Plan`] for a value out of range, with the path of its part.
+    pub(super) fn following(&self, plan: &RequestPlan) -> Result<Self, GatewayError> {
+        let mut settings = self.clone();
+        let usual = RequestPlan::default();
+        if plan.health != usual.health {
+            // Active checks are done by adapters.
+            settings.health = read("health", &plan.health, &["probe"])?;
+            checked("health", settings.health.validate())?;
+        }
+        if plan.retry != usual.retry {
+            settings.retry = read("retry", &plan.retry, &["budget"])?;
+            checked("retry", settings.retry.validate())?;
+            settings.retry_budget = read("retry.budget", &plan.retry.budget, &[])?;
+            checked("retry.budget", settings.retry_budget.validate())?;
+        }
+        if let Some(affinity) = &plan.affinity {
+            settings.affinity = Some(read("affinity", affinity, &[])?);
+            checked("affinity", settings.affinity.as_ref().map_or(Ok(()), AffinitySettings::validate))?;
+        }
+        if let Some(concurrency) = &plan.congestion.concurrency {
+            settings.concurrency = read("congestion.concurrency", concurrency, &[])?;
+            checked("congestion.concurrency", settings.concurrency.validate())?;
+        }
+        if let Some(throttle) = &plan.congestion.throttle {
+            settings.throttle = read("congestion.throttle", throttle, &[])?;
+            checked("congestion.throttle", settings.throttle.validate())?;
+        }
+        Ok(settings)
+    }
+}
+
+/// Reads the settings of a part from the plan, whose keys are the same but for those left out.
+fn read<P: Serialize, S: DeserializeOwned>(path: &str, part: &P, but: &[&str]) -> Result<S, GatewayError> {
+    let wrong =
+        |problem: serde_json::Error| PlanError::Key { path: path.to_owned(), problem: problem.to_string() };
+    let mut value = serde_json::to_value(part).map_err(wrong)?;
+    if let Value::Object(keys) = &mut value {
+        keys.retain(|key, _| !but.contains(&key.as_str()));
+    }
+    Ok(serde_json::from_value(value).map_err(wrong)?)
+}
+
+fn checked(path: &str, result: Result<(), GatewayError>) -> Result<(), GatewayError> {
+    result.map_err(|problem| PlanError::Key { path: path.to_owned(), problem: problem.to_string() }.into())
 }

@@ -35,6 +35,7 @@ use super::gateway::State;
 use super::listener;
 use crate::engine::Explanation;
 use crate::error::GatewayError;
+use crate::observe::Format;
 use crate::request::{self, Client, TokenEstimate};
 
 /// Connections at once.
@@ -159,7 +160,8 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
         }
         (&Method::GET, "/readyz") => text(StatusCode::OK, "ready\n"),
         (&Method::GET, "/metrics") => {
-            let mut response = text(StatusCode::OK, state.tally.exposition());
+            let counted = state.engine.scrape(state.clock.now(), Format::Prometheus);
+            let mut response = text(StatusCode::OK, counted + &state.tally.exposition());
             let kind = HeaderValue::from_static("text/plain; version=0.0.4");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response

@@ -19,6 +19,7 @@ use super::Failure;
         traflux gateway --demo                            a gateway before mock backends, under load, without keys\n  \
         traflux gateway check gateway.yaml                rules in the order in which they are tried, and findings\n  \
         traflux gateway check gateway.yaml --strict       the same, failing on any warning\n  \
+        traflux gateway envoy gateway.yaml > envoy.yaml   the same plan for Envoy, and what of it is approximate\n  \
         traflux schema gateway > gateway.schema.json      for an editor"
 )]
 pub(super) struct GatewayArgs {
@@ -36,6 +37,18 @@ pub(super) struct GatewayArgs {
 enum GatewayCommand {
     /// Reads a file, prints its rules and says which can never decide.
     Check(CheckArgs),
+    /// Writes the plan as a configuration of Envoy, and says how well each key is expressed.
+    Envoy(EnvoyArgs),
+}
+
+#[derive(Debug, Args)]
+struct EnvoyArgs {
+    /// The file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Fail, and write nothing, unless Envoy does all of it by itself and exactly.
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +65,7 @@ pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
     let tell = |line: &str| println!("{line}");
     match (&args.command, &args.config) {
         (Some(GatewayCommand::Check(args)), _) => check(args),
+        (Some(GatewayCommand::Envoy(args)), _) => envoy(args),
         (None, Some(file)) => {
             let read = |text: &str| {
                 crate::config::read_yaml::<RequestPlan>(text).map_err(|problem| problem.to_string())
@@ -111,4 +125,24 @@ fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     }
     let warned = findings.iter().any(|finding| finding.severity() == Severity::Warning);
     Ok(if args.strict && warned { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The configuration goes to standard output, the report to standard error.
+fn envoy(args: &EnvoyArgs) -> Result<ExitCode, Failure> {
+    use std::io::Write as _;
+    use traflux_xds::requests::{RequestOptions, compile, table};
+
+    let plan = read(&args.file)?;
+    let file = args.file.display();
+    let compiled =
+        compile(&plan, &RequestOptions::default()).map_err(|problem| format!("{file}: {problem}"))?;
+    let mut out = std::io::stderr().lock();
+    // Nothing can be done about a standard error that is closed.
+    let _ = writeln!(out, "{}", table(compiled.fields()).trim_end());
+    let inexact = compiled.not_native().count();
+    if args.strict && inexact > 0 {
+        return Err(format!("{file}: {inexact} keys are not native to Envoy").into());
+    }
+    print!("{}", compiled.static_config().map_err(|problem| format!("{file}: {problem}"))?);
+    Ok(ExitCode::SUCCESS)
 }
