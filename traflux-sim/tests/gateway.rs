@@ -85,7 +85,10 @@ fn fast_errors_are_no_bait_for_the_engine() {
     let all = runs(&short("failing-fast", 150.0), 0.6, &[engine(), Arm::Peer(Peer::LeastRequest)]);
     let attempts = |runs: &Runs| runs.over_seeds(|outcome| outcome.attempts).mean - 1.0;
     assert!(attempts(&all[0]) < 0.5 * attempts(&all[1]), "{} {}", attempts(&all[0]), attempts(&all[1]));
-    assert_eq!(unanswered(&all[0]), 0);
+    // The budget of retries keeps a failing backend from costing more than a fifth again, so a few errors of its first
+    // moments reach their clients: less than one request in 200.
+    let asked: usize = all[0].outcomes.iter().map(|outcome| outcome.asked).sum();
+    assert!(200 * unanswered(&all[0]) < asked, "{} of {asked}", unanswered(&all[0]));
 }
 
 #[test]

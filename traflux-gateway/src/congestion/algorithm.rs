@@ -72,14 +72,14 @@ pub struct VegasSettings {
     pub probe_share: f64,
     /// Samples per measurement; 100.
     pub probe_samples: u32,
-    /// The longest time without a measurement; 30 s.
+    /// The longest time without a measurement; 120 s: while it measures, the limit is halved.
     #[serde(rename = "probe_interval_ms", with = "duration_ms")]
     pub probe_interval: Duration,
 }
 
 impl Default for VegasSettings {
     fn default() -> Self {
-        Self { probe_share: 0.5, probe_samples: 100, probe_interval: Duration::from_secs(30) }
+        Self { probe_share: 0.5, probe_samples: 100, probe_interval: Duration::from_secs(120) }
     }
 }
 
@@ -100,7 +100,7 @@ pub struct GradientSettings {
     pub probe_share: f64,
     /// Samples per measurement; 100.
     pub probe_samples: u32,
-    /// The longest time without a measurement; 30 s.
+    /// The longest time without a measurement; 120 s: while it measures, the limit is halved.
     #[serde(rename = "probe_interval_ms", with = "duration_ms")]
     pub probe_interval: Duration,
 }
@@ -112,7 +112,7 @@ impl Default for GradientSettings {
             smoothing: 0.2,
             probe_share: 0.5,
             probe_samples: 100,
-            probe_interval: Duration::from_secs(30),
+            probe_interval: Duration::from_secs(120),
         }
     }
 }

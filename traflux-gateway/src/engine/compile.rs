@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
-use traflux_core::Timestamp;
 use traflux_core::plan::backend::{BackendPlan, PricePlan};
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, RoutePlan};
+use traflux_core::{PlanError, Timestamp};
 
 use super::admission::{Admission, MOST_BLOCKS};
 use super::backend::{BackendState, Registry};
@@ -456,7 +456,13 @@ fn scope_name(by: &[LimitScope]) -> String {
 
 fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<LimiterSettings, GatewayError> {
     // Only limits that may hold for one request together count against the room of a reservation.
-    for limit in &plan.limits {
+    for (ix, limit) in plan.limits.iter().enumerate() {
+        // A key without effect would be a promise that is not kept.
+        let unkept = [("persistent", limit.persistent), ("max_wait_ms", limit.max_wait.is_some())];
+        if let Some((key, _)) = unkept.iter().find(|(_, set)| *set) {
+            let (path, problem) = (format!("limits[{ix}].{key}"), "this engine cannot do it yet".to_owned());
+            return Err(PlanError::Key { path, problem }.into());
+        }
         let together = plan.limits.iter().filter(|other| !excludes(&limit.matches, &other.matches)).count();
         if together > MOST_LIMITS {
             return Err(GatewayError::TooManyLimits {

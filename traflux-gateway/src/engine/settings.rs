@@ -14,7 +14,7 @@ use crate::congestion::{
     ConcurrencySettings, CoolDownSettings, FeedbackSettings, SignalSettings, ThrottleSettings,
 };
 use crate::error::GatewayError;
-use crate::health::HealthSettings;
+use crate::health::{HealthSettings, Outcome};
 use crate::observe::{MetricsSettings, TenantSettings};
 use crate::queue::QueueSettings;
 use crate::retry::{BudgetSettings, RetryPolicy};
@@ -75,7 +75,11 @@ impl Default for EngineSettings {
             feedback: FeedbackSettings::default(),
             health: HealthSettings::default(),
             queue: None,
-            retry: RetryPolicy::default(),
+            // An internal error of one backend is worth another; what must not be done twice is not tried again anyway.
+            retry: RetryPolicy {
+                retry_on: RetryPolicy::default().retry_on.into_iter().chain([Outcome::ServerError]).collect(),
+                ..RetryPolicy::default()
+            },
             retry_budget: BudgetSettings::default(),
             metrics: MetricsSettings::default(),
             tenants: TenantSettings::default(),
@@ -100,7 +104,12 @@ impl EngineSettings {
             checked("health", settings.health.validate())?;
         }
         if plan.retry != usual.retry {
+            let usual_causes = plan.retry.retry_on == usual.retry.retry_on;
+            let causes = settings.retry.retry_on;
             settings.retry = read("retry", &plan.retry, &["budget"])?;
+            if usual_causes {
+                settings.retry.retry_on = causes;
+            }
             checked("retry", settings.retry.validate())?;
             settings.retry_budget = read("retry.budget", &plan.retry.budget, &[])?;
             checked("retry.budget", settings.retry_budget.validate())?;
