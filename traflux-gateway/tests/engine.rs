@@ -431,4 +431,7 @@ fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
     let wrong = plan(r#"{"limits": [{"name": "l", "unit": "tokens", "amount": 1, "persistent": true}]}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
     assert_eq!(error.to_string(), "limits[0].persistent: this engine cannot do it yet");
+    let wrong = plan(r#"{"backends": {"a": {"models": {"m": {"context_tokens": 8}}}}}"#);
+    let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
+    assert_eq!(error.to_string(), "backends.a.models.m.context_tokens: this engine cannot do it yet");
 }

@@ -121,6 +121,7 @@ impl Compiled {
         now: Timestamp,
     ) -> Result<Self, GatewayError> {
         plan.validate()?;
+        refuse_unkept(plan)?;
         let rule_plans = &plan.routing.rules;
         let order = order(rule_plans);
         let rules = Matcher::new(order.iter().map(|ix| &rule_plans[*ix].matches))?;
@@ -454,15 +455,26 @@ fn scope_name(by: &[LimitScope]) -> String {
     names.join("/")
 }
 
+/// Refuses keys that would have no effect: a promise that is not kept is worse than none.
+fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
+    let of_limits = plan.limits.iter().enumerate().flat_map(|(ix, limit)| {
+        let keys = [("persistent", limit.persistent), ("max_wait_ms", limit.max_wait.is_some())];
+        keys.map(|(key, set)| (format!("limits[{ix}].{key}"), set))
+    });
+    let of_models = plan.backends.iter().flat_map(|(backend, plan)| {
+        plan.models.iter().map(move |(model, plan)| {
+            (format!("backends.{backend}.models.{model}.context_tokens"), plan.context_tokens.is_some())
+        })
+    });
+    match of_limits.chain(of_models).find(|(_, set)| *set) {
+        Some((path, _)) => Err(PlanError::Key { path, problem: "this engine cannot do it yet".to_owned() }),
+        None => Ok(()),
+    }
+}
+
 fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<LimiterSettings, GatewayError> {
     // Only limits that may hold for one request together count against the room of a reservation.
-    for (ix, limit) in plan.limits.iter().enumerate() {
-        // A key without effect would be a promise that is not kept.
-        let unkept = [("persistent", limit.persistent), ("max_wait_ms", limit.max_wait.is_some())];
-        if let Some((key, _)) = unkept.iter().find(|(_, set)| *set) {
-            let (path, problem) = (format!("limits[{ix}].{key}"), "this engine cannot do it yet".to_owned());
-            return Err(PlanError::Key { path, problem }.into());
-        }
+    for limit in &plan.limits {
         let together = plan.limits.iter().filter(|other| !excludes(&limit.matches, &other.matches)).count();
         if together > MOST_LIMITS {
             return Err(GatewayError::TooManyLimits {
