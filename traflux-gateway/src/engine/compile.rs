@@ -235,6 +235,20 @@ impl Compiled {
         Ok(admission)
     }
 
+    /// Whether requests are kept together on the way of this one.
+    pub(super) fn keeps_sessions(&self, admission: &Admission) -> bool {
+        self.routes[admission.route as usize].session.is_some()
+    }
+
+    /// Keys of a request's session, as [`admit`](Self::admit) takes them; none where no sessions are kept.
+    pub(super) fn session_of(&self, request: &Request<'_>) -> ArrayVec<AffinityKey, MOST_BLOCKS> {
+        let mut keys = ArrayVec::new();
+        if let Some(affinity) = &self.settings.affinity {
+            session_keys(&affinity.key, request, &mut keys);
+        }
+        keys
+    }
+
     /// Position of a model; behind those that the plan names stand none at all and any other.
     pub(super) fn model(&self, name: &str) -> u32 {
         let named = self.models.len() as u32;

@@ -12,7 +12,7 @@ use super::admission::Admission;
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
 use super::counters::{FORWARDED, WAITING};
 use super::decision::{Decision, Reason, Refusal};
-use super::waiting;
+use super::{logged, waiting};
 use crate::balance::{Answer, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
 use crate::health::{Entry, Outcome};
@@ -50,7 +50,9 @@ impl End<'_> {
 /// A request's way to a backend. Tell it of the first byte, then finish it or try again.
 #[must_use = "a forward that is dropped is cancelled"]
 pub struct Forward {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// By which the log calls it, once somebody was given it.
+    pub(super) number: Option<u64>,
     compiled: Arc<Compiled>,
     admission: Admission,
     /// `None` once it has ended.
@@ -153,6 +155,7 @@ pub(super) fn resume(
         Ok(hold) => {
             let forward = Forward {
                 shared: Arc::clone(shared),
+                number: None,
                 compiled: Arc::clone(compiled),
                 admission,
                 hold: Some(hold),
@@ -465,6 +468,14 @@ impl Forward {
     /// The first byte of the answer has come: what limits on requests in flight learn from, and the end of all
     /// trying again.
     pub fn first_byte(&mut self, now: Timestamp) {
+        if self.shared.log.is_some() {
+            logged::first_byte(self, now);
+        } else {
+            self.first_byte_now(now);
+        }
+    }
+
+    pub(super) fn first_byte_now(&mut self, now: Timestamp) {
         let Some((pool, member, hold)) = parts(&self.compiled, &self.admission, &mut self.hold) else {
             return;
         };
@@ -485,7 +496,15 @@ impl Forward {
     }
 
     /// Settles everything.
-    pub fn finish(mut self, now: Timestamp, end: &End<'_>) {
+    pub fn finish(self, now: Timestamp, end: &End<'_>) {
+        if self.shared.log.is_some() {
+            logged::finish(self, now, end);
+        } else {
+            self.finish_now(now, end);
+        }
+    }
+
+    pub(super) fn finish_now(mut self, now: Timestamp, end: &End<'_>) {
         self.end(now, end);
         self.make_room(now);
     }
@@ -498,7 +517,11 @@ impl Forward {
 
     /// Settles this attempt and, where the policy and the budget of the rule allow, finds a place for another one,
     /// elsewhere if there is an elsewhere. Refused after the first byte.
-    pub fn retry(mut self, now: Timestamp, end: &End<'_>) -> Decision {
+    pub fn retry(self, now: Timestamp, end: &End<'_>) -> Decision {
+        if self.shared.log.is_some() { logged::retry(self, now, end) } else { self.retry_now(now, end) }
+    }
+
+    pub(super) fn retry_now(mut self, now: Timestamp, end: &End<'_>) -> Decision {
         let Some(hold) = &self.hold else { return self.exhausted(now) };
         let place = (hold.route, hold.position);
         let progress = match (hold.first_token, end.outcome) {
@@ -740,10 +763,22 @@ const fn counted_as(outcome: Outcome) -> observe::Outcome {
 /// Whoever drops it has gone away without a word.
 impl Drop for Forward {
     fn drop(&mut self) {
-        if let Some(hold) = &self.hold {
-            let last_known = hold.sent + hold.first_token.unwrap_or_default();
-            self.end(last_known, &End::of(Outcome::Cancelled));
-            self.make_room(last_known);
+        if self.hold.is_none() {
+            return;
         }
+        if self.shared.log.is_some() {
+            logged::dropped(self);
+        } else {
+            self.dropped_now();
+        }
+    }
+}
+
+impl Forward {
+    pub(super) fn dropped_now(&mut self) {
+        let Some(hold) = &self.hold else { return };
+        let last_known = hold.sent + hold.first_token.unwrap_or_default();
+        self.end(last_known, &End::of(Outcome::Cancelled));
+        self.make_room(last_known);
     }
 }

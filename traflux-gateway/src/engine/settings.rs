@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use traflux_core::PlanError;
 use traflux_core::plan::requests::RequestPlan;
@@ -18,9 +18,11 @@ use crate::health::{HealthSettings, Outcome};
 use crate::observe::{MetricsSettings, TenantSettings};
 use crate::queue::QueueSettings;
 use crate::retry::{BudgetSettings, RetryPolicy};
+use crate::units::millis;
 
 /// How the parts of an [`Engine`](super::Engine) behave, for all backends alike.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct EngineSettings {
     /// Seed of all that is drawn at random, and of the hashes of key tables: secret where clients choose their keys.
     pub seed: u64,
@@ -57,6 +59,7 @@ pub struct EngineSettings {
     /// Names of tenants, and of keys of each kind, that are told apart at a time.
     pub max_keys: usize,
     /// How often weights adapt.
+    #[serde(rename = "adapt_every_ms", with = "millis")]
     pub adapt_every: Duration,
 }
 

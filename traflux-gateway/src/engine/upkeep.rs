@@ -14,6 +14,7 @@ use super::compile::{Compiled, RoutePool};
 use super::waiting;
 use super::{Engine, Registry};
 use crate::balance::{AdaptiveWeights, Reading, SetWeights};
+use crate::decision_log::entry::Call;
 use crate::error::GatewayError;
 use crate::health::ProbeResult;
 
@@ -23,6 +24,7 @@ const DEAD_BAND: f64 = 0.01;
 impl Engine {
     /// Looks after what time alone brings; call it a few times a second.
     pub fn upkeep(&self, now: Timestamp) {
+        let _turn = self.shared.turn(now, || Call::Upkeep);
         let compiled = self.shared.compiled.load_full();
         for pool in pools(&compiled) {
             if let Some(health) = &pool.health {
@@ -42,6 +44,10 @@ impl Engine {
     /// Takes weights that a controller computed for the backends of a rule under `adaptive`; they count while they are
     /// fresh. Backends that are not named keep the weight of the plan.
     pub fn set_weights(&self, now: Timestamp, rule: &str, weights: &[(&str, u32)]) {
+        let _turn = self.shared.turn(now, || Call::SetWeights {
+            rule: rule.into(),
+            weights: weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect(),
+        });
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let weights: HashMap<String, u32> =
             weights.iter().map(|(name, w)| ((*name).to_owned(), *w)).collect();
@@ -52,6 +58,7 @@ impl Engine {
     /// Takes in what an active check of an endpoint found, by the base URL; `usable` as
     /// [`Probe::is_usable`](crate::health::Probe::is_usable) has it.
     pub fn on_probe(&self, now: Timestamp, url: &str, usable: bool, result: ProbeResult) {
+        let _turn = self.shared.turn(now, || Call::probe(url, usable, result));
         for pool in pools(&self.shared.compiled.load()) {
             let Some(health) = &pool.health else { continue };
             for (position, _) in pool.members.iter().enumerate().filter(|(_, member)| *member.url == *url) {
