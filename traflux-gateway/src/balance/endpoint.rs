@@ -25,6 +25,8 @@ pub enum Outcome {
     Refused,
     /// Given up by the client: says nothing of the endpoint.
     Cancelled,
+    /// Given up because another endpoint was quicker: this one takes longer than that.
+    Overtaken,
 }
 
 /// What came of one request.
@@ -244,14 +246,15 @@ impl Endpoint {
             Outcome::Success => false,
             Outcome::Failure | Outcome::Refused => true,
             Outcome::Cancelled => return,
+            Outcome::Overtaken => {
+                self.learn_at_least(tick, total, answer);
+                return;
+            }
         };
         self.errors.record(tick, failed, self.learning.errors);
         if failed {
             // A fast failure must not look like a fast endpoint; a slow one is slow.
-            let waited = self.normalize(total, answer.prompt_tokens, answer.ahead);
-            if waited > self.first.value() {
-                self.learn_first(tick, total, answer.prompt_tokens, answer.ahead);
-            }
+            self.learn_at_least(tick, total, answer);
             return;
         }
         let first = answer.first_token.map(|first| first.as_secs_f32().min(total));
@@ -344,6 +347,13 @@ impl Endpoint {
     #[inline]
     fn normalize(&self, seconds: f32, prompt_tokens: u32, ahead: u32) -> f32 {
         seconds / ((1.0 + prompt_tokens as f32 * self.learning.per_prompt_token) * crowding(ahead))
+    }
+
+    /// Learns from a wait without an answer, unless an answer would have been expected later.
+    fn learn_at_least(&self, tick: Tick, waited: f32, answer: &Answer) {
+        if self.normalize(waited, answer.prompt_tokens, answer.ahead) > self.first.value() {
+            self.learn_first(tick, waited, answer.prompt_tokens, answer.ahead);
+        }
     }
 
     #[inline]

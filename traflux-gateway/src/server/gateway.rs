@@ -14,7 +14,7 @@ use traflux_core::plan::requests::RequestPlan;
 use super::live::Live;
 use super::settings::ServerSettings;
 use super::tally::Tally;
-use super::{admin, listener};
+use super::{admin, listener, probing};
 use crate::adapter::{Clock, Waiters};
 use crate::engine::Engine;
 use crate::error::GatewayError;
@@ -87,6 +87,7 @@ impl Gateway {
             others.push(tokio::spawn(admin::serve(listener, Arc::clone(&state))));
         }
         others.push(tokio::spawn(watch_files(Arc::clone(&state))));
+        others.push(tokio::spawn(probing::probe(Arc::clone(&state))));
         let serving = tokio::spawn(listener::serve(listener, Arc::clone(&state), draining));
         Ok(Self { state, address, admin: admin_address, drain, serving, others })
     }
@@ -170,13 +171,19 @@ impl State {
         let tls = |plan: &RequestPlan| if plan.server.tls.is_some() { "TLS" } else { "none" }.to_owned();
         needs_restart("server.tls", &tls(&before.plan), &tls(plan))?;
         let live = Live::new(plan, &self.settings, Some(&before))?;
-        // Backends first: a request that is decided by the new plan must find them. One decided by the old plan
-        // holds what it began with.
+        // A request that began before this and is decided after it finds new backends by `settled`.
         self.engine.reload(plan, &self.settings.engine, self.clock.now())?;
         self.live.store(Arc::new(live));
         drop(_one_by_one);
         self.pump();
         Ok(())
+    }
+
+    /// The plan in force, after a change that is under way. Between two plans the engine is the first to go by the new
+    /// one, so that it may name backends that a request which began before does not know.
+    pub(super) fn settled(&self) -> Arc<Live> {
+        let _no_change = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.live.load_full()
     }
 
     pub(super) fn renew(&self) -> Result<(), GatewayError> {

@@ -6,4 +6,5 @@ mod change;
 mod common;
 mod faults;
 mod pass;
+mod probes;
 mod tls;
