@@ -84,6 +84,12 @@ pub enum GatewayError {
         /// What the operating system says.
         kind: std::io::ErrorKind,
     },
+    /// Another process keeps its levels in the same file.
+    #[error("level store {} is in use by another process", path.display())]
+    LevelStoreBusy {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of levels is damaged or of another version; nothing of it was used.
     #[error("level store is damaged at line {line}: {problem}")]
     LevelStoreDamaged {
@@ -192,6 +198,7 @@ impl GatewayError {
             Self::QueueTenantBusy { .. } => "gateway_queue_tenant_busy",
             Self::LimitSetting { .. } => "gateway_limit_setting",
             Self::LevelStore { .. } => "gateway_level_store",
+            Self::LevelStoreBusy { .. } => "gateway_level_store_busy",
             Self::LevelStoreDamaged { .. } => "gateway_level_store_damaged",
             Self::Setting { .. } => "gateway_setting",
             Self::Shape { .. } => "gateway_shape",
@@ -211,7 +218,10 @@ impl GatewayError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Plan(error) => error.is_transient(),
-            Self::QueueTenantBusy { .. } | Self::LevelStore { .. } | Self::Listen { .. } => true,
+            Self::QueueTenantBusy { .. }
+            | Self::LevelStore { .. }
+            | Self::LevelStoreBusy { .. }
+            | Self::Listen { .. } => true,
             Self::Pattern { .. }
             | Self::Body { .. }
             | Self::UnknownPicker { .. }
