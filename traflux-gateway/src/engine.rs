@@ -23,6 +23,7 @@ mod counters;
 mod decision;
 mod explain;
 mod forward;
+mod levels;
 mod probing;
 mod scrape;
 mod settings;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use traflux_core::Timestamp;
+use traflux_gateway::Outcome;
 use traflux_gateway::congestion::{ConcurrencySettings, ThrottleSettings};
-use traflux_gateway::health::Outcome;
 use traflux_gateway::retry::Idempotence;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Forward, Request, TokenEstimate, Usage,

@@ -13,11 +13,12 @@ use super::compile::{Compiled, Route, RouteMember, RoutePool};
 use super::counters::{FORWARDED, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
-use crate::balance::{self, Answer, PickRequest};
+use crate::balance::{Answer, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
-use crate::health::{Entry, Outcome};
+use crate::health::Entry;
 use crate::limit::{Cost, DenialReason, Reservation};
-use crate::observe::{self, RequestRecord, TenantIx};
+use crate::observe::{RequestRecord, TenantIx};
+use crate::outcome::Outcome;
 use crate::retry::{
     Attempt, FallbackLeave, Idempotence, Progress, RetryDecision, RetryTicket, fallback_cause,
 };
@@ -755,8 +756,7 @@ impl Forward {
         }
         let band = usize::from(self.admission.band);
         // What the client gave up was not refused either.
-        if !begun && (outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout))
-        {
+        if !begun && (outcome.is_accepted() || outcome.is_given_up()) {
             state.throttle.accepted(now, band);
         }
         match outcome {
@@ -808,7 +808,7 @@ impl Forward {
             }
         };
         self.compiled.counters.metrics.recorder().request(&RequestRecord {
-            outcome: counted_as(outcome),
+            outcome,
             input_tokens: counted.input,
             cached_tokens: counted.cached,
             output_tokens: counted.output,
@@ -822,11 +822,14 @@ impl Forward {
             room.settle(self.admission.band, self.admission.tenant, tokens.total(), used);
         }
         self.compiled.used.record(TenantIx(self.admission.tenant), used, price);
+        if let Some(endpoint) = pool.pool.endpoint(hold.position as usize).filter(|_| overtaken) {
+            endpoint.record_at_least(now, total, prompt, hold.ahead);
+        }
         pool.pool.finish(
             now,
             hold.position as usize,
             &Answer {
-                outcome: if overtaken { balance::Outcome::Overtaken } else { answer(outcome) },
+                outcome,
                 total,
                 first_token: hold.first_token.filter(|_| self.admission.stream),
                 first_token_recorded: begun && self.admission.stream,
@@ -867,29 +870,6 @@ impl std::fmt::Debug for Forward {
             .field("url", &self.url())
             .field("attempt", &self.attempt())
             .finish_non_exhaustive()
-    }
-}
-
-/// What an end means to estimates of latency and errors.
-const fn answer(outcome: Outcome) -> crate::balance::Outcome {
-    match outcome {
-        Outcome::Success | Outcome::ClientError => crate::balance::Outcome::Success,
-        Outcome::Limited => crate::balance::Outcome::Refused,
-        Outcome::Cancelled | Outcome::LocalTimeout => crate::balance::Outcome::Cancelled,
-        _ => crate::balance::Outcome::Failure,
-    }
-}
-
-/// What an end is counted as.
-const fn counted_as(outcome: Outcome) -> observe::Outcome {
-    match outcome {
-        Outcome::Success => observe::Outcome::Success,
-        Outcome::ClientError => observe::Outcome::ClientError,
-        Outcome::Limited => observe::Outcome::RateLimited,
-        Outcome::ServerError | Outcome::GatewayError => observe::Outcome::ServerError,
-        Outcome::ConnectFailure | Outcome::Reset => observe::Outcome::Connection,
-        Outcome::Timeout => observe::Outcome::Timeout,
-        Outcome::LocalTimeout | Outcome::Cancelled => observe::Outcome::Cancelled,
     }
 }
 

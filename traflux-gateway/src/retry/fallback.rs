@@ -9,7 +9,7 @@ use traflux_core::Timestamp;
 use traflux_core::plan::routing::{FallbackCause, FallbackPlan};
 
 use super::budget::{BudgetSettings, RetryBudget, RetryTicket};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 
 /// What the end of an attempt amounts to; `None` where another backend would do no better.
 #[must_use]

@@ -12,6 +12,7 @@
 //! | backends, their connections and keys | `upstream` |
 //! | questions to backends whether they are well | `probing` |
 //! | metrics, explanations, levels | `admin` |
+//! | budgets over a restart | `keeper` |
 //! | a backend without costs, a load, a show | [`mock`], [`load`], [`demo`](fn@demo) |
 //!
 //! Everything is bounded: connections, heads, bodies, times. A client that is slow, too large or malformed gets a
@@ -23,6 +24,7 @@ mod answer;
 mod demo;
 mod gateway;
 mod histogram;
+mod keeper;
 mod lingering;
 mod listener;
 mod live;

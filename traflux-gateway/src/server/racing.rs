@@ -19,7 +19,7 @@ use super::proxy::{Outgoing, read_head};
 use super::tally::Row;
 use crate::congestion::Feedback;
 use crate::engine::{End, Forward};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 
 /// One attempt under way.
 pub(super) struct Runner {

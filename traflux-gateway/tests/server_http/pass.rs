@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use traflux_gateway::Outcome;
 use traflux_gateway::congestion::ConcurrencySettings;
-use traflux_gateway::health::Outcome;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
 use traflux_gateway::{EngineSettings, QueueSettings};
