@@ -125,7 +125,11 @@ fn random_plan(rng: &mut Rng) -> RequestPlan {
         "routing": {"strategy": pick(rng, &ALGORITHMS), "rules": rules},
         "limits": limits,
         "retry": {"max_attempts": 1 + rng.below(4)},
+        "health": {"probe": {"interval_ms": 500}},
     });
+    if chance(rng, 0.6) {
+        plan["retry"]["hedge"] = json!({});
+    }
     if chance(rng, 0.9) {
         plan["routing"]["default"] = route(rng);
     }
@@ -227,6 +231,7 @@ struct Run {
     state: String,
     decisions: usize,
     kinds: [usize; 4],
+    hedged: usize,
 }
 
 /// Plays random calls on an engine with a log.
@@ -236,7 +241,7 @@ fn run(seed: u64, calls: usize) -> Run {
     let mut now = 1_700_000_000_000_000_000 + rng.below(1_000_000) as u64;
     let plan = random_plan(&mut rng);
     let engine = Engine::with_log(&plan, &settings, &LogSettings::default(), at(now)).unwrap();
-    let (mut latest, mut decisions, mut kinds) = (now, 0, [0; 4]);
+    let (mut latest, mut decisions, mut kinds, mut hedged) = (now, 0, [0; 4], 0);
     let mut open: VecDeque<Forward> = VecDeque::new();
     let mut waiting: Vec<Waiting> = Vec::new();
     for _ in 0..calls {
@@ -246,7 +251,7 @@ fn run(seed: u64, calls: usize) -> Run {
             now = now.saturating_add(rng.below(4_000_000_000) as u64) - 2_000_000_000;
         }
         latest = latest.max(now);
-        let decision = match rng.below(20) {
+        let decision = match rng.below(22) {
             0..8 => {
                 decisions += 1;
                 Some(with_random_request(&mut rng, now, |request| engine.decide(request, at(now))))
@@ -285,10 +290,12 @@ fn run(seed: u64, calls: usize) -> Run {
                 None
             }
             17 => {
-                let url = format!("http://10.0.{}.{}", rng.below(4), rng.below(2));
-                let passed = chance(&mut rng, 0.7);
-                let result = if passed { ProbeResult::Passed } else { ProbeResult::Failed };
-                engine.on_probe(at(now), &url, passed, result);
+                for question in engine.probes(at(now), 1 + rng.below(3)) {
+                    let result = pick(&mut rng, &[ProbeResult::Passed, ProbeResult::Failed]);
+                    if chance(&mut rng, 0.8) {
+                        engine.on_probe(at(now), &question, result);
+                    }
+                }
                 let report = LoadReport { cache_use: Some(rng.uniform()), ..LoadReport::default() };
                 engine.report_load(at(now), &format!("b{}", rng.below(4)), "small", report);
                 None
@@ -298,6 +305,21 @@ fn run(seed: u64, calls: usize) -> Run {
                     vec![("b0", rng.below(9) as u32), ("b1", 1 + rng.below(9) as u32)];
                 engine.set_weights(at(now), "default", &weights);
                 with_random_request(&mut rng, now, |request| drop(engine.explain(request, at(now))));
+                None
+            }
+            19 | 20 => {
+                if let Some(ix) = (!open.is_empty()).then(|| rng.below(open.len())) {
+                    let first = &mut open[ix];
+                    let second = first.hedge_at().and_then(|_| first.hedge(at(now)));
+                    if let Some(second) = second {
+                        hedged += 1;
+                        if chance(&mut rng, 0.5) {
+                            second.overtaken(at(now + 1000));
+                        } else {
+                            open.push_back(second);
+                        }
+                    }
+                }
                 None
             }
             _ => {
@@ -327,7 +349,7 @@ fn run(seed: u64, calls: usize) -> Run {
     let log = engine.decision_log().unwrap();
     let mut lines = Vec::new();
     log.take(&mut lines, false);
-    Run { lines, state: engine.scrape(at(latest), Format::Prometheus), decisions, kinds }
+    Run { lines, state: engine.scrape(at(latest), Format::Prometheus), decisions, kinds, hedged }
 }
 
 fn replayed(lines: &[u8]) -> Result<Replayed, GatewayError> {
@@ -336,7 +358,7 @@ fn replayed(lines: &[u8]) -> Result<Replayed, GatewayError> {
 
 #[test]
 fn random_plans_and_calls_replay_to_the_bit() {
-    let mut kinds = [0; 4];
+    let (mut kinds, mut hedged) = ([0; 4], 0);
     for seed in 0..100 {
         let run = run(seed, 400);
         let done = replayed(&run.lines).unwrap();
@@ -346,12 +368,13 @@ fn random_plans_and_calls_replay_to_the_bit() {
         assert!(done.answers as usize >= run.decisions, "seed {seed}");
         let differs = done.state.lines().zip(run.state.lines()).find(|(replayed, was)| replayed != was);
         assert_eq!(differs, None, "seed {seed}");
+        hedged += run.hedged;
         for (sum, count) in kinds.iter_mut().zip(run.kinds) {
             *sum += count;
         }
     }
     // Forwards, attempts beyond the first, waits, refusals: all were there.
-    assert!(kinds.iter().all(|count| *count > 200), "{kinds:?}");
+    assert!(kinds.iter().all(|count| *count > 200) && hedged > 50, "{kinds:?} {hedged}");
 }
 
 #[test]

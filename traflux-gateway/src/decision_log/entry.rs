@@ -12,9 +12,10 @@ use traflux_core::plan::requests::RequestPlan;
 
 use crate::affinity::AffinityKey;
 use crate::congestion::{Feedback, LoadReport, Quota, Refill, Resource, Wait};
-use crate::engine::{Decision, End, EngineSettings, Forward};
+use crate::engine::{Decision, End, EngineSettings, Forward, ProbeQuestion};
 use crate::error::GatewayError;
-use crate::health::{Outcome, ProbeResult};
+use crate::health::{Outcome, ProbeResult, ProbeSettings};
+use crate::limit::Levels;
 use crate::request::{Client, Request, TokenEstimate};
 use crate::retry::Idempotence;
 use crate::units::{duration_nanos, nanos};
@@ -85,6 +86,19 @@ pub enum Call<'a> {
         /// What follows.
         answer: Answer<'a>,
     },
+    /// [`Forward::hedge`]. The second attempt is called by the number of this entry.
+    Hedge {
+        /// Of which request.
+        of: u64,
+        /// Where it goes, if it may begin.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<Answer<'a>>,
+    },
+    /// [`Forward::overtaken`].
+    Overtaken {
+        /// Of which request or second attempt.
+        of: u64,
+    },
     /// A [`Forward`] was dropped.
     Drop {
         /// Of which request.
@@ -111,14 +125,31 @@ pub enum Call<'a> {
         /// Weights of backends.
         weights: Vec<(Cow<'a, str>, u32)>,
     },
+    /// [`Engine::probes`](crate::Engine::probes) found some that were due.
+    AskProbes {
+        /// How many were asked for at most.
+        most: u64,
+    },
     /// [`Engine::on_probe`](crate::Engine::on_probe).
     Probe {
+        /// Of which backend.
+        backend: Cow<'a, str>,
         /// Of which endpoint.
         url: Cow<'a, str>,
-        /// Whether it may serve.
-        usable: bool,
-        /// Whether the check passed.
+        /// Which question to it.
+        attempt: u64,
+        /// When it was given up, nanoseconds since the epoch.
+        give_up: u64,
+        /// Whether the answer was as expected.
         passed: bool,
+    },
+    /// [`Engine::restore`](crate::Engine::restore).
+    Restore {
+        /// How many were not written, because their keys are secrets.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        withheld: u64,
+        /// The others.
+        levels: Cow<'a, Levels>,
     },
     /// [`Engine::report_load`](crate::Engine::report_load).
     Load {
@@ -393,7 +424,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    fn of_forward(forward: &'a Forward) -> Self {
+    pub(crate) fn of_forward(forward: &'a Forward) -> Self {
         Self::Forward {
             rule: forward.rule().into(),
             backend: forward.backend().into(),
@@ -469,9 +500,29 @@ impl Said {
 }
 
 impl Call<'_> {
-    /// The call of a probe.
-    pub(crate) fn probe(url: &str, usable: bool, result: ProbeResult) -> Call<'_> {
-        Call::Probe { url: url.into(), usable, passed: result == ProbeResult::Passed }
+    /// The answer to a question.
+    pub(crate) fn probe(question: &ProbeQuestion, result: ProbeResult) -> Call<'_> {
+        Call::Probe {
+            backend: (&*question.backend).into(),
+            url: (&*question.url).into(),
+            attempt: question.attempt,
+            give_up: stamp(question.give_up),
+            passed: result == ProbeResult::Passed,
+        }
+    }
+
+    /// The question and the answer of [`Call::Probe`].
+    pub(super) fn question(&self) -> Option<(ProbeQuestion, ProbeResult)> {
+        let Self::Probe { backend, url, attempt, give_up, passed } = self else { return None };
+        let question = ProbeQuestion {
+            backend: (&**backend).into(),
+            url: (&**url).into(),
+            // What was asked does not matter to the answer.
+            kind: ProbeSettings::default().probe,
+            give_up: time(*give_up),
+            attempt: *attempt,
+        };
+        Some((question, if *passed { ProbeResult::Passed } else { ProbeResult::Failed }))
     }
 
     /// Its name in messages.
@@ -483,12 +534,16 @@ impl Call<'_> {
             Self::FirstByte { .. } => "first_byte",
             Self::Finish(_) => "finish",
             Self::Retry { .. } => "retry",
+            Self::Hedge { .. } => "hedge",
+            Self::Overtaken { .. } => "overtaken",
             Self::Drop { .. } => "drop",
             Self::Leave { .. } => "leave",
             Self::TakeReady { .. } => "take_ready",
             Self::Upkeep => "upkeep",
             Self::SetWeights { .. } => "set_weights",
+            Self::AskProbes { .. } => "ask_probes",
             Self::Probe { .. } => "probe",
+            Self::Restore { .. } => "restore",
             Self::Load { .. } => "load",
             Self::Reload { .. } => "reload",
             Self::Close => "close",

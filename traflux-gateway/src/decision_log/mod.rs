@@ -40,6 +40,7 @@ pub mod summary;
 pub mod trace;
 pub mod what_if;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,10 +52,11 @@ use traflux_core::plan::requests::RequestPlan;
 use crate::affinity::AffinityKey;
 use crate::engine::EngineSettings;
 use crate::error::GatewayError;
+use crate::limit::Levels;
 use crate::queue::Ticket;
 use crate::request::Request;
 use entry::{Answer, Asked, Call, Decide, Entry, FORMAT, Header, VERSION, stamp};
-use secrets::{Visible, plan_hash, without_secrets};
+use secrets::{Visible, plan_hash, secret_limits, without_secrets};
 
 pub use file::{LogFile, LogFileSettings};
 pub use planning::Planning;
@@ -231,6 +233,20 @@ impl Turn<'_> {
     /// Who waited under a ticket, once.
     pub(crate) fn waited(&mut self, ticket: (usize, Ticket)) -> Option<u64> {
         self.pen.waiting.remove(&ticket)
+    }
+
+    /// Writes that levels were restored, but for those whose keys are secrets.
+    pub(crate) fn restored(&mut self, levels: &Levels, now: Timestamp) {
+        let mut written = levels.clone();
+        for limit in secret_limits(&self.pen.plan) {
+            let own_amount = format!("{limit} of ");
+            written.levels.retain(|level| level.limit != limit && !level.limit.starts_with(&own_amount));
+        }
+        let withheld = (levels.levels.len() - written.levels.len()) as u64;
+        if withheld > 0 {
+            self.pen.not_replayable = Some(format!("{withheld} levels under secret keys were not written"));
+        }
+        self.write(Call::Restore { withheld, levels: Cow::Owned(written) }, Some(now));
     }
 
     /// Writes that another plan was given.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::entry::{Entry, Header, parse};
+use super::entry::{Call, Entry, Header, parse};
 use super::file::rotated;
 use crate::error::GatewayError;
 
@@ -135,6 +135,12 @@ impl<R: BufRead> LogReader<R> {
         }
         let entry: Entry<'static> = parse(&self.text, self.line)?;
         self.reach(entry.n)?;
+        let why = match &entry.call {
+            Call::Reload { in_force: true, not_replayable, .. } => not_replayable.clone(),
+            Call::Restore { withheld: 1.., .. } => Some("levels under secret keys were not written".into()),
+            _ => None,
+        };
+        self.not_replayable = self.not_replayable.take().or(why);
         self.next = entry.n + 1;
         Ok(Some(Line::Entry(entry)))
     }

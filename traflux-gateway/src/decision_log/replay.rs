@@ -12,7 +12,6 @@ use super::entry::{Answer, Asked, Call, Decide, Ended, Entry, Header, time};
 use super::read::{Line, LogReader};
 use crate::engine::{Decision, End, Engine, Forward, Waiting};
 use crate::error::GatewayError;
-use crate::health::ProbeResult;
 use crate::queue::Ticket;
 
 /// What came of a replay.
@@ -88,10 +87,6 @@ pub fn replay<R: BufRead>(log: &mut LogReader<R>) -> Result<Replayed, GatewayErr
             None => break,
         };
         latest = latest.max(entry.t);
-        if let Call::Reload { not_replayable: Some(why), .. } = &entry.call {
-            let problem = format!("it can be replayed up to here only: {why}");
-            return Err(GatewayError::DecisionLog { line: log.line(), problem });
-        }
         done.calls += 1;
         if let Some((recorded, replayed)) = player.play(&entry)? {
             done.answers += 1;
@@ -182,6 +177,24 @@ impl Player {
                 };
                 Some((shown(answer), replayed))
             }
+            Call::Hedge { of, answer } => {
+                let second = match self.held.get_mut(of) {
+                    Some(Held::Forward(forward)) => forward.hedge(now),
+                    _ => None,
+                };
+                let told = |answer: Option<&Answer<'_>>| answer.map_or_else(|| "none".to_owned(), shown);
+                let replayed = told(second.as_ref().map(Answer::of_forward).as_ref());
+                if let Some(second) = second {
+                    self.held.insert(entry.n, Held::Forward(second));
+                }
+                Some((told(answer.as_ref()), replayed))
+            }
+            Call::Overtaken { of } => {
+                if let Some(forward) = self.forward(*of) {
+                    forward.overtaken(now);
+                }
+                None
+            }
             Call::Drop { of } | Call::Leave { of } => {
                 self.asked.remove(of);
                 if let Some(Held::Waiting(waiting)) = self.held.get(of) {
@@ -214,9 +227,18 @@ impl Player {
                 self.engine.set_weights(now, rule, &weights);
                 None
             }
-            Call::Probe { url, usable, passed } => {
-                let result = if *passed { ProbeResult::Passed } else { ProbeResult::Failed };
-                self.engine.on_probe(now, url, *usable, result);
+            Call::AskProbes { most } => {
+                drop(self.engine.probes(now, usize::try_from(*most).unwrap_or(usize::MAX)));
+                None
+            }
+            Call::Probe { .. } => {
+                if let Some((question, result)) = entry.call.question() {
+                    self.engine.on_probe(now, &question, result);
+                }
+                None
+            }
+            Call::Restore { levels, .. } => {
+                self.engine.restore(now, levels);
                 None
             }
             Call::Load { backend, model, report } => {

@@ -115,6 +115,12 @@ impl Visible {
     }
 }
 
+/// Limits whose keys are made of secrets: their levels cannot be written.
+pub(super) fn secret_limits(plan: &RequestPlan) -> Vec<String> {
+    let secret = |scope: &LimitScope| matches!(scope, LimitScope::Header(name) if is_secret(name));
+    plan.limits.iter().filter(|limit| limit.by.iter().any(secret)).map(|limit| limit.name.clone()).collect()
+}
+
 /// The plan as it may be written, and why it cannot be replayed where it cannot.
 pub(super) fn without_secrets(plan: &RequestPlan) -> (RequestPlan, Option<String>) {
     let mut plan = plan.clone();

@@ -111,13 +111,18 @@ impl Summary {
             match &request.fate {
                 Fate::Ended(Outcome::Success) => {
                     all.succeeded += 1;
-                    if let Some(end) = request.ended_at() {
+                    if let Some(end) = request.ended {
                         let part = (end.saturating_sub(span.0) / part) as usize;
                         course[part.min(PARTS - 1)] += 1;
                         totals.entry(model.clone()).or_default().push(end.saturating_sub(request.at));
                     }
-                    let last = request.attempts.last().filter(|_| request.asked.stream);
-                    if let Some(first) = last.and_then(|attempt| Some(attempt.sent + attempt.first?)) {
+                    let served = request
+                        .attempts
+                        .iter()
+                        .filter(|attempt| request.asked.stream && attempt.outcome == Some(Outcome::Success));
+                    if let Some(first) =
+                        served.filter_map(|attempt| Some(attempt.sent + attempt.first?)).min()
+                    {
                         firsts.entry(model).or_default().push(first.saturating_sub(request.at));
                     }
                 }

@@ -42,7 +42,9 @@ pub struct Traced {
     pub rule: String,
     /// How long it waited in the queue, nanoseconds; `None` where it did not.
     pub waited: Option<u64>,
-    /// Attempts.
+    /// When it ended, however, nanoseconds since the epoch.
+    pub ended: Option<u64>,
+    /// Attempts, those at once among them.
     pub attempts: Vec<Attempted>,
     /// What came of it.
     pub fate: Fate,
@@ -98,8 +100,7 @@ impl Trace {
             gaps: Vec::new(),
             span: (began, began),
         };
-        // Positions of requests that have not ended.
-        let mut open: HashMap<u64, usize> = HashMap::new();
+        let mut open: Open = HashMap::new();
         while let Some(line) = log.read()? {
             let Line::Entry(entry) = line else { continue };
             trace.span = (trace.span.0.min(entry.t), trace.span.1.max(entry.t));
@@ -109,14 +110,15 @@ impl Trace {
         Ok(trace)
     }
 
-    fn add(&mut self, entry: Entry<'static>, open: &mut HashMap<u64, usize>) {
+    fn add(&mut self, entry: Entry<'static>, open: &mut Open) {
         let Entry { n, t, call } = entry;
         match call {
             Call::Decide(decide) => {
-                open.insert(n, self.requests.len());
+                open.insert(n, (self.requests.len(), 0));
                 self.requests.push(Traced {
                     n,
                     at: t,
+                    ended: None,
                     asked: decide.request,
                     rule: String::new(),
                     waited: None,
@@ -136,68 +138,77 @@ impl Trace {
             Call::Finish(ended) => {
                 let (of, outcome) = (ended.of, ended.outcome);
                 self.end(ended, t, open);
-                self.close(of, Fate::Ended(outcome), open);
+                self.close(of, t, Fate::Ended(outcome), open);
             }
             Call::Retry { end, answer } => {
                 let (of, outcome) = (end.of, end.outcome);
                 self.end(end, t, open);
                 match answer {
-                    Answer::Refuse { .. } => self.close(of, Fate::Ended(outcome), open),
+                    Answer::Refuse { .. } => self.close(of, t, Fate::Ended(outcome), open),
                     answer => self.answer(of, t, answer, false, open),
                 }
+            }
+            Call::Hedge { of, answer: Some(Answer::Forward { backend, .. }) } => {
+                if let Some((request, _)) = open.get(&of).copied() {
+                    let attempts = &mut self.requests[request].attempts;
+                    open.insert(n, (request, attempts.len()));
+                    attempts.push(Attempted::begun(backend.into_owned(), t));
+                }
+            }
+            Call::Overtaken { of } => {
+                self.end(Ended { of, outcome: Outcome::Cancelled, usage: None, said: None }, t, open);
+                open.remove(&of);
             }
             Call::Drop { of } => {
                 let ended = Ended { of, outcome: Outcome::Cancelled, usage: None, said: None };
                 self.end(ended, t, open);
-                self.close(of, Fate::Ended(Outcome::Cancelled), open);
+                self.close(of, t, Fate::Ended(Outcome::Cancelled), open);
             }
             Call::Leave { of } => {
-                if let Some(ix) = open.get(&of) {
-                    let request = &mut self.requests[*ix];
+                if let Some((request, _)) = open.get(&of) {
+                    let request = &mut self.requests[*request];
                     request.waited = Some(t.saturating_sub(request.at));
                 }
-                self.close(of, Fate::Left, open);
+                self.close(of, t, Fate::Left, open);
             }
             Call::Reload { in_force, .. } => self.reloads += usize::from(in_force),
-            call @ (Call::Upkeep | Call::SetWeights { .. } | Call::Probe { .. } | Call::Load { .. }) => {
-                self.others.push(Entry { n, t, call });
-            }
-            Call::Explain(_) | Call::Close => {}
+            call @ (Call::Upkeep
+            | Call::SetWeights { .. }
+            | Call::AskProbes { .. }
+            | Call::Probe { .. }
+            | Call::Restore { .. }
+            | Call::Load { .. }) => self.others.push(Entry { n, t, call }),
+            Call::Hedge { .. } | Call::Explain(_) | Call::Close => {}
         }
     }
 
-    fn answer(&mut self, n: u64, t: u64, answer: Answer<'_>, waited: bool, open: &mut HashMap<u64, usize>) {
-        let Some(request) = open.get(&n).map(|ix| &mut self.requests[*ix]) else { return };
+    fn answer(&mut self, n: u64, t: u64, answer: Answer<'_>, waited: bool, open: &mut Open) {
+        let Some((request, attempt)) = open.get_mut(&n) else { return };
+        let request = &mut self.requests[*request];
         if waited {
             request.waited = Some(t.saturating_sub(request.at));
         }
         match answer {
             Answer::Forward { rule, backend, after, .. } => {
                 request.rule = rule.into_owned();
-                request.attempts.push(Attempted {
-                    backend: backend.into_owned(),
-                    sent: t.saturating_add(after),
-                    first: None,
-                    total: None,
-                    outcome: None,
-                    usage: None,
-                    said: None,
-                });
+                *attempt = request.attempts.len();
+                request.attempts.push(Attempted::begun(backend.into_owned(), t.saturating_add(after)));
             }
             Answer::Wait { .. } => {}
             Answer::Refuse { reason, rule, .. } => {
                 request.rule = rule.map(|rule| rule.into_owned()).unwrap_or_default();
                 let reason = reason.into_owned();
-                self.close(n, Fate::Refused(reason), open);
+                self.close(n, t, Fate::Refused(reason), open);
             }
         }
     }
 
-    fn attempt(&mut self, n: u64, open: &HashMap<u64, usize>) -> Option<&mut Attempted> {
-        self.requests[*open.get(&n)?].attempts.last_mut()
+    fn attempt(&mut self, n: u64, open: &Open) -> Option<&mut Attempted> {
+        let (request, attempt) = open.get(&n)?;
+        self.requests[*request].attempts.get_mut(*attempt)
     }
 
-    fn end(&mut self, ended: Ended, t: u64, open: &HashMap<u64, usize>) {
+    fn end(&mut self, ended: Ended, t: u64, open: &Open) {
         if let Some(attempt) = self.attempt(ended.of, open) {
             attempt.total = Some(t.saturating_sub(attempt.sent));
             attempt.outcome = Some(ended.outcome);
@@ -206,18 +217,24 @@ impl Trace {
         }
     }
 
-    fn close(&mut self, n: u64, fate: Fate, open: &mut HashMap<u64, usize>) {
-        if let Some(ix) = open.remove(&n) {
-            self.requests[ix].fate = fate;
+    fn close(&mut self, n: u64, t: u64, fate: Fate, open: &mut Open) {
+        if let Some((request, _)) = open.remove(&n) {
+            let request = &mut self.requests[request];
+            // Of two attempts at once, the one that went well counts, else the last.
+            if request.fate != Fate::Ended(Outcome::Success) {
+                request.fate = fate;
+                request.ended = Some(t);
+            }
         }
     }
 }
 
-impl Traced {
-    /// When it ended, nanoseconds since the epoch; `None` of one that was refused, went away or is open.
-    #[must_use]
-    pub fn ended_at(&self) -> Option<u64> {
-        let last = self.attempts.last()?;
-        Some(last.sent + last.total?)
+/// Request and attempt, as positions, by the number of the entry that speaks for them.
+type Open = HashMap<u64, (usize, usize)>;
+
+impl Attempted {
+    /// One that has begun, at nanoseconds since the epoch.
+    pub(super) fn begun(backend: String, sent: u64) -> Self {
+        Self { backend, sent, first: None, total: None, outcome: None, usage: None, said: None }
     }
 }

@@ -10,24 +10,24 @@
 //!   same answer.
 //! - Tokens are those of the request where the log knows them, else those of the attempt that was drawn.
 //! - A client that went away does so after the same time, unless it was served before.
-//! - Probes, load reports, weights and upkeep come as recorded.
+//! - Answers to probes, load reports, weights and upkeep come as recorded; an endpoint that was never asked is well.
 //!
 //! **What this cannot know.** A backend is as fast as it was, whatever load the other plan puts on it: compare the peaks
-//! in flight. Clients send what they sent; those that were refused and came again come again. Attempts at a backend
+//! in flight. Second attempts beside a slow first (`retry.hedge`) are not played. Clients send what they sent; those that were refused and came again come again. Attempts at a backend
 //! without any record take the times of all others, and are counted as such. A run of the *same* plan through the
 //! model stands beside the other plan's, so that its error shows: compare the model with the model.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 use traflux_core::plan::requests::RequestPlan;
 
-use super::entry::{Call, Said, time};
+use super::entry::{Call, Entry, Said, time};
 use super::secrets::{Visible, without_secrets};
 use super::summary::Summary;
 use super::trace::{Attempted, Fate, Trace, Traced};
 use crate::congestion::Feedback;
-use crate::engine::{Decision, End, Engine, Forward, Waiting};
+use crate::engine::{Decision, End, Engine, Forward, ProbeQuestion, Waiting};
 use crate::error::GatewayError;
 use crate::health::{Outcome, ProbeResult};
 use crate::queue::Ticket;
@@ -89,6 +89,9 @@ pub fn what_if(trace: &Trace, other: &RequestPlan) -> Result<WhatIf, GatewayErro
                 row.peak_in_flight
             ));
         }
+    }
+    if other.retry.hedge.is_some() {
+        caveats.push("second attempts beside a slow first are not played".to_owned());
     }
     if trace.reloads > 0 {
         caveats.push(format!(
@@ -278,6 +281,9 @@ struct Play<'a> {
     waiting: HashMap<(usize, Ticket), usize>,
     done: Vec<Traced>,
     unknown: BTreeMap<String, u64>,
+    /// Endpoints whose answers to probes are recorded, and questions that wait for them.
+    probed: HashSet<(String, String)>,
+    questions: HashMap<(String, String), ProbeQuestion>,
 }
 
 /// Plays all requests under a plan; gives what came of them, and attempts at backends without a record.
@@ -297,16 +303,24 @@ fn play(
         waiting: HashMap::new(),
         done: Vec::with_capacity(trace.requests.len()),
         unknown: BTreeMap::new(),
+        probed: trace.others.iter().filter_map(probed_endpoint).collect(),
+        questions: HashMap::new(),
     };
     for (ix, entry) in trace.others.iter().enumerate() {
         play.at(entry.t, Event::Other(ix));
     }
     for (ix, request) in trace.requests.iter().enumerate() {
-        play.done.push(Traced { attempts: Vec::new(), waited: None, fate: Fate::Open, ..request.clone() });
+        play.done.push(Traced {
+            attempts: Vec::new(),
+            waited: None,
+            ended: None,
+            fate: Fate::Open,
+            ..request.clone()
+        });
         play.at(request.at, Event::Arrival(ix));
         let left = match request.fate {
             Fate::Left => request.waited.map(|waited| request.at + waited),
-            Fate::Ended(Outcome::Cancelled) => request.ended_at(),
+            Fate::Ended(Outcome::Cancelled) => request.ended,
             _ => None,
         };
         if let Some(left) = left {
@@ -327,6 +341,13 @@ fn play(
         }
     }
     Ok((Summary::of(play.done.iter(), plan, (trace.span.0, end)), play.unknown))
+}
+
+fn probed_endpoint(entry: &Entry<'_>) -> Option<(String, String)> {
+    match &entry.call {
+        Call::Probe { backend, url, .. } => Some((backend.to_string(), url.to_string())),
+        _ => None,
+    }
 }
 
 impl Play<'_> {
@@ -372,20 +393,20 @@ impl Play<'_> {
                 Some(Held::Waiting(waiting)) => {
                     self.waiting.remove(&waiting.ticket());
                     self.done[ix].waited = Some(t.saturating_sub(self.done[ix].at));
-                    self.done[ix].fate = Fate::Left;
+                    self.close(ix, t, Fate::Left);
                 }
                 Some(Held::Forward(forward, modelled)) => {
                     let cancelled = Modelled { outcome: Outcome::Cancelled, usage: None, ..modelled };
                     self.note_end(ix, t, &cancelled);
                     forward.finish(now, &End::of(Outcome::Cancelled));
-                    self.done[ix].fate = Fate::Ended(Outcome::Cancelled);
+                    self.close(ix, t, Fate::Ended(Outcome::Cancelled));
                 }
                 None => {}
             },
         }
     }
 
-    fn other(&self, ix: usize) {
+    fn other(&mut self, ix: usize) {
         let entry = &self.trace.others[ix];
         let now = entry.at();
         match &entry.call {
@@ -394,9 +415,24 @@ impl Play<'_> {
                 let weights: Vec<(&str, u32)> = weights.iter().map(|(name, w)| (&**name, *w)).collect();
                 self.engine.set_weights(now, rule, &weights);
             }
-            Call::Probe { url, usable, passed } => {
+            Call::AskProbes { most } => {
+                for question in self.engine.probes(now, usize::try_from(*most).unwrap_or(usize::MAX)) {
+                    let endpoint = (question.backend.to_string(), question.url.to_string());
+                    if self.probed.contains(&endpoint) {
+                        self.questions.insert(endpoint, question);
+                    } else {
+                        self.engine.on_probe(now, &question, ProbeResult::Passed);
+                    }
+                }
+            }
+            Call::Probe { backend, url, passed, .. } => {
                 let result = if *passed { ProbeResult::Passed } else { ProbeResult::Failed };
-                self.engine.on_probe(now, url, *usable, result);
+                if let Some(question) = self.questions.remove(&(backend.to_string(), url.to_string())) {
+                    self.engine.on_probe(now, &question, result);
+                }
+            }
+            Call::Restore { levels, .. } => {
+                self.engine.restore(now, levels);
             }
             Call::Load { backend, model, report } => self.engine.report_load(now, backend, model, *report),
             _ => {}
@@ -416,15 +452,7 @@ impl Play<'_> {
                     *self.unknown.entry(backend.clone()).or_default() += 1;
                 }
                 self.done[ix].rule = forward.rule().to_owned();
-                self.done[ix].attempts.push(Attempted {
-                    backend,
-                    sent,
-                    first: None,
-                    total: None,
-                    outcome: None,
-                    usage: None,
-                    said: None,
-                });
+                self.done[ix].attempts.push(Attempted::begun(backend, sent));
                 let number = self.done[ix].attempts.len();
                 if let Some(first) = modelled.first {
                     self.at(sent + first, Event::First(ix, number));
@@ -438,10 +466,9 @@ impl Play<'_> {
             }
             Decision::Refuse(refusal) => {
                 self.done[ix].rule = refusal.rule.map(|rule| rule.to_string()).unwrap_or_default();
-                self.done[ix].fate = match self.done[ix].attempts.last().and_then(|attempt| attempt.outcome) {
-                    Some(outcome) => Fate::Ended(outcome),
-                    None => Fate::Refused(refusal.reason.code().to_owned()),
-                };
+                let last = self.done[ix].attempts.last().and_then(|attempt| attempt.outcome);
+                let refused = || Fate::Refused(refusal.reason.code().to_owned());
+                self.close(ix, t, last.map_or_else(refused, Fate::Ended));
             }
         }
     }
@@ -458,8 +485,13 @@ impl Play<'_> {
             self.decided(ix, t, decision);
         } else {
             forward.finish(time(t), &end);
-            self.done[ix].fate = Fate::Ended(outcome);
+            self.close(ix, t, Fate::Ended(outcome));
         }
+    }
+
+    fn close(&mut self, ix: usize, t: u64, fate: Fate) {
+        self.done[ix].fate = fate;
+        self.done[ix].ended = Some(t);
     }
 
     fn note_end(&mut self, ix: usize, t: u64, modelled: &Modelled) {

@@ -92,6 +92,30 @@ pub(super) fn retry(forward: Forward, now: Timestamp, end: &End<'_>) -> Decision
     decision
 }
 
+#[cold]
+pub(super) fn hedge(forward: &mut Forward, now: Timestamp) -> Option<Forward> {
+    let shared = Arc::clone(&forward.shared);
+    let Some((log, of)) = shared.log.as_deref().zip(forward.number) else { return forward.hedge_now(now) };
+    let mut turn = log.begin();
+    let mut second = forward.hedge_now(now);
+    let n = turn.write(Call::Hedge { of, answer: second.as_ref().map(Answer::of_forward) }, Some(now));
+    if let Some(second) = &mut second {
+        second.number = Some(n);
+    }
+    second
+}
+
+#[cold]
+pub(super) fn overtaken(forward: Forward, now: Timestamp) {
+    let shared = Arc::clone(&forward.shared);
+    let _turn = shared
+        .log
+        .as_deref()
+        .zip(forward.number)
+        .map(|(log, of)| log.turn(Call::Overtaken { of }, Some(now)));
+    forward.overtaken_now(now);
+}
+
 /// A forward that nobody was given yet is dropped within the turn of another call.
 #[cold]
 pub(super) fn dropped(forward: &mut Forward) {
