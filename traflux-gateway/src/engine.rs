@@ -30,6 +30,7 @@ mod scrape;
 mod settings;
 mod upkeep;
 mod waiting;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     decisions: AtomicU64,
     seed: u64,
     log: Option<Box<DecisionLog>>,
+    /// Of upkeep and scrapes; never taken on the path of a request.
+    watch: Mutex<watch::Watch>,
 }
 
 impl Engine {
@@ -113,6 +116,7 @@ impl Engine {
                 decisions: AtomicU64::new(0),
                 seed: settings.seed,
                 log,
+                watch: Mutex::default(),
             }),
         })
     }

@@ -68,6 +68,7 @@ impl Registry {
         settings.probe.validate()?;
         settings.retry.validate()?;
         settings.retry_budget.validate()?;
+        settings.anomalies.validate()?;
         settings.hedge.map_or(Ok(()), |hedge| hedge.validate())?;
         let tenants = Arc::new(KeyTable::new(settings.max_keys, settings.seed));
         // Its place is also that of tenants that come when the table is full.

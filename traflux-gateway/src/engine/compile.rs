@@ -398,6 +398,17 @@ impl Compiled {
 }
 
 impl RoutePool {
+    /// The share that weights give each backend, however its health is.
+    pub(super) fn shares(&self) -> BTreeMap<&str, f64> {
+        let weight = |position| f64::from(self.pool.weight(position).unwrap_or(0));
+        let total = (0..self.members.len()).map(weight).sum::<f64>().max(1.0);
+        let mut shares = BTreeMap::new();
+        for (position, member) in self.members.iter().enumerate() {
+            *shares.entry(&*member.state.name).or_default() += weight(position) / total;
+        }
+        shares
+    }
+
     /// Opens and closes members as their health says.
     pub(super) fn follow_health(&self, now: Timestamp) {
         let Some(health) = &self.health else { return };

@@ -146,6 +146,7 @@ pub(super) fn decide(
         next = fallback.fallback;
     }
     let room = route.rooms[admission.model as usize].map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
+    let (tenant, tokens) = (TenantIx(admission.tenant), admission.tokens.total());
     // Nobody overtakes those who wait.
     let decision = if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
         waiting::enqueue(shared, &compiled, room, admission, now)
@@ -163,7 +164,12 @@ pub(super) fn decide(
         match &decision {
             Decision::Forward(_) => FORWARDED,
             Decision::Wait(_) => WAITING,
-            Decision::Refuse(refusal) => refusal.reason.code(),
+            Decision::Refuse(refusal) => {
+                if refusal.reason.is_capacity() {
+                    compiled.used.refused(tenant, tokens);
+                }
+                refusal.reason.code()
+            }
         },
     );
     decision

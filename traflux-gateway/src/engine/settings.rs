@@ -16,7 +16,7 @@ use crate::congestion::{
 };
 use crate::error::GatewayError;
 use crate::health::{HealthSettings, Outcome, ProbeSettings};
-use crate::observe::{MetricsSettings, TenantSettings};
+use crate::observe::{AnomalySettings, MetricsSettings, TenantSettings};
 use crate::queue::QueueSettings;
 use crate::retry::{BudgetSettings, RetryPolicy};
 use crate::units::millis;
@@ -59,6 +59,8 @@ pub struct EngineSettings {
     pub hedge: Option<HedgePlan>,
     /// Counters and histograms.
     pub metrics: MetricsSettings,
+    /// What counts as unusual.
+    pub anomalies: AnomalySettings,
     /// Which tenants are counted apart.
     pub tenants: TenantSettings,
     /// Names of tenants, and of keys of each kind, that are told apart at a time.
@@ -92,6 +94,7 @@ impl Default for EngineSettings {
             retry_budget: BudgetSettings::default(),
             hedge: None,
             metrics: MetricsSettings::default(),
+            anomalies: AnomalySettings::default(),
             tenants: TenantSettings::default(),
             max_keys: 10_000,
             adapt_every: Duration::from_secs(5),

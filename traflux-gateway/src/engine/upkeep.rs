@@ -38,6 +38,7 @@ impl Engine {
         }
         drop(registry);
         waiting::look_after(&self.shared, &compiled, now);
+        self.watch(&compiled, now);
     }
 
     /// Takes weights that a controller computed for the backends of a rule under `adaptive`; they count while they are

@@ -12,6 +12,7 @@ use super::decision::{Decision, Reason, Refusal};
 use super::forward::resume;
 use super::{Engine, Shared, logged};
 use crate::error::GatewayError;
+use crate::observe::TenantIx;
 use crate::queue::{self, Dequeued, Dropped, Item, Outlook, QueueSettings, RequestQueue, Ticket};
 
 /// The queue of all requests that want the same backends.
@@ -196,6 +197,7 @@ impl Inner {
             let Some((compiled, admission)) = self.fetch(late.payload) else { continue };
             let reason = Reason::Dropped(late.reason);
             compiled.count_refusal(Some(admission.route), reason);
+            compiled.used.refused(TenantIx(admission.tenant), admission.tokens.total());
             let refusal = compiled.refusal(Some(admission.route), reason);
             self.ready.push_back((late.ticket, Decision::Refuse(refusal)));
         }

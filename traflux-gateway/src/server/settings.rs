@@ -6,6 +6,7 @@ use std::time::Duration;
 use traflux_core::plan::backend::KeySource;
 
 use crate::congestion::HeaderStyle;
+use crate::decision_log::LogFileSettings;
 use crate::engine::EngineSettings;
 use crate::queue::QueueSettings;
 use crate::wire::TokenEstimator;
@@ -27,6 +28,8 @@ pub struct ServerSettings {
     pub idle_timeout: Duration,
     /// How often files of certificates and keys are looked at.
     pub watch_interval: Duration,
+    /// Where decisions are recorded; nowhere without it.
+    pub decision_log: Option<LogFileSettings>,
 }
 
 impl Default for ServerSettings {
@@ -45,6 +48,7 @@ impl Default for ServerSettings {
             // Below the minute or more that servers usually wait, so that a request rarely meets a closing connection.
             idle_timeout: Duration::from_secs(50),
             watch_interval: Duration::from_secs(1),
+            decision_log: None,
         }
     }
 }
