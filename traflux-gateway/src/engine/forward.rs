@@ -8,17 +8,17 @@ use traflux_core::Timestamp;
 use traflux_core::plan::routing::Algorithm;
 
 use super::Shared;
-use super::admission::Admission;
+use super::admission::{Admission, Kept};
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
-use super::counters::{FORWARDED, WAITING};
+use super::counters::WAITING;
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
 use crate::balance::{Answer, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
 use crate::health::{Entry, Outcome};
-use crate::limit::{Cost, DenialReason, Reservation};
+use crate::limit::{Cost, DenialReason};
 use crate::observe::{self, RequestRecord, TenantIx};
-use crate::retry::{Attempt, Progress, RetryDecision, RetryTicket};
+use crate::retry::{Attempt, Progress, RetryDecision};
 use crate::units::unit_draw;
 use crate::wire::Usage;
 
@@ -53,29 +53,20 @@ pub struct Forward {
     shared: Arc<Shared>,
     compiled: Arc<Compiled>,
     admission: Admission,
-    /// `None` once it has ended.
-    hold: Option<Hold>,
-    tried: Tried,
-    send_after: Duration,
-    /// Leave of the budget for an attempt that is not the first.
-    leave: Option<RetryTicket>,
-    /// Where it waited, and was charged its estimate against the share of its tenant.
-    waited_in: Option<Arc<waiting::Room>>,
 }
 
 /// Routes and positions that were tried.
-type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
+pub(super) type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
 
-/// All that a request holds.
+/// The place of a request at a backend.
 #[derive(Debug)]
-struct Hold {
+pub(super) struct Hold {
     route: u32,
     position: u32,
     ahead: u32,
     sent: Timestamp,
     first_token: Option<Duration>,
     slot: Slot,
-    reservation: Reservation,
     requests_mark: Mark,
     tokens_mark: Mark,
     entry: Entry,
@@ -112,82 +103,67 @@ impl Blocked {
 pub(super) fn decide(
     shared: &Arc<Shared>,
     compiled: Arc<Compiled>,
-    admission: Admission,
+    mut admission: Admission,
     now: Timestamp,
 ) -> Decision {
     let route = &compiled.routes[admission.route as usize];
     route.budget.request(now);
-    let room = route.rooms[admission.model as usize].map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
+    let room = route.rooms[admission.model as usize].map(|ix| &compiled.rooms[ix as usize]);
+    let decider = route.decider;
     // Nobody overtakes those who wait.
-    let decision = if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
+    let decision = if let Some(room) = room.filter(|room| room.is_waiting()) {
         waiting::enqueue(shared, &compiled, room, admission, now)
     } else {
-        match resume(shared, &compiled, admission, now) {
-            Ok(forward) => return Decision::Forward(forward),
-            Err((blocked, admission)) => match room.filter(|_| blocked.may_wait()) {
-                Some(room) => waiting::enqueue(shared, &compiled, &room, admission, now),
+        match place(shared, &compiled, &mut admission, now) {
+            Ok(()) => {
+                return Decision::Forward(Forward { shared: Arc::clone(shared), compiled, admission });
+            }
+            Err(blocked) => match room.filter(|_| blocked.may_wait()) {
+                Some(room) => waiting::enqueue(shared, &compiled, room, admission, now),
                 None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
             },
         }
     };
-    compiled.count(
-        route.decider,
-        match &decision {
-            Decision::Forward(_) => FORWARDED,
-            Decision::Wait(_) => WAITING,
-            Decision::Refuse(refusal) => refusal.reason.code(),
-        },
-    );
+    let code = match &decision {
+        Decision::Refuse(refusal) => refusal.reason.code(),
+        Decision::Forward(_) | Decision::Wait(_) => WAITING,
+    };
+    compiled.count(decider, code);
     decision
 }
 
 /// Looks for a place for a request, and counts it when there is one.
-#[expect(clippy::result_large_err, reason = "a box would be an allocation for each request")]
-pub(super) fn resume(
-    shared: &Arc<Shared>,
-    compiled: &Arc<Compiled>,
-    admission: Admission,
+pub(super) fn place(
+    shared: &Shared,
+    compiled: &Compiled,
+    admission: &mut Kept,
     now: Timestamp,
-) -> Result<Forward, (Blocked, Admission)> {
-    match attempt(shared, compiled, &admission, &Tried::new(), now) {
-        Ok(hold) => {
-            let forward = Forward {
-                shared: Arc::clone(shared),
-                compiled: Arc::clone(compiled),
-                admission,
-                hold: Some(hold),
-                tried: Tried::new(),
-                send_after: Duration::ZERO,
-                leave: None,
-                waited_in: None,
-            };
-            if let Some((_, member, _)) = forward.member() {
-                let decider = compiled.routes[forward.admission.route as usize].decider;
-                let mut recorder = compiled.counters.metrics.recorder();
-                recorder.decision(decider, compiled.counters.reason(FORWARDED));
-                recorder.pick(member.picks);
-            }
-            Ok(forward)
-        }
-        Err(blocked) => Err((blocked, admission)),
+) -> Result<(), Blocked> {
+    attempt(shared, compiled, admission, false, now)?;
+    if let Some((_, member, _)) = member(compiled, admission) {
+        let decider = compiled.routes[admission.route as usize].decider;
+        let mut recorder = compiled.counters.metrics.recorder();
+        recorder.decision(decider, compiled.counters.forwarded);
+        recorder.pick(member.picks);
     }
+    Ok(())
 }
 
-/// Walks the route and those that it falls back to.
+/// Walks the route and those that it falls back to; `elsewhere` leaves out endpoints that were tried.
 fn attempt(
     shared: &Shared,
     compiled: &Compiled,
-    admission: &Admission,
-    tried: &Tried,
+    admission: &mut Kept,
+    elsewhere: bool,
     now: Timestamp,
-) -> Result<Hold, Blocked> {
+) -> Result<(), Blocked> {
     let mut blocked = Blocked::of(Reason::NoModel);
     let mut next = Some(admission.route);
     while let Some(ix) = next {
         let route = &compiled.routes[ix as usize];
         if let Some(pool) = &route.pools[admission.model as usize] {
-            match attempt_route(shared, compiled, admission, (ix, route, pool), tried, now) {
-                Ok(hold) => return Ok(hold),
+            match attempt_route(shared, compiled, admission, (ix, route, pool), elsewhere, now) {
+                Ok(()) => return Ok(()),
                 // What a limit of the client's refuses, no other backend can cure.
                 Err(
                     refused @ Blocked {
@@ -224,13 +200,16 @@ impl Blocked {
 fn attempt_route(
     shared: &Shared,
     compiled: &Compiled,
-    admission: &Admission,
+    admission: &mut Kept,
     (route_ix, route, pool): (u32, &Route, &RoutePool),
-    tried: &Tried,
+    elsewhere: bool,
     now: Timestamp,
-) -> Result<Hold, Blocked> {
-    let mut excluded: ArrayVec<u32, { 2 * MOST_ASKED }> =
-        tried.iter().filter(|(route, _)| *route == route_ix).map(|(_, position)| *position).collect();
+) -> Result<(), Blocked> {
+    let mut excluded: ArrayVec<u32, { 2 * MOST_ASKED }> = ArrayVec::new();
+    if elsewhere {
+        let here = admission.tried.iter().filter(|(route, _)| *route == route_ix);
+        excluded.extend(here.map(|(_, position)| *position));
+    }
     let mut blocked = Blocked::of(Reason::NoBackend);
     let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
     // Endpoints that are coming back take a part of their share, unless nobody else is there.
@@ -269,7 +248,10 @@ fn attempt_route(
             continue;
         }
         match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
-            Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
+            Ok(taken) => {
+                hold(admission, pool, route_ix, position, taken, now);
+                return Ok(());
+            }
             Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                 return Err(refused);
             }
@@ -295,7 +277,10 @@ fn attempt_route(
                 continue;
             }
             match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
-                Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
+                Ok(taken) => {
+                    hold(admission, pool, route_ix, position, taken, now);
+                    return Ok(());
+                }
                 Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                     return Err(refused);
                 }
@@ -306,34 +291,35 @@ fn attempt_route(
     Err(blocked)
 }
 
+#[inline]
 fn hold(
-    admission: &Admission,
+    admission: &mut Kept,
     pool: &RoutePool,
     route: u32,
     position: usize,
-    (slot, reservation, requests_mark, tokens_mark, entry): Taken,
+    (slot, requests_mark, tokens_mark, entry): Taken,
     now: Timestamp,
-) -> Hold {
-    Hold {
+) {
+    admission.hold = Some(Hold {
         route,
         position: position as u32,
         ahead: pool.pool.start(position, admission.tokens.total()),
         sent: now,
         first_token: None,
         slot,
-        reservation,
         requests_mark,
         tokens_mark,
         entry,
-    }
+    });
 }
 
-type Taken = (Slot, Reservation, Mark, Mark, Entry);
+type Taken = (Slot, Mark, Mark, Entry);
 
 /// Takes everything that a request needs at one endpoint, or nothing.
+#[inline]
 fn take(
     compiled: &Compiled,
-    admission: &Admission,
+    admission: &mut Kept,
     pool: &RoutePool,
     position: usize,
     draw: u64,
@@ -368,24 +354,9 @@ fn take(
             return Err(busy(Some(wait)));
         }
     };
-    let reserved = compiled.limits_at(admission, &state.name, now).map_err(Blocked::of).and_then(|limits| {
-        let cost = cost(member, tokens.input, 0, tokens.output);
-        compiled.limiter.reserve(now, &limits, &cost).map_err(|denial| Blocked {
-            reason: match denial.reason {
-                DenialReason::TooLarge => Reason::TooLarge,
-                DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
-                DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
-            },
-            limit: Some(denial.limit),
-            retry_after: match denial.reason {
-                DenialReason::Wait(wait) => Some(wait),
-                _ => None,
-            },
-        })
-    });
-    // Throttling counts what would be sent, so it comes after all that could keep the request here; the trial of a
-    // breaker comes last, because one that is entered has to end.
-    let entered = reserved.and_then(|reservation| {
+    let entered = reserve(compiled, admission, member, now).and_then(|()| {
+        // Throttling counts what would be sent, so it comes after all that could keep the request here; the trial of a
+        // breaker comes last, because one that is entered has to end.
         let entry = match state.throttle.decide(now, band, draw) {
             Verdict::Reject { .. } => None,
             Verdict::Send => match &pool.health {
@@ -393,16 +364,13 @@ fn take(
                 None => Some(Entry::Normal),
             },
         };
-        match entry {
-            Some(entry) => Ok((reservation, entry)),
-            None => {
-                reservation.cancel(now);
-                Err(busy(None))
-            }
-        }
+        entry.ok_or_else(|| {
+            compiled.limiter.settle(now, &mut admission.reserved, &Cost::NOTHING);
+            busy(None)
+        })
     });
     match entered {
-        Ok((reservation, entry)) => Ok((slot, reservation, requests_mark, tokens_mark, entry)),
+        Ok(entry) => Ok((slot, requests_mark, tokens_mark, entry)),
         Err(blocked) => {
             state.tokens_left.settle(tokens_mark, 0);
             state.requests_left.settle(requests_mark, 0);
@@ -412,6 +380,37 @@ fn take(
     }
 }
 
+/// Reserves of all limits that hold, those of the backend among them.
+#[inline]
+fn reserve(
+    compiled: &Compiled,
+    admission: &mut Kept,
+    member: &RouteMember,
+    now: Timestamp,
+) -> Result<(), Blocked> {
+    let here;
+    let limits = if admission.by_backend.is_empty() {
+        &admission.limits
+    } else {
+        here = compiled.limits_at(admission, &member.state.name, now).map_err(Blocked::of)?;
+        &here
+    };
+    let cost = cost(member, admission.tokens.input, 0, admission.tokens.output);
+    let reserved = compiled.limiter.reserve_into(now, limits, &cost, &mut admission.reserved);
+    reserved.map_err(|denial| Blocked {
+        reason: match denial.reason {
+            DenialReason::TooLarge => Reason::TooLarge,
+            DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
+            DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
+        },
+        limit: Some(denial.limit),
+        retry_after: match denial.reason {
+            DenialReason::Wait(wait) => Some(wait),
+            _ => None,
+        },
+    })
+}
+
 fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
     let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
     let price = member.price.expected(small(input), small(cached), small(output));
@@ -419,11 +418,15 @@ fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
 }
 
 impl Forward {
-    /// The same, for a request that waited.
-    pub(super) fn after_waiting(self, room: Arc<waiting::Room>) -> Self {
-        let mut forward = self;
-        forward.waited_in = Some(room);
-        forward
+    /// The way of a request that waited and has a place now.
+    pub(super) fn after_waiting(
+        shared: &Arc<Shared>,
+        compiled: &Arc<Compiled>,
+        mut admission: Admission,
+        room: &Arc<waiting::Room>,
+    ) -> Self {
+        admission.waited_in = Some(Arc::clone(room));
+        Self { shared: Arc::clone(shared), compiled: Arc::clone(compiled), admission }
     }
 
     /// Name of the backend.
@@ -453,7 +456,7 @@ impl Forward {
     /// Which attempt it is, from 1.
     #[must_use]
     pub fn attempt(&self) -> usize {
-        self.tried.len() + 1
+        self.admission.tried.len() + 1
     }
 
     /// How long the request has been here, queue and earlier attempts included.
@@ -465,9 +468,12 @@ impl Forward {
     /// The first byte of the answer has come: what limits on requests in flight learn from, and the end of all
     /// trying again.
     pub fn first_byte(&mut self, now: Timestamp) {
-        let Some((pool, member, hold)) = parts(&self.compiled, &self.admission, &mut self.hold) else {
-            return;
-        };
+        let kept = &mut *self.admission;
+        let Some(hold) = &mut kept.hold else { return };
+        let pool = &self.compiled.routes[hold.route as usize].pools[kept.model as usize];
+        // A hold was made from this very pool.
+        let Some(pool) = pool.as_deref() else { return };
+        let member = &pool.members[hold.position as usize];
         if hold.first_token.is_some() {
             return;
         }
@@ -475,11 +481,11 @@ impl Forward {
         hold.first_token = Some(after);
         member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
         // Not at the end: a stream that is open was taken on long ago.
-        member.state.throttle.accepted(now, usize::from(self.admission.band));
-        if self.admission.stream
+        member.state.throttle.accepted(now, usize::from(kept.band));
+        if kept.stream
             && let Some(endpoint) = pool.pool.endpoint(hold.position as usize)
         {
-            let prompt = u32::try_from(self.admission.tokens.input).unwrap_or(u32::MAX);
+            let prompt = u32::try_from(kept.tokens.input).unwrap_or(u32::MAX);
             endpoint.record_first_token(now, after, prompt, hold.ahead);
         }
     }
@@ -492,14 +498,14 @@ impl Forward {
 
     /// How long to wait before sending: nothing at the first attempt, a random back-off at later ones.
     #[must_use]
-    pub const fn send_after(&self) -> Duration {
-        self.send_after
+    pub fn send_after(&self) -> Duration {
+        self.admission.send_after
     }
 
     /// Settles this attempt and, where the policy and the budget of the rule allow, finds a place for another one,
     /// elsewhere if there is an elsewhere. Refused after the first byte.
     pub fn retry(mut self, now: Timestamp, end: &End<'_>) -> Decision {
-        let Some(hold) = &self.hold else { return self.exhausted(now) };
+        let Some(hold) = &self.admission.hold else { return self.exhausted(now) };
         let place = (hold.route, hold.position);
         let progress = match (hold.first_token, end.outcome) {
             (Some(_), _) => Progress::Streaming,
@@ -509,7 +515,7 @@ impl Forward {
         let in_flight = self.member().map_or(0, |(_, member, _)| member.state.concurrency.in_flight());
         self.end(now, end);
         let failed = Attempt {
-            number: self.tried.len() as u32 + 1,
+            number: self.admission.tried.len() as u32 + 1,
             outcome: end.outcome,
             progress,
             idempotence: self.admission.idempotence,
@@ -522,16 +528,13 @@ impl Forward {
         let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
         let budget = &self.compiled.routes[self.admission.route as usize].budget;
         let Some(leave) = budget.try_retry(now, in_flight) else { return self.exhausted(now) };
-        self.leave = Some(leave);
-        if self.tried.try_push(place).is_err() {
+        self.admission.leave = Some(leave);
+        if self.admission.tried.try_push(place).is_err() {
             return self.exhausted(now);
         }
-        let none = Tried::new();
-        let excluded = if elsewhere { &self.tried } else { &none };
-        match attempt(&self.shared, &self.compiled, &self.admission, excluded, now) {
-            Ok(hold) => {
-                self.hold = Some(hold);
-                self.send_after = after;
+        match attempt(&self.shared, &self.compiled, &mut self.admission, elsewhere, now) {
+            Ok(()) => {
+                self.admission.send_after = after;
                 if let Some((_, member, _)) = self.member() {
                     let mut recorder = self.compiled.counters.metrics.recorder();
                     recorder.retries(member.series, 1);
@@ -549,7 +552,7 @@ impl Forward {
         while let Some(ix) = next {
             let route = &self.compiled.routes[ix as usize];
             if let Some(pool) = &route.pools[self.admission.model as usize] {
-                let tried = self.tried.iter().filter(|(route, _)| *route == ix).count();
+                let tried = self.admission.tried.iter().filter(|(route, _)| *route == ix).count();
                 if pool.members.len() > tried + usize::from(ix == self.admission.route) {
                     return true;
                 }
@@ -568,18 +571,16 @@ impl Forward {
     }
 
     fn member(&self) -> Option<(&RoutePool, &RouteMember, &Hold)> {
-        let hold = self.hold.as_ref()?;
-        let pool =
-            self.compiled.routes[hold.route as usize].pools[self.admission.model as usize].as_deref()?;
-        Some((pool, &pool.members[hold.position as usize], hold))
+        member(&self.compiled, &self.admission)
     }
 
     fn end(&mut self, now: Timestamp, end: &End<'_>) {
-        if let Some(leave) = self.leave.take() {
-            self.compiled.routes[self.admission.route as usize].budget.finish(leave);
+        let kept = &mut *self.admission;
+        if let Some(leave) = kept.leave.take() {
+            self.compiled.routes[kept.route as usize].budget.finish(leave);
         }
-        let Some(hold) = self.hold.take() else { return };
-        let pool = &self.compiled.routes[hold.route as usize].pools[self.admission.model as usize];
+        let Some(hold) = kept.hold.take() else { return };
+        let pool = &self.compiled.routes[hold.route as usize].pools[kept.model as usize];
         // A hold was made from this very pool.
         let Some(pool) = pool.as_deref() else { return };
         let member = &pool.members[hold.position as usize];
@@ -602,7 +603,7 @@ impl Forward {
         if outcome == Outcome::Success {
             state.service.record(total);
         }
-        let band = usize::from(self.admission.band);
+        let band = usize::from(kept.band);
         // What the client gave up was not refused either.
         if !begun && (outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout))
         {
@@ -629,7 +630,7 @@ impl Forward {
                 pool.follow_health(now);
             }
         }
-        let tokens = self.admission.tokens;
+        let tokens = kept.tokens;
         let used = match (end.usage, outcome) {
             (Some(usage), _) => Some(usage),
             (None, Outcome::Success) => None,
@@ -641,14 +642,14 @@ impl Forward {
         let (output, prompt, counted, price) = match used {
             Some(usage) => {
                 let actual = cost(member, usage.input, usage.cached, usage.output);
-                hold.reservation.settle(now, &actual);
+                self.compiled.limiter.settle(now, &mut kept.reserved, &actual);
                 state.tokens_left.settle(hold.tokens_mark, usage.input.saturating_add(usage.output));
                 (small(usage.output), small(usage.input.saturating_sub(usage.cached)), usage, actual.price)
             }
             None => {
-                let kept = cost(member, tokens.input, 0, tokens.output);
-                hold.reservation.keep();
-                (0, small(tokens.input), Usage { input: tokens.input, ..Usage::default() }, kept.price)
+                let expected = cost(member, tokens.input, 0, tokens.output);
+                self.compiled.limiter.keep(&mut kept.reserved);
+                (0, small(tokens.input), Usage { input: tokens.input, ..Usage::default() }, expected.price)
             }
         };
         self.compiled.counters.metrics.recorder().request(&RequestRecord {
@@ -658,22 +659,22 @@ impl Forward {
             output_tokens: counted.output,
             cost: price,
             duration: total,
-            time_to_first_token: hold.first_token.filter(|_| self.admission.stream),
+            time_to_first_token: hold.first_token.filter(|_| kept.stream),
             ..RequestRecord::new(member.series)
         });
         let used = counted.input.saturating_add(counted.output);
-        if let Some(room) = self.waited_in.take() {
-            room.settle(self.admission.band, self.admission.tenant, tokens.total(), used);
+        if let Some(room) = kept.waited_in.take() {
+            room.settle(kept.band, kept.tenant, tokens.total(), used);
         }
-        self.compiled.used.record(TenantIx(self.admission.tenant), used, price);
+        self.compiled.used.record(TenantIx(kept.tenant), used, price);
         pool.pool.finish(
             now,
             hold.position as usize,
             &Answer {
                 outcome: answer(outcome),
                 total,
-                first_token: hold.first_token.filter(|_| self.admission.stream),
-                first_token_recorded: begun && self.admission.stream,
+                first_token: hold.first_token.filter(|_| kept.stream),
+                first_token_recorded: begun && kept.stream,
                 prompt_tokens: prompt,
                 output_tokens: output,
                 ahead: hold.ahead,
@@ -693,12 +694,12 @@ impl Forward {
     }
 }
 
-fn parts<'a>(
+/// Where a request has its place.
+fn member<'a>(
     compiled: &'a Compiled,
-    admission: &Admission,
-    hold: &'a mut Option<Hold>,
-) -> Option<(&'a RoutePool, &'a RouteMember, &'a mut Hold)> {
-    let hold = hold.as_mut()?;
+    admission: &'a Kept,
+) -> Option<(&'a RoutePool, &'a RouteMember, &'a Hold)> {
+    let hold = admission.hold.as_ref()?;
     let pool = compiled.routes[hold.route as usize].pools[admission.model as usize].as_deref()?;
     Some((pool, &pool.members[hold.position as usize], hold))
 }
@@ -740,7 +741,7 @@ const fn counted_as(outcome: Outcome) -> observe::Outcome {
 /// Whoever drops it has gone away without a word.
 impl Drop for Forward {
     fn drop(&mut self) {
-        if let Some(hold) = &self.hold {
+        if let Some(hold) = &self.admission.hold {
             let last_known = hold.sent + hold.first_token.unwrap_or_default();
             self.end(last_known, &End::of(Outcome::Cancelled));
             self.make_room(last_known);
