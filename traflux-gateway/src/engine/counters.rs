@@ -24,6 +24,8 @@ const NO_RULE: &str = "none";
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) metrics: Arc<Metrics>,
+    /// Position of [`FORWARDED`], which nearly every decision counts.
+    pub(super) forwarded: ReasonIx,
     reasons: BTreeMap<&'static str, ReasonIx>,
 }
 
@@ -37,9 +39,11 @@ impl Counters {
         if let Some(before) = before.filter(|before| *before.metrics.layout() == layout) {
             return Ok(Arc::clone(before));
         }
-        let reasons =
+        let reasons: BTreeMap<&'static str, ReasonIx> =
             reasons().filter_map(|reason| layout.reason_ix(reason).map(|ix| (reason, ix))).collect();
-        Ok(Arc::new(Self { metrics: Arc::new(Metrics::new(layout, &settings.metrics)?), reasons }))
+        let forwarded = reasons.get(FORWARDED).copied().unwrap_or(ReasonIx(u32::MAX));
+        let metrics = Arc::new(Metrics::new(layout, &settings.metrics)?);
+        Ok(Arc::new(Self { metrics, forwarded, reasons }))
     }
 
     pub(super) fn series(&self, backend: &str, model: &str) -> SeriesIx {

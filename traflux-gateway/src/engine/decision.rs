@@ -10,7 +10,6 @@ use super::waiting::Waiting;
 /// What to do with a request.
 #[derive(Debug)]
 #[must_use = "a forward that is dropped is cancelled"]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 pub enum Decision {
     /// Send it.
     Forward(Forward),

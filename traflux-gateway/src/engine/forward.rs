@@ -8,20 +8,18 @@ use traflux_core::Timestamp;
 use traflux_core::plan::routing::{Algorithm, FallbackCause};
 
 use super::Shared;
-use super::admission::Admission;
+use super::admission::{Admission, Kept};
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
-use super::counters::{FORWARDED, WAITING};
+use super::counters::WAITING;
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
 use crate::balance::{Answer, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
 use crate::health::Entry;
-use crate::limit::{Cost, DenialReason, Reservation};
+use crate::limit::{Cost, DenialReason};
 use crate::observe::{RequestRecord, TenantIx};
 use crate::outcome::Outcome;
-use crate::retry::{
-    Attempt, FallbackLeave, Idempotence, Progress, RetryDecision, RetryTicket, fallback_cause,
-};
+use crate::retry::{Attempt, FallbackLeave, Idempotence, Progress, RetryDecision, fallback_cause};
 use crate::units::{PicoDollars, unit_draw};
 use crate::wire::Usage;
 
@@ -56,23 +54,14 @@ pub struct Forward {
     shared: Arc<Shared>,
     compiled: Arc<Compiled>,
     admission: Admission,
-    /// `None` once it has ended.
-    hold: Option<Hold>,
-    tried: Tried,
-    send_after: Duration,
-    /// Leave of the budget for an attempt that is not the first.
-    leave: Option<RetryTicket>,
-    /// Where it waited, and was charged its estimate against the share of its tenant.
-    waited_in: Option<Arc<waiting::Room>>,
-    hedging: Hedging,
 }
 
 /// Routes and positions that were tried.
-type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
+pub(super) type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
 
 /// Attempts of one request at once.
 #[derive(Debug, Clone, Copy, Default)]
-struct Hedging {
+pub(super) struct Hedging {
     /// Attempts that were begun because this one or one before it was late.
     begun: u8,
     /// When the last of them was, or could not be.
@@ -83,16 +72,15 @@ struct Hedging {
     overtaken: bool,
 }
 
-/// All that a request holds.
+/// The place of a request at a backend.
 #[derive(Debug)]
-struct Hold {
+pub(super) struct Hold {
     route: u32,
     position: u32,
     ahead: u32,
     sent: Timestamp,
     first_token: Option<Duration>,
     slot: Slot,
-    reservation: Reservation,
     requests_mark: Mark,
     tokens_mark: Mark,
     entry: Entry,
@@ -131,7 +119,7 @@ impl Blocked {
 pub(super) fn decide(
     shared: &Arc<Shared>,
     compiled: Arc<Compiled>,
-    admission: Admission,
+    mut admission: Admission,
     now: Timestamp,
 ) -> Decision {
     let route = &compiled.routes[admission.route as usize];
@@ -143,72 +131,57 @@ pub(super) fn decide(
         }
         next = fallback.fallback;
     }
-    let room = route.rooms[admission.model as usize].map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
+    let room = route.rooms[admission.model as usize].map(|ix| &compiled.rooms[ix as usize]);
+    let decider = route.decider;
     // Nobody overtakes those who wait.
-    let decision = if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
+    let decision = if let Some(room) = room.filter(|room| room.is_waiting()) {
         waiting::enqueue(shared, &compiled, room, admission, now)
     } else {
-        match resume(shared, &compiled, admission, now) {
-            Ok(forward) => return Decision::Forward(forward),
-            Err((blocked, admission)) => match room.filter(|_| blocked.may_wait()) {
-                Some(room) => waiting::enqueue(shared, &compiled, &room, admission, now),
+        match place(shared, &compiled, &mut admission, now) {
+            Ok(()) => {
+                return Decision::Forward(Forward { shared: Arc::clone(shared), compiled, admission });
+            }
+            Err(blocked) => match room.filter(|_| blocked.may_wait()) {
+                Some(room) => waiting::enqueue(shared, &compiled, room, admission, now),
                 None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
             },
         }
     };
-    compiled.count(
-        route.decider,
-        match &decision {
-            Decision::Forward(_) => FORWARDED,
-            Decision::Wait(_) => WAITING,
-            Decision::Refuse(refusal) => refusal.reason.code(),
-        },
-    );
+    let code = match &decision {
+        Decision::Refuse(refusal) => refusal.reason.code(),
+        Decision::Forward(_) | Decision::Wait(_) => WAITING,
+    };
+    compiled.count(decider, code);
     decision
 }
 
 /// Looks for a place for a request, and counts it when there is one.
-#[expect(clippy::result_large_err, reason = "a box would be an allocation for each request")]
-pub(super) fn resume(
-    shared: &Arc<Shared>,
-    compiled: &Arc<Compiled>,
-    admission: Admission,
+pub(super) fn place(
+    shared: &Shared,
+    compiled: &Compiled,
+    admission: &mut Kept,
     now: Timestamp,
-) -> Result<Forward, (Blocked, Admission)> {
-    match attempt(shared, compiled, &admission, &Tried::new(), None, now) {
-        Ok(hold) => {
-            let forward = Forward {
-                shared: Arc::clone(shared),
-                compiled: Arc::clone(compiled),
-                admission,
-                hold: Some(hold),
-                tried: Tried::new(),
-                send_after: Duration::ZERO,
-                leave: None,
-                waited_in: None,
-                hedging: Hedging::default(),
-            };
-            if let Some((_, member, _)) = forward.member() {
-                let decider = compiled.routes[forward.admission.route as usize].decider;
-                let mut recorder = compiled.counters.metrics.recorder();
-                recorder.decision(decider, compiled.counters.reason(FORWARDED));
-                recorder.pick(member.picks);
-            }
-            Ok(forward)
-        }
-        Err(blocked) => Err((blocked, admission)),
+) -> Result<(), Blocked> {
+    attempt(shared, compiled, admission, false, None, now)?;
+    if let Some((_, member, _)) = member(compiled, admission) {
+        let decider = compiled.routes[admission.route as usize].decider;
+        let mut recorder = compiled.counters.metrics.recorder();
+        recorder.decision(decider, compiled.counters.forwarded);
+        recorder.pick(member.picks);
     }
+    Ok(())
 }
 
-/// Walks the route and those that it falls back to, because an attempt failed or because those before cannot serve.
+/// Walks the route and those that it falls back to, because an attempt failed or because those before cannot serve;
+/// `elsewhere` leaves out endpoints that were tried.
 fn attempt(
     shared: &Shared,
     compiled: &Compiled,
-    admission: &Admission,
-    tried: &Tried,
+    admission: &mut Kept,
+    elsewhere: bool,
     failed: Option<FallbackCause>,
     now: Timestamp,
-) -> Result<Hold, Blocked> {
+) -> Result<(), Blocked> {
     let mut blocked = Blocked::of(Reason::NoModel);
     let mut next = Some(admission.route);
     while let Some(ix) = next {
@@ -227,10 +200,12 @@ fn attempt(
                 continue;
             }
         }
-        match attempt_route(shared, compiled, admission, (ix, route, pool), tried, now) {
-            Ok(mut hold) => {
-                hold.leave = leave;
-                return Ok(hold);
+        match attempt_route(shared, compiled, admission, (ix, route, pool), elsewhere, now) {
+            Ok(()) => {
+                if let Some(hold) = &mut admission.hold {
+                    hold.leave = leave;
+                }
+                return Ok(());
             }
             Err(other) => {
                 if let (Some(entry), Some(leave)) = (entry, leave) {
@@ -276,13 +251,16 @@ impl Blocked {
 fn attempt_route(
     shared: &Shared,
     compiled: &Compiled,
-    admission: &Admission,
+    admission: &mut Kept,
     (route_ix, route, pool): (u32, &Route, &RoutePool),
-    tried: &Tried,
+    elsewhere: bool,
     now: Timestamp,
-) -> Result<Hold, Blocked> {
-    let mut excluded: ArrayVec<u32, { 2 * MOST_ASKED }> =
-        tried.iter().filter(|(route, _)| *route == route_ix).map(|(_, position)| *position).collect();
+) -> Result<(), Blocked> {
+    let mut excluded: ArrayVec<u32, { 2 * MOST_ASKED }> = ArrayVec::new();
+    if elsewhere {
+        let here = admission.tried.iter().filter(|(route, _)| *route == route_ix);
+        excluded.extend(here.map(|(_, position)| *position));
+    }
     let mut blocked = Blocked::of(Reason::NoBackend);
     let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
     // Endpoints that are coming back take a part of their share, unless nobody else is there.
@@ -321,7 +299,10 @@ fn attempt_route(
             continue;
         }
         match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
-            Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
+            Ok(taken) => {
+                hold(admission, pool, route_ix, position, taken, now);
+                return Ok(());
+            }
             Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                 return Err(refused);
             }
@@ -347,7 +328,10 @@ fn attempt_route(
                 continue;
             }
             match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
-                Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
+                Ok(taken) => {
+                    hold(admission, pool, route_ix, position, taken, now);
+                    return Ok(());
+                }
                 Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                     return Err(refused);
                 }
@@ -358,35 +342,36 @@ fn attempt_route(
     Err(blocked)
 }
 
+#[inline]
 fn hold(
-    admission: &Admission,
+    admission: &mut Kept,
     pool: &RoutePool,
     route: u32,
     position: usize,
-    (slot, reservation, requests_mark, tokens_mark, entry): Taken,
+    (slot, requests_mark, tokens_mark, entry): Taken,
     now: Timestamp,
-) -> Hold {
-    Hold {
+) {
+    admission.hold = Some(Hold {
         route,
         position: position as u32,
         ahead: pool.pool.start(position, admission.tokens.total()),
         sent: now,
         first_token: None,
         slot,
-        reservation,
         requests_mark,
         tokens_mark,
         entry,
         leave: None,
-    }
+    });
 }
 
-type Taken = (Slot, Reservation, Mark, Mark, Entry);
+type Taken = (Slot, Mark, Mark, Entry);
 
 /// Takes everything that a request needs at one endpoint, or nothing.
+#[inline]
 fn take(
     compiled: &Compiled,
-    admission: &Admission,
+    admission: &mut Kept,
     pool: &RoutePool,
     position: usize,
     draw: u64,
@@ -421,24 +406,9 @@ fn take(
             return Err(busy(Some(wait)));
         }
     };
-    let reserved = compiled.limits_at(admission, &state.name, now).map_err(Blocked::of).and_then(|limits| {
-        let cost = cost(member, tokens.input, 0, tokens.output);
-        compiled.limiter.reserve(now, &limits, &cost).map_err(|denial| Blocked {
-            reason: match denial.reason {
-                DenialReason::TooLarge => Reason::TooLarge,
-                DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
-                DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
-            },
-            limit: Some(denial.limit),
-            retry_after: match denial.reason {
-                DenialReason::Wait(wait) => Some(wait),
-                _ => None,
-            },
-        })
-    });
-    // Throttling counts what would be sent, so it comes after all that could keep the request here; the trial of a
-    // breaker comes last, because one that is entered has to end.
-    let entered = reserved.and_then(|reservation| {
+    let entered = reserve(compiled, admission, member, now).and_then(|()| {
+        // Throttling counts what would be sent, so it comes after all that could keep the request here; the trial of a
+        // breaker comes last, because one that is entered has to end.
         let entry = match state.throttle.decide(now, band, draw) {
             Verdict::Reject { .. } => None,
             Verdict::Send => match &pool.health {
@@ -446,16 +416,13 @@ fn take(
                 None => Some(Entry::Normal),
             },
         };
-        match entry {
-            Some(entry) => Ok((reservation, entry)),
-            None => {
-                reservation.cancel(now);
-                Err(busy(None))
-            }
-        }
+        entry.ok_or_else(|| {
+            compiled.limiter.settle(now, &mut admission.reserved, &Cost::NOTHING);
+            busy(None)
+        })
     });
     match entered {
-        Ok((reservation, entry)) => Ok((slot, reservation, requests_mark, tokens_mark, entry)),
+        Ok(entry) => Ok((slot, requests_mark, tokens_mark, entry)),
         Err(blocked) => {
             state.tokens_left.settle(tokens_mark, 0);
             state.requests_left.settle(requests_mark, 0);
@@ -465,6 +432,37 @@ fn take(
     }
 }
 
+/// Reserves of all limits that hold, those of the backend among them.
+#[inline]
+fn reserve(
+    compiled: &Compiled,
+    admission: &mut Kept,
+    member: &RouteMember,
+    now: Timestamp,
+) -> Result<(), Blocked> {
+    let here;
+    let limits = if admission.by_backend.is_empty() {
+        &admission.limits
+    } else {
+        here = compiled.limits_at(admission, &member.state.name, now).map_err(Blocked::of)?;
+        &here
+    };
+    let cost = cost(member, admission.tokens.input, 0, admission.tokens.output);
+    let reserved = compiled.limiter.reserve_into(now, limits, &cost, &mut admission.reserved);
+    reserved.map_err(|denial| Blocked {
+        reason: match denial.reason {
+            DenialReason::TooLarge => Reason::TooLarge,
+            DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
+            DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
+        },
+        limit: Some(denial.limit),
+        retry_after: match denial.reason {
+            DenialReason::Wait(wait) => Some(wait),
+            _ => None,
+        },
+    })
+}
+
 fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
     let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
     let price = member.price.expected(small(input), small(cached), small(output));
@@ -472,11 +470,15 @@ fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
 }
 
 impl Forward {
-    /// The same, for a request that waited.
-    pub(super) fn after_waiting(self, room: Arc<waiting::Room>) -> Self {
-        let mut forward = self;
-        forward.waited_in = Some(room);
-        forward
+    /// The way of a request that waited and has a place now.
+    pub(super) fn after_waiting(
+        shared: &Arc<Shared>,
+        compiled: &Arc<Compiled>,
+        mut admission: Admission,
+        room: &Arc<waiting::Room>,
+    ) -> Self {
+        admission.waited_in = Some(Arc::clone(room));
+        Self { shared: Arc::clone(shared), compiled: Arc::clone(compiled), admission }
     }
 
     /// Name of the backend.
@@ -506,7 +508,7 @@ impl Forward {
     /// Which attempt it is, from 1.
     #[must_use]
     pub fn attempt(&self) -> usize {
-        self.tried.len() + 1
+        self.admission.tried.len() + 1
     }
 
     /// How long the request has been here, queue and earlier attempts included.
@@ -518,9 +520,12 @@ impl Forward {
     /// The first byte of the answer has come: what limits on requests in flight learn from, and the end of all
     /// trying again.
     pub fn first_byte(&mut self, now: Timestamp) {
-        let Some((pool, member, hold)) = parts(&self.compiled, &self.admission, &mut self.hold) else {
-            return;
-        };
+        let kept = &mut *self.admission;
+        let Some(hold) = &mut kept.hold else { return };
+        let pool = &self.compiled.routes[hold.route as usize].pools[kept.model as usize];
+        // A hold was made from this very pool.
+        let Some(pool) = pool.as_deref() else { return };
+        let member = &pool.members[hold.position as usize];
         if hold.first_token.is_some() {
             return;
         }
@@ -531,11 +536,11 @@ impl Forward {
         }
         member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
         // Not at the end: a stream that is open was taken on long ago.
-        member.state.throttle.accepted(now, usize::from(self.admission.band));
-        if self.admission.stream
+        member.state.throttle.accepted(now, usize::from(kept.band));
+        if kept.stream
             && let Some(endpoint) = pool.pool.endpoint(hold.position as usize)
         {
-            let prompt = u32::try_from(self.admission.tokens.input).unwrap_or(u32::MAX);
+            let prompt = u32::try_from(kept.tokens.input).unwrap_or(u32::MAX);
             endpoint.record_first_token(now, after, prompt, hold.ahead);
         }
     }
@@ -548,14 +553,14 @@ impl Forward {
 
     /// How long to wait before sending: nothing at the first attempt, a random back-off at later ones.
     #[must_use]
-    pub const fn send_after(&self) -> Duration {
-        self.send_after
+    pub fn send_after(&self) -> Duration {
+        self.admission.send_after
     }
 
     /// Settles this attempt and, where the policy and the budget of the rule allow, finds a place for another one,
     /// elsewhere if there is an elsewhere. Refused after the first byte.
     pub fn retry(mut self, now: Timestamp, end: &End<'_>) -> Decision {
-        let Some(hold) = &self.hold else { return self.exhausted(now) };
+        let Some(hold) = &self.admission.hold else { return self.exhausted(now) };
         let place = (hold.route, hold.position);
         let progress = match (hold.first_token, end.outcome) {
             (Some(_), _) => Progress::Streaming,
@@ -565,7 +570,7 @@ impl Forward {
         let in_flight = self.member().map_or(0, |(_, member, _)| member.state.concurrency.in_flight());
         self.end(now, end);
         let failed = Attempt {
-            number: self.tried.len() as u32 + 1,
+            number: self.admission.tried.len() as u32 + 1,
             outcome: end.outcome,
             progress,
             idempotence: self.admission.idempotence,
@@ -578,18 +583,18 @@ impl Forward {
         let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
         let budget = &self.compiled.routes[self.admission.route as usize].budget;
         let Some(leave) = budget.try_retry(now, in_flight) else { return self.exhausted(now) };
-        self.leave = Some(leave);
-        if self.tried.try_push(place).is_err() {
+        self.admission.leave = Some(leave);
+        if self.admission.tried.try_push(place).is_err() {
             return self.exhausted(now);
         }
-        let none = Tried::new();
-        let excluded = if elsewhere { &self.tried } else { &none };
         let cause = fallback_cause(end.outcome);
-        match attempt(&self.shared, &self.compiled, &self.admission, excluded, cause, now) {
-            Ok(hold) => {
-                self.hold = Some(Hold { sent: now + after, ..hold });
-                self.hedging = Hedging::default();
-                self.send_after = after;
+        match attempt(&self.shared, &self.compiled, &mut self.admission, elsewhere, cause, now) {
+            Ok(()) => {
+                self.admission.hedging = Hedging::default();
+                self.admission.send_after = after;
+                if let Some(hold) = &mut self.admission.hold {
+                    hold.sent = now + after;
+                }
                 if let Some((_, member, _)) = self.member() {
                     let mut recorder = self.compiled.counters.metrics.recorder();
                     recorder.retries(member.series, 1);
@@ -609,9 +614,9 @@ impl Forward {
         let hedge = pool.hedge.as_ref()?;
         let may = hold.first_token.is_none()
             && self.admission.idempotence == Idempotence::Idempotent
-            && u32::from(self.hedging.begun) + 1 < hedge.plan().max_attempts
-            && pool.members.len() > self.tried.len() + 1;
-        may.then(|| self.hedging.last.unwrap_or(hold.sent) + hedge.delay())
+            && u32::from(self.admission.hedging.begun) + 1 < hedge.plan().max_attempts
+            && pool.members.len() > self.admission.tried.len() + 1;
+        may.then(|| self.admission.hedging.last.unwrap_or(hold.sent) + hedge.delay())
     }
 
     /// Begins another attempt of this request at another endpoint of its route, where [`hedge_at`](Self::hedge_at), the
@@ -619,59 +624,50 @@ impl Forward {
     /// to be finished: the first that answers as usual, the others by [`overtaken`](Self::overtaken).
     pub fn hedge(&mut self, now: Timestamp) -> Option<Self> {
         let second = self.hedge_at().and_then(|_| self.second(now));
-        self.hedging.last = Some(now);
+        self.admission.hedging.last = Some(now);
         match &second {
-            Some(_) => self.hedging.begun += 1,
-            None => self.hedging.begun = u8::MAX - 1,
+            Some(_) => self.admission.hedging.begun += 1,
+            None => self.admission.hedging.begun = u8::MAX - 1,
         }
         second
     }
 
     fn second(&mut self, now: Timestamp) -> Option<Self> {
         let (pool, member, hold) = self.member()?;
-        let route = &self.compiled.routes[hold.route as usize];
-        let budget = &self.compiled.routes[self.admission.route as usize].budget;
         let (place, in_flight) = ((hold.route, hold.position), member.state.concurrency.in_flight());
-        let mut tried = self.tried.clone();
-        tried.try_push(place).ok()?;
+        let route = &self.compiled.routes[place.0 as usize];
+        let budget = &self.compiled.routes[self.admission.route as usize].budget;
+        let mut admission = self.admission.another();
+        admission.tried.try_push(place).ok()?;
+        admission.hedging = Hedging { begun: u8::MAX - 1, is_second: true, ..Hedging::default() };
         let entry = match &route.entry {
             None => None,
             Some(entry) => Some((entry, entry.try_enter(now)?)),
         };
         let leave = budget.try_retry(now, in_flight);
-        let found = leave.map(|leave| {
-            let way = (place.0, route, pool);
-            (attempt_route(&self.shared, &self.compiled, &self.admission, way, &tried, now), leave)
-        });
-        let (hold, leave) = match found {
-            Some((Ok(hold), leave)) => (hold, leave),
-            other => {
-                if let Some((_, leave)) = other {
-                    budget.give_back(leave);
-                }
-                if let Some((entry, leave)) = entry {
-                    entry.give_back(leave);
-                }
-                return None;
+        let way = (place.0, route, pool);
+        let is_placed = leave.is_some()
+            && attempt_route(&self.shared, &self.compiled, &mut admission, way, true, now).is_ok();
+        if !is_placed {
+            if let Some(leave) = leave {
+                budget.give_back(leave);
             }
-        };
-        let second = Self {
-            shared: Arc::clone(&self.shared),
-            compiled: Arc::clone(&self.compiled),
-            admission: self.admission.clone(),
-            hold: Some(Hold { leave: entry.map(|(_, leave)| leave), ..hold }),
-            tried,
-            send_after: Duration::ZERO,
-            leave: Some(leave),
-            waited_in: None,
-            hedging: Hedging { begun: u8::MAX - 1, is_second: true, ..Hedging::default() },
-        };
+            if let Some((entry, leave)) = entry {
+                entry.give_back(leave);
+            }
+            return None;
+        }
+        admission.leave = leave;
+        if let Some(hold) = &mut admission.hold {
+            hold.leave = entry.map(|(_, leave)| leave);
+        }
+        let second = Self { shared: Arc::clone(&self.shared), compiled: Arc::clone(&self.compiled), admission };
         if let Some((_, member, hold)) = second.member() {
             let mut recorder = self.compiled.counters.metrics.recorder();
             recorder.retries(member.series, 1);
             recorder.pick(member.picks);
             // A later attempt of either goes to neither.
-            let _ = self.tried.try_push((hold.route, hold.position));
+            let _ = self.admission.tried.try_push((hold.route, hold.position));
         }
         Some(second)
     }
@@ -679,7 +675,7 @@ impl Forward {
     /// Settles an attempt that is given up because another one of the same request was quicker. What it did not use
     /// comes back whole, and that the endpoint takes longer than this is learned.
     pub fn overtaken(mut self, now: Timestamp) {
-        self.hedging.overtaken = true;
+        self.admission.hedging.overtaken = true;
         self.end(now, &End::of(Outcome::Cancelled));
         self.make_room(now);
     }
@@ -692,7 +688,7 @@ impl Forward {
             let takes =
                 route.entry.as_ref().is_none_or(|entry| cause.is_some_and(|cause| entry.takes(cause)));
             if let Some(pool) = route.pools[self.admission.model as usize].as_ref().filter(|_| takes) {
-                let tried = self.tried.iter().filter(|(route, _)| *route == ix).count();
+                let tried = self.admission.tried.iter().filter(|(route, _)| *route == ix).count();
                 if pool.members.len() > tried + usize::from(ix == self.admission.route) {
                     return true;
                 }
@@ -711,35 +707,33 @@ impl Forward {
     }
 
     fn member(&self) -> Option<(&RoutePool, &RouteMember, &Hold)> {
-        let hold = self.hold.as_ref()?;
-        let pool =
-            self.compiled.routes[hold.route as usize].pools[self.admission.model as usize].as_deref()?;
-        Some((pool, &pool.members[hold.position as usize], hold))
+        member(&self.compiled, &self.admission)
     }
 
     fn end(&mut self, now: Timestamp, end: &End<'_>) {
-        if let Some(leave) = self.leave.take() {
-            self.compiled.routes[self.admission.route as usize].budget.finish(leave);
+        let kept = &mut *self.admission;
+        if let Some(leave) = kept.leave.take() {
+            self.compiled.routes[kept.route as usize].budget.finish(leave);
         }
-        let Some(hold) = self.hold.take() else { return };
-        let pool = &self.compiled.routes[hold.route as usize].pools[self.admission.model as usize];
+        let Some(hold) = kept.hold.take() else { return };
+        let pool = &self.compiled.routes[hold.route as usize].pools[kept.model as usize];
         // A hold was made from this very pool.
         let Some(pool) = pool.as_deref() else { return };
         let member = &pool.members[hold.position as usize];
         let state = &member.state;
         let total = now.since(hold.sent);
         let (begun, outcome) = (hold.first_token.is_some(), end.outcome);
-        let overtaken = self.hedging.overtaken && !begun;
+        let overtaken = kept.hedging.overtaken && !begun;
         if let (Some(entry), Some(leave)) = (&self.compiled.routes[hold.route as usize].entry, hold.leave) {
             entry.leave(leave);
         }
-        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !self.hedging.is_second) {
+        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !kept.hedging.is_second) {
             hedge.observe(total);
         }
         if !begun {
             let sample = match outcome {
                 // It takes at least as long.
-                _ if overtaken && !self.hedging.is_second => Some(Sample::Latency(total)),
+                _ if overtaken && !kept.hedging.is_second => Some(Sample::Latency(total)),
                 Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
                 // A quota that is used up says nothing about load; the cool-down and the ceilings know of it.
                 Outcome::Limited if end.feedback.wait(&self.compiled.settings.feedback).is_some() => None,
@@ -754,7 +748,7 @@ impl Forward {
         if outcome == Outcome::Success {
             state.service.record(total);
         }
-        let band = usize::from(self.admission.band);
+        let band = usize::from(kept.band);
         // What the client gave up was not refused either.
         if !begun && (outcome.is_accepted() || outcome.is_given_up()) {
             state.throttle.accepted(now, band);
@@ -780,7 +774,7 @@ impl Forward {
                 pool.follow_health(now);
             }
         }
-        let tokens = self.admission.tokens;
+        let tokens = kept.tokens;
         let used = match (end.usage, outcome) {
             (Some(usage), _) => Some(usage),
             (None, Outcome::Success) => None,
@@ -791,20 +785,20 @@ impl Forward {
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (output, prompt, counted, price) = match used {
             _ if overtaken => {
-                hold.reservation.cancel(now);
+                self.compiled.limiter.settle(now, &mut kept.reserved, &Cost::NOTHING);
                 state.tokens_left.settle(hold.tokens_mark, 0);
                 (0, small(tokens.input), Usage::default(), PicoDollars::ZERO)
             }
             Some(usage) => {
                 let actual = cost(member, usage.input, usage.cached, usage.output);
-                hold.reservation.settle(now, &actual);
+                self.compiled.limiter.settle(now, &mut kept.reserved, &actual);
                 state.tokens_left.settle(hold.tokens_mark, usage.input.saturating_add(usage.output));
                 (small(usage.output), small(usage.input.saturating_sub(usage.cached)), usage, actual.price)
             }
             None => {
-                let kept = cost(member, tokens.input, 0, tokens.output);
-                hold.reservation.keep();
-                (0, small(tokens.input), Usage { input: tokens.input, ..Usage::default() }, kept.price)
+                let expected = cost(member, tokens.input, 0, tokens.output);
+                self.compiled.limiter.keep(&mut kept.reserved);
+                (0, small(tokens.input), Usage { input: tokens.input, ..Usage::default() }, expected.price)
             }
         };
         self.compiled.counters.metrics.recorder().request(&RequestRecord {
@@ -814,14 +808,14 @@ impl Forward {
             output_tokens: counted.output,
             cost: price,
             duration: total,
-            time_to_first_token: hold.first_token.filter(|_| self.admission.stream),
+            time_to_first_token: hold.first_token.filter(|_| kept.stream),
             ..RequestRecord::new(member.series)
         });
         let used = counted.input.saturating_add(counted.output);
-        if let Some(room) = self.waited_in.take() {
-            room.settle(self.admission.band, self.admission.tenant, tokens.total(), used);
+        if let Some(room) = kept.waited_in.take() {
+            room.settle(kept.band, kept.tenant, tokens.total(), used);
         }
-        self.compiled.used.record(TenantIx(self.admission.tenant), used, price);
+        self.compiled.used.record(TenantIx(kept.tenant), used, price);
         if let Some(endpoint) = pool.pool.endpoint(hold.position as usize).filter(|_| overtaken) {
             endpoint.record_at_least(now, total, prompt, hold.ahead);
         }
@@ -831,8 +825,8 @@ impl Forward {
             &Answer {
                 outcome,
                 total,
-                first_token: hold.first_token.filter(|_| self.admission.stream),
-                first_token_recorded: begun && self.admission.stream,
+                first_token: hold.first_token.filter(|_| kept.stream),
+                first_token_recorded: begun && kept.stream,
                 prompt_tokens: prompt,
                 output_tokens: output,
                 ahead: hold.ahead,
@@ -852,12 +846,12 @@ impl Forward {
     }
 }
 
-fn parts<'a>(
+/// Where a request has its place.
+fn member<'a>(
     compiled: &'a Compiled,
-    admission: &Admission,
-    hold: &'a mut Option<Hold>,
-) -> Option<(&'a RoutePool, &'a RouteMember, &'a mut Hold)> {
-    let hold = hold.as_mut()?;
+    admission: &'a Kept,
+) -> Option<(&'a RoutePool, &'a RouteMember, &'a Hold)> {
+    let hold = admission.hold.as_ref()?;
     let pool = compiled.routes[hold.route as usize].pools[admission.model as usize].as_deref()?;
     Some((pool, &pool.members[hold.position as usize], hold))
 }
@@ -876,7 +870,7 @@ impl std::fmt::Debug for Forward {
 /// Whoever drops it has gone away without a word.
 impl Drop for Forward {
     fn drop(&mut self) {
-        if let Some(hold) = &self.hold {
+        if let Some(hold) = &self.admission.hold {
             let last_known = hold.sent + hold.first_token.unwrap_or_default();
             self.end(last_known, &End::of(Outcome::Cancelled));
             self.make_room(last_known);

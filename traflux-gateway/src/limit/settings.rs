@@ -189,10 +189,13 @@ impl LimiterSettings {
     ///
     /// # Errors
     /// [`GatewayError::Setting`] for a name that is empty or not unique, an unknown scope, a scope without
-    /// room, more than 65,535 limits, or an amount or period of zero.
+    /// room, more than 65,535 limits or scopes, or an amount or period of zero.
     pub fn validate(&self) -> Result<(), GatewayError> {
         if self.limits.len() > usize::from(u16::MAX) {
             return Err(setting_error("", "limits", self.limits.len(), "at most 65535"));
+        }
+        if self.scopes.len() > usize::from(u16::MAX) {
+            return Err(setting_error("", "scopes", self.scopes.len(), "at most 65535"));
         }
         let names = self.scopes.iter().map(|s| s.name.as_str());
         unique(names)?;
