@@ -30,7 +30,12 @@ fn limiter(limits: &[(LimitRule, u64)]) -> Limiter {
     Limiter::new(&settings, at(0), 1).unwrap()
 }
 
-fn ahead(limiter: &Limiter, now: Timestamp, count: u16, units: u64) -> Result<(Reservation, u128), DenialReason> {
+fn ahead(
+    limiter: &Limiter,
+    now: Timestamp,
+    count: u16,
+    units: u64,
+) -> Result<(Reservation, u128), DenialReason> {
     let limits: Vec<_> = (0..count).map(|ix| (LimitIx(ix), Key::ONLY)).collect();
     let turn = limiter.reserve_ahead(now, &limits, &cost(units)).map_err(|denial| denial.reason)?;
     Ok((turn.0, turn.1.as_millis()))
@@ -71,7 +76,10 @@ fn pacing_spaces_requests_by_their_size_however_large() {
     }
     let strict = limiter.reserve(at(0), &[(LimitIx(0), Key::ONLY)], &cost(1)).unwrap_err();
     assert!(matches!(strict.reason, DenialReason::Wait(wait) if wait.as_millis().abs_diff(5200) <= 1));
-    assert!(limiter.reserve(at(5202), &[(LimitIx(0), Key::ONLY)], &cost(1)).is_ok(), "all before it have flowed");
+    assert!(
+        limiter.reserve(at(5202), &[(LimitIx(0), Key::ONLY)], &cost(1)).is_ok(),
+        "all before it have flowed"
+    );
 }
 
 #[test]
@@ -99,7 +107,8 @@ fn of_several_limits_the_longest_wait_counts_and_one_that_refuses_costs_nothing(
     let first = ahead(&limiter, at(0), 3, 1).unwrap();
     let second = ahead(&limiter, at(0), 3, 1).unwrap();
     assert_eq!((first.1, second.1), (0, 1000));
-    let levels = || (0..3).map(|ix| limiter.level(at(0), LimitIx(ix), Key::ONLY).unwrap().used).collect::<Vec<_>>();
+    let levels =
+        || (0..3).map(|ix| limiter.level(at(0), LimitIx(ix), Key::ONLY).unwrap().used).collect::<Vec<_>>();
     let before = levels();
     assert_eq!(ahead(&limiter, at(0), 3, 1).unwrap_err(), DenialReason::InFlight);
     assert_eq!(levels(), before);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
 
-use super::forward::{Hedging, Hold, Tried};
+use super::forward::{Hedging, Hold, Tried, Turn};
 use super::waiting::Room;
 use crate::affinity::AffinityKey;
 use crate::limit::{Holds, Key, LimitIx, MOST_LIMITS};
@@ -67,6 +67,8 @@ pub(super) struct Kept {
     pub(super) limits: ArrayVec<(LimitIx, Key), MOST_LIMITS>,
     /// What it holds of its limits.
     pub(super) reserved: Holds,
+    /// When it may go and where, while it has a turn that has not come.
+    pub(super) turn: Option<Turn>,
     pub(super) tried: Tried,
     pub(super) hedging: Hedging,
     /// Limits that count each backend apart: position among the compiled limits and what comes before the name of
@@ -94,6 +96,7 @@ impl Kept {
             waited_in: None,
             limits: ArrayVec::new(),
             reserved: Holds::default(),
+            turn: None,
             tried: Tried::new(),
             hedging: Hedging::default(),
             by_backend: ArrayVec::new(),
@@ -128,6 +131,7 @@ impl Kept {
         self.waited_in = None;
         self.limits.clear();
         self.reserved = Holds::default();
+        self.turn = None;
         self.tried.clear();
         self.hedging = Hedging::default();
         self.by_backend.clear();

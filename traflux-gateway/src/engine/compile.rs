@@ -50,6 +50,8 @@ pub(super) struct Compiled {
     pub(super) limiter: Limiter,
     limit_rules: Arc<Matcher>,
     pub(super) limits: Arc<[CompiledLimit]>,
+    /// Whether some limit may be waited for.
+    pub(super) is_patient: bool,
     pub(super) tenants: Arc<KeyTable>,
     pub(super) used: Arc<TenantMetrics>,
     pub(super) rooms: Vec<Arc<Room>>,
@@ -195,6 +197,7 @@ impl Compiled {
             limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
             limits,
+            is_patient: plan.limits.iter().any(|limit| limit.max_wait.is_some_and(|wait| !wait.is_zero())),
             tenants,
             used: Arc::clone(&registry.used),
             former: former(before, &rooms),
@@ -517,16 +520,12 @@ fn scope_name(by: &[LimitScope]) -> String {
 
 /// Refuses keys that would have no effect: a promise that is not kept is worse than none.
 fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
-    let of_limits = plan.limits.iter().enumerate().flat_map(|(ix, limit)| {
-        let keys = [("max_wait_ms", limit.max_wait.is_some())];
-        keys.map(|(key, set)| (format!("limits[{ix}].{key}"), set))
-    });
-    let of_models = plan.backends.iter().flat_map(|(backend, plan)| {
+    let mut of_models = plan.backends.iter().flat_map(|(backend, plan)| {
         plan.models.iter().map(move |(model, plan)| {
             (format!("backends.{backend}.models.{model}.context_tokens"), plan.context_tokens.is_some())
         })
     });
-    match of_limits.chain(of_models).find(|(_, set)| *set) {
+    match of_models.find(|(_, set)| *set) {
         Some((path, _)) => Err(PlanError::Key { path, problem: "this engine cannot do it yet".to_owned() }),
         None => Ok(()),
     }
@@ -557,12 +556,14 @@ fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<Lim
             scope,
             unit: unit(limit.unit),
             rule: limit_rule(limit, limit.amount, limit.burst),
+            max_wait: limit.max_wait.unwrap_or_default(),
         });
         limits.extend(limit.overrides.iter().map(|(key, amount)| LimitSettings {
             name: override_name(&limit.name, key),
             scope: None,
             unit: unit(limit.unit),
             rule: limit_rule(limit, *amount, limit.burst.map(|burst| burst * amount / limit.amount)),
+            max_wait: limit.max_wait.unwrap_or_default(),
         }));
     }
     Ok(LimiterSettings { scopes: scopes.into_values().collect(), limits })
@@ -589,7 +590,7 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
         LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
         LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
-        LimitShape::Pacing => LimitRule::TokenBucket { amount, period, burst: 1 },
+        LimitShape::Pacing => LimitRule::Pacing { amount, period },
     }
 }
 

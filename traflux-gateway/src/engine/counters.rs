@@ -17,6 +17,8 @@ use crate::observe::{
 pub(super) const FORWARDED: &str = "forwarded";
 /// What a decision to wait is counted under.
 pub(super) const WAITING: &str = "waiting";
+/// What a decision to let a request have its turn later is counted under.
+pub(super) const LATER: &str = "later";
 /// The rule of requests that none matches.
 const NO_RULE: &str = "none";
 
@@ -73,7 +75,7 @@ impl Counters {
 }
 
 fn reasons() -> impl Iterator<Item = &'static str> {
-    [FORWARDED, WAITING].into_iter().chain(Reason::codes())
+    [FORWARDED, WAITING, LATER].into_iter().chain(Reason::codes())
 }
 
 fn layout(plan: &RequestPlan, settings: &EngineSettings) -> MetricsLayout {

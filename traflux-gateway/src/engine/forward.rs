@@ -7,21 +7,28 @@ use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
 use traflux_core::plan::routing::{Algorithm, FallbackCause};
 
+mod hedging;
+mod later;
+
 use super::Shared;
 use super::admission::{Admission, Kept};
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
-use super::counters::WAITING;
+use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
 use crate::balance::{Answer, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
 use crate::health::Entry;
-use crate::limit::{Cost, DenialReason};
+use crate::limit::{Cost, Denial, DenialReason};
 use crate::observe::{RequestRecord, TenantIx};
 use crate::outcome::Outcome;
-use crate::retry::{Attempt, FallbackLeave, Idempotence, Progress, RetryDecision, fallback_cause};
+use crate::retry::{Attempt, FallbackLeave, Progress, RetryDecision, fallback_cause};
 use crate::units::{PicoDollars, unit_draw};
 use crate::wire::Usage;
+
+pub(super) use hedging::Hedging;
+pub use later::Later;
+pub(super) use later::Turn;
 
 /// Endpoints that are asked for room before the next route.
 const MOST_ASKED: usize = 8;
@@ -59,19 +66,6 @@ pub struct Forward {
 /// Routes and positions that were tried.
 pub(super) type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
 
-/// Attempts of one request at once.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Hedging {
-    /// Attempts that were begun because this one or one before it was late.
-    begun: u8,
-    /// When the last of them was, or could not be.
-    last: Option<Timestamp>,
-    /// Whether this one was begun because another was late.
-    is_second: bool,
-    /// Whether another was quicker.
-    overtaken: bool,
-}
-
 /// The place of a request at a backend.
 #[derive(Debug)]
 pub(super) struct Hold {
@@ -94,11 +88,34 @@ pub(super) struct Blocked {
     reason: Reason,
     limit: Option<crate::limit::LimitIx>,
     retry_after: Option<Duration>,
+    /// Whether it has a turn that comes after that time.
+    has_turn: bool,
 }
 
 impl Blocked {
     const fn of(reason: Reason) -> Self {
-        Self { reason, limit: None, retry_after: None }
+        Self { reason, limit: None, retry_after: None, has_turn: false }
+    }
+
+    /// Whether it has a turn, and need only wait for that.
+    pub(super) const fn has_turn(&self) -> bool {
+        self.has_turn
+    }
+
+    const fn by(denial: Denial) -> Self {
+        Self {
+            reason: match denial.reason {
+                DenialReason::TooLarge => Reason::TooLarge,
+                DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
+                DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
+            },
+            limit: Some(denial.limit),
+            retry_after: match denial.reason {
+                DenialReason::Wait(wait) => Some(wait),
+                _ => None,
+            },
+            has_turn: false,
+        }
     }
 
     /// Whether waiting for others to end may help.
@@ -119,7 +136,7 @@ impl Blocked {
 pub(super) fn decide(
     shared: &Arc<Shared>,
     compiled: Arc<Compiled>,
-    mut admission: Admission,
+    admission: Admission,
     now: Timestamp,
 ) -> Decision {
     let route = &compiled.routes[admission.route as usize];
@@ -131,6 +148,17 @@ pub(super) fn decide(
         }
         next = fallback.fallback;
     }
+    look_for_a_way(shared, compiled, admission, now)
+}
+
+/// The same for a request that budgets have counted.
+fn look_for_a_way(
+    shared: &Arc<Shared>,
+    compiled: Arc<Compiled>,
+    mut admission: Admission,
+    now: Timestamp,
+) -> Decision {
+    let route = &compiled.routes[admission.route as usize];
     let room = route.rooms[admission.model as usize].map(|ix| &compiled.rooms[ix as usize]);
     let decider = route.decider;
     // Nobody overtakes those who wait.
@@ -141,6 +169,11 @@ pub(super) fn decide(
             Ok(()) => {
                 return Decision::Forward(Forward { shared: Arc::clone(shared), compiled, admission });
             }
+            Err(blocked) if blocked.has_turn => {
+                let forward =
+                    Forward { shared: Arc::clone(shared), compiled: Arc::clone(&compiled), admission };
+                Decision::Later(Later::of(forward))
+            }
             Err(blocked) => match room.filter(|_| blocked.may_wait()) {
                 Some(room) => waiting::enqueue(shared, &compiled, room, admission, now),
                 None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
@@ -149,6 +182,7 @@ pub(super) fn decide(
     };
     let code = match &decision {
         Decision::Refuse(refusal) => refusal.reason.code(),
+        Decision::Later(_) => LATER,
         Decision::Forward(_) | Decision::Wait(_) => WAITING,
     };
     compiled.count(decider, code);
@@ -303,6 +337,10 @@ fn attempt_route(
                 hold(admission, pool, route_ix, position, taken, now);
                 return Ok(());
             }
+            Err(refused) if refused.has_turn => {
+                admission.turn = Some(Turn::new(route_ix, position, now, &refused));
+                return Err(refused);
+            }
             Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                 return Err(refused);
             }
@@ -331,6 +369,10 @@ fn attempt_route(
                 Ok(taken) => {
                     hold(admission, pool, route_ix, position, taken, now);
                     return Ok(());
+                }
+                Err(refused) if refused.has_turn => {
+                    admission.turn = Some(Turn::new(route_ix, position, now, &refused));
+                    return Err(refused);
                 }
                 Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                     return Err(refused);
@@ -379,7 +421,7 @@ fn take(
 ) -> Result<Taken, Blocked> {
     let member = &pool.members[position];
     let state = &member.state;
-    let busy = |retry_after| Blocked { reason: Reason::Saturated, limit: None, retry_after };
+    let busy = |retry_after| Blocked { retry_after, ..Blocked::of(Reason::Saturated) };
     if let Some(left) = state.cool_down.left(now) {
         return Err(busy(Some(left)));
     }
@@ -440,6 +482,10 @@ fn reserve(
     member: &RouteMember,
     now: Timestamp,
 ) -> Result<(), Blocked> {
+    if !admission.reserved.is_empty() {
+        // Its turn has come: it has reserved before.
+        return Ok(());
+    }
     let here;
     let limits = if admission.by_backend.is_empty() {
         &admission.limits
@@ -448,19 +494,27 @@ fn reserve(
         &here
     };
     let cost = cost(member, admission.tokens.input, 0, admission.tokens.output);
-    let reserved = compiled.limiter.reserve_into(now, limits, &cost, &mut admission.reserved);
-    reserved.map_err(|denial| Blocked {
-        reason: match denial.reason {
-            DenialReason::TooLarge => Reason::TooLarge,
-            DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
-            DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
-        },
-        limit: Some(denial.limit),
-        retry_after: match denial.reason {
-            DenialReason::Wait(wait) => Some(wait),
-            _ => None,
-        },
-    })
+    let Err(denial) = compiled.limiter.reserve_into(now, limits, &cost, &mut admission.reserved) else {
+        return Ok(());
+    };
+    // Another attempt beside one that runs is worth no waiting.
+    let may_wait = compiled.is_patient && !admission.hedging.is_second();
+    if !may_wait || !matches!(denial.reason, DenialReason::Wait(_)) {
+        return Err(Blocked::by(denial));
+    }
+    match compiled.limiter.reserve_ahead_into(now, limits, &cost, &mut admission.reserved) {
+        Err(denial) => Err(Blocked::by(denial)),
+        // Others gave back in between.
+        Ok(Duration::ZERO) => Ok(()),
+        Ok(wait) => {
+            let blocked = Blocked { retry_after: Some(wait), ..Blocked::by(denial) };
+            if admission.deadline.is_some_and(|deadline| now + wait > deadline) {
+                compiled.limiter.settle(now, &mut admission.reserved, &Cost::NOTHING);
+                return Err(blocked);
+            }
+            Err(Blocked { has_turn: true, ..blocked })
+        }
+    }
 }
 
 fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
@@ -602,82 +656,9 @@ impl Forward {
                 }
                 Decision::Forward(self)
             }
+            Err(blocked) if blocked.has_turn => Decision::Later(Later::of(self)),
             Err(_) => self.exhausted(now),
         }
-    }
-
-    /// When another attempt should begin beside this one, if no byte of an answer has come by then; `None` where none
-    /// may, because the plan asks for no hedging, the request must not be acted on twice, or there are enough.
-    #[must_use]
-    pub fn hedge_at(&self) -> Option<Timestamp> {
-        let (pool, _, hold) = self.member()?;
-        let hedge = pool.hedge.as_ref()?;
-        let may = hold.first_token.is_none()
-            && self.admission.idempotence == Idempotence::Idempotent
-            && u32::from(self.admission.hedging.begun) + 1 < hedge.plan().max_attempts
-            && pool.members.len() > self.admission.tried.len() + 1;
-        may.then(|| self.admission.hedging.last.unwrap_or(hold.sent) + hedge.delay())
-    }
-
-    /// Begins another attempt of this request at another endpoint of its route, where [`hedge_at`](Self::hedge_at), the
-    /// budget for retries, limits and room allow; `None` where they do not, which is final for this attempt. Both are
-    /// to be finished: the first that answers as usual, the others by [`overtaken`](Self::overtaken).
-    pub fn hedge(&mut self, now: Timestamp) -> Option<Self> {
-        let second = self.hedge_at().and_then(|_| self.second(now));
-        self.admission.hedging.last = Some(now);
-        match &second {
-            Some(_) => self.admission.hedging.begun += 1,
-            None => self.admission.hedging.begun = u8::MAX - 1,
-        }
-        second
-    }
-
-    fn second(&mut self, now: Timestamp) -> Option<Self> {
-        let (pool, member, hold) = self.member()?;
-        let (place, in_flight) = ((hold.route, hold.position), member.state.concurrency.in_flight());
-        let route = &self.compiled.routes[place.0 as usize];
-        let budget = &self.compiled.routes[self.admission.route as usize].budget;
-        let mut admission = self.admission.another();
-        admission.tried.try_push(place).ok()?;
-        admission.hedging = Hedging { begun: u8::MAX - 1, is_second: true, ..Hedging::default() };
-        let entry = match &route.entry {
-            None => None,
-            Some(entry) => Some((entry, entry.try_enter(now)?)),
-        };
-        let leave = budget.try_retry(now, in_flight);
-        let way = (place.0, route, pool);
-        let is_placed = leave.is_some()
-            && attempt_route(&self.shared, &self.compiled, &mut admission, way, true, now).is_ok();
-        if !is_placed {
-            if let Some(leave) = leave {
-                budget.give_back(leave);
-            }
-            if let Some((entry, leave)) = entry {
-                entry.give_back(leave);
-            }
-            return None;
-        }
-        admission.leave = leave;
-        if let Some(hold) = &mut admission.hold {
-            hold.leave = entry.map(|(_, leave)| leave);
-        }
-        let second = Self { shared: Arc::clone(&self.shared), compiled: Arc::clone(&self.compiled), admission };
-        if let Some((_, member, hold)) = second.member() {
-            let mut recorder = self.compiled.counters.metrics.recorder();
-            recorder.retries(member.series, 1);
-            recorder.pick(member.picks);
-            // A later attempt of either goes to neither.
-            let _ = self.admission.tried.try_push((hold.route, hold.position));
-        }
-        Some(second)
-    }
-
-    /// Settles an attempt that is given up because another one of the same request was quicker. What it did not use
-    /// comes back whole, and that the endpoint takes longer than this is learned.
-    pub fn overtaken(mut self, now: Timestamp) {
-        self.admission.hedging.overtaken = true;
-        self.end(now, &End::of(Outcome::Cancelled));
-        self.make_room(now);
     }
 
     /// Whether an endpoint is left that was not tried and takes what failed.
@@ -723,17 +704,17 @@ impl Forward {
         let state = &member.state;
         let total = now.since(hold.sent);
         let (begun, outcome) = (hold.first_token.is_some(), end.outcome);
-        let overtaken = kept.hedging.overtaken && !begun;
+        let overtaken = kept.hedging.is_overtaken() && !begun;
         if let (Some(entry), Some(leave)) = (&self.compiled.routes[hold.route as usize].entry, hold.leave) {
             entry.leave(leave);
         }
-        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !kept.hedging.is_second) {
+        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !kept.hedging.is_second()) {
             hedge.observe(total);
         }
         if !begun {
             let sample = match outcome {
                 // It takes at least as long.
-                _ if overtaken && !kept.hedging.is_second => Some(Sample::Latency(total)),
+                _ if overtaken && !kept.hedging.is_second() => Some(Sample::Latency(total)),
                 Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
                 // A quota that is used up says nothing about load; the cool-down and the ceilings know of it.
                 Outcome::Limited if end.feedback.wait(&self.compiled.settings.feedback).is_some() => None,
@@ -874,6 +855,8 @@ impl Drop for Forward {
             let last_known = hold.sent + hold.first_token.unwrap_or_default();
             self.end(last_known, &End::of(Outcome::Cancelled));
             self.make_room(last_known);
+        } else if self.admission.turn.is_some() {
+            self.give_up_turn();
         }
     }
 }

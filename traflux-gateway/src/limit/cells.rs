@@ -50,9 +50,19 @@ pub(super) struct Limit {
 #[derive(Debug, Clone)]
 pub(super) enum Counting {
     /// Paced: a charge fits when all before it have flowed, whatever it is; else: up to the burst.
-    Metered { meter: Meter, paced: bool, cells: Cells<BucketCell> },
-    Sliding { window: SlidingWindow, cells: Cells<Mutex<SlidingCell>> },
-    InFlight { most: u64, cells: Cells<AtomicU64> },
+    Metered {
+        meter: Meter,
+        paced: bool,
+        cells: Cells<BucketCell>,
+    },
+    Sliding {
+        window: SlidingWindow,
+        cells: Cells<Mutex<SlidingCell>>,
+    },
+    InFlight {
+        most: u64,
+        cells: Cells<AtomicU64>,
+    },
 }
 
 /// Why a charge does not fit.

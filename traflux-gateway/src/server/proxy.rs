@@ -302,6 +302,11 @@ async fn settle_on(
         decision = match decision {
             Decision::Forward(forward) => return Ok(forward),
             Decision::Refuse(refusal) => return Err(Refused { refusal, limits: Vec::new() }),
+            // The engine lets nobody wait beyond the request's deadline, which is this one.
+            Decision::Later(later) => {
+                tokio::time::sleep(later.after(state.clock.now())).await;
+                later.go_on(state.clock.now())
+            }
             Decision::Wait(waiting) => {
                 let turn = state.waiters.wait(&state.engine, waiting);
                 match tokio::time::timeout_at(deadline, turn).await {
@@ -329,7 +334,6 @@ struct Way<'a> {
     tokens: TokenEstimate,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
 enum Attempt<'a> {
     Answered(Response<AnswerBody>),
     Again(Way<'a>),
