@@ -91,7 +91,8 @@ struct Hold {
     ahead: u32,
     sent: Timestamp,
     first_token: Option<Duration>,
-    slot: Slot,
+    /// `None` while its stream is quiet.
+    slot: Option<Slot>,
     reservation: Reservation,
     requests_mark: Mark,
     tokens_mark: Mark,
@@ -372,7 +373,7 @@ fn hold(
         ahead: pool.pool.start(position, admission.tokens.total()),
         sent: now,
         first_token: None,
-        slot,
+        slot: Some(slot),
         reservation,
         requests_mark,
         tokens_mark,
@@ -529,7 +530,9 @@ impl Forward {
         if let Some(hedge) = &pool.hedge {
             hedge.observe(after);
         }
-        member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
+        if let Some(slot) = &hold.slot {
+            member.state.concurrency.observe(now, slot, Sample::Latency(after));
+        }
         // Not at the end: a stream that is open was taken on long ago.
         member.state.throttle.accepted(now, usize::from(self.admission.band));
         if self.admission.stream
@@ -537,6 +540,27 @@ impl Forward {
         {
             let prompt = u32::try_from(self.admission.tokens.input).unwrap_or(u32::MAX);
             endpoint.record_first_token(now, after, prompt, hold.ahead);
+        }
+    }
+
+    /// Its stream has said nothing for a while: the backend does not work on it, and its place in flight there goes to
+    /// another until it [resumes](Self::resume). Nothing before the first byte.
+    pub fn pause(&mut self, now: Timestamp) {
+        let Some((_, member, hold)) = parts(&self.compiled, &self.admission, &mut self.hold) else { return };
+        if hold.first_token.is_none() {
+            return;
+        }
+        if let Some(slot) = hold.slot.take() {
+            member.state.concurrency.release(slot);
+            self.make_room(now);
+        }
+    }
+
+    /// Its stream goes on, and takes its place again, whether or not there is room.
+    pub fn resume(&mut self) {
+        let Some((_, member, hold)) = parts(&self.compiled, &self.admission, &mut self.hold) else { return };
+        if hold.slot.is_none() {
+            hold.slot = Some(member.state.concurrency.reenter());
         }
     }
 
@@ -746,11 +770,13 @@ impl Forward {
                 outcome if outcome.is_overload() => Some(Sample::Dropped),
                 _ => None,
             };
-            if let Some(sample) = sample {
-                state.concurrency.observe(now, &hold.slot, sample);
+            if let (Some(sample), Some(slot)) = (sample, &hold.slot) {
+                state.concurrency.observe(now, slot, sample);
             }
         }
-        state.concurrency.release(hold.slot);
+        if let Some(slot) = hold.slot {
+            state.concurrency.release(slot);
+        }
         if outcome == Outcome::Success {
             state.service.record(total);
         }
