@@ -74,7 +74,8 @@ pub(super) struct Hold {
     ahead: u32,
     sent: Timestamp,
     first_token: Option<Duration>,
-    slot: Slot,
+    /// `None` while its stream is quiet.
+    slot: Option<Slot>,
     requests_mark: Mark,
     tokens_mark: Mark,
     entry: Entry,
@@ -399,7 +400,7 @@ fn hold(
         ahead: pool.pool.start(position, admission.tokens.total()),
         sent: now,
         first_token: None,
-        slot,
+        slot: Some(slot),
         requests_mark,
         tokens_mark,
         entry,
@@ -588,7 +589,9 @@ impl Forward {
         if let Some(hedge) = &pool.hedge {
             hedge.observe(after);
         }
-        member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
+        if let Some(slot) = &hold.slot {
+            member.state.concurrency.observe(now, slot, Sample::Latency(after));
+        }
         // Not at the end: a stream that is open was taken on long ago.
         member.state.throttle.accepted(now, usize::from(kept.band));
         if kept.stream
@@ -596,6 +599,28 @@ impl Forward {
         {
             let prompt = u32::try_from(kept.tokens.input).unwrap_or(u32::MAX);
             endpoint.record_first_token(now, after, prompt, hold.ahead);
+        }
+    }
+
+    /// Its stream has said nothing for a while: the backend does not work on it, and its place in flight there goes to
+    /// another until it [resumes](Self::resume). Nothing before the first byte.
+    pub fn pause(&mut self, now: Timestamp) {
+        let Some(hold) = self.admission.hold.as_mut().filter(|hold| hold.first_token.is_some()) else {
+            return;
+        };
+        let slot = hold.slot.take();
+        if let (Some(slot), Some((_, member, _))) = (slot, self.member()) {
+            member.state.concurrency.release(slot);
+            self.make_room(now);
+        }
+    }
+
+    /// Its stream goes on, and takes its place again, whether or not there is room.
+    pub fn resume(&mut self) {
+        let Some((_, member, Hold { slot: None, .. })) = self.member() else { return };
+        let slot = member.state.concurrency.reenter();
+        if let Some(hold) = &mut self.admission.hold {
+            hold.slot = Some(slot);
         }
     }
 
@@ -721,11 +746,13 @@ impl Forward {
                 outcome if outcome.is_overload() => Some(Sample::Dropped),
                 _ => None,
             };
-            if let Some(sample) = sample {
-                state.concurrency.observe(now, &hold.slot, sample);
+            if let (Some(sample), Some(slot)) = (sample, &hold.slot) {
+                state.concurrency.observe(now, slot, sample);
             }
         }
-        state.concurrency.release(hold.slot);
+        if let Some(slot) = hold.slot {
+            state.concurrency.release(slot);
+        }
         if outcome == Outcome::Success {
             state.service.record(total);
         }
