@@ -13,7 +13,7 @@ use traflux_gateway::health::{Outcome, ProbeResult};
 use traflux_gateway::observe::Format;
 use traflux_gateway::retry::Idempotence;
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Forward, GatewayError, QueueSettings, Request, Rng,
+    Client, Decision, End, Engine, EngineSettings, Forward, GatewayError, Later, QueueSettings, Request, Rng,
     TokenEstimate, Usage, Waiting,
 };
 
@@ -113,6 +113,9 @@ fn random_plan(rng: &mut Rng) -> RequestPlan {
                     limit["overrides"] = json!({"t1": amount * 2.0});
                 }
                 _ => {}
+            }
+            if unit != "concurrency" && shape != "sliding_window" && chance(rng, 0.4) {
+                limit["max_wait_ms"] = json!(3000);
             }
             if chance(rng, 0.3) {
                 limit["match"] = pick(rng, &conditions);
@@ -232,6 +235,7 @@ struct Run {
     decisions: usize,
     kinds: [usize; 4],
     hedged: usize,
+    lasting: usize,
 }
 
 /// Plays random calls on an engine with a log.
@@ -244,6 +248,7 @@ fn run(seed: u64, calls: usize) -> Run {
     let (mut latest, mut decisions, mut kinds, mut hedged) = (now, 0, [0; 4], 0);
     let mut open: VecDeque<Forward> = VecDeque::new();
     let mut waiting: Vec<Waiting> = Vec::new();
+    let (mut turns, mut lasting): (Vec<Later>, usize) = (Vec::new(), 0);
     for _ in 0..calls {
         now += rng.below(80_000_000) as u64;
         if chance(&mut rng, 0.02) {
@@ -251,7 +256,7 @@ fn run(seed: u64, calls: usize) -> Run {
             now = now.saturating_add(rng.below(4_000_000_000) as u64) - 2_000_000_000;
         }
         latest = latest.max(now);
-        let decision = match rng.below(22) {
+        let decision = match rng.below(24) {
             0..8 => {
                 decisions += 1;
                 Some(with_random_request(&mut rng, now, |request| engine.decide(request, at(now))))
@@ -307,6 +312,21 @@ fn run(seed: u64, calls: usize) -> Run {
                 with_random_request(&mut rng, now, |request| drop(engine.explain(request, at(now))));
                 None
             }
+            22 | 23 if !turns.is_empty() => {
+                let ix = rng.below(turns.len());
+                if chance(&mut rng, 0.8) {
+                    Some(turns.swap_remove(ix).go_on(at(now)))
+                } else {
+                    drop(turns.swap_remove(ix));
+                    None
+                }
+            }
+            21 => {
+                if let Some(forward) = open.front_mut() {
+                    if chance(&mut rng, 0.5) { forward.pause(at(now)) } else { forward.resume() }
+                }
+                None
+            }
             19 | 20 => {
                 if let Some(ix) = (!open.is_empty()).then(|| rng.below(open.len())) {
                     let first = &mut open[ix];
@@ -337,6 +357,10 @@ fn run(seed: u64, calls: usize) -> Run {
                     kinds[usize::from(forward.attempt() > 1)] += 1;
                     open.push_back(forward);
                 }
+                Decision::Later(later) => {
+                    lasting += 1;
+                    turns.push(later);
+                }
                 Decision::Wait(place) => {
                     kinds[2] += 1;
                     waiting.push(place);
@@ -349,7 +373,7 @@ fn run(seed: u64, calls: usize) -> Run {
     let log = engine.decision_log().unwrap();
     let mut lines = Vec::new();
     log.take(&mut lines, false);
-    Run { lines, state: engine.scrape(at(latest), Format::Prometheus), decisions, kinds, hedged }
+    Run { lines, state: engine.scrape(at(latest), Format::Prometheus), decisions, kinds, hedged, lasting }
 }
 
 fn replayed(lines: &[u8]) -> Result<Replayed, GatewayError> {
@@ -358,7 +382,7 @@ fn replayed(lines: &[u8]) -> Result<Replayed, GatewayError> {
 
 #[test]
 fn random_plans_and_calls_replay_to_the_bit() {
-    let (mut kinds, mut hedged) = ([0; 4], 0);
+    let (mut kinds, mut hedged, mut lasting) = ([0; 4], 0, 0);
     for seed in 0..100 {
         let run = run(seed, 400);
         let done = replayed(&run.lines).unwrap();
@@ -369,12 +393,16 @@ fn random_plans_and_calls_replay_to_the_bit() {
         let differs = done.state.lines().zip(run.state.lines()).find(|(replayed, was)| replayed != was);
         assert_eq!(differs, None, "seed {seed}");
         hedged += run.hedged;
+        lasting += run.lasting;
         for (sum, count) in kinds.iter_mut().zip(run.kinds) {
             *sum += count;
         }
     }
     // Forwards, attempts beyond the first, waits, refusals: all were there.
-    assert!(kinds.iter().all(|count| *count > 200) && hedged > 50, "{kinds:?} {hedged}");
+    assert!(
+        kinds.iter().all(|count| *count > 200) && hedged > 50 && lasting > 50,
+        "{kinds:?} {hedged} {lasting}"
+    );
 }
 
 #[test]

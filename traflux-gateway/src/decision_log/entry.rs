@@ -86,6 +86,23 @@ pub enum Call<'a> {
         /// What follows.
         answer: Answer<'a>,
     },
+    /// [`Later::go_on`](crate::engine::Later::go_on).
+    GoOn {
+        /// Which request.
+        of: u64,
+        /// What becomes of it.
+        answer: Answer<'a>,
+    },
+    /// [`Forward::pause`].
+    Pause {
+        /// Which request.
+        of: u64,
+    },
+    /// [`Forward::resume`].
+    Resume {
+        /// Which request.
+        of: u64,
+    },
     /// [`Forward::hedge`]. The second attempt is called by the number of this entry.
     Hedge {
         /// Of which request.
@@ -270,6 +287,13 @@ pub enum Answer<'a> {
         #[serde(default, skip_serializing_if = "is_zero")]
         after: u64,
     },
+    /// It has a turn under a limit.
+    Later {
+        /// The rule.
+        rule: Cow<'a, str>,
+        /// When the turn comes, nanoseconds since the epoch.
+        due: u64,
+    },
     /// It waits behind so many requests and tokens.
     Wait {
         /// Requests before it.
@@ -414,6 +438,7 @@ impl<'a> Answer<'a> {
     pub fn of(decision: &'a Decision) -> Self {
         match decision {
             Decision::Forward(forward) => Self::of_forward(forward),
+            Decision::Later(later) => Self::Later { rule: later.rule().into(), due: stamp(later.due()) },
             Decision::Wait(waiting) => Self::Wait { behind: waiting.outlook().position },
             Decision::Refuse(refusal) => Self::Refuse {
                 reason: refusal.reason.code().into(),
@@ -534,6 +559,9 @@ impl Call<'_> {
             Self::FirstByte { .. } => "first_byte",
             Self::Finish(_) => "finish",
             Self::Retry { .. } => "retry",
+            Self::GoOn { .. } => "go_on",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
             Self::Hedge { .. } => "hedge",
             Self::Overtaken { .. } => "overtaken",
             Self::Drop { .. } => "drop",

@@ -10,7 +10,7 @@ use std::io::BufRead;
 
 use super::entry::{Answer, Asked, Call, Decide, Ended, Entry, Header, time};
 use super::read::{Line, LogReader};
-use crate::engine::{Decision, End, Engine, Forward, Waiting};
+use crate::engine::{Decision, End, Engine, Forward, Later, Waiting};
 use crate::error::GatewayError;
 use crate::queue::Ticket;
 
@@ -112,6 +112,7 @@ pub fn replay<R: BufRead>(log: &mut LogReader<R>) -> Result<Replayed, GatewayErr
 #[expect(clippy::large_enum_variant, reason = "few are waiting, and all are in one table")]
 enum Held {
     Forward(Forward),
+    Later(Later),
     Waiting(Waiting),
 }
 
@@ -176,6 +177,30 @@ impl Player {
                     None => "no such request".to_owned(),
                 };
                 Some((shown(answer), replayed))
+            }
+            Call::GoOn { of, answer } => {
+                let replayed = match self.held.remove(of) {
+                    Some(Held::Later(later)) => {
+                        let decision = later.go_on(now);
+                        let replayed = shown(&Answer::of(&decision));
+                        self.hold(*of, decision);
+                        replayed
+                    }
+                    _ => "no such request".to_owned(),
+                };
+                Some((shown(answer), replayed))
+            }
+            Call::Pause { of } => {
+                if let Some(Held::Forward(forward)) = self.held.get_mut(of) {
+                    forward.pause(now);
+                }
+                None
+            }
+            Call::Resume { of } => {
+                if let Some(Held::Forward(forward)) = self.held.get_mut(of) {
+                    forward.resume();
+                }
+                None
             }
             Call::Hedge { of, answer } => {
                 let second = match self.held.get_mut(of) {
@@ -259,6 +284,9 @@ impl Player {
             Decision::Forward(forward) => {
                 self.held.insert(n, Held::Forward(forward));
             }
+            Decision::Later(later) => {
+                self.held.insert(n, Held::Later(later));
+            }
             Decision::Wait(waiting) => {
                 self.waiting.insert(waiting.ticket(), n);
                 self.held.insert(n, Held::Waiting(waiting));
@@ -278,7 +306,9 @@ impl Player {
     fn trace(&self, entry: &Entry<'static>) -> String {
         let request = match &entry.call {
             Call::Decide(decide) => Some(&decide.request),
-            Call::Retry { end: Ended { of, .. }, .. } | Call::TakeReady { of, .. } => self.asked.get(of),
+            Call::Retry { end: Ended { of, .. }, .. }
+            | Call::TakeReady { of, .. }
+            | Call::GoOn { of, .. } => self.asked.get(of),
             _ => None,
         };
         let explain = |asked: &crate::Request<'_>| self.engine.explain(asked, entry.at()).to_string();

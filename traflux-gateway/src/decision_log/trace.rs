@@ -40,7 +40,7 @@ pub struct Traced {
     pub asked: Asked<'static>,
     /// The rule that decided; empty where none did.
     pub rule: String,
-    /// How long it waited in the queue, nanoseconds; `None` where it did not.
+    /// How long it waited in the queue or for its turn under a limit, nanoseconds; `None` where it did not.
     pub waited: Option<u64>,
     /// When it ended, however, nanoseconds since the epoch.
     pub ended: Option<u64>,
@@ -127,7 +127,9 @@ impl Trace {
                 });
                 self.answer(n, t, decide.answer, false, open);
             }
-            Call::TakeReady { of, answer } => self.answer(of, t, answer, true, open),
+            Call::TakeReady { of, answer } | Call::GoOn { of, answer } => {
+                self.answer(of, t, answer, true, open)
+            }
             Call::FirstByte { of } => {
                 if let Some(attempt) = self.attempt(of, open)
                     && attempt.first.is_none()
@@ -178,7 +180,11 @@ impl Trace {
             | Call::Probe { .. }
             | Call::Restore { .. }
             | Call::Load { .. }) => self.others.push(Entry { n, t, call }),
-            Call::Hedge { .. } | Call::Explain(_) | Call::Close => {}
+            Call::Pause { .. }
+            | Call::Resume { .. }
+            | Call::Hedge { .. }
+            | Call::Explain(_)
+            | Call::Close => {}
         }
     }
 
@@ -194,7 +200,7 @@ impl Trace {
                 *attempt = request.attempts.len();
                 request.attempts.push(Attempted::begun(backend.into_owned(), t.saturating_add(after)));
             }
-            Answer::Wait { .. } => {}
+            Answer::Wait { .. } | Answer::Later { .. } => {}
             Answer::Refuse { reason, rule, .. } => {
                 request.rule = rule.map(|rule| rule.into_owned()).unwrap_or_default();
                 let reason = reason.into_owned();

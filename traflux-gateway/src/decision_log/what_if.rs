@@ -22,12 +22,12 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 use traflux_core::plan::requests::RequestPlan;
 
-use super::entry::{Call, Entry, Said, time};
+use super::entry::{Call, Entry, Said, stamp, time};
 use super::secrets::{Visible, without_secrets};
 use super::summary::Summary;
 use super::trace::{Attempted, Fate, Trace, Traced};
 use crate::congestion::Feedback;
-use crate::engine::{Decision, End, Engine, Forward, ProbeQuestion, Waiting};
+use crate::engine::{Decision, End, Engine, Forward, Later, ProbeQuestion, Waiting};
 use crate::error::GatewayError;
 use crate::health::{Outcome, ProbeResult};
 use crate::queue::Ticket;
@@ -252,7 +252,7 @@ fn draw<'a>(
     Some(alike[rng.below(alike.len())])
 }
 
-/// What happens at a moment; ties in the order in which they were set.
+/// What happens at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Other(usize),
@@ -261,6 +261,8 @@ enum Event {
     /// Of the attempt of this number.
     First(usize, usize),
     End(usize, usize),
+    /// The turn under a limit comes.
+    Turn(usize),
     Leave(usize),
 }
 
@@ -268,6 +270,7 @@ enum Event {
 #[expect(clippy::large_enum_variant, reason = "few are waiting, and all are in one table")]
 enum Held {
     Forward(Forward, Modelled),
+    Later(Later),
     Waiting(Waiting),
 }
 
@@ -275,7 +278,8 @@ struct Play<'a> {
     trace: &'a Trace,
     model: &'a Model,
     engine: Engine,
-    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    /// By time; of those at once, ends come first, because they make room, then in the order in which they were set.
+    events: BinaryHeap<Reverse<(u64, bool, u64, Event)>>,
     set: u64,
     held: HashMap<usize, Held>,
     waiting: HashMap<(usize, Ticket), usize>,
@@ -330,7 +334,7 @@ fn play(
     play.at(trace.others.last().map_or(trace.span.0, |entry| entry.t) + UPKEEP, Event::Upkeep);
     let last = trace.requests.iter().map(|request| request.at).max().unwrap_or(trace.span.1);
     let mut end = trace.span.1;
-    while let Some(Reverse((t, _, event))) = play.events.pop() {
+    while let Some(Reverse((t, _, _, event))) = play.events.pop() {
         if t > last + LATEST {
             break;
         }
@@ -353,7 +357,8 @@ fn probed_endpoint(entry: &Entry<'_>) -> Option<(String, String)> {
 impl Play<'_> {
     fn at(&mut self, t: u64, event: Event) {
         self.set += 1;
-        self.events.push(Reverse((t, self.set, event)));
+        let is_end = matches!(event, Event::End(..));
+        self.events.push(Reverse((t, !is_end, self.set, event)));
     }
 
     fn happen(&mut self, t: u64, event: Event) {
@@ -389,7 +394,23 @@ impl Play<'_> {
                     self.end(ix, t);
                 }
             }
+            Event::Turn(ix) => match self.held.remove(&ix) {
+                Some(Held::Later(later)) if later.due() <= now => {
+                    self.done[ix].waited = Some(t.saturating_sub(self.done[ix].at));
+                    let decision = later.go_on(now);
+                    self.decided(ix, t, decision);
+                }
+                // A turn of before; the request has another state by now.
+                Some(other) => {
+                    self.held.insert(ix, other);
+                }
+                None => {}
+            },
             Event::Leave(ix) => match self.held.remove(&ix) {
+                Some(Held::Later(later)) => {
+                    drop(later);
+                    self.close(ix, t, Fate::Left);
+                }
                 Some(Held::Waiting(waiting)) => {
                     self.waiting.remove(&waiting.ticket());
                     self.done[ix].waited = Some(t.saturating_sub(self.done[ix].at));
@@ -460,6 +481,10 @@ impl Play<'_> {
                 self.at(sent + modelled.total, Event::End(ix, number));
                 self.held.insert(ix, Held::Forward(forward, modelled));
             }
+            Decision::Later(later) => {
+                self.at(stamp(later.due()), Event::Turn(ix));
+                self.held.insert(ix, Held::Later(later));
+            }
             Decision::Wait(waiting) => {
                 self.waiting.insert(waiting.ticket(), ix);
                 self.held.insert(ix, Held::Waiting(waiting));
@@ -474,6 +499,9 @@ impl Play<'_> {
     }
 
     fn end(&mut self, ix: usize, t: u64) {
+        if !matches!(self.held.get(&ix), Some(Held::Forward(..))) {
+            return;
+        }
         let Some(Held::Forward(forward, modelled)) = self.held.remove(&ix) else { return };
         self.note_end(ix, t, &modelled);
         let Modelled { outcome, usage, ref feedback, .. } = modelled;

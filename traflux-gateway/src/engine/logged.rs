@@ -9,9 +9,9 @@ use traflux_core::Timestamp;
 
 use super::explain::Explanation;
 use super::waiting::Waiting;
-use super::{Decision, End, Engine, Forward};
-use crate::decision_log::DecisionLog;
+use super::{Decision, End, Engine, Forward, Later, Shared};
 use crate::decision_log::entry::{Answer, Call, Ended};
+use crate::decision_log::{DecisionLog, Turn};
 use crate::queue::Ticket;
 use crate::request::Request;
 
@@ -21,15 +21,21 @@ pub(super) fn decide(engine: &Engine, log: &DecisionLog, request: &Request<'_>, 
     let mut decision = engine.decide_now(request, now);
     let session = engine.shared.compiled.load().session_of(request);
     let n = turn.decided(request, session, Answer::of(&decision), now);
-    match &mut decision {
-        Decision::Forward(forward) => forward.number = Some(n),
+    hand_out(&engine.shared, &mut turn, &mut decision, n);
+    decision
+}
+
+/// Names what somebody is given, so that later calls can be told.
+fn hand_out(shared: &Arc<Shared>, turn: &mut Turn<'_>, decision: &mut Decision, n: u64) {
+    match decision {
+        Decision::Forward(forward) => forward.set_number(n),
+        Decision::Later(later) => later.forward.set_number(n),
         Decision::Wait(waiting) => {
             turn.waits(waiting.ticket(), n);
-            waiting.logged = Some((Arc::clone(&engine.shared), n));
+            waiting.logged = Some((Arc::clone(shared), n));
         }
         Decision::Refuse(_) => {}
     }
-    decision
 }
 
 #[cold]
@@ -51,9 +57,7 @@ pub(super) fn take_ready(engine: &Engine, log: &DecisionLog) -> Option<((usize, 
     // Whoever came before the log began has no number.
     if let Some(of) = turn.waited(ticket) {
         turn.write(Call::TakeReady { of, answer: Answer::of(&decision) }, None);
-        if let Decision::Forward(forward) = &mut decision {
-            forward.number = Some(of);
-        }
+        hand_out(&engine.shared, &mut turn, &mut decision, of);
     }
     Some((ticket, decision))
 }
@@ -64,7 +68,7 @@ pub(super) fn first_byte(forward: &mut Forward, now: Timestamp) {
     let _turn = shared
         .log
         .as_deref()
-        .zip(forward.number)
+        .zip(forward.number())
         .map(|(log, of)| log.turn(Call::FirstByte { of }, Some(now)));
     forward.first_byte_now(now);
 }
@@ -75,7 +79,7 @@ pub(super) fn finish(forward: Forward, now: Timestamp, end: &End<'_>) {
     let _turn = shared
         .log
         .as_deref()
-        .zip(forward.number)
+        .zip(forward.number())
         .map(|(log, of)| log.turn(Call::Finish(Ended::of(of, end)), Some(now)));
     forward.finish_now(now, end);
 }
@@ -83,24 +87,54 @@ pub(super) fn finish(forward: Forward, now: Timestamp, end: &End<'_>) {
 #[cold]
 pub(super) fn retry(forward: Forward, now: Timestamp, end: &End<'_>) -> Decision {
     let shared = Arc::clone(&forward.shared);
-    let Some((log, of)) = shared.log.as_deref().zip(forward.number) else {
+    let Some((log, of)) = shared.log.as_deref().zip(forward.number()) else {
         return forward.retry_now(now, end);
     };
     let mut turn = log.begin();
-    let decision = forward.retry_now(now, end);
+    let mut decision = forward.retry_now(now, end);
     turn.write(Call::Retry { end: Ended::of(of, end), answer: Answer::of(&decision) }, Some(now));
+    hand_out(&shared, &mut turn, &mut decision, of);
     decision
+}
+
+#[cold]
+pub(super) fn go_on(later: Later, now: Timestamp) -> Decision {
+    let shared = Arc::clone(&later.forward.shared);
+    let Some((log, of)) = shared.log.as_deref().zip(later.forward.number()) else {
+        return later.go_on_now(now);
+    };
+    let mut turn = log.begin();
+    let mut decision = later.go_on_now(now);
+    turn.write(Call::GoOn { of, answer: Answer::of(&decision) }, Some(now));
+    hand_out(&shared, &mut turn, &mut decision, of);
+    decision
+}
+
+#[cold]
+pub(super) fn pause(forward: &mut Forward, now: Timestamp) {
+    let shared = Arc::clone(&forward.shared);
+    let _turn =
+        shared.log.as_deref().zip(forward.number()).map(|(log, of)| log.turn(Call::Pause { of }, Some(now)));
+    forward.pause_now(now);
+}
+
+#[cold]
+pub(super) fn resume(forward: &mut Forward) {
+    let shared = Arc::clone(&forward.shared);
+    let _turn =
+        shared.log.as_deref().zip(forward.number()).map(|(log, of)| log.turn(Call::Resume { of }, None));
+    forward.resume_now();
 }
 
 #[cold]
 pub(super) fn hedge(forward: &mut Forward, now: Timestamp) -> Option<Forward> {
     let shared = Arc::clone(&forward.shared);
-    let Some((log, of)) = shared.log.as_deref().zip(forward.number) else { return forward.hedge_now(now) };
+    let Some((log, of)) = shared.log.as_deref().zip(forward.number()) else { return forward.hedge_now(now) };
     let mut turn = log.begin();
     let mut second = forward.hedge_now(now);
     let n = turn.write(Call::Hedge { of, answer: second.as_ref().map(Answer::of_forward) }, Some(now));
     if let Some(second) = &mut second {
-        second.number = Some(n);
+        second.set_number(n);
     }
     second
 }
@@ -111,7 +145,7 @@ pub(super) fn overtaken(forward: Forward, now: Timestamp) {
     let _turn = shared
         .log
         .as_deref()
-        .zip(forward.number)
+        .zip(forward.number())
         .map(|(log, of)| log.turn(Call::Overtaken { of }, Some(now)));
     forward.overtaken_now(now);
 }
@@ -120,7 +154,8 @@ pub(super) fn overtaken(forward: Forward, now: Timestamp) {
 #[cold]
 pub(super) fn dropped(forward: &mut Forward) {
     let shared = Arc::clone(&forward.shared);
-    let _turn = shared.log.as_deref().zip(forward.number).map(|(log, of)| log.turn(Call::Drop { of }, None));
+    let _turn =
+        shared.log.as_deref().zip(forward.number()).map(|(log, of)| log.turn(Call::Drop { of }, None));
     forward.dropped_now();
 }
 
