@@ -324,6 +324,11 @@ async fn settle_on(
         decision = match decision {
             Decision::Forward(forward) => return Ok(forward),
             Decision::Refuse(refusal) => return Err(Refused { refusal, limits: Vec::new() }),
+            // The engine lets nobody wait beyond the request's deadline, which is this one.
+            Decision::Later(later) => {
+                tokio::time::sleep(later.after(state.clock.now())).await;
+                later.go_on(state.clock.now())
+            }
             Decision::Wait(waiting) => {
                 let turn = state.waiters.wait(&state.engine, waiting);
                 match tokio::time::timeout_at(deadline, turn).await {
