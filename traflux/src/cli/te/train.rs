@@ -12,7 +12,7 @@ use traflux_te::QuickChoice;
 use traflux_te::generate::{BackboneConfig, TrafficModel, backbone};
 
 use super::evaluate::block;
-use super::input::{LoadArgs, PairCount, end_on_interrupt, limit, name_of, save, say};
+use super::input::{LoadArgs, PairCount, checkpoint, end_on_interrupt, limit, name_of, save, say};
 use crate::cli::Failure;
 use crate::progress::Progress;
 use crate::te::{
@@ -172,8 +172,9 @@ pub(super) fn train(args: &TrainArgs) -> Result<ExitCode, Failure> {
     let Watcher { bar, files } = watcher;
     drop(bar);
     let study = result?;
-    let mut text = study.table();
+    say(&study.table())?;
     args.write(&study, &cases)?;
+    let mut text = String::new();
     for path in files.written.into_inner().unwrap_or_default() {
         text += &format!("policy: {}\n", path.display());
     }
@@ -402,7 +403,7 @@ impl Watch for Watcher {
         if !self.files.resume || !best.exists() || !last.exists() {
             return Ok(None);
         }
-        let load = |path: &Path| Checkpoint::load(path).map_err(|e| EvaluateError::Watcher(e.to_string()));
+        let load = |path: &Path| checkpoint(path).map_err(EvaluateError::Watcher);
         let earlier = Earlier { last: load(&last)?, best: load(&best)? };
         self.files.note(best);
         Ok(Some(earlier))
