@@ -1,8 +1,7 @@
 //! How far is every node from one node, and by which links?
 //!
-//! Dijkstra's algorithm (1959) with a 4-ary heap and memory that is kept from one search to the next. Of nodes
-//! at the same distance the one of the lower position is settled first, and of equal ways to a node the one
-//! found first is kept, so the tree depends on nothing but the arguments.
+//! Dijkstra's algorithm (1959) with a 4-ary heap and memory that is kept from one search to the next. Of equal ways
+//! to a node the one found first is kept.
 
 use crate::network::{LinkIx, Network, NodeIx};
 
@@ -40,7 +39,8 @@ pub struct ShortestPaths {
 }
 
 impl ShortestPaths {
-    /// Searches from `start` among so many nodes.
+    /// Searches from `start` among so many nodes; of nodes at the same distance the one of the lower position is
+    /// settled first.
     ///
     /// `steps` gives, for a node, what is one step away: the node there, the link and how long the step is, not
     /// negative and not NaN.
@@ -52,16 +52,20 @@ impl ShortestPaths {
     where
         I: IntoIterator<Item = (NodeIx, LinkIx, f64)>,
     {
-        self.begin(nodes, start);
-        while let Some(node) = self.pop() {
-            let from = self.distance[node.ix()];
-            for (next, link, length) in steps(node) {
-                let distance = from + length;
-                if distance < self.distance[next.ix()] {
-                    self.reach(next, link, distance);
-                }
-            }
-        }
+        self.run::<true, I>(nodes, start, steps);
+    }
+
+    /// The same where it does not matter which of several nodes at the same distance is settled first, which saves a
+    /// comparison. Equal arguments give equal trees all the same.
+    ///
+    /// # Panics
+    /// As [`ShortestPaths::search`].
+    #[inline]
+    pub fn search_in_any_order<I>(&mut self, nodes: usize, start: NodeIx, steps: impl Fn(NodeIx) -> I)
+    where
+        I: IntoIterator<Item = (NodeIx, LinkIx, f64)>,
+    {
+        self.run::<false, I>(nodes, start, steps);
     }
 
     /// Searches against the direction of a network's links: distances are those of every node *to* the target,
@@ -120,6 +124,24 @@ impl ShortestPaths {
         &self.place
     }
 
+    /// `BY_POSITION`: whether positions decide between nodes at the same distance.
+    #[inline]
+    fn run<const BY_POSITION: bool, I>(&mut self, nodes: usize, start: NodeIx, steps: impl Fn(NodeIx) -> I)
+    where
+        I: IntoIterator<Item = (NodeIx, LinkIx, f64)>,
+    {
+        self.begin(nodes, start);
+        while let Some(node) = self.pop::<BY_POSITION>() {
+            let from = self.distance[node.ix()];
+            for (next, link, length) in steps(node) {
+                let distance = from + length;
+                if distance < self.distance[next.ix()] {
+                    self.reach::<BY_POSITION>(next, link, distance);
+                }
+            }
+        }
+    }
+
     fn begin(&mut self, nodes: usize, start: NodeIx) {
         self.distance.clear();
         self.distance.resize(nodes, f64::INFINITY);
@@ -130,38 +152,34 @@ impl ShortestPaths {
         self.heap.clear();
         self.settled.clear();
         self.distance[start.ix()] = 0.0;
-        self.push(start.0);
+        self.place[start.ix()] = 0;
+        self.heap.push(start.0);
     }
 
     /// Notes a shorter way to a node.
     #[inline]
-    fn reach(&mut self, node: NodeIx, link: LinkIx, distance: f64) {
+    fn reach<const BY_POSITION: bool>(&mut self, node: NodeIx, link: LinkIx, distance: f64) {
         let place = self.place[node.ix()];
         if place == NONE {
             self.distance[node.ix()] = distance;
             self.through[node.ix()] = link.0;
-            self.push(node.0);
+            self.heap.push(node.0);
+            self.rise::<BY_POSITION>(self.heap.len() - 1);
         } else if self.heap.get(place as usize) == Some(&node.0) {
             self.distance[node.ix()] = distance;
             self.through[node.ix()] = link.0;
-            self.rise(place as usize);
+            self.rise::<BY_POSITION>(place as usize);
         }
         // Else it is settled, and only a negative step could lead there.
     }
 
     #[inline]
-    fn push(&mut self, node: u32) {
-        self.heap.push(node);
-        self.rise(self.heap.len() - 1);
-    }
-
-    #[inline]
-    fn pop(&mut self) -> Option<NodeIx> {
+    fn pop<const BY_POSITION: bool>(&mut self) -> Option<NodeIx> {
         let top = *self.heap.first()?;
         let last = self.heap.pop()?;
         if top != last {
             self.heap[0] = last;
-            self.sink();
+            self.sink::<BY_POSITION>();
         }
         self.place[top as usize] = self.settled.len() as u32;
         self.settled.push(NodeIx(top));
@@ -169,12 +187,12 @@ impl ShortestPaths {
     }
 
     #[inline]
-    fn rise(&mut self, mut at: usize) {
+    fn rise<const BY_POSITION: bool>(&mut self, mut at: usize) {
         let node = self.heap[at];
         while at > 0 {
             let above = (at - 1) / ARITY;
             let other = self.heap[above];
-            if !self.is_before(node, other) {
+            if !self.is_before::<BY_POSITION>(node, other) {
                 break;
             }
             self.heap[at] = other;
@@ -187,7 +205,7 @@ impl ShortestPaths {
 
     /// Puts the node at the top where it belongs.
     #[inline]
-    fn sink(&mut self) {
+    fn sink<const BY_POSITION: bool>(&mut self) {
         let mut at = 0;
         let node = self.heap[at];
         loop {
@@ -196,11 +214,11 @@ impl ShortestPaths {
             let (mut below, mut best) = (first, child);
             for place in first + 1..(first + ARITY).min(self.heap.len()) {
                 let other = self.heap[place];
-                if self.is_before(other, best) {
+                if self.is_before::<BY_POSITION>(other, best) {
                     (below, best) = (place, other);
                 }
             }
-            if !self.is_before(best, node) {
+            if !self.is_before::<BY_POSITION>(best, node) {
                 break;
             }
             self.heap[at] = best;
@@ -212,9 +230,9 @@ impl ShortestPaths {
     }
 
     #[inline]
-    fn is_before(&self, a: u32, b: u32) -> bool {
+    fn is_before<const BY_POSITION: bool>(&self, a: u32, b: u32) -> bool {
         let (near, far) = (self.distance[a as usize], self.distance[b as usize]);
-        near < far || (near == far && a < b)
+        near < far || (BY_POSITION && near == far && a < b)
     }
 }
 
@@ -263,6 +281,11 @@ mod tests {
                     expected[*tail as usize] = expected[*tail as usize].min(through);
                 }
             }
+            paths.search_in_any_order(network.nodes().len(), target, |node| {
+                let step = |link: &LinkIx| (network.links()[link.ix()].tail, *link, lengths[link.ix()]);
+                network.in_links(node).iter().map(step)
+            });
+            assert_eq!(paths.distances(), expected);
             paths.towards(&network, target, |link| lengths[link.ix()]);
             assert_eq!(paths.distances(), expected);
             assert_eq!(paths.settled().len(), expected.iter().filter(|d| d.is_finite()).count());

@@ -51,7 +51,7 @@ impl Graph {
 
     /// Finds the shortest paths from `source` under `lengths` (by link, not negative).
     pub(crate) fn search(&self, source: u32, lengths: &[f64], paths: &mut ShortestPaths) {
-        paths.search(self.nodes(), NodeIx(source), |node| {
+        paths.search_in_any_order(self.nodes(), NodeIx(source), |node| {
             let range = self.offsets[node.ix()] as usize..self.offsets[node.ix() + 1] as usize;
             let arcs = self.arcs[range].iter();
             arcs.map(|(head, link)| (NodeIx(*head), LinkIx(*link), lengths[*link as usize]))
