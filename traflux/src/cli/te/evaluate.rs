@@ -29,7 +29,8 @@ pub(in crate::cli) struct EvaluateArgs {
     /// Most pairs that may be rerouted, or a share of all.
     #[arg(short, long, value_name = "COUNT|SHARE%", default_value = "10%")]
     k: PairCount,
-    /// Who chooses; unless given all selectors, beyond 100 nodes those without a linear program.
+    /// Who chooses, of ecmp, top-k, top-k-critical, top-k-relief, greedy-relief, quick, relax-and-round, least-moved,
+    /// dual-guided and oracle; unless given all of them, beyond 100 nodes those without a linear program.
     #[arg(long, value_name = "SELECTORS", value_delimiter = ',')]
     selectors: Vec<SelectorKind>,
     /// The first matrices are history: a fixed set is found on them, and the others are played.

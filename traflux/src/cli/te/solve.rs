@@ -62,13 +62,13 @@ pub(in crate::cli) struct SolveArgs {
     /// What is sought.
     #[arg(long, value_enum, default_value_t = Objective::Utilization)]
     objective: Objective,
-    /// Among flows of the least utilisation.
+    /// Which of the flows of the least utilisation.
     #[arg(long, value_enum, default_value_t = Second::None)]
     second: Second,
     /// Reroute this many pairs only (or a share of all, such as 10%); all others follow ECMP.
     #[arg(short, long, value_name = "COUNT|SHARE%")]
     k: Option<PairCount>,
-    /// Who chooses them.
+    /// Who chooses them; names as for `traflux te evaluate --selectors`.
     #[arg(long, value_name = "SELECTOR", default_value = "top-k-critical", requires = "k")]
     select: SelectorKind,
     /// Time limit for each matrix, in seconds; what is found by then is shown with its gap.

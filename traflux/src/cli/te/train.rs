@@ -110,7 +110,8 @@ pub(in crate::cli) struct TrainArgs {
     /// Ends the training after so many seconds and tests the best by then.
     #[arg(long, value_name = "SECONDS", help_heading = "Trainings")]
     deadline_s: Option<f64>,
-    /// Whom the policy is tested beside; unless given Top-K critical, greedy relief and relax and round.
+    /// Whom the policy is tested beside, named as for `traflux te evaluate --selectors`; unless given Top-K critical,
+    /// greedy relief and relax and round.
     #[arg(long, value_name = "SELECTORS", value_delimiter = ',', help_heading = "The test")]
     rivals: Vec<SelectorKind>,
     /// Without the search for a fixed set among the rivals.
