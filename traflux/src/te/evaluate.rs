@@ -274,7 +274,8 @@ impl Lab<'_> {
             let demands = &played[self.optimal.len()];
             self.optimal.push(self.judge.optimum(demands, self.limit)?);
             if self.delay {
-                self.reference.push(self.least_delay(demands)?);
+                let loads = self.least_delay(demands)?;
+                self.reference.push(loads);
             }
         }
         Ok(())

@@ -92,9 +92,9 @@ pub(in crate::cli) struct TrainArgs {
     /// Who is imitated; unless given, `quick` or, up to 1000 pairs, the oracle, as a short training with each says.
     #[arg(long, value_name = "SELECTOR", help_heading = "Trainings")]
     teacher: Option<SelectorKind>,
-    /// Which quick choice the policy is shown, `rounds` or `fractions`.
-    #[arg(long, value_name = "KIND", default_value = "rounds", value_parser = quick_choice, help_heading = "Trainings")]
-    quick_choice: QuickChoice,
+    /// Which quick choice the policy is shown, `rounds` or `fractions`; rounds unless given, with --stale fractions.
+    #[arg(long, value_name = "KIND", value_parser = quick_choice, help_heading = "Trainings")]
+    quick_choice: Option<QuickChoice>,
     /// Without weights of its own for every pair: for use on other networks.
     #[arg(long, help_heading = "Trainings")]
     any_network: bool,
@@ -263,7 +263,12 @@ impl TrainArgs {
         Ok(StudyOptions {
             train: TrainOptions {
                 teacher: self.teacher,
-                quick_choice: self.quick_choice,
+                // Fractions are smoother from one matrix to the next, and so say more about it.
+                quick_choice: self.quick_choice.unwrap_or(if self.stale {
+                    FRACTIONS
+                } else {
+                    QuickChoice::DEFAULT
+                }),
                 example_updates: self.examples,
                 updates: self.updates,
                 identities,
