@@ -57,7 +57,7 @@ pub struct PickRequest<'a> {
     pub prompt_tokens: u32,
     /// Tokens of the prompt that are cached.
     pub cached_tokens: u32,
-    /// Tokens to expect in the answer.
+    /// The most tokens that the answer may have. It is expected to be as long, in proportion, as answers were.
     pub output_tokens: u32,
     /// What [`Algorithm::Maglev`] goes by; without one the draw stands in.
     pub key: Option<AffinityKey>,
@@ -325,7 +325,7 @@ impl Pool {
                 && terms.quota_left() >= limits.quota_reserve
                 && !view.is_crowded_unknown(slot, load);
             let cost =
-                terms.price.expected(request.prompt_tokens, request.cached_tokens, request.output_tokens).0;
+                terms.price.expected(request.prompt_tokens, request.cached_tokens, view.output_tokens).0;
             if within && cheapest.is_none_or(|(c, w, _)| (cost, weighed) < (c, w)) {
                 cheapest = Some((cost, weighed, *position));
             }
@@ -427,8 +427,11 @@ impl Pool {
     #[inline]
     fn view<'a>(&self, request: &'a PickRequest<'a>) -> View<'a> {
         let pool_latency = self.shared.latency.value();
+        let written = self.shared.written.value();
+        let written = if written > 0.0 { written } else { 1.0 };
         View {
             request,
+            output_tokens: (request.output_tokens as f32 * written) as u32,
             now: Tick::of(request.now),
             estimate: self.estimate,
             pool_latency: if pool_latency > 0.0 { pool_latency } else { 1.0 },
@@ -472,6 +475,8 @@ impl Loads for &[u32] {
 /// What a request sees of the pool.
 struct View<'a> {
     request: &'a PickRequest<'a>,
+    /// To expect in the answer.
+    output_tokens: u32,
     now: Tick,
     estimate: Estimate,
     pool_latency: f32,
@@ -481,7 +486,7 @@ struct View<'a> {
 impl View<'_> {
     #[inline]
     fn unit_latency(&self, slot: &Slot) -> f32 {
-        let (prompt, output) = (self.request.fresh_tokens(), self.request.output_tokens);
+        let (prompt, output) = (self.request.fresh_tokens(), self.output_tokens);
         let unit = slot.endpoint.unit_latency(self.now, self.estimate, prompt, output);
         unit.unwrap_or(self.pool_latency * UNKNOWN)
     }

@@ -837,6 +837,7 @@ impl Forward {
                 first_token_recorded: begun && kept.stream,
                 prompt_tokens: prompt,
                 output_tokens: output,
+                output_limit: small(tokens.output),
                 ahead: hold.ahead,
                 held_tokens: tokens.total(),
             },
