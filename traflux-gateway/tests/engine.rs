@@ -422,7 +422,7 @@ fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
     let only = forward(engine.decide(&user("ann"), at(30.0)));
     assert_eq!(refusal(only.retry(at(30.1), &End::of(Outcome::ConnectFailure))).reason, Reason::Exhausted);
     let held: Vec<_> = (0..4).map(|_| forward(engine.decide(&user("bob"), at(31.0)))).collect();
-    assert_eq!(refusal(engine.decide(&user("bob"), at(31.0))).reason, Reason::Saturated);
+    assert!(matches!(engine.decide(&user("bob"), at(31.0)), Decision::Wait(_)));
     drop(held);
 
     let wrong = plan(r#"{"retry": {"max_attempts": 0}}"#);
