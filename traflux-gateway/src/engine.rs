@@ -23,6 +23,7 @@ mod counters;
 mod decision;
 mod explain;
 mod forward;
+mod readings;
 mod scrape;
 mod settings;
 mod upkeep;
@@ -38,6 +39,7 @@ use traflux_core::plan::requests::RequestPlan;
 pub use decision::{Decision, Reason, Refusal};
 pub use explain::{CandidateTrace, Explanation, LimitTrace, RuleTrace};
 pub use forward::{End, Forward};
+pub use readings::BackendReading;
 pub use settings::EngineSettings;
 pub use waiting::Waiting;
 
@@ -101,6 +103,10 @@ impl Engine {
         // Positions mean others from here on.
         registry.adaptive.clear();
         self.shared.compiled.store(Arc::new(compiled));
+        if !registry.set.is_empty() {
+            // New pools begin with the weights of the plan; a controller's go on without a gap.
+            self.adapt(&mut registry, now);
+        }
         Ok(())
     }
 

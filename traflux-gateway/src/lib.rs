@@ -50,7 +50,9 @@ pub mod wire;
 pub use affinity::{AffinityKey, Maglev, PinTable, Session};
 pub use alias::AliasTable;
 pub use balance::{Algorithm, BalanceSettings, EndpointTable, PickRequest, Pool};
-pub use engine::{Decision, End, Engine, EngineSettings, Explanation, Forward, Reason, Refusal, Waiting};
+pub use engine::{
+    BackendReading, Decision, End, Engine, EngineSettings, Explanation, Forward, Reason, Refusal, Waiting,
+};
 pub use error::GatewayError;
 pub use identity::IdentityTable;
 pub use least_request::LeastRequest;

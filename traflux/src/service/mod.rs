@@ -19,5 +19,6 @@ pub use command::{Command, CommandError, Reply, TrainReply, TrainRequest};
 pub use parameters::{ParameterPatch, Parameters};
 pub use prepare::{Prepared, prepare};
 pub use run::{RunError, run};
+pub(crate) use export::record;
 pub(crate) use source::http_options;
 pub use state::{ServiceState, TrainingView};
