@@ -23,6 +23,7 @@ mod counters;
 mod decision;
 mod explain;
 mod forward;
+mod levels;
 mod readings;
 mod scrape;
 mod settings;

@@ -31,6 +31,7 @@ pub mod identity;
 pub mod least_request;
 pub mod limit;
 pub mod observe;
+pub mod outcome;
 pub mod peak_ewma;
 pub mod picker;
 pub mod queue;
@@ -56,6 +57,7 @@ pub use engine::{
 pub use error::GatewayError;
 pub use identity::IdentityTable;
 pub use least_request::LeastRequest;
+pub use outcome::Outcome;
 pub use peak_ewma::{PeakEwma, PeakEwmaSettings};
 pub use picker::{Candidate, Completion, Picker, PickerKind};
 pub use request::{Client, Lookup, Request, TokenEstimate};
@@ -77,7 +79,7 @@ pub use congestion::{
     BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings,
     Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottleSettings,
 };
-pub use health::{HealthGroup, HealthSettings, Outcome, Probe, ProbeSettings};
+pub use health::{HealthGroup, HealthSettings, Probe, ProbeSettings};
 pub use retry::{
     BudgetSettings, FallbackChain, FallbackSettings, Hedge, HedgeSettings, RetryBudget, RetryPolicy,
 };

@@ -65,7 +65,7 @@ use tower_service::Service;
 use crate::adapter::{Clock, Headers, Waiters};
 use crate::congestion::{Feedback, FeedbackSettings};
 use crate::engine::{Decision, End, Engine, Forward, Refusal};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::wire::{BodyKind, UsageReader};
 

@@ -13,19 +13,7 @@ use traflux_core::Timestamp;
 
 use super::estimator::{DecayingMean, DecayingRatio, Forgetting, PeakMean, StreamingQuantile, Tick};
 use super::settings::{Estimate, LatencySettings};
-
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered well.
-    Success,
-    /// Failed or timed out.
-    Failure,
-    /// Turned away for want of capacity, as by 429: repels traffic like a failure, but says nothing of health.
-    Refused,
-    /// Given up by the client: says nothing of the endpoint.
-    Cancelled,
-}
+use crate::outcome::Outcome;
 
 /// What came of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,11 +228,11 @@ impl Endpoint {
     pub fn observe(&self, now: Timestamp, answer: &Answer) {
         let tick = Tick::of(now);
         let total = answer.total.as_secs_f32();
-        let failed = match answer.outcome {
-            Outcome::Success => false,
-            Outcome::Failure | Outcome::Refused => true,
-            Outcome::Cancelled => return,
-        };
+        if answer.outcome.is_given_up() {
+            return;
+        }
+        // Turned away for want of capacity repels traffic like a failure.
+        let failed = !answer.outcome.is_healthy();
         self.errors.record(tick, failed, self.learning.errors);
         if failed {
             // A fast failure must not look like a fast endpoint; a slow one is slow.
@@ -503,10 +491,10 @@ mod tests {
         let endpoint = endpoint();
         let latency = |now| endpoint.expected_latency(Tick::of(at(now)), 0, 0, 0).unwrap();
         endpoint.observe(at(1.0), &Answer::plain(Outcome::Success, MS(100), 0));
-        endpoint.observe(at(2.0), &Answer::plain(Outcome::Failure, MS(1), 0));
+        endpoint.observe(at(2.0), &Answer::plain(Outcome::ServerError, MS(1), 0));
         assert!((latency(2.0) - 0.1).abs() < 1e-6);
         assert!(endpoint.error_ratio(Tick::of(at(2.0))) > 0.04);
-        endpoint.observe(at(3.0), &Answer::plain(Outcome::Failure, MS(5000), 0));
+        endpoint.observe(at(3.0), &Answer::plain(Outcome::ServerError, MS(5000), 0));
         assert!(latency(3.0) > 0.4);
         let before = endpoint.error_ratio(Tick::of(at(3.0)));
         assert!((endpoint.error_ratio(Tick::of(at(8.0))) / before - 0.5).abs() < 0.01);

@@ -270,7 +270,8 @@ impl Compiled {
                 if at > 0 {
                     key.push('/');
                 }
-                key.push_str(scope_value(scope, request));
+                let is_last = at + 1 == limit.by.len();
+                push_part(key, scope_value(scope, request), is_last);
             }
             if limit.by_backend {
                 let prefix = (limit.by.len() > 1).then(|| key.as_str().into());
@@ -339,6 +340,13 @@ impl Compiled {
         Some(Arc::clone(&limit.name))
     }
 
+    /// Whether the levels of a limit are kept over a restart, by its name or that of an override.
+    pub(super) fn is_persistent(&self, limit: &str) -> bool {
+        self.plan.limits.iter().filter(|plan| plan.persistent).any(|plan| {
+            plan.name == limit || plan.overrides.keys().any(|key| override_name(&plan.name, key) == limit)
+        })
+    }
+
     /// Whether a limit counts each backend apart, so that another backend may do.
     pub(super) fn is_by_backend(&self, ix: LimitIx) -> bool {
         self.limits.iter().any(|l| l.by_backend && (l.ix == ix || l.overrides.values().any(|own| *own == ix)))
@@ -377,6 +385,21 @@ impl RoutePool {
         for position in 0..self.members.len() {
             self.pool.set_eligible(position, health.eligibility(now, position).eligible, now);
         }
+    }
+}
+
+/// Adds what one scope says to a key. In all but the last part a slash is written `\/`, so that no two clients
+/// whose names contain slashes share a key.
+fn push_part(key: &mut String, part: &str, is_last: bool) {
+    if is_last || !part.contains(['/', '\\']) {
+        key.push_str(part);
+        return;
+    }
+    for character in part.chars() {
+        if matches!(character, '/' | '\\') {
+            key.push('\\');
+        }
+        key.push(character);
     }
 }
 
@@ -465,7 +488,7 @@ fn scope_name(by: &[LimitScope]) -> String {
 /// Refuses keys that would have no effect: a promise that is not kept is worse than none.
 fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
     let of_limits = plan.limits.iter().enumerate().flat_map(|(ix, limit)| {
-        let keys = [("persistent", limit.persistent), ("max_wait_ms", limit.max_wait.is_some())];
+        let keys = [("max_wait_ms", limit.max_wait.is_some())];
         keys.map(|(key, set)| (format!("limits[{ix}].{key}"), set))
     });
     let of_models = plan.backends.iter().flat_map(|(backend, plan)| {

@@ -15,9 +15,10 @@ use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
 use crate::balance::{Answer, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
-use crate::health::{Entry, Outcome};
+use crate::health::Entry;
 use crate::limit::{Cost, DenialReason, Reservation};
-use crate::observe::{self, RequestRecord, TenantIx};
+use crate::observe::{RequestRecord, TenantIx};
+use crate::outcome::Outcome;
 use crate::retry::{Attempt, Progress, RetryDecision, RetryTicket};
 use crate::units::unit_draw;
 use crate::wire::Usage;
@@ -604,8 +605,7 @@ impl Forward {
         }
         let band = usize::from(self.admission.band);
         // What the client gave up was not refused either.
-        if !begun && (outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout))
-        {
+        if !begun && (outcome.is_accepted() || outcome.is_given_up()) {
             state.throttle.accepted(now, band);
         }
         match outcome {
@@ -652,7 +652,7 @@ impl Forward {
             }
         };
         self.compiled.counters.metrics.recorder().request(&RequestRecord {
-            outcome: counted_as(outcome),
+            outcome,
             input_tokens: counted.input,
             cached_tokens: counted.cached,
             output_tokens: counted.output,
@@ -670,7 +670,7 @@ impl Forward {
             now,
             hold.position as usize,
             &Answer {
-                outcome: answer(outcome),
+                outcome,
                 total,
                 first_token: hold.first_token.filter(|_| self.admission.stream),
                 first_token_recorded: begun && self.admission.stream,
@@ -711,29 +711,6 @@ impl std::fmt::Debug for Forward {
             .field("url", &self.url())
             .field("attempt", &self.attempt())
             .finish_non_exhaustive()
-    }
-}
-
-/// What an end means to estimates of latency and errors.
-const fn answer(outcome: Outcome) -> crate::balance::Outcome {
-    match outcome {
-        Outcome::Success | Outcome::ClientError => crate::balance::Outcome::Success,
-        Outcome::Limited => crate::balance::Outcome::Refused,
-        Outcome::Cancelled | Outcome::LocalTimeout => crate::balance::Outcome::Cancelled,
-        _ => crate::balance::Outcome::Failure,
-    }
-}
-
-/// What an end is counted as.
-const fn counted_as(outcome: Outcome) -> observe::Outcome {
-    match outcome {
-        Outcome::Success => observe::Outcome::Success,
-        Outcome::ClientError => observe::Outcome::ClientError,
-        Outcome::Limited => observe::Outcome::RateLimited,
-        Outcome::ServerError | Outcome::GatewayError => observe::Outcome::ServerError,
-        Outcome::ConnectFailure | Outcome::Reset => observe::Outcome::Connection,
-        Outcome::Timeout => observe::Outcome::Timeout,
-        Outcome::LocalTimeout | Outcome::Cancelled => observe::Outcome::Cancelled,
     }
 }
 

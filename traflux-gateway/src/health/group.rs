@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
 
 use super::breaker::{Breaker, BreakerSettings, BreakerState, Entry};
-use super::outcome::Outcome;
 use super::outlier::{EjectionCause, OutlierSettings, Watch, judge};
 use super::panic::is_panicking;
 use super::probe::ProbeResult;
 use crate::error::{GatewayError, check};
+use crate::outcome::Outcome;
 use crate::units::{duration_nanos, nanos};
 
 /// Events kept until somebody takes them; older ones go first.
@@ -53,7 +53,7 @@ impl HealthSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a parameter out of its range.
+    /// [`GatewayError::Setting`] for a parameter out of its range.
     pub fn validate(&self) -> Result<(), GatewayError> {
         self.outlier.validate()?;
         self.breaker.validate()?;

@@ -104,7 +104,7 @@ impl ProbeSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for an interval or timeout of zero, a threshold of zero, a jitter
+    /// [`GatewayError::Setting`] for an interval or timeout of zero, a threshold of zero, a jitter
     /// outside [0, 1], or a path that does not begin with `/`.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(!self.interval.is_zero(), "interval_ms", self.interval, "more than 0")?;

@@ -175,7 +175,7 @@ impl LimiterSettings {
     /// Checks names; rates and bursts are checked where a limiter is made.
     ///
     /// # Errors
-    /// [`GatewayError::LimitSetting`] for a name that is empty or not unique, an unknown scope, a scope without
+    /// [`GatewayError::Setting`] for a name that is empty or not unique, an unknown scope, a scope without
     /// room, more than 65,535 limits, or an amount or period of zero.
     pub fn validate(&self) -> Result<(), GatewayError> {
         if self.limits.len() > usize::from(u16::MAX) {
@@ -248,6 +248,6 @@ mod tests {
         assert!(serde_json::from_str::<LimiterSettings>(&wrong).is_err());
         let wrong: LimiterSettings =
             serde_json::from_str(&text.replace(": \"tenant\", \"unit\"", ": \"user\", \"unit\"")).unwrap();
-        assert_eq!(wrong.validate().unwrap_err().code(), "gateway_limit_setting");
+        assert_eq!(wrong.validate().unwrap_err().code(), "gateway_setting");
     }
 }

@@ -55,7 +55,7 @@ impl BudgetSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a window of zero, or a ratio, share or rate that is negative or out
+    /// [`GatewayError::Setting`] for a window of zero, or a ratio, share or rate that is negative or out
     /// of reason.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(!self.window.is_zero(), "window_ms", self.window, "more than 0")?;

@@ -10,7 +10,7 @@ use traflux_core::Timestamp;
 use super::budget::{BudgetSettings, RetryBudget, RetryTicket};
 use super::policy::Progress;
 use crate::error::{GatewayError, check};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 
 /// Why a request looks for another backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,7 +126,7 @@ impl FallbackSettings {
     /// Checks the alternatives.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a backend without name or named twice, or a budget out of range.
+    /// [`GatewayError::Setting`] for a backend without name or named twice, or a budget out of range.
     pub fn validate(&self) -> Result<(), GatewayError> {
         for (ix, alternative) in self.alternatives.iter().enumerate() {
             check(!alternative.backend.is_empty(), "backend", &alternative.backend, "a name")?;

@@ -54,7 +54,7 @@ impl HedgeSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a quantile outside (0, 1), delays out of order, no samples, or a
+    /// [`GatewayError::Setting`] for a quantile outside (0, 1), delays out of order, no samples, or a
     /// number of attempts outside 1 to 8.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(self.quantile > 0.0 && self.quantile < 1.0, "quantile", self.quantile, "above 0, below 1")?;

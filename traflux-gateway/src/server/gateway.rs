@@ -1,7 +1,7 @@
 //! What runs, and how does it start, change and stop?
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use traflux_core::plan::backend::KeySource;
 use traflux_core::plan::requests::RequestPlan;
 
+use super::keeper::{self, Keeper};
 use super::live::Live;
 use super::settings::ServerSettings;
 use super::tally::Tally;
@@ -51,10 +52,31 @@ pub(crate) struct State {
     pub(super) waiters: Arc<Waiters>,
     pub(super) tally: Tally,
     pub(super) settings: ServerSettings,
+    /// What keeps levels over a restart.
+    pub(super) keeper: Option<Arc<Keeper>>,
     /// Whether new requests should go elsewhere.
     pub(super) draining: watch::Receiver<bool>,
+    /// Metrics of what runs beside the gateway.
+    pub(super) shown: Shown,
     /// Reloads come one after another.
     reloading: Mutex<()>,
+}
+
+/// Texts in the format of Prometheus that somebody else makes.
+#[derive(Default)]
+pub(super) struct Shown(RwLock<Vec<Box<dyn Fn() -> String + Send + Sync>>>);
+
+impl Shown {
+    /// All of them now.
+    pub(super) fn text(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().map(|metrics| metrics()).collect()
+    }
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Shown").finish_non_exhaustive()
+    }
 }
 
 impl Gateway {
@@ -67,6 +89,7 @@ impl Gateway {
         let clock = Clock::start();
         let live = Live::new(plan, &settings, None)?;
         let engine = Engine::new(plan, &settings.engine, clock.now())?;
+        let keeper = Keeper::open(plan, &engine, clock.now())?;
         let (drain, draining) = watch::channel(false);
         let state = Arc::new(State {
             engine,
@@ -75,7 +98,9 @@ impl Gateway {
             waiters: Arc::default(),
             tally: Tally::default(),
             settings,
+            keeper,
             draining: draining.clone(),
+            shown: Shown::default(),
             reloading: Mutex::new(()),
         });
         let (listener, address) = listener::bind(&plan.server.listen).await?;
@@ -87,6 +112,9 @@ impl Gateway {
             others.push(tokio::spawn(admin::serve(listener, Arc::clone(&state))));
         }
         others.push(tokio::spawn(watch_files(Arc::clone(&state))));
+        if let Some(keeper) = &state.keeper {
+            others.push(tokio::spawn(keep_levels(Arc::clone(&state), Arc::clone(keeper))));
+        }
         let serving = tokio::spawn(listener::serve(listener, Arc::clone(&state), draining));
         Ok(Self { state, address, admin: admin_address, drain, serving, others })
     }
@@ -107,6 +135,17 @@ impl Gateway {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.state.engine
+    }
+
+    /// The clock that it goes by.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.state.clock
+    }
+
+    /// Shows more metrics on the administrative side: a text in the format of Prometheus, made anew at each look.
+    pub fn show(&self, metrics: impl Fn() -> String + Send + Sync + 'static) {
+        self.state.shown.0.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(metrics));
     }
 
     /// What has passed so far.
@@ -138,11 +177,21 @@ impl Gateway {
         self.state.renew()
     }
 
-    /// Takes no more connections and requests, and waits for those at hand, at most for the plan's drain timeout.
+    /// Takes no more connections and requests, waits for those at hand, at most for the plan's drain timeout, and
+    /// keeps the levels of limits that are to be kept.
     pub async fn drain(mut self) -> Drained {
         // Nobody listens any more only when serving has ended.
         let _ = self.drain.send(true);
-        (&mut self.serving).await.unwrap_or_default()
+        let drained = (&mut self.serving).await.unwrap_or_default();
+        if let Some(keeper) = &self.state.keeper {
+            save(&self.state, keeper).await;
+        }
+        // The file of levels is free for a successor when nobody holds the state any more.
+        for task in self.others.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+        drained
     }
 }
 
@@ -169,6 +218,9 @@ impl State {
         needs_restart("server.admin", &admin(&before.plan), &admin(plan))?;
         let tls = |plan: &RequestPlan| if plan.server.tls.is_some() { "TLS" } else { "none" }.to_owned();
         needs_restart("server.tls", &tls(&before.plan), &tls(plan))?;
+        let levels = |plan: &RequestPlan| plan.server.levels_file.clone().unwrap_or_else(|| "none".into());
+        needs_restart("server.levels_file", &levels(&before.plan), &levels(plan))?;
+        keeper::check(plan)?;
         let live = Live::new(plan, &self.settings, Some(&before))?;
         // Backends first: a request that is decided by the new plan must find them. One decided by the old plan
         // holds what it began with.
@@ -210,6 +262,20 @@ async fn look_after(state: Arc<State>) {
             state.pump();
         }
     }
+}
+
+/// Writes levels now and then.
+async fn keep_levels(state: Arc<State>, keeper: Arc<Keeper>) {
+    loop {
+        tokio::time::sleep(keeper::SAVE_EVERY).await;
+        save(&state, &keeper).await;
+    }
+}
+
+/// Writes levels off the threads that serve. A failure is counted, and the next save tries again.
+async fn save(state: &Arc<State>, keeper: &Arc<Keeper>) {
+    let (state, keeper) = (Arc::clone(state), Arc::clone(keeper));
+    let _ = tokio::task::spawn_blocking(move || keeper.save(&state.engine, state.clock.now())).await;
 }
 
 /// Reads certificates and keys again when their files change.

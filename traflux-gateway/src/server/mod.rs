@@ -11,6 +11,7 @@
 //! | the way of a request, its answer | `proxy`, `passing`, `answer` |
 //! | backends, their connections and keys | `upstream` |
 //! | metrics, explanations, levels | `admin` |
+//! | budgets over a restart | `keeper` |
 //! | a backend without costs, a load, a show | [`mock`], [`load`], [`demo`](fn@demo) |
 //!
 //! Everything is bounded: connections, heads, bodies, times. A client that is slow, too large or malformed gets a
@@ -22,6 +23,7 @@ mod answer;
 mod demo;
 mod gateway;
 mod histogram;
+mod keeper;
 mod lingering;
 mod listener;
 mod live;

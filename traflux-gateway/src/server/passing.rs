@@ -18,7 +18,7 @@ use super::live::Live;
 use super::tally::Row;
 use crate::congestion::Feedback;
 use crate::engine::{End, Forward};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::wire::{Usage, UsageReader};
 
 /// Why an answer ended before its end.

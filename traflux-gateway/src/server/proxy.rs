@@ -24,7 +24,7 @@ use super::passing::{AnswerBody, Meter, Passing, RequestBody};
 use crate::adapter::Headers;
 use crate::congestion::Feedback;
 use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::retry::Idempotence;
 use crate::wire::{BodyKind, RequestFacts, UsageReader};

@@ -6,23 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::histogram::Histogram;
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::units::PicoDollars;
 use crate::wire::Usage;
-
-/// All outcomes, in the order of their numbers.
-const OUTCOMES: [Outcome; 10] = [
-    Outcome::Success,
-    Outcome::ClientError,
-    Outcome::Limited,
-    Outcome::ServerError,
-    Outcome::GatewayError,
-    Outcome::ConnectFailure,
-    Outcome::Reset,
-    Outcome::Timeout,
-    Outcome::LocalTimeout,
-    Outcome::Cancelled,
-];
 
 /// Counts of everything that a gateway answered. Rows come from the plan's names, so that they are few.
 #[derive(Debug, Default)]
@@ -34,7 +20,7 @@ pub struct Tally {
 /// Attempts of one rule at one backend.
 #[derive(Debug, Default)]
 pub struct Row {
-    outcomes: [AtomicU64; OUTCOMES.len()],
+    outcomes: [AtomicU64; Outcome::ALL.len()],
     retries: AtomicU64,
     input: AtomicU64,
     cached: AtomicU64,
@@ -96,7 +82,7 @@ impl Tally {
         let _ = writeln!(text, "# TYPE traflux_gateway_attempts_total counter");
         let rows = self.rows();
         for (rule, backend, row) in &rows {
-            for outcome in OUTCOMES {
+            for outcome in Outcome::ALL {
                 let count = row.of(outcome);
                 if count > 0 {
                     let _ = writeln!(
@@ -171,13 +157,13 @@ impl Row {
     /// Attempts that have ended.
     #[must_use]
     pub fn attempts(&self) -> u64 {
-        OUTCOMES.into_iter().map(|outcome| self.of(outcome)).sum()
+        Outcome::ALL.into_iter().map(|outcome| self.of(outcome)).sum()
     }
 
     /// Attempts that failed, refusals for lack of capacity not among them.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        OUTCOMES.into_iter().filter(|outcome| outcome.is_failure()).map(|outcome| self.of(outcome)).sum()
+        Outcome::ALL.into_iter().filter(|outcome| outcome.is_failure()).map(|outcome| self.of(outcome)).sum()
     }
 
     /// Attempts after which another followed.

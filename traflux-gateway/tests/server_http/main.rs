@@ -5,5 +5,6 @@
 mod change;
 mod common;
 mod faults;
+mod keep;
 mod pass;
 mod tls;

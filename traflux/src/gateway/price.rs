@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use traflux_core::UnitPrice;
 use traflux_core::plan::backend::{BackendPlan, PricePlan};
+use traflux_gateway::Outcome;
 use traflux_gateway::observe::Snapshot;
 
 /// What requests are like, by model; the empty name stands for requests whose backends list no models.
@@ -41,7 +42,7 @@ impl Typical {
         let mut models: BTreeMap<String, Usage> = BTreeMap::new();
         for series in &counted.layout().series {
             let Some(ix) = counted.layout().series_ix(&series.backend, &series.model) else { continue };
-            let requests = counted.requests(ix, traflux_gateway::observe::Outcome::Success);
+            let requests = counted.requests(ix, Outcome::Success);
             if requests == 0 {
                 continue;
             }

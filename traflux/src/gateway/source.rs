@@ -25,8 +25,8 @@ use traflux_core::{
     BoxFuture, Latency, Measurements, MetricsSource, ObserveError, Rate, Reading, ResourceTelemetry, RouteIx,
     Telemetry, Timestamp, Topology, Window,
 };
-use traflux_gateway::Engine;
-use traflux_gateway::observe::{Outcome, SeriesHistogram, SeriesIx, Snapshot};
+use traflux_gateway::observe::{RouteIx as PickIx, SeriesHistogram, SeriesIx, Snapshot};
+use traflux_gateway::{Engine, Outcome};
 
 use super::price::{Typical, prices};
 
@@ -239,10 +239,14 @@ fn sums(counted: &Snapshot) -> BTreeMap<&str, Sum> {
     for (ix, series) in counted.layout().series.iter().enumerate() {
         let at = SeriesIx(ix as u32);
         let sum = sums.entry(&series.backend).or_default();
-        sum.finished += counted.all_requests(at);
-        sum.successes += counted.requests(at, Outcome::Success);
-        sum.refused += counted.requests(at, Outcome::RateLimited);
-        sum.failed += counted.errors(at) - counted.requests(at, Outcome::RateLimited);
+        let of = |wanted: fn(Outcome) -> bool| -> u64 {
+            Outcome::ALL.into_iter().filter(|o| wanted(*o)).map(|outcome| counted.requests(at, outcome)).sum()
+        };
+        // What never left the gateway says nothing of the backend.
+        sum.finished += of(|outcome| outcome != Outcome::LocalTimeout);
+        sum.successes += of(|outcome| outcome == Outcome::Success);
+        sum.refused += of(|outcome| outcome == Outcome::Limited);
+        sum.failed += of(Outcome::is_failure);
         sum.timeouts += counted.requests(at, Outcome::Timeout);
         sum.busy += counted.busy(at);
         let Some(histogram) = counted.histogram(at, SeriesHistogram::Duration) else { continue };
@@ -272,7 +276,7 @@ impl<'a> Picked<'a> {
     fn of(counted: &'a Snapshot) -> Self {
         let (mut by_route, mut by_backend) = (BTreeMap::new(), BTreeMap::new());
         for (ix, route) in counted.layout().routes.iter().enumerate() {
-            let picks = counted.picks(traflux_gateway::observe::RouteIx(ix as u32));
+            let picks = counted.picks(PickIx(ix as u32));
             *by_route.entry((route.rule.as_str(), route.backend.as_str())).or_default() += picks;
             *by_backend.entry(route.backend.as_str()).or_default() += picks;
         }
