@@ -293,16 +293,16 @@ fn metrics_say_what_happened() {
     }
 }
 
-/// Who gets how many of 1000 requests, of which those to `slow` take ten times as long.
+/// Who gets how many of 1000 requests, of which those to `slow` take ten times as long as others.
 fn picks(engine: &Engine, start: f64, slow: &str) -> BTreeMap<String, u32> {
     let mut picks = BTreeMap::new();
     for step in 0..1000 {
         let now = start + f64::from(step) * 0.001;
         let forward = forward(engine.decide(&Request::default(), at(now)));
         let backend = forward.backend().to_owned();
-        let latency = if backend == slow { 0.01 } else { 0.001 };
+        let latency = if backend == slow { 0.5 } else { 0.05 };
         *picks.entry(format!("{backend} {}", forward.url())).or_default() += 1;
-        forward.finish(at(now + latency), &success(1, 1));
+        forward.finish(at(now + latency), &success(0, 0));
     }
     picks
 }

@@ -152,7 +152,8 @@ mod tests {
     use super::super::requests::RequestPlan;
 
     fn problem(control: &str) -> Option<String> {
-        let json = format!(r#"{{"routing": {{"default": {{"backend": ["a", "b"]}}}}, "control": {control}}}"#);
+        let json =
+            format!(r#"{{"routing": {{"default": {{"backend": ["a", "b"]}}}}, "control": {control}}}"#);
         let plan: RequestPlan = serde_json::from_str(&json).unwrap_or_else(|e| panic!("{e}"));
         plan.validate().err().map(|error| error.to_string())
     }

@@ -162,7 +162,8 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
         (&Method::GET, "/metrics") => {
             let counted = state.engine.scrape(state.clock.now(), Format::Prometheus);
             let kept = state.keeper.as_ref().map(|keeper| keeper.exposition()).unwrap_or_default();
-            let mut response = text(StatusCode::OK, counted + &state.tally.exposition() + &state.shown.text() + &kept);
+            let mut response =
+                text(StatusCode::OK, counted + &state.tally.exposition() + &state.shown.text() + &kept);
             let kind = HeaderValue::from_static("text/plain; version=0.0.4");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response

@@ -85,16 +85,9 @@ pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
 /// The controller beside a gateway, for as long as that runs.
 fn control(gateway: &server::Gateway) -> impl Future<Output = ()> + Send + use<> {
     let clock = gateway.clock();
-    let controller = EngineController::new(gateway.engine().clone(), clock.now());
-    if let Ok(controller) = &controller {
-        gateway.show(controller.metrics());
-    }
-    async move {
-        match controller {
-            Ok(controller) => controller.run(move || clock.now(), |line| println!("{line}")).await,
-            Err(problem) => println!("control: {problem}; the engine goes by what it observes"),
-        }
-    }
+    let controller = EngineController::new(gateway.engine().clone());
+    gateway.show(controller.metrics());
+    controller.run(move || clock.now(), |line| println!("{line}"))
 }
 
 /// Reads a plan of requests.

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use traflux_core::plan::requests::RequestPlan;
-use traflux_core::{
-    ActuateError, Actuator, BoxFuture, InForce, NodeGroup, Receipt, Timestamp, TrafficPlan,
-};
+use traflux_core::{ActuateError, Actuator, BoxFuture, InForce, NodeGroup, Receipt, Timestamp, TrafficPlan};
 use traflux_gateway::Engine;
 
 use super::fleet::ENGINE;

@@ -69,10 +69,12 @@ impl EngineControlError {
 /// anything to decide, it waits for a plan that does.
 pub struct EngineController {
     engine: Engine,
-    plan: Arc<RequestPlan>,
+    /// The plan that is followed.
+    plan: Option<Arc<RequestPlan>>,
     running: Option<Running>,
     exporter: Arc<Exporter>,
-    status: Arc<Mutex<String>>,
+    /// What has a name and no number; `None` while nothing is controlled.
+    status: Arc<Mutex<Option<String>>>,
     told: Told,
 }
 
@@ -90,42 +92,41 @@ struct Told {
 }
 
 impl EngineController {
-    /// A controller for the engine's plan in force. It moves nothing before the first [`tick`](Self::tick).
-    ///
-    /// # Errors
-    /// [`EngineControlError`] for a checkpoint that cannot be used.
-    pub fn new(engine: Engine, now: Timestamp) -> Result<Self, EngineControlError> {
-        let plan = engine.plan();
-        let running = start(&engine, &plan, now, None)?;
-        Ok(Self {
+    /// A controller for an engine; it looks at the plan, and moves weights, from the first [`tick`](Self::tick) on.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self {
             engine,
-            plan,
-            running,
+            plan: None,
+            running: None,
             exporter: Arc::new(Exporter::new()),
             status: Arc::default(),
             told: Told::default(),
-        })
+        }
     }
 
     /// Once around the loop: observes the engine, decides, and puts weights in force. `None` where there is nothing to
     /// control.
     ///
     /// # Errors
-    /// [`EngineControlError`] when the plan was reloaded and its checkpoint cannot be used: the controller then stops,
+    /// [`EngineControlError`] once, when the checkpoint of a plan that is new cannot be used: nothing is controlled then,
     /// and the engine goes by what it observes, until another plan comes.
     pub async fn tick(&mut self, now: Timestamp) -> Result<Option<Decision>, EngineControlError> {
         let plan = self.engine.plan();
-        if !Arc::ptr_eq(&plan, &self.plan) {
+        if self.plan.as_ref().is_none_or(|followed| !Arc::ptr_eq(&plan, followed)) {
             self.follow(plan, now)?;
         }
-        let Some(Running { controller, actuator }) = &mut self.running else { return Ok(None) };
+        let Some(Running { controller, actuator }) = &mut self.running else {
+            self.set_status(None);
+            return Ok(None);
+        };
         let began = Instant::now();
         actuator.at(now);
         let decision = controller.tick(now).await;
         // A controller that holds weights still stands by them.
         actuator.renew();
         crate::service::record(&self.exporter, controller, &decision, began.elapsed());
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status(&decision);
+        self.set_status(Some(status(&decision)));
         Ok(Some(decision))
     }
 
@@ -136,14 +137,16 @@ impl EngineController {
     }
 
     /// What Prometheus sees of it: the names are those of the controller beside Envoy, and beside them the version of
-    /// the plan, and solver and status of the last solution. Can be called from anywhere while the controller runs.
+    /// the plan, and solver and status of the last solution; nothing while nothing is controlled. Can be called from
+    /// anywhere while the controller runs.
     pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + use<> {
         let (exporter, status) = (Arc::clone(&self.exporter), Arc::clone(&self.status));
         move || {
+            let status = status.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(status) = &*status else { return String::new() };
             let text = exporter.encode();
-            // The text goes on: other metrics stand on the same page.
-            let text = text.strip_suffix("# EOF\n").unwrap_or(&text);
-            format!("{text}{}", status.lock().unwrap_or_else(PoisonError::into_inner))
+            // Other metrics stand on the same page.
+            format!("{}{status}", text.strip_suffix("# EOF\n").unwrap_or(&text))
         }
     }
 
@@ -156,7 +159,8 @@ impl EngineController {
                 Ok(None) => {}
                 Err(error) => tell(&format!("control: {error}; the engine goes by what it observes")),
             }
-            let interval = self.running.as_ref().and(self.plan.control.as_ref()).map(|control| control.interval);
+            let plan = self.running.as_ref().and(self.plan.as_ref());
+            let interval = plan.and_then(|plan| plan.control.as_ref()).map(|control| control.interval);
             tokio::time::sleep(interval.unwrap_or(LOOK_EVERY)).await;
         }
     }
@@ -164,24 +168,28 @@ impl EngineController {
     /// Goes on with another plan. Where only rules and backends changed, everything that stays keeps its state; where
     /// `control` changed, the loop begins anew with the split in force.
     fn follow(&mut self, plan: Arc<RequestPlan>, now: Timestamp) -> Result<(), EngineControlError> {
-        let before = std::mem::replace(&mut self.plan, Arc::clone(&plan));
+        let before = self.plan.replace(Arc::clone(&plan));
         self.told.shares = None;
-        let running = self.running.take();
-        if let (Some(mut running), Some(control)) = (running, &plan.control) {
-            if before.control != plan.control {
-                let carried = running.controller;
-                self.running = start(&self.engine, &plan, now, Some((carried.fleet(), carried.current())))?;
-            } else if let Some(fleet) = fleet(&plan, control)? {
-                let reward = reward(&fleet);
-                running.actuator.follow(plan);
-                running.controller.set_fleet(fleet)?;
-                running.controller.set_reward(reward);
-                self.running = Some(running);
-            }
+        let Some(mut running) = self.running.take() else {
+            self.running = start(&self.engine, &plan, now, None)?;
             return Ok(());
+        };
+        let Some(control) = &plan.control else { return Ok(()) };
+        if before.is_none_or(|before| before.control != plan.control) {
+            let carried = (running.controller.fleet(), running.controller.current());
+            self.running = start(&self.engine, &plan, now, Some(carried))?;
+        } else if let Some(fleet) = fleet(&plan, control)? {
+            let reward = reward(&fleet);
+            running.actuator.follow(plan);
+            running.controller.set_fleet(fleet)?;
+            running.controller.set_reward(reward);
+            self.running = Some(running);
         }
-        self.running = start(&self.engine, &plan, now, None)?;
         Ok(())
+    }
+
+    fn set_status(&self, status: Option<String>) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     fn say(&mut self, decision: &Decision, tell: &mut impl FnMut(&str)) {
@@ -195,7 +203,7 @@ impl EngineController {
         let rung = decision.rung.name();
         if self.told.rung.replace(rung).is_some_and(|before| before != rung) {
             tell(match decision.rung {
-                Rung::Normal => "control: requests end again, weights may move",
+                Rung::Normal => "control: requests end, weights may move",
                 _ => "control: no request has ended for a while, weights are held",
             });
         }
@@ -207,8 +215,11 @@ impl EngineController {
         let before = self.told.shares.get_or_insert_with(|| running.controller.fleet().fallback.clone());
         if before.offsets() == current.offsets() && moved(before) > WORTH_TELLING {
             for flow in &decision.flows {
-                let shares: Vec<String> =
-                    flow.shares.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
+                let shares: Vec<String> = flow
+                    .shares
+                    .iter()
+                    .map(|(name, share)| format!("{name} {:.0} %", share * 100.0))
+                    .collect();
                 let why = decision.explanation.first().map_or("", String::as_str);
                 tell(&format!("control: {}: {}; {why}", flow.name, shares.join(", ")));
             }

@@ -68,7 +68,9 @@ pub fn fleet(plan: &RequestPlan, control: &ControlPlan) -> Result<Option<Fleet>,
         });
         let lowest = backends(route).map(|(name, _)| tier(plan, name)).min();
         for (name, weight) in backends(route) {
-            let Some((resource, group)) = names.iter().position(|n| *n == name).map(|at| ids[at]) else { continue };
+            let Some((resource, group)) = names.iter().position(|n| *n == name).map(|at| ids[at]) else {
+                continue;
+            };
             amounts.push(if Some(tier(plan, name)) == lowest { f64::from(weight) } else { 0.0 });
             builder.add_route(Route {
                 name: route_name(rule, name),

@@ -27,7 +27,7 @@
 //! )?;
 //! let now = Timestamp::ZERO;
 //! let engine = Engine::new(&plan, &EngineSettings::default(), now)?;
-//! let mut controller = EngineController::new(engine.clone(), now)?;
+//! let mut controller = EngineController::new(engine.clone());
 //! // In a server: tokio::spawn(controller.run(clock, |line| eprintln!("{line}"))), and the engine serves beside it.
 //! let decision = controller.tick(now).await?.ok_or("the plan leaves nothing to decide")?;
 //! assert_eq!(decision.flows[0].weights, [("near".to_owned(), 5000), ("far".to_owned(), 5000)], "as the plan says");

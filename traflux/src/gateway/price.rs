@@ -138,7 +138,9 @@ mod tests {
 
     #[test]
     fn before_the_first_requests_a_thousand_tokens_in_and_300_out_are_assumed() {
-        let plan = backend(r#"{"price": {"input_dollars_per_million": 1, "output_dollars_per_million": 10, "request_dollars": 0.002}}"#);
+        let plan = backend(
+            r#"{"price": {"input_dollars_per_million": 1, "output_dollars_per_million": 10, "request_dollars": 0.002}}"#,
+        );
         // 1000 · $1 + 300 · $10 per million tokens, and $0.002: $0.006 a request.
         assert!((price_at(&plan, &Typical::default()).get() - 6000.0).abs() < 1e-6);
     }
@@ -148,7 +150,9 @@ mod tests {
         let dear = backend(
             r#"{"models": {"mini": {"price": {"input_dollars_per_million": 2}}, "large": {"price": {"input_dollars_per_million": 100}}}}"#,
         );
-        let cheap = backend(r#"{"models": {"mini": {"price": {"input_dollars_per_million": 1, "cached_dollars_per_million": 0.5}}}}"#);
+        let cheap = backend(
+            r#"{"models": {"mini": {"price": {"input_dollars_per_million": 1, "cached_dollars_per_million": 0.5}}}}"#,
+        );
         let typical = Typical {
             models: BTreeMap::from([
                 ("mini".to_owned(), usage(50.0, 200.0, 100.0, 10.0)),

@@ -64,7 +64,10 @@ impl EngineSource {
     #[must_use]
     pub fn new(engine: Engine, now: Timestamp) -> Self {
         let readings = VecDeque::from([(now, engine.counted())]);
-        Self { engine, memory: Mutex::new(Memory { readings, heard: BTreeMap::new(), ceilings: BTreeMap::new() }) }
+        Self {
+            engine,
+            memory: Mutex::new(Memory { readings, heard: BTreeMap::new(), ceilings: BTreeMap::new() }),
+        }
     }
 
     /// Reads the counters and makes telemetry of them.
@@ -250,8 +253,9 @@ fn sums(counted: &Snapshot) -> BTreeMap<&str, Sum> {
         sum.timeouts += counted.requests(at, Outcome::Timeout);
         sum.busy += counted.busy(at);
         let Some(histogram) = counted.histogram(at, SeriesHistogram::Duration) else { continue };
-        let (counts, total, _) =
-            histograms.entry(&series.backend).or_insert_with(|| (vec![0; histogram.counts.len()], Duration::ZERO, at));
+        let (counts, total, _) = histograms
+            .entry(&series.backend)
+            .or_insert_with(|| (vec![0; histogram.counts.len()], Duration::ZERO, at));
         counts.iter_mut().zip(histogram.counts).for_each(|(count, more)| *count += more);
         *total += histogram.sum;
     }

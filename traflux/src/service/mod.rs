@@ -16,9 +16,9 @@ mod source;
 mod state;
 
 pub use command::{Command, CommandError, Reply, TrainReply, TrainRequest};
+pub(crate) use export::record;
 pub use parameters::{ParameterPatch, Parameters};
 pub use prepare::{Prepared, prepare};
 pub use run::{RunError, run};
-pub(crate) use export::record;
 pub(crate) use source::http_options;
 pub use state::{ServiceState, TrainingView};
