@@ -24,6 +24,7 @@ mod decision;
 mod explain;
 mod forward;
 mod levels;
+mod probing;
 mod readings;
 mod scrape;
 mod settings;
@@ -40,6 +41,7 @@ use traflux_core::plan::requests::RequestPlan;
 pub use decision::{Decision, Reason, Refusal};
 pub use explain::{CandidateTrace, Explanation, LimitTrace, RuleTrace};
 pub use forward::{End, Forward};
+pub use probing::{ProbeQuestion, ProbeStatus};
 pub use readings::BackendReading;
 pub use settings::EngineSettings;
 pub use waiting::Waiting;
@@ -76,6 +78,7 @@ impl Engine {
         let settings = &settings.following(plan)?;
         let mut registry = Registry::new(settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
+        registry.probes.follow(&compiled, now);
         Ok(Self {
             shared: Arc::new(Shared {
                 compiled: ArcSwap::from_pointee(compiled),
@@ -103,6 +106,7 @@ impl Engine {
         let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;
         // Positions mean others from here on.
         registry.adaptive.clear();
+        registry.probes.follow(&compiled, now);
         self.shared.compiled.store(Arc::new(compiled));
         if !registry.set.is_empty() {
             // New pools begin with the weights of the plan; a controller's go on without a gap.

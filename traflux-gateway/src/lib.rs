@@ -52,7 +52,8 @@ pub use affinity::{AffinityKey, Maglev, PinTable, Session};
 pub use alias::AliasTable;
 pub use balance::{Algorithm, BalanceSettings, EndpointTable, PickRequest, Pool};
 pub use engine::{
-    BackendReading, Decision, End, Engine, EngineSettings, Explanation, Forward, Reason, Refusal, Waiting,
+    BackendReading, Decision, End, Engine, EngineSettings, Explanation, Forward, ProbeQuestion, ProbeStatus,
+    Reason, Refusal, Waiting,
 };
 pub use error::GatewayError;
 pub use identity::IdentityTable;
@@ -80,9 +81,7 @@ pub use congestion::{
     Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottleSettings,
 };
 pub use health::{HealthGroup, HealthSettings, Probe, ProbeSettings};
-pub use retry::{
-    BudgetSettings, FallbackChain, FallbackSettings, Hedge, HedgeSettings, RetryBudget, RetryPolicy,
-};
+pub use retry::{BudgetSettings, Fallback, Hedge, RetryBudget, RetryPolicy};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

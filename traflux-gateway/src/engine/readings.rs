@@ -25,7 +25,7 @@ impl Engine {
     pub fn readings(&self, now: Timestamp) -> BTreeMap<Arc<str>, BackendReading> {
         let compiled = self.shared.compiled.load_full();
         let mut readings: BTreeMap<Arc<str>, BackendReading> = BTreeMap::new();
-        for pool in compiled.routes.iter().flat_map(|route| route.pools.iter().flatten()) {
+        for pool in compiled.pools() {
             let mut eligible: BTreeMap<&Arc<str>, bool> = BTreeMap::new();
             for (position, member) in pool.members.iter().enumerate() {
                 let health = pool.health.as_ref();

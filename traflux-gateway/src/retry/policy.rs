@@ -188,7 +188,7 @@ impl RetryPolicy {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use traflux_gateway::health::Outcome;
+    /// use traflux_gateway::Outcome;
     /// use traflux_gateway::retry::{Attempt, Idempotence, Progress, RetryDecision, RetryPolicy, StopReason};
     ///
     /// let attempt = Attempt {
