@@ -98,8 +98,15 @@ pub(super) struct RoutePool {
     pub(super) probed: bool,
     /// When its requests are hedged; `None` where none are.
     pub(super) hedge: Option<Arc<Hedge>>,
-    /// Weights of the plan, by position.
-    pub(super) planned: Arc<[u32]>,
+    /// Weights and tiers of the plan, by position.
+    pub(super) planned: Arc<[Place]>,
+}
+
+/// How much of its tier's traffic a member takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) weight: u32,
+    pub(super) tier: u8,
 }
 
 /// One endpoint of a route.
@@ -783,7 +790,7 @@ impl Builder<'_> {
                 if model == OTHER_MODEL { before.models.len() as u32 + 1 } else { before.model(model) };
             same.pools.get(model as usize)?.as_ref()
         });
-        let planned = members.iter().map(|member| member.weight).collect();
+        let planned = members.iter().map(|m| Place { weight: m.weight, tier: m.tier }).collect();
         let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
             Some(before) => before.pool.reconfigured(settings, members)?,
