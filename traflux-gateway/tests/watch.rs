@@ -94,7 +94,11 @@ fn a_split_that_leaves_its_weights_is_told() {
 #[test]
 fn a_tenant_that_is_crowded_out_lowers_the_index() {
     let plan = plan(r#"{"routing": {"default": {"backend": "a"}}}"#);
-    let settings = EngineSettings { concurrency: ConcurrencySettings::fixed(4), ..EngineSettings::default() };
+    let settings = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(4),
+        queue: None,
+        ..EngineSettings::default()
+    };
     let engine = Engine::new(&plan, &settings, at(0.0)).unwrap();
     engine.upkeep(at(0.0));
     assert_eq!(engine.fairness(), None);
