@@ -278,7 +278,8 @@ struct Play<'a> {
     trace: &'a Trace,
     model: &'a Model,
     engine: Engine,
-    /// By time; of those at once, ends come first, because they make room, then in the order in which they were set.
+    /// By time; of those at once, what backends do comes first, because it makes room, then in the order in which they
+    /// were set: the first byte before the end.
     events: BinaryHeap<Reverse<(u64, bool, u64, Event)>>,
     set: u64,
     held: HashMap<usize, Held>,
@@ -357,8 +358,8 @@ fn probed_endpoint(entry: &Entry<'_>) -> Option<(String, String)> {
 impl Play<'_> {
     fn at(&mut self, t: u64, event: Event) {
         self.set += 1;
-        let is_end = matches!(event, Event::End(..));
-        self.events.push(Reverse((t, !is_end, self.set, event)));
+        let is_of_backend = matches!(event, Event::First(..) | Event::End(..));
+        self.events.push(Reverse((t, !is_of_backend, self.set, event)));
     }
 
     fn happen(&mut self, t: u64, event: Event) {
