@@ -117,6 +117,8 @@ pub struct Request<'a> {
     pub kind: &'a str,
     /// The prompt, of which beginnings are compared to find caches of it; empty where that is not wanted.
     pub prompt: &'a [u8],
+    /// Bytes that are held for it while it waits, such as its body; 0 where nothing is.
+    pub bytes: u64,
     /// When an answer is of no more use.
     pub deadline: Option<Timestamp>,
 }
@@ -137,6 +139,7 @@ impl Default for Request<'_> {
             idempotence: Idempotence::Idempotent,
             kind: "",
             prompt: &[],
+            bytes: 0,
             deadline: None,
         }
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::health::Outcome;
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Forward, QueueSettings, Reason, Refusal, Request,
+    Client, Decision, End, Engine, EngineSettings, Forward, QueuePlan, Reason, Refusal, Request,
     TokenEstimate, Usage,
 };
 
@@ -23,6 +23,17 @@ fn plan(json: &str) -> RequestPlan {
 
 fn engine(json: &str, settings: &EngineSettings) -> Engine {
     Engine::new(&plan(json), settings, at(0.0)).unwrap()
+}
+
+fn engine_of(plan: &RequestPlan) -> Engine {
+    Engine::new(plan, &EngineSettings::default(), at(0.0)).unwrap()
+}
+
+/// A plan with so much room at each backend.
+fn with_room(json: &str, concurrency: ConcurrencyPlan) -> RequestPlan {
+    let mut plan = plan(json);
+    plan.congestion.concurrency = Some(concurrency);
+    plan
 }
 
 #[track_caller]
@@ -143,13 +154,11 @@ fn a_refusal_for_capacity_cools_the_backend_down_and_the_fallback_serves() {
 }
 
 fn one_at_a_time(queue: bool) -> Engine {
-    let json = r#"{"routing": {"default": {"backend": "a"}}}"#;
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue: queue.then(QueueSettings::default),
-        ..EngineSettings::default()
-    };
-    engine(json, &settings)
+    let mut plan = with_room(r#"{"routing": {"default": {"backend": "a"}}}"#, ConcurrencyPlan::fixed(1));
+    if !queue {
+        plan.queue = QueuePlan::none();
+    }
+    engine_of(&plan)
 }
 
 #[test]
@@ -323,16 +332,8 @@ fn the_budget_of_retries_holds_when_everything_fails() {
 #[test]
 fn a_request_of_a_lower_band_waits_on_when_only_a_better_one_would_fit() {
     // Two places, of which the batch band may fill one.
-    let json = r#"{"routing": {"default": {"backend": "a"}}}"#;
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings {
-            band_shares: vec![1.0, 1.0, 0.5],
-            ..ConcurrencySettings::fixed(2)
-        },
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let engine = engine(json, &settings);
+    let room = ConcurrencyPlan { band_shares: vec![1.0, 1.0, 0.5], ..ConcurrencyPlan::fixed(2) };
+    let engine = engine_of(&with_room(r#"{"routing": {"default": {"backend": "a"}}}"#, room));
     let batch = Request { kind: "batch", ..chat("t", 1, 1) };
     let first = forward(engine.decide(&batch, at(0.0)));
     let Decision::Wait(waiting) = engine.decide(&batch, at(0.0)) else { panic!() };
@@ -347,15 +348,12 @@ fn a_request_of_a_lower_band_waits_on_when_only_a_better_one_would_fit() {
 
 #[test]
 fn who_waits_goes_on_after_a_reload_that_no_longer_knows_the_backend() {
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let engine = engine(r#"{"routing": {"default": {"backend": "a"}}}"#, &settings);
+    let plan = |json| with_room(json, ConcurrencyPlan::fixed(1));
+    let engine = engine_of(&plan(r#"{"routing": {"default": {"backend": "a"}}}"#));
     let held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
     let Decision::Wait(waiting) = engine.decide(&chat("t", 1, 1), at(0.0)) else { panic!() };
-    engine.reload(&plan(r#"{"routing": {"default": {"backend": "b"}}}"#), &settings, at(0.5)).unwrap();
+    let next = plan(r#"{"routing": {"default": {"backend": "b"}}}"#);
+    engine.reload(&next, &EngineSettings::default(), at(0.5)).unwrap();
     assert_eq!(forward(engine.decide(&chat("t", 1, 1), at(0.5))).backend(), "b");
     held.finish(at(1.0), &success(1, 1));
     let (ticket, decision) = engine.take_ready().unwrap();
@@ -364,12 +362,7 @@ fn who_waits_goes_on_after_a_reload_that_no_longer_knows_the_backend() {
 
 #[test]
 fn many_threads_leave_nothing_in_flight() {
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(4),
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let engine = engine(TWO, &settings);
+    let engine = engine_of(&with_room(TWO, ConcurrencyPlan::fixed(4)));
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let engine = &engine;
@@ -407,7 +400,8 @@ fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
         "routing": {"default": {"backend": ["a", "b", "c", "d"], "algorithm": "weighted"}},
         "retry": {"max_attempts": 1},
         "affinity": {"key": "user", "ttl_ms": 60000},
-        "congestion": {"concurrency": {"algorithm": {"kind": "fixed"}, "initial": 1, "min": 1, "max": 1}}
+        "congestion": {"concurrency": {"algorithm": {"kind": "fixed"}, "initial": 1, "min": 1, "max": 1}},
+        "queue": {"max_waiting": 0}
     }"#;
     let engine = engine(json, &EngineSettings::default());
     let user = |user| Request { client: Client { user, ..Client::default() }, ..Request::default() };
@@ -427,7 +421,7 @@ fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
 
     let wrong = plan(r#"{"retry": {"max_attempts": 0}}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
-    assert!(error.to_string().starts_with("retry: "), "{error}");
+    assert_eq!(error.to_string(), "retry.max_attempts: 0, expected 1 to 100");
     let wrong = plan(r#"{"limits": [{"name": "l", "unit": "tokens", "amount": 1, "max_wait_ms": 5}]}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
     assert_eq!(error.to_string(), "limits[0].max_wait_ms: this engine cannot do it yet");

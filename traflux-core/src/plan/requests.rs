@@ -11,6 +11,7 @@ use super::health::HealthPlan;
 use super::identity::IdentityPlan;
 use super::limit::LimitPlan;
 use super::pool::PoolPlan;
+use super::queue::QueuePlan;
 use super::retry::RetryPlan;
 use super::routing::{RoutePlan, RoutingPlan};
 use super::server::ServerPlan;
@@ -47,6 +48,8 @@ pub struct RequestPlan {
     pub affinity: Option<AffinityPlan>,
     /// Control by what comes back.
     pub congestion: CongestionPlan,
+    /// Waiting for room.
+    pub queue: QueuePlan,
 }
 
 impl RequestPlan {
@@ -140,6 +143,18 @@ impl RequestPlan {
                 let problem =
                     format!("{} characters, expected 64 hexadecimal digits", key.sha256.chars().count());
                 return wrong(format!("identity.api_keys[{ix}].sha256"), problem);
+            }
+        }
+        self.health.validate().map_err(|error| error.under("health"))?;
+        self.retry.validate().map_err(|error| error.under("retry"))?;
+        if let Some(affinity) = &self.affinity {
+            affinity.validate().map_err(|error| error.under("affinity"))?;
+        }
+        self.congestion.validate().map_err(|error| error.under("congestion"))?;
+        self.queue.validate().map_err(|error| error.under("queue"))?;
+        for (path, route) in self.routes() {
+            if let Some(band) = route.band.as_deref().filter(|band| self.queue.band_named(band).is_none()) {
+                return wrong(format!("{path}.band"), format!("`{band}` is no band of the queue"));
             }
         }
         Ok(())

@@ -27,6 +27,8 @@ pub(super) struct Admission {
     pub(super) stream: bool,
     pub(super) idempotence: Idempotence,
     pub(super) tokens: TokenEstimate,
+    /// Held for it while it waits.
+    pub(super) bytes: u64,
     pub(super) deadline: Option<Timestamp>,
     pub(super) arrived: Timestamp,
     /// Limits that hold, whoever serves.

@@ -19,7 +19,7 @@ use super::counters::Counters;
 use super::decision::{Reason, Refusal};
 use super::settings::EngineSettings;
 use super::waiting::Room;
-use crate::affinity::{AffinityKey, KeySource, Session, prefix_chain};
+use crate::affinity::{AffinityKey, AffinitySource, Session, prefix_chain};
 use crate::balance::{self, Member, Pool, Price};
 use crate::error::GatewayError;
 use crate::health::HealthGroup;
@@ -46,6 +46,8 @@ pub(super) struct Compiled {
     /// One per rule, in the same order; then that of the default, then those that routes fall back to.
     pub(super) routes: Vec<Route>,
     default: Option<u32>,
+    /// Header with the deadline of a request, in lower case.
+    deadline_header: Option<Box<str>>,
     models: Arc<FxHashMap<Box<str>, u32>>,
     pub(super) limiter: Limiter,
     limit_rules: Arc<Matcher>,
@@ -71,6 +73,10 @@ pub(super) struct Route {
     pub(super) rooms: Vec<Option<u32>>,
     pub(super) budget: Arc<RetryBudget>,
     pub(super) decider: DeciderIx,
+    /// The band that the plan names.
+    band: Option<u8>,
+    /// What a request is worth in the queue.
+    pub(super) value: u32,
 }
 
 /// The endpoints of a route that serve a model.
@@ -122,6 +128,9 @@ impl Compiled {
     ) -> Result<Self, GatewayError> {
         plan.validate()?;
         refuse_unkept(plan)?;
+        if before.is_some_and(|before| before.plan.congestion != plan.congestion) {
+            registry.forget_backends();
+        }
         let rule_plans = &plan.routing.rules;
         let order = order(rule_plans);
         let rules = Matcher::new(order.iter().map(|ix| &rule_plans[*ix].matches))?;
@@ -184,6 +193,7 @@ impl Compiled {
             rules: Arc::new(rules),
             routes,
             default,
+            deadline_header: plan.queue.deadline_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
             models: Arc::new(models),
             limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
@@ -206,15 +216,17 @@ impl Compiled {
         let name = request.client.tenant;
         let tenant = self.tenants.find(name).or_else(|| self.tenants.insert(name, |_| false));
         let tenant = tenant.or_else(|| self.tenants.find("")).map_or(0, Key::slot);
+        let band = self.band(route, request);
         let mut admission = Admission {
             route,
             model: self.model(request.model),
             tenant,
-            band: self.band(request),
+            band,
             stream: request.stream,
             idempotence: request.idempotence,
             tokens: request.tokens,
-            deadline: request.deadline,
+            bytes: request.bytes,
+            deadline: self.deadline(band, request, now),
             arrived: now,
             limits: ArrayVec::new(),
             by_backend: ArrayVec::new(),
@@ -229,7 +241,7 @@ impl Compiled {
         if let Some(reason) = failed {
             return Err(self.refusal(Some(route), reason));
         }
-        if let (Some(_), Some(affinity)) = (&self.routes[route as usize].session, &self.settings.affinity) {
+        if let (Some(_), Some(affinity)) = (&self.routes[route as usize].session, &self.plan.affinity) {
             session_keys(&affinity.key, request, &mut admission.session);
         }
         Ok(admission)
@@ -241,9 +253,19 @@ impl Compiled {
         if name.is_empty() { named } else { self.models.get(name).copied().unwrap_or(named + 1) }
     }
 
-    fn band(&self, request: &Request<'_>) -> u8 {
-        let Some(queue) = &self.settings.queue else { return 0 };
-        queue.band_of(request.client.user_tier, request.kind)
+    fn band(&self, route: u32, request: &Request<'_>) -> u8 {
+        let of_kind = || self.plan.queue.band_of(request.client.user_tier, request.kind);
+        self.routes[route as usize].band.unwrap_or_else(of_kind)
+    }
+
+    /// When an answer is of no more use: what the client says, else its band, may only come before what the caller says.
+    fn deadline(&self, band: u8, request: &Request<'_>, now: Timestamp) -> Option<Timestamp> {
+        let told = self.deadline_header.as_deref().and_then(|name| request.headers.value(name));
+        let told = told.and_then(|text| text.trim().parse::<f64>().ok());
+        let told = told.and_then(|millis| Duration::try_from_secs_f64(millis * 1e-3).ok());
+        let left = told.or_else(|| self.plan.queue.bands.get(usize::from(band))?.deadline);
+        let own = left.map(|left| now + left);
+        request.deadline.into_iter().chain(own).min()
     }
 
     fn add_limit(
@@ -408,16 +430,22 @@ fn scope_value<'a>(scope: &LimitScope, request: &Request<'a>) -> &'a str {
     }
 }
 
-fn session_keys(source: &KeySource, request: &Request<'_>, keys: &mut ArrayVec<AffinityKey, MOST_BLOCKS>) {
+fn session_keys(
+    source: &AffinitySource,
+    request: &Request<'_>,
+    keys: &mut ArrayVec<AffinityKey, MOST_BLOCKS>,
+) {
     // Within the tenant, so that nobody finds another's sessions.
     let tenant = AffinityKey::of(request.client.tenant.as_bytes());
     let text = match source {
-        KeySource::Header(name) => request.headers.value(name),
-        KeySource::Cookie(name) => request.headers.value("cookie").and_then(|cookies| cookie(cookies, name)),
-        KeySource::User => {
+        AffinitySource::Header(name) => request.headers.value(name),
+        AffinitySource::Cookie(name) => {
+            request.headers.value("cookie").and_then(|cookies| cookie(cookies, name))
+        }
+        AffinitySource::User => {
             Some(if request.client.user.is_empty() { request.client.key } else { request.client.user })
         }
-        KeySource::Prefix { block_bytes, blocks } => {
+        AffinitySource::Prefix { block_bytes, blocks } => {
             let mut chain = [AffinityKey(0); MOST_BLOCKS];
             let most = (*blocks).min(MOST_BLOCKS);
             let count = prefix_chain(request.prompt, *block_bytes, &mut chain[..most]);
@@ -581,17 +609,23 @@ impl Builder<'_> {
             .enumerate()
             .map(|(ix, model)| self.pool(name, plan, algorithm, model, rank, ix))
             .collect::<Result<Vec<_>, _>>()?;
-        let kept = self.before.and_then(|b| b.routes.iter().find(|r| *r.name == *name));
-        let session = match &self.settings.affinity {
+        let kept = self.before.and_then(|b| Some((&b.plan, b.routes.iter().find(|r| *r.name == *name)?)));
+        let session = match &self.plan.affinity {
             Some(affinity) => Some(match kept {
-                Some(Route { session: Some(session), .. }) => Arc::clone(session),
+                Some((before, Route { session: Some(session), .. }))
+                    if before.affinity == self.plan.affinity =>
+                {
+                    Arc::clone(session)
+                }
                 _ => Arc::new(Session::new(affinity)?),
             }),
             None => None,
         };
         let budget = match kept {
-            Some(route) => Arc::clone(&route.budget),
-            None => Arc::new(RetryBudget::new(self.settings.retry_budget)),
+            Some((before, route)) if before.retry.budget == self.plan.retry.budget => {
+                Arc::clone(&route.budget)
+            }
+            _ => Arc::new(RetryBudget::new(self.plan.retry.budget)),
         };
         let decider = self.counters.decider(name, algorithm);
         let rooms = pools.iter().map(|pool| self.room(pool.as_deref())).collect::<Result<Vec<_>, _>>()?;
@@ -604,13 +638,16 @@ impl Builder<'_> {
             rooms,
             budget,
             decider,
+            band: plan.band.as_deref().and_then(|band| self.plan.queue.band_named(band)),
+            value: plan.value.unwrap_or(1),
         });
         Ok(())
     }
 
     /// Requests that want the same backends wait together.
     fn room(&mut self, pool: Option<&RoutePool>) -> Result<Option<u32>, GatewayError> {
-        let (Some(queue), Some(pool)) = (&self.settings.queue, pool) else { return Ok(None) };
+        let queue = &self.plan.queue;
+        let Some(pool) = pool.filter(|_| queue.max_waiting > 0) else { return Ok(None) };
         let mut backends: Vec<String> = pool.members.iter().map(|m| m.state.name.to_string()).collect();
         backends.sort_unstable();
         backends.dedup();
@@ -619,10 +656,10 @@ impl Builder<'_> {
         }
         let kept = self
             .before
-            .and_then(|b| b.rooms.iter().find(|room| room.backends == backends && room.settings == *queue));
+            .and_then(|b| b.rooms.iter().find(|room| room.backends == backends && room.plan == *queue));
         let room = match kept {
             Some(room) => Arc::clone(room),
-            None => Arc::new(Room::new(backends, queue)?),
+            None => Arc::new(Room::new(backends, queue, &self.registry.tenants)?),
         };
         self.rooms.push(room);
         Ok(Some(self.rooms.len() as u32 - 1))
@@ -646,7 +683,7 @@ impl Builder<'_> {
             }
             // A backend that lists no models is one and the same under any name of a model.
             let own = if backend.models.contains_key(model) { model } else { "" };
-            let state = self.registry.backend(name, own, self.settings);
+            let state = self.registry.backend(name, own, &self.plan.congestion, self.settings);
             let price = price(&backend.price_of(model));
             let bare = [traflux_core::plan::backend::UpstreamEndpoint {
                 url: String::new(),
@@ -691,12 +728,13 @@ impl Builder<'_> {
             None => Pool::new(settings, members, self.settings.seed ^ (rank as u64) << 20 ^ model_ix as u64)?,
         };
         let health = (plan.health_check != Some(false)).then(|| {
-            match before.and_then(|b| Some((&b.pool, b.health.as_ref()?))) {
+            let kept = before.filter(|_| self.before.is_some_and(|b| b.plan.health == self.plan.health));
+            match kept.and_then(|b| Some((&b.pool, b.health.as_ref()?))) {
                 Some((pool, health)) => {
                     let positions: Vec<_> = ids.iter().map(|id| pool.position_of(*id)).collect();
                     Arc::new(health.with_endpoints(self.now, &positions))
                 }
-                None => Arc::new(HealthGroup::new(self.settings.health, entries.len())),
+                None => Arc::new(HealthGroup::new(&self.plan.health, entries.len())),
             }
         });
         Ok(Some(Arc::new(RoutePool { pool, members: entries.into(), health, planned })))

@@ -19,7 +19,7 @@ use crate::health::Entry;
 use crate::limit::{Cost, DenialReason, Reservation};
 use crate::observe::{RequestRecord, TenantIx};
 use crate::outcome::Outcome;
-use crate::retry::{Attempt, Progress, RetryDecision, RetryTicket};
+use crate::retry::{self, Attempt, Progress, RetryDecision, RetryTicket};
 use crate::units::unit_draw;
 use crate::wire::Usage;
 
@@ -519,7 +519,7 @@ impl Forward {
             time_left: self.admission.deadline.map(|deadline| deadline.since(now)),
             elsewhere: self.has_elsewhere(),
         };
-        let decided = self.compiled.settings.retry.decide(&failed, self.shared.draw());
+        let decided = retry::decide(&self.compiled.plan.retry, &failed, self.shared.draw());
         let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
         let budget = &self.compiled.routes[self.admission.route as usize].budget;
         let Some(leave) = budget.try_retry(now, in_flight) else { return self.exhausted(now) };

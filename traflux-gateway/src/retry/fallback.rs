@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::retry::BudgetPlan;
 
-use super::budget::{BudgetSettings, RetryBudget, RetryTicket};
+use super::budget::{RetryBudget, RetryTicket};
 use super::policy::Progress;
 use crate::error::{GatewayError, check};
 use crate::outcome::Outcome;
@@ -81,20 +82,20 @@ pub struct Alternative {
     #[serde(default)]
     pub context_tokens: Option<u64>,
     /// How much may fall on it; ratio 1, 5 per second besides, at most as many in flight as there are requests,
-    /// or 10. Where it is given, keys left out are those of [`BudgetSettings::default`].
+    /// or 10. Where it is given, keys left out are those of [`BudgetPlan::default`].
     #[serde(default = "generous")]
-    pub budget: BudgetSettings,
+    pub budget: BudgetPlan,
 }
 
 /// A whole backend may be away, and then all its requests move on. A budget for retries would be used up at
 /// once.
-fn generous() -> BudgetSettings {
-    BudgetSettings {
+fn generous() -> BudgetPlan {
+    BudgetPlan {
         ratio: 1.0,
         concurrency_share: 1.0,
         min_concurrency: 10,
         min_per_second: 5.0,
-        ..BudgetSettings::default()
+        ..BudgetPlan::default()
     }
 }
 

@@ -113,6 +113,10 @@ async fn pass(
         model: facts.as_ref().map_or("", |facts| facts.model.as_ref()),
         stream: facts.as_ref().is_some_and(|facts| facts.stream),
         prompt: facts.as_ref().map_or(&[], |facts| facts.prompt),
+        bytes: match &body {
+            RequestBody::Whole(Some(bytes)) => bytes.len() as u64,
+            _ => 0,
+        },
         tokens,
         deadline: server.request_timeout,
     };
@@ -162,6 +166,7 @@ struct Asked<'a> {
     model: &'a str,
     stream: bool,
     prompt: &'a [u8],
+    bytes: u64,
     tokens: TokenEstimate,
     deadline: Duration,
 }
@@ -219,6 +224,7 @@ fn decide(
         },
         kind: kind(path, asked.stream),
         prompt: asked.prompt,
+        bytes: asked.bytes,
         deadline: Some(now + asked.deadline),
     };
     match state.engine.decide(&request, now) {
@@ -297,7 +303,9 @@ impl<'a> Way<'a> {
     async fn attempt(self, response: hyper_util::client::legacy::ResponseFuture, again: bool) -> Attempt<'a> {
         let sent = Instant::now();
         let limit = self.live.timeout(self.forward.rule());
-        let until = limit.map_or(self.deadline, |limit| self.deadline.min(sent + limit));
+        // An attempt that does not answer in its own time may be followed by another.
+        let head = self.live.plan.retry.per_try_timeout.into_iter().chain(limit).min();
+        let until = head.map_or(self.deadline, |head| self.deadline.min(sent + head));
         let row = self.state.tally.row(self.forward.rule(), self.forward.backend());
         let (outcome, problem) = match tokio::time::timeout_at(until, response).await {
             Ok(Ok(response)) => {

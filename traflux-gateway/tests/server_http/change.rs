@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use traflux_gateway::EngineSettings;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::server::load::{Load, LoadClass, LoadSettings};
 use traflux_gateway::server::{DemoSettings, Gateway, ServerSettings, demo};
 
@@ -51,10 +51,11 @@ async fn reloads_under_load_lose_nothing() {
     };
     let plans = [plan_to(r#"["a", "b"]"#, "x"), plan_to(r#"["b"]"#, "y"), plan_to(r#"["a"]"#, "x")];
     // Room for all, so that every refusal would be the reload's doing.
-    let engine =
-        EngineSettings { concurrency: ConcurrencySettings::fixed(1000), ..EngineSettings::default() };
-    let settings = ServerSettings { engine, ..ServerSettings::default() };
-    let gateway = Gateway::start(&plans[0], settings).await.unwrap();
+    let plans = plans.map(|mut plan: RequestPlan| {
+        plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(1000));
+        plan
+    });
+    let gateway = Gateway::start(&plans[0], ServerSettings::default()).await.unwrap();
     let settings = LoadSettings {
         url: format!("http://{}", gateway.address()),
         requests_per_second: 200.0,
