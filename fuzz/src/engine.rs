@@ -9,7 +9,9 @@ use traflux_core::plan::backend::{BackendPlan, ModelPlan, PricePlan, UpstreamEnd
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
 use traflux_core::plan::matching::MatchPlan;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_core::plan::routing::{Algorithm, RoutePlan, RulePlan, WeightedBackend};
+use traflux_core::plan::routing::{
+    Algorithm, FallbackBudget, FallbackCause, FallbackPlan, RoutePlan, RulePlan, WeightedBackend,
+};
 use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Outcome,
@@ -214,7 +216,16 @@ fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
         algorithm: coin(bytes).then(|| one(bytes, &Algorithm::ALL)),
         health_check: one(bytes, &[None, Some(true), Some(false)]),
         timeout: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(30))]),
-        fallback: (0..number(bytes, 2)).map(|_| one(bytes, &["a", "b", "d"]).to_owned()).collect(),
+        fallback: ["a", "b", "d"]
+            .into_iter()
+            .filter(|_| coin(bytes))
+            .map(|name| FallbackPlan {
+                backend: name.to_owned(),
+                on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
+                budget: coin(bytes)
+                    .then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
+            })
+            .collect(),
         band: coin(bytes).then(|| one(bytes, &["batch", "interactive"]).to_owned()),
         value: coin(bytes).then(|| one(bytes, &[0, 1, u32::MAX])),
     }

@@ -51,7 +51,10 @@ pub mod wire;
 pub use affinity::{AffinityKey, Maglev, PinTable, Session};
 pub use alias::AliasTable;
 pub use balance::{Algorithm, BalanceSettings, EndpointTable, PickRequest, Pool};
-pub use engine::{Decision, End, Engine, EngineSettings, Explanation, Forward, Reason, Refusal, Waiting};
+pub use engine::{
+    Decision, End, Engine, EngineSettings, Explanation, Forward, ProbeQuestion, ProbeStatus, Reason, Refusal,
+    Waiting,
+};
 pub use error::GatewayError;
 pub use identity::IdentityTable;
 pub use least_request::LeastRequest;
@@ -78,7 +81,7 @@ pub use congestion::{
     Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottlePlan,
 };
 pub use health::{HealthGroup, HealthPlan, Probe, ProbePlan};
-pub use retry::{BudgetPlan, FallbackChain, FallbackSettings, Hedge, HedgeSettings, RetryBudget, RetryPlan};
+pub use retry::{BudgetPlan, Fallback, Hedge, RetryBudget, RetryPlan};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -203,7 +203,7 @@ fn settings_name_their_key() {
     assert_eq!(settings.ttl, Duration::from_secs(5));
     let prefix: AffinityPlan =
         serde_json::from_str(r#"{"key": {"prefix": {"block_bytes": 512, "blocks": 0}}}"#).unwrap();
-    assert_eq!(prefix.validate().unwrap_err().code(), "gateway_setting");
+    assert_eq!(prefix.validate().unwrap_err().code(), "plan_key");
     assert!(AffinityPlan { ttl: Duration::from_secs(1 << 30), ..settings }.validate().is_err());
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::Outcome;
 use traflux_gateway::congestion::ConcurrencyPlan;
-use traflux_gateway::health::Outcome;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Forward, QueuePlan, Reason, Refusal, Request,
     TokenEstimate, Usage,

@@ -33,8 +33,11 @@ pub struct RetryPlan {
     pub patience: Duration,
     /// What is retried; all but timeouts. What may have been acted on is repeated only where acting twice does no harm.
     pub retry_on: Vec<RetryCause>,
-    /// What retries may cost.
+    /// What retries and hedges may cost.
     pub budget: BudgetPlan,
+    /// Second attempts while the first still runs; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<HedgePlan>,
 }
 
 impl Default for RetryPlan {
@@ -54,6 +57,7 @@ impl Default for RetryPlan {
                 RetryCause::Limited,
             ],
             budget: BudgetPlan::default(),
+            hedge: None,
         }
     }
 }
@@ -70,7 +74,63 @@ impl RetryPlan {
         }
         let (base, max) = (in_millis(self.base), in_millis(self.max));
         check(base <= max, "base_ms", base, format_args!("at most max_ms ({max})"))?;
-        self.budget.validate().map_err(|error| error.under("budget"))
+        self.budget.validate().map_err(|error| error.under("budget"))?;
+        self.hedge.map_or(Ok(()), |hedge| hedge.validate()).map_err(|error| error.under("hedge"))
+    }
+}
+
+/// When a second attempt is sent while the first still runs; the first to answer wins. Only for requests that may be
+/// acted on twice: idempotent methods, those with an idempotency key, and models asked for text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct HedgePlan {
+    /// A fixed delay; goes before the quantile.
+    #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
+    pub delay: Option<Duration>,
+    /// Quantile of times to the first byte after which an attempt counts as late, in (0, 1).
+    pub quantile: f64,
+    /// The shortest delay by the quantile.
+    #[serde(rename = "min_delay_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub min_delay: Duration,
+    /// The longest delay by the quantile.
+    #[serde(rename = "max_delay_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub max_delay: Duration,
+    /// The delay until enough first bytes were seen.
+    #[serde(rename = "initial_delay_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub initial_delay: Duration,
+    /// Attempts at once, the first included, from 1 to 8.
+    pub max_attempts: u32,
+}
+
+impl Default for HedgePlan {
+    fn default() -> Self {
+        Self {
+            delay: None,
+            quantile: 0.95,
+            min_delay: Duration::from_millis(50),
+            max_delay: Duration::from_secs(30),
+            initial_delay: Duration::from_secs(2),
+            max_attempts: 2,
+        }
+    }
+}
+
+impl HedgePlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a quantile outside (0, 1), delays out of order, or a number of attempts outside 1 to 8.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let quantile = self.quantile;
+        check(quantile > 0.0 && quantile < 1.0, "quantile", quantile, "more than 0, less than 1")?;
+        let (min, max) = (in_millis(self.min_delay), in_millis(self.max_delay));
+        check(min <= max, "min_delay_ms", min, format_args!("at most max_delay_ms ({max})"))?;
+        check((1..=8).contains(&self.max_attempts), "max_attempts", self.max_attempts, "1 to 8")
     }
 }
 

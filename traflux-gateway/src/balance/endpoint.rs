@@ -208,6 +208,12 @@ impl Endpoint {
         self.learn_first(Tick::of(now), after.as_secs_f32(), prompt_tokens, ahead);
     }
 
+    /// Takes in that no first token has come for so long, of a request that is given up because another endpoint was
+    /// quicker.
+    pub fn record_at_least(&self, now: Timestamp, waited: Duration, prompt_tokens: u32, ahead: u32) {
+        self.learn_at_least(Tick::of(now), waited.as_secs_f32(), prompt_tokens, ahead);
+    }
+
     /// Takes a request out of flight and learns from its answer.
     ///
     /// A finish without a start is ignored in the counts, so that a caller's mistake cannot drive them below
@@ -236,10 +242,7 @@ impl Endpoint {
         self.errors.record(tick, failed, self.learning.errors);
         if failed {
             // A fast failure must not look like a fast endpoint; a slow one is slow.
-            let waited = self.normalize(total, answer.prompt_tokens, answer.ahead);
-            if waited > self.first.value() {
-                self.learn_first(tick, total, answer.prompt_tokens, answer.ahead);
-            }
+            self.learn_at_least(tick, total, answer.prompt_tokens, answer.ahead);
             return;
         }
         let first = answer.first_token.map(|first| first.as_secs_f32().min(total));
@@ -332,6 +335,13 @@ impl Endpoint {
     #[inline]
     fn normalize(&self, seconds: f32, prompt_tokens: u32, ahead: u32) -> f32 {
         seconds / ((1.0 + prompt_tokens as f32 * self.learning.per_prompt_token) * crowding(ahead))
+    }
+
+    /// Learns from a wait without an answer, unless an answer would have been expected later.
+    fn learn_at_least(&self, tick: Tick, waited: f32, prompt_tokens: u32, ahead: u32) {
+        if self.normalize(waited, prompt_tokens, ahead) > self.first.value() {
+            self.learn_first(tick, waited, prompt_tokens, ahead);
+        }
     }
 
     #[inline]

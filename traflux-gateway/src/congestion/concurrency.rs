@@ -286,6 +286,6 @@ mod tests {
         assert!(plan.validate().is_ok());
         assert!(serde_json::from_str::<ConcurrencyPlan>(r#"{"maximum": 5}"#).is_err());
         let invalid = ConcurrencyPlan { min: 30, ..ConcurrencyPlan::default() };
-        assert_eq!(invalid.validate().unwrap_err().code(), "gateway_setting");
+        assert_eq!(invalid.validate().unwrap_err().code(), "plan_key");
     }
 }

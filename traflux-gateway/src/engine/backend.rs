@@ -6,6 +6,7 @@ use std::sync::Arc;
 use traflux_core::Timestamp;
 use traflux_core::plan::congestion::CongestionPlan;
 
+use super::probing::Probes;
 use super::settings::EngineSettings;
 use crate::balance::{AdaptiveWeights, EndpointTable};
 use crate::congestion::{BackendSignal, Ceiling, ConcurrencyLimit, CoolDown, Throttle};
@@ -45,6 +46,8 @@ pub(super) struct Registry {
     pub(super) adapted: Timestamp,
     /// What a controller set: weights of backends by rule.
     pub(super) set: HashMap<String, SetByController>,
+    /// Endpoints that are asked how they are.
+    pub(super) probes: Probes,
 }
 
 /// Weights of a controller.
@@ -67,6 +70,7 @@ impl Registry {
             adaptive: HashMap::new(),
             adapted: now,
             set: HashMap::new(),
+            probes: Probes::default(),
         })
     }
 

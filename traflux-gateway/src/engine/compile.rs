@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use traflux_core::plan::backend::{BackendPlan, PricePlan};
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
 use traflux_core::plan::requests::RequestPlan;
-use traflux_core::plan::routing::{Algorithm, RoutePlan};
+use traflux_core::plan::routing::{Algorithm, FallbackPlan, RoutePlan};
 use traflux_core::{PlanError, Timestamp};
 
 use super::admission::{Admission, MOST_BLOCKS};
@@ -29,7 +29,7 @@ use crate::limit::{
 };
 use crate::observe::{DeciderIx, RouteIx, SeriesIx, TenantMetrics};
 use crate::request::Request;
-use crate::retry::RetryBudget;
+use crate::retry::{Fallback, Hedge, RetryBudget};
 use crate::rule::{Matcher, excludes, order};
 use crate::units::PicoDollars;
 
@@ -68,7 +68,10 @@ pub(super) struct Route {
     /// By model; `None` where no backend serves it.
     pub(super) pools: Vec<Option<Arc<RoutePool>>>,
     pub(super) session: Option<Arc<Session>>,
+    /// The route to turn to when this one cannot serve.
     pub(super) fallback: Option<u32>,
+    /// How one gets here from the route before; `None` for a route that requests come to first.
+    pub(super) entry: Option<Arc<Fallback>>,
     /// Where its requests wait, by model.
     pub(super) rooms: Vec<Option<u32>>,
     pub(super) budget: Arc<RetryBudget>,
@@ -86,6 +89,10 @@ pub(super) struct RoutePool {
     pub(super) members: Arc<[RouteMember]>,
     /// Health of the members; `None` where nothing of the kind is wanted.
     pub(super) health: Option<Arc<HealthGroup>>,
+    /// Whether it goes by what endpoints answer when asked.
+    pub(super) probed: bool,
+    /// When its requests are hedged; `None` where none are.
+    pub(super) hedge: Option<Arc<Hedge>>,
     /// Weights of the plan, by position.
     pub(super) planned: Arc<[u32]>,
 }
@@ -153,12 +160,12 @@ impl Compiled {
         let mut routes = Vec::new();
         for ix in &order {
             let rule = &rule_plans[*ix];
-            builder.route(&mut routes, &rule.name, &rule.route)?;
+            builder.route(&mut routes, &rule.name, &rule.route, None)?;
         }
         // Fall-back routes stand behind all others, so that positions of rules stay those of the matcher.
         let default = match &plan.routing.default {
             Some(route) => {
-                builder.route(&mut routes, "default", route)?;
+                builder.route(&mut routes, "default", route, None)?;
                 Some(routes.len() as u32 - 1)
             }
             None => None,
@@ -167,14 +174,14 @@ impl Compiled {
             order.iter().map(|ix| &rule_plans[*ix].route).chain(plan.routing.default.as_ref()).collect();
         for (ix, route) in firsts.into_iter().enumerate() {
             let mut from = ix;
-            for backend in &route.fallback {
+            for fallback in &route.fallback {
                 let name = Arc::clone(&routes[ix].name);
                 let next = RoutePlan {
-                    backend: RoutePlan::to([backend]).backend,
+                    backend: RoutePlan::to([&fallback.backend]).backend,
                     fallback: Vec::new(),
                     ..route.clone()
                 };
-                builder.route(&mut routes, &name, &next)?;
+                builder.route(&mut routes, &name, &next, Some(fallback))?;
                 routes[from].fallback = Some(routes.len() as u32 - 1);
                 from = routes.len() - 1;
             }
@@ -387,6 +394,11 @@ impl Compiled {
         times.min().unwrap_or_default()
     }
 
+    /// All pools of all routes.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<RoutePool>> {
+        self.routes.iter().flat_map(|route| route.pools.iter().flatten())
+    }
+
     /// All rooms in which somebody may wait.
     pub(super) fn all_rooms(&self) -> impl Iterator<Item = Arc<Room>> {
         self.rooms.iter().cloned().chain(self.former.iter().filter_map(Weak::upgrade))
@@ -596,7 +608,13 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn route(&mut self, routes: &mut Vec<Route>, name: &str, plan: &RoutePlan) -> Result<(), GatewayError> {
+    fn route(
+        &mut self,
+        routes: &mut Vec<Route>,
+        name: &str,
+        plan: &RoutePlan,
+        fallback: Option<&FallbackPlan>,
+    ) -> Result<(), GatewayError> {
         let algorithm = plan.algorithm.unwrap_or(self.plan.routing.strategy);
         let mut names: Vec<&str> = vec![""; self.models.len() + 2];
         for (model, ix) in self.models {
@@ -627,6 +645,11 @@ impl Builder<'_> {
             }
             _ => Arc::new(RetryBudget::new(self.plan.retry.budget)),
         };
+        let entry = fallback.map(|fallback| {
+            let same = self.before.and_then(|b| b.routes.iter().filter(|r| *r.name == *name).nth(rank));
+            let known = same.and_then(|route| route.entry.as_ref()).filter(|known| known.plan() == fallback);
+            known.map_or_else(|| Arc::new(Fallback::new(fallback)), Arc::clone)
+        });
         let decider = self.counters.decider(name, algorithm);
         let rooms = pools.iter().map(|pool| self.room(pool.as_deref())).collect::<Result<Vec<_>, _>>()?;
         routes.push(Route {
@@ -635,6 +658,7 @@ impl Builder<'_> {
             pools,
             session,
             fallback: None,
+            entry,
             rooms,
             budget,
             decider,
@@ -737,7 +761,12 @@ impl Builder<'_> {
                 None => Arc::new(HealthGroup::new(&self.plan.health, entries.len())),
             }
         });
-        Ok(Some(Arc::new(RoutePool { pool, members: entries.into(), health, planned })))
+        let hedge = self.plan.retry.hedge.map(|hedge| {
+            let known = before.and_then(|b| b.hedge.as_ref()).filter(|known| *known.plan() == hedge);
+            known.map_or_else(|| Arc::new(Hedge::new(hedge)), Arc::clone)
+        });
+        let probed = plan.health_check == Some(true);
+        Ok(Some(Arc::new(RoutePool { pool, members: entries.into(), health, probed, hedge, planned })))
     }
 }
 

@@ -82,8 +82,7 @@ fn layout(plan: &RequestPlan) -> MetricsLayout {
     let (mut routes, mut deciders) = (BTreeSet::new(), BTreeSet::new());
     let rules = plan.routing.rules.iter().map(|rule| (rule.name.as_str(), &rule.route));
     for (rule, route) in rules.chain(plan.routing.default.iter().map(|route| ("default", route))) {
-        let backends = route.backend.iter().map(|b| &b.name).chain(&route.fallback);
-        routes.extend(backends.map(|backend| (rule.to_owned(), backend.clone())));
+        routes.extend(route.backend_names().map(|backend| (rule.to_owned(), backend.to_owned())));
         let algorithm = route.algorithm.unwrap_or(plan.routing.strategy);
         deciders.insert((rule.to_owned(), algorithm.name().to_owned()));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
-use traflux_core::plan::routing::Algorithm;
+use traflux_core::plan::routing::{Algorithm, FallbackCause};
 
 use super::Shared;
 use super::admission::Admission;
@@ -19,8 +19,10 @@ use crate::health::Entry;
 use crate::limit::{Cost, DenialReason, Reservation};
 use crate::observe::{RequestRecord, TenantIx};
 use crate::outcome::Outcome;
-use crate::retry::{self, Attempt, Progress, RetryDecision, RetryTicket};
-use crate::units::unit_draw;
+use crate::retry::{
+    self, Attempt, FallbackLeave, Idempotence, Progress, RetryDecision, RetryTicket, fallback_cause,
+};
+use crate::units::{PicoDollars, unit_draw};
 use crate::wire::Usage;
 
 /// Endpoints that are asked for room before the next route.
@@ -62,10 +64,24 @@ pub struct Forward {
     leave: Option<RetryTicket>,
     /// Where it waited, and was charged its estimate against the share of its tenant.
     waited_in: Option<Arc<waiting::Room>>,
+    hedging: Hedging,
 }
 
 /// Routes and positions that were tried.
 type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
+
+/// Attempts of one request at once.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hedging {
+    /// Attempts that were begun because this one or one before it was late.
+    begun: u8,
+    /// When the last of them was, or could not be.
+    last: Option<Timestamp>,
+    /// Whether this one was begun because another was late.
+    is_second: bool,
+    /// Whether another was quicker.
+    overtaken: bool,
+}
 
 /// All that a request holds.
 #[derive(Debug)]
@@ -80,6 +96,8 @@ struct Hold {
     requests_mark: Mark,
     tokens_mark: Mark,
     entry: Entry,
+    /// Leave of the budget of a backend that stands in for others.
+    leave: Option<FallbackLeave>,
 }
 
 /// Why nobody has room.
@@ -118,6 +136,13 @@ pub(super) fn decide(
 ) -> Decision {
     let route = &compiled.routes[admission.route as usize];
     route.budget.request(now);
+    let mut next = route.fallback;
+    while let Some(fallback) = next.map(|ix| &compiled.routes[ix as usize]) {
+        if let Some(entry) = &fallback.entry {
+            entry.request(now);
+        }
+        next = fallback.fallback;
+    }
     let room = route.rooms[admission.model as usize].map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
     // Nobody overtakes those who wait.
     let decision = if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
@@ -150,7 +175,7 @@ pub(super) fn resume(
     admission: Admission,
     now: Timestamp,
 ) -> Result<Forward, (Blocked, Admission)> {
-    match attempt(shared, compiled, &admission, &Tried::new(), now) {
+    match attempt(shared, compiled, &admission, &Tried::new(), None, now) {
         Ok(hold) => {
             let forward = Forward {
                 shared: Arc::clone(shared),
@@ -161,6 +186,7 @@ pub(super) fn resume(
                 send_after: Duration::ZERO,
                 leave: None,
                 waited_in: None,
+                hedging: Hedging::default(),
             };
             if let Some((_, member, _)) = forward.member() {
                 let decider = compiled.routes[forward.admission.route as usize].decider;
@@ -174,38 +200,63 @@ pub(super) fn resume(
     }
 }
 
-/// Walks the route and those that it falls back to.
+/// Walks the route and those that it falls back to, because an attempt failed or because those before cannot serve.
 fn attempt(
     shared: &Shared,
     compiled: &Compiled,
     admission: &Admission,
     tried: &Tried,
+    failed: Option<FallbackCause>,
     now: Timestamp,
 ) -> Result<Hold, Blocked> {
     let mut blocked = Blocked::of(Reason::NoModel);
     let mut next = Some(admission.route);
     while let Some(ix) = next {
         let route = &compiled.routes[ix as usize];
-        if let Some(pool) = &route.pools[admission.model as usize] {
-            match attempt_route(shared, compiled, admission, (ix, route, pool), tried, now) {
-                Ok(hold) => return Ok(hold),
-                // What a limit of the client's refuses, no other backend can cure.
-                Err(
-                    refused @ Blocked {
-                        reason: Reason::Limited | Reason::TooLarge | Reason::TooManyKeys, ..
-                    },
-                ) => {
-                    return Err(refused);
-                }
-                Err(other) => blocked = blocked.or(other),
+        next = route.fallback;
+        let Some(pool) = &route.pools[admission.model as usize] else { continue };
+        let entry = route.entry.as_deref();
+        let mut leave = None;
+        if let Some(entry) = entry {
+            if !entry.takes(failed.unwrap_or_else(|| blocked.cause())) {
+                continue;
+            }
+            leave = entry.try_enter(now);
+            if leave.is_none() {
+                blocked = blocked.or(Blocked::of(Reason::Saturated));
+                continue;
             }
         }
-        next = route.fallback;
+        match attempt_route(shared, compiled, admission, (ix, route, pool), tried, now) {
+            Ok(mut hold) => {
+                hold.leave = leave;
+                return Ok(hold);
+            }
+            Err(other) => {
+                if let (Some(entry), Some(leave)) = (entry, leave) {
+                    entry.give_back(leave);
+                }
+                // What a limit of the client's refuses, no other backend can cure.
+                if matches!(other.reason, Reason::Limited | Reason::TooLarge | Reason::TooManyKeys) {
+                    return Err(other);
+                }
+                blocked = blocked.or(other);
+            }
+        }
     }
     Err(blocked)
 }
 
 impl Blocked {
+    /// Why another backend is looked for.
+    const fn cause(&self) -> FallbackCause {
+        match self.reason {
+            Reason::NoModel => FallbackCause::NoModel,
+            Reason::NoBackend => FallbackCause::Unhealthy,
+            _ => FallbackCause::Capacity,
+        }
+    }
+
     /// The more hopeful of two: room comes back sooner than health, health sooner than a model.
     fn or(self, other: Self) -> Self {
         let rank = |b: &Self| match b.reason {
@@ -326,6 +377,7 @@ fn hold(
         requests_mark,
         tokens_mark,
         entry,
+        leave: None,
     }
 }
 
@@ -474,6 +526,9 @@ impl Forward {
         }
         let after = now.since(hold.sent);
         hold.first_token = Some(after);
+        if let Some(hedge) = &pool.hedge {
+            hedge.observe(after);
+        }
         member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
         // Not at the end: a stream that is open was taken on long ago.
         member.state.throttle.accepted(now, usize::from(self.admission.band));
@@ -517,7 +572,7 @@ impl Forward {
             retry_after: end.feedback.retry_after.map(|wait| wait.wait),
             should_retry: end.feedback.should_retry,
             time_left: self.admission.deadline.map(|deadline| deadline.since(now)),
-            elsewhere: self.has_elsewhere(),
+            elsewhere: self.has_elsewhere(fallback_cause(end.outcome)),
         };
         let decided = retry::decide(&self.compiled.plan.retry, &failed, self.shared.draw());
         let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
@@ -529,9 +584,11 @@ impl Forward {
         }
         let none = Tried::new();
         let excluded = if elsewhere { &self.tried } else { &none };
-        match attempt(&self.shared, &self.compiled, &self.admission, excluded, now) {
+        let cause = fallback_cause(end.outcome);
+        match attempt(&self.shared, &self.compiled, &self.admission, excluded, cause, now) {
             Ok(hold) => {
-                self.hold = Some(hold);
+                self.hold = Some(Hold { sent: now + after, ..hold });
+                self.hedging = Hedging::default();
                 self.send_after = after;
                 if let Some((_, member, _)) = self.member() {
                     let mut recorder = self.compiled.counters.metrics.recorder();
@@ -544,12 +601,97 @@ impl Forward {
         }
     }
 
-    /// Whether an endpoint is left that was not tried.
-    fn has_elsewhere(&self) -> bool {
+    /// When another attempt should begin beside this one, if no byte of an answer has come by then; `None` where none
+    /// may, because the plan asks for no hedging, the request must not be acted on twice, or there are enough.
+    #[must_use]
+    pub fn hedge_at(&self) -> Option<Timestamp> {
+        let (pool, _, hold) = self.member()?;
+        let hedge = pool.hedge.as_ref()?;
+        let may = hold.first_token.is_none()
+            && self.admission.idempotence == Idempotence::Idempotent
+            && u32::from(self.hedging.begun) + 1 < hedge.plan().max_attempts
+            && pool.members.len() > self.tried.len() + 1;
+        may.then(|| self.hedging.last.unwrap_or(hold.sent) + hedge.delay())
+    }
+
+    /// Begins another attempt of this request at another endpoint of its route, where [`hedge_at`](Self::hedge_at), the
+    /// budget for retries, limits and room allow; `None` where they do not, which is final for this attempt. Both are
+    /// to be finished: the first that answers as usual, the others by [`overtaken`](Self::overtaken).
+    pub fn hedge(&mut self, now: Timestamp) -> Option<Self> {
+        let second = self.hedge_at().and_then(|_| self.second(now));
+        self.hedging.last = Some(now);
+        match &second {
+            Some(_) => self.hedging.begun += 1,
+            None => self.hedging.begun = u8::MAX - 1,
+        }
+        second
+    }
+
+    fn second(&mut self, now: Timestamp) -> Option<Self> {
+        let (pool, member, hold) = self.member()?;
+        let route = &self.compiled.routes[hold.route as usize];
+        let budget = &self.compiled.routes[self.admission.route as usize].budget;
+        let (place, in_flight) = ((hold.route, hold.position), member.state.concurrency.in_flight());
+        let mut tried = self.tried.clone();
+        tried.try_push(place).ok()?;
+        let entry = match &route.entry {
+            None => None,
+            Some(entry) => Some((entry, entry.try_enter(now)?)),
+        };
+        let leave = budget.try_retry(now, in_flight);
+        let found = leave.map(|leave| {
+            let way = (place.0, route, pool);
+            (attempt_route(&self.shared, &self.compiled, &self.admission, way, &tried, now), leave)
+        });
+        let (hold, leave) = match found {
+            Some((Ok(hold), leave)) => (hold, leave),
+            other => {
+                if let Some((_, leave)) = other {
+                    budget.give_back(leave);
+                }
+                if let Some((entry, leave)) = entry {
+                    entry.give_back(leave);
+                }
+                return None;
+            }
+        };
+        let second = Self {
+            shared: Arc::clone(&self.shared),
+            compiled: Arc::clone(&self.compiled),
+            admission: self.admission.clone(),
+            hold: Some(Hold { leave: entry.map(|(_, leave)| leave), ..hold }),
+            tried,
+            send_after: Duration::ZERO,
+            leave: Some(leave),
+            waited_in: None,
+            hedging: Hedging { begun: u8::MAX - 1, is_second: true, ..Hedging::default() },
+        };
+        if let Some((_, member, hold)) = second.member() {
+            let mut recorder = self.compiled.counters.metrics.recorder();
+            recorder.retries(member.series, 1);
+            recorder.pick(member.picks);
+            // A later attempt of either goes to neither.
+            let _ = self.tried.try_push((hold.route, hold.position));
+        }
+        Some(second)
+    }
+
+    /// Settles an attempt that is given up because another one of the same request was quicker. What it did not use
+    /// comes back whole, and that the endpoint takes longer than this is learned.
+    pub fn overtaken(mut self, now: Timestamp) {
+        self.hedging.overtaken = true;
+        self.end(now, &End::of(Outcome::Cancelled));
+        self.make_room(now);
+    }
+
+    /// Whether an endpoint is left that was not tried and takes what failed.
+    fn has_elsewhere(&self, cause: Option<FallbackCause>) -> bool {
         let mut next = Some(self.admission.route);
         while let Some(ix) = next {
             let route = &self.compiled.routes[ix as usize];
-            if let Some(pool) = &route.pools[self.admission.model as usize] {
+            let takes =
+                route.entry.as_ref().is_none_or(|entry| cause.is_some_and(|cause| entry.takes(cause)));
+            if let Some(pool) = route.pools[self.admission.model as usize].as_ref().filter(|_| takes) {
                 let tried = self.tried.iter().filter(|(route, _)| *route == ix).count();
                 if pool.members.len() > tried + usize::from(ix == self.admission.route) {
                     return true;
@@ -587,8 +729,17 @@ impl Forward {
         let state = &member.state;
         let total = now.since(hold.sent);
         let (begun, outcome) = (hold.first_token.is_some(), end.outcome);
+        let overtaken = self.hedging.overtaken && !begun;
+        if let (Some(entry), Some(leave)) = (&self.compiled.routes[hold.route as usize].entry, hold.leave) {
+            entry.leave(leave);
+        }
+        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !self.hedging.is_second) {
+            hedge.observe(total);
+        }
         if !begun {
             let sample = match outcome {
+                // It takes at least as long.
+                _ if overtaken && !self.hedging.is_second => Some(Sample::Latency(total)),
                 Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
                 // A quota that is used up says nothing about load; the cool-down and the ceilings know of it.
                 Outcome::Limited if end.feedback.wait(&self.compiled.settings.feedback).is_some() => None,
@@ -639,6 +790,11 @@ impl Forward {
         };
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (output, prompt, counted, price) = match used {
+            _ if overtaken => {
+                hold.reservation.cancel(now);
+                state.tokens_left.settle(hold.tokens_mark, 0);
+                (0, small(tokens.input), Usage::default(), PicoDollars::ZERO)
+            }
             Some(usage) => {
                 let actual = cost(member, usage.input, usage.cached, usage.output);
                 hold.reservation.settle(now, &actual);
@@ -666,6 +822,9 @@ impl Forward {
             room.settle(self.admission.band, self.admission.tenant, tokens.total(), used);
         }
         self.compiled.used.record(TenantIx(self.admission.tenant), used, price);
+        if let Some(endpoint) = pool.pool.endpoint(hold.position as usize).filter(|_| overtaken) {
+            endpoint.record_at_least(now, total, prompt, hold.ahead);
+        }
         pool.pool.finish(
             now,
             hold.position as usize,

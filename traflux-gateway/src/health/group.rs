@@ -271,12 +271,19 @@ impl HealthGroup {
     /// Takes in what an active check found; `usable` as [`Probe::is_usable`](super::Probe::is_usable) has it.
     pub fn on_probe(&self, now: Timestamp, endpoint: usize, usable: bool, result: ProbeResult) {
         let Some(member) = self.members.get(endpoint) else { return };
+        if self.plan.probe_ends_ejection && result == ProbeResult::Passed {
+            let _one_by_one = self.lock();
+            member.breaker.try_early(now);
+        }
+        self.set_probe_usable(now, endpoint, usable);
+    }
+
+    /// Takes in what is known of an endpoint by asking.
+    pub fn set_probe_usable(&self, now: Timestamp, endpoint: usize, usable: bool) {
+        let Some(member) = self.members.get(endpoint) else { return };
         let mut events = self.lock();
         if member.probe_usable.swap(usable, Ordering::Relaxed) != usable {
             events.push(HealthEvent::Probe { endpoint, at: now, usable });
-        }
-        if self.plan.probe_ends_ejection && result == ProbeResult::Passed {
-            member.breaker.try_early(now);
         }
         self.review_panic(now, &mut events);
     }

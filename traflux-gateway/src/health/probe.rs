@@ -21,6 +21,18 @@ pub enum ProbeState {
     Unhealthy,
 }
 
+impl ProbeState {
+    /// Its name in reports and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 /// How a question ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
@@ -85,6 +97,26 @@ impl Probe {
             failed_last: false,
             rng,
         }
+    }
+
+    /// The same check by another plan: what is known stays, and the next question is due as if it were new.
+    #[must_use]
+    pub fn with_plan(self, plan: ProbePlan, now: Timestamp) -> Self {
+        let mut rng = self.rng;
+        let due = now + plan.unhealthy_interval.min(plan.interval).mul_f64(rng.uniform());
+        Self { plan, rng, due, against: 0, asked: None, ..self }
+    }
+
+    /// Whether a question is open.
+    #[must_use]
+    pub const fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Whether the question of this number is the open one.
+    #[must_use]
+    pub fn awaits(&self, attempt: u64) -> bool {
+        self.asked.is_some() && self.attempt == attempt
     }
 
     /// What is known.

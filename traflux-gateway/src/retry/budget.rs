@@ -89,6 +89,13 @@ impl RetryBudget {
         Some(RetryTicket(()))
     }
 
+    /// Takes back the ticket of an attempt that was never sent: it costs nothing.
+    pub fn give_back(&self, ticket: RetryTicket) {
+        let _taking = self.taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.counts.take_back(RETRIES);
+        self.finish(ticket);
+    }
+
     /// Takes back the ticket of an attempt that ended.
     pub fn finish(&self, ticket: RetryTicket) {
         let RetryTicket(()) = ticket;

@@ -251,13 +251,13 @@ mod tests {
 
     #[test]
     fn other_ends_are_not_retried() {
-        for outcome in [Outcome::ClientError, Outcome::Cancelled, Outcome::LocalTimeout, Outcome::ServerError]
+        for outcome in [Outcome::ClientError, Outcome::Cancelled, Outcome::LocalTimeout, Outcome::Timeout]
         {
             assert_eq!(stops(Attempt { outcome, ..ATTEMPT }), Some(StopReason::NotRetryable), "{outcome:?}");
         }
         assert_eq!(stops(Attempt { outcome: Outcome::Success, ..ATTEMPT }), Some(StopReason::Done));
         assert_eq!(stops(Attempt { should_retry: Some(false), ..ATTEMPT }), Some(StopReason::Unwanted));
-        let wanted = Attempt { outcome: Outcome::ServerError, should_retry: Some(true), ..ATTEMPT };
+        let wanted = Attempt { outcome: Outcome::Timeout, should_retry: Some(true), ..ATTEMPT };
         assert_eq!(stops(wanted), None);
     }
 }

@@ -15,7 +15,7 @@ use super::keeper::{self, Keeper};
 use super::live::Live;
 use super::settings::ServerSettings;
 use super::tally::Tally;
-use super::{admin, listener};
+use super::{admin, listener, probing};
 use crate::adapter::{Clock, Waiters};
 use crate::engine::Engine;
 use crate::error::GatewayError;
@@ -92,6 +92,7 @@ impl Gateway {
             others.push(tokio::spawn(admin::serve(listener, Arc::clone(&state))));
         }
         others.push(tokio::spawn(watch_files(Arc::clone(&state))));
+        others.push(tokio::spawn(probing::probe(Arc::clone(&state))));
         if let Some(keeper) = &state.keeper {
             others.push(tokio::spawn(keep_levels(Arc::clone(&state), Arc::clone(keeper))));
         }
@@ -191,13 +192,19 @@ impl State {
         needs_restart("server.levels_file", &levels(&before.plan), &levels(plan))?;
         keeper::check(plan)?;
         let live = Live::new(plan, &self.settings, Some(&before))?;
-        // Backends first: a request that is decided by the new plan must find them. One decided by the old plan
-        // holds what it began with.
+        // A request that began before this and is decided after it finds new backends by `settled`.
         self.engine.reload(plan, &self.settings.engine, self.clock.now())?;
         self.live.store(Arc::new(live));
         drop(_one_by_one);
         self.pump();
         Ok(())
+    }
+
+    /// The plan in force, after a change that is under way. Between two plans the engine is the first to go by the new
+    /// one, so that it may name backends that a request which began before does not know.
+    pub(super) fn settled(&self) -> Arc<Live> {
+        let _no_change = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.live.load_full()
     }
 
     pub(super) fn renew(&self) -> Result<(), GatewayError> {

@@ -11,16 +11,19 @@ use http::header::{
     HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Version};
+use http::uri::{PathAndQuery, Uri};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy::ResponseFuture;
 use tokio::time::Instant;
 
 use super::answer;
 use super::gateway::State;
 use super::live::Live;
 use super::passing::{AnswerBody, Meter, Passing, RequestBody};
+use super::racing::Runner;
+use super::upstream::Upstream;
 use crate::adapter::Headers;
 use crate::congestion::Feedback;
 use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
@@ -92,14 +95,14 @@ async fn pass(
     let server = &live.plan.server;
     let deadline = Instant::now() + server.request_timeout;
     let (mut parts, body) = request.into_parts();
-    if parts.method == http::Method::CONNECT {
+    if parts.method == Method::CONNECT {
         return Err(wrong(StatusCode::METHOD_NOT_ALLOWED, "method", "this is no forward proxy"));
     }
     let headers = Headers(&parts.headers);
     let Some(client) = live.identity.resolve(&headers, &request::NOTHING) else {
         return Err(wrong(StatusCode::UNAUTHORIZED, "invalid_api_key", "no known API key was sent"));
     };
-    let mut body = take_body(&parts, body, server.max_body_bytes, server.body_timeout).await?;
+    let body = take_body(&parts, body, server.max_body_bytes, server.body_timeout).await?;
     let facts = match &body {
         RequestBody::Whole(Some(bytes)) => Some(read_facts(bytes)),
         _ => None,
@@ -132,33 +135,74 @@ async fn pass(
     let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut way = Way { state, live: &live, forward, deadline, model, stream, tokens };
     // A body that is gone once it was sent is given to the one attempt there is.
-    let again = matches!(body, RequestBody::Whole(_));
-    if again {
-        // It is written anew from what was read, whatever the client said.
-        headers.remove(CONTENT_LENGTH);
-    }
+    let (again, mut once) = match body {
+        RequestBody::Whole(bytes) => {
+            // It is written anew from what was read, whatever the client said.
+            headers.remove(CONTENT_LENGTH);
+            (Some(bytes), None)
+        }
+        stream => (None, Some(stream)),
+    };
+    let outgoing = Outgoing { live: &live, method, path, headers, keyed, body: again };
     loop {
-        let upstream = live.upstreams.find(way.forward.backend());
-        let target = upstream.and_then(|u| Some((u, u.uri(way.forward.url(), &path)?)));
-        let Some((upstream, uri)) = target else {
-            // A reload took the backend away between decision and attempt.
+        let response = match once.take() {
+            Some(body) => outgoing.send(state, &way.forward, body),
+            None => outgoing.send_again(state, &way.forward),
+        };
+        let Some(response) = response else {
             return Err(wrong(StatusCode::BAD_GATEWAY, "unknown_backend", "the backend has left the plan"));
         };
-        let mut sent_headers = headers.clone();
-        upstream.authorize(&mut sent_headers, keyed);
-        let mut request = Request::new(match &mut body {
-            RequestBody::Whole(bytes) => RequestBody::Whole(bytes.clone()),
-            stream @ RequestBody::Stream { .. } => std::mem::replace(stream, RequestBody::Whole(None)),
-        });
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = sent_headers;
-        match way.attempt(upstream.http().request(request), again).await {
+        match way.attempt(response, &outgoing).await {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Again(next) => way = next,
             Attempt::Failed(problem) => return Err(problem),
         }
     }
+}
+
+/// A request as it is sent to backends.
+pub(super) struct Outgoing<'a> {
+    live: &'a Live,
+    method: Method,
+    path: PathAndQuery,
+    headers: HeaderMap,
+    keyed: bool,
+    /// What may be sent again; `None` for a body that is gone once it was sent.
+    body: Option<Option<Bytes>>,
+}
+
+impl Outgoing<'_> {
+    /// Sends it with a body; `None` when the plan in force does not know the backend.
+    fn send(&self, state: &State, forward: &Forward, body: RequestBody) -> Option<ResponseFuture> {
+        if let Some((upstream, uri)) = target(self.live, forward, &self.path) {
+            return Some(self.send_to(upstream, uri, body));
+        }
+        // Decided by a plan that came after this request.
+        let changed = state.settled();
+        let (upstream, uri) = target(&changed, forward, &self.path)?;
+        Some(self.send_to(upstream, uri, body))
+    }
+
+    /// Sends it as often as wanted; `None` also where that cannot be done.
+    pub(super) fn send_again(&self, state: &State, forward: &Forward) -> Option<ResponseFuture> {
+        self.send(state, forward, RequestBody::Whole(self.body.clone()?))
+    }
+
+    fn send_to(&self, upstream: &Upstream, uri: Uri, body: RequestBody) -> ResponseFuture {
+        let mut headers = self.headers.clone();
+        upstream.authorize(&mut headers, self.keyed);
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        upstream.http().request(request)
+    }
+}
+
+/// The backend of an attempt and where the attempt goes, if a plan knows both.
+fn target<'a>(live: &'a Live, forward: &Forward, path: &PathAndQuery) -> Option<(&'a Upstream, Uri)> {
+    let upstream = live.upstreams.find(forward.backend())?;
+    Some((upstream, upstream.uri(forward.url(), path)?))
 }
 
 /// What a request asks for.
@@ -299,25 +343,28 @@ enum Attempt<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// Waits for the head of one backend's answer, and decides what becomes of it.
-    async fn attempt(self, response: hyper_util::client::legacy::ResponseFuture, again: bool) -> Attempt<'a> {
-        let sent = Instant::now();
-        let limit = self.live.timeout(self.forward.rule());
-        // An attempt that does not answer in its own time may be followed by another.
-        let head = self.live.plan.retry.per_try_timeout.into_iter().chain(limit).min();
-        let until = head.map_or(self.deadline, |head| self.deadline.min(sent + head));
-        let row = self.state.tally.row(self.forward.rule(), self.forward.backend());
-        let (outcome, problem) = match tokio::time::timeout_at(until, response).await {
-            Ok(Ok(response)) => {
-                let (feedback, outcome) = read_head(self.state, &response);
+    /// Waits for the head of a backend's answer, and decides what becomes of it.
+    async fn attempt(self, response: ResponseFuture, outgoing: &Outgoing<'_>) -> Attempt<'a> {
+        let Self { state, live, forward, deadline, model, stream, tokens } = self;
+        let again = outgoing.body.is_some();
+        let limit = live.timeout(forward.rule());
+        let first = Runner::new(state, forward, response);
+        let per_try = live.plan.retry.per_try_timeout.filter(|_| again);
+        let until =
+            limit.into_iter().chain(per_try).map(|limit| first.sent + limit).fold(deadline, Instant::min);
+        let (Runner { forward, sent, row, .. }, head) = first.race(state, outgoing, until).await;
+        let way = Self { state, live, forward, deadline, model, stream, tokens };
+        let (outcome, problem) = match head {
+            Some(Ok(response)) => {
+                let (feedback, outcome) = read_head(state, &response);
                 let may = again
                     && (outcome.is_failure() || outcome == Outcome::Limited)
                     && feedback.should_retry != Some(false);
                 if !may {
-                    return Attempt::Answered(self.answer(response, outcome, feedback, sent, limit, row));
+                    return Attempt::Answered(way.answer(response, outcome, feedback, sent, limit, row));
                 }
                 row.ended(outcome);
-                return match self.retry(outcome, &feedback).await {
+                return match way.retry(outcome, &feedback).await {
                     Ok(next) => {
                         row.retried();
                         Attempt::Again(next)
@@ -326,33 +373,33 @@ impl<'a> Way<'a> {
                     Err((way, _)) => Attempt::Answered(way.unmetered(response, limit, sent)),
                 };
             }
-            Ok(Err(error)) if is_clients_fault(&error) => {
+            Some(Err(error)) if is_clients_fault(&error) => {
                 row.ended(Outcome::ClientError);
-                self.forward.finish(self.state.clock.now(), &End::of(Outcome::Cancelled));
-                self.state.pump();
+                way.forward.finish(state.clock.now(), &End::of(Outcome::Cancelled));
+                state.pump();
                 let message = "the body of the request is too long, malformed or broke off";
                 return Attempt::Failed(wrong(StatusCode::BAD_REQUEST, "request_body", message));
             }
-            Ok(Err(error)) if error.is_connect() => (
+            Some(Err(error)) if error.is_connect() => (
                 Outcome::ConnectFailure,
                 wrong(StatusCode::BAD_GATEWAY, "connect_failure", "the backend cannot be reached"),
             ),
-            Ok(Err(_)) => (
+            Some(Err(_)) => (
                 Outcome::Reset,
                 wrong(StatusCode::BAD_GATEWAY, "backend_reset", "the backend broke off before its answer"),
             ),
-            Err(_) => (
+            None => (
                 Outcome::Timeout,
                 wrong(StatusCode::GATEWAY_TIMEOUT, "backend_timeout", "the backend did not answer in time"),
             ),
         };
         row.ended(outcome);
-        if !again || Instant::now() >= self.deadline {
-            self.forward.finish(self.state.clock.now(), &End::of(outcome));
-            self.state.pump();
+        if !again || Instant::now() >= deadline {
+            way.forward.finish(state.clock.now(), &End::of(outcome));
+            state.pump();
             return Attempt::Failed(problem);
         }
-        match self.retry(outcome, &Feedback::NONE).await {
+        match way.retry(outcome, &Feedback::NONE).await {
             Ok(next) => {
                 row.retried();
                 Attempt::Again(next)
@@ -524,7 +571,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn read_head(state: &State, response: &Response<Incoming>) -> (Feedback, Outcome) {
+pub(super) fn read_head(state: &State, response: &Response<Incoming>) -> (Feedback, Outcome) {
     let pairs = response.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let feedback = Feedback::read(pairs, unix_now, &state.settings.engine.feedback);

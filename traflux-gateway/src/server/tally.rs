@@ -22,6 +22,8 @@ pub struct Tally {
 pub struct Row {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     retries: AtomicU64,
+    hedges: AtomicU64,
+    hedges_won: AtomicU64,
     input: AtomicU64,
     cached: AtomicU64,
     output: AtomicU64,
@@ -93,6 +95,16 @@ impl Tally {
                 }
             }
         }
+        let _ = writeln!(text, "# TYPE traflux_gateway_hedges_total counter");
+        for (rule, backend, row) in rows.iter().filter(|(_, _, row)| row.hedges() > 0) {
+            let won = row.hedges_won();
+            for (result, count) in [("won", won), ("lost", row.hedges().saturating_sub(won))] {
+                let _ = writeln!(
+                    text,
+                    "traflux_gateway_hedges_total{{rule={rule:?},backend={backend:?},result=\"{result}\"}} {count}"
+                );
+            }
+        }
         let _ = writeln!(text, "# TYPE traflux_gateway_tokens_total counter");
         for (rule, backend, row) in &rows {
             let usage = row.usage();
@@ -141,6 +153,14 @@ impl Row {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn hedged(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn hedge_won(&self) {
+        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn used(&self, usage: Usage, price: PicoDollars) {
         self.input.fetch_add(usage.input, Ordering::Relaxed);
         self.cached.fetch_add(usage.cached, Ordering::Relaxed);
@@ -170,6 +190,18 @@ impl Row {
     #[must_use]
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that were sent here because another one was late.
+    #[must_use]
+    pub fn hedges(&self) -> u64 {
+        self.hedges.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that answered first.
+    #[must_use]
+    pub fn hedges_won(&self) -> u64 {
+        self.hedges_won.load(Ordering::Relaxed)
     }
 
     /// Tokens used.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use traflux_gateway::health::Outcome;
+use traflux_gateway::Outcome;
 
 use crate::common::{
     PATIENCE, chat, gateway, mock, open, post, raw, scripted, slow_mock, streamed, to, until,

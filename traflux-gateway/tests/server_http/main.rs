@@ -7,4 +7,5 @@ mod common;
 mod faults;
 mod keep;
 mod pass;
+mod probes;
 mod tls;

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::QueuePlan;
 use traflux_gateway::congestion::ConcurrencyPlan;
-use traflux_gateway::health::Outcome;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
+use traflux_gateway::{Outcome, QueuePlan};
 
 use crate::common::{chat, gateway, mock, open, plan, post, read, scripted, slow_mock, streamed, to, until};
 
@@ -105,6 +104,49 @@ async fn what_one_backend_fails_at_another_does() {
     assert!(failing.requests() > 0, "the failing backend was never asked, so that nothing was shown");
     let row = gateway.tally().row("default", "bad");
     assert_eq!(row.retries(), failing.requests());
+}
+
+/// The slowest of a hundred requests to two backends, one in ten of which takes a second longer.
+async fn slowest(retry: &str) -> (Duration, u64, u64) {
+    let stalling = |seed| {
+        let settings = MockSettings {
+            first_token: Duration::from_millis(5),
+            stall_share: 0.1,
+            stall: Duration::from_secs(1),
+            seed,
+            ..MockSettings::default()
+        };
+        MockBackend::start(settings)
+    };
+    let (a, b) = (stalling(3).await.unwrap(), stalling(4).await.unwrap());
+    let json = format!(
+        r#"{{"backends": {{"a": {{"url": "{}"}}, "b": {{"url": "{}"}}}}, "retry": {retry},
+        "routing": {{"default": {{"backend": ["a", "b"], "algorithm": "round-robin"}}}}}}"#,
+        a.url(),
+        b.url()
+    );
+    let gateway = gateway(&plan(&json)).await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..100 {
+        let sent = std::time::Instant::now();
+        assert_eq!(post(gateway.address(), &[], &chat(5)).await.status, 200);
+        slowest = slowest.max(sent.elapsed());
+    }
+    let rows = gateway.tally().rows();
+    let hedges = rows.iter().map(|(_, _, row)| row.hedges()).sum();
+    (slowest, hedges, a.requests() + b.requests())
+}
+
+#[tokio::test]
+async fn a_second_attempt_cuts_the_tail_of_a_backend_that_stalls() {
+    let (alone, none, asked) = slowest("{}").await;
+    assert!(alone >= Duration::from_secs(1), "nothing stalled: {alone:?}");
+    assert_eq!((none, asked), (0, 100));
+    let budget = r#""budget": {"min_per_second": 100}"#;
+    let (hedged, seconds, asked) = slowest(&format!(r#"{{"hedge": {{"delay_ms": 60}}, {budget}}}"#)).await;
+    assert!((1..40).contains(&seconds) && asked == 100 + seconds, "{seconds} of {asked}");
+    // Both attempts stall for one request in a hundred; with these seeds for none.
+    assert!(hedged < alone / 2, "{hedged:?}");
 }
 
 #[tokio::test]
