@@ -144,6 +144,7 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
     filters.extend(congestion::filters(&plan.congestion, &mut report));
     filters.extend(affinity::filter(plan.affinity.as_ref(), &mut report));
     health::report(plan, &mut report);
+    congestion::queue_report(&plan.queue, &mut report);
     cluster::pool_report(&mut report);
     listener::report(&plan.server, &mut report);
 

@@ -251,8 +251,7 @@ mod tests {
 
     #[test]
     fn other_ends_are_not_retried() {
-        for outcome in [Outcome::ClientError, Outcome::Cancelled, Outcome::LocalTimeout, Outcome::Timeout]
-        {
+        for outcome in [Outcome::ClientError, Outcome::Cancelled, Outcome::LocalTimeout, Outcome::Timeout] {
             assert_eq!(stops(Attempt { outcome, ..ATTEMPT }), Some(StopReason::NotRetryable), "{outcome:?}");
         }
         assert_eq!(stops(Attempt { outcome: Outcome::Success, ..ATTEMPT }), Some(StopReason::Done));
