@@ -14,7 +14,7 @@ use traflux_core::plan::routing::{
 };
 use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Outcome,
+    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Later, Outcome,
     QueuePlan, Request, TokenEstimate, Usage, Waiting,
 };
 
@@ -47,6 +47,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
     let mut log = Vec::new();
     let Ok(engine) = Engine::new(&plan, &settings, now) else { return log };
     let (mut forwards, mut waitings): (Vec<Forward>, Vec<Waiting>) = (Vec::new(), Vec::new());
+    let mut laters: Vec<Later> = Vec::new();
     for _ in 0..200 {
         if bytes.is_empty() {
             break;
@@ -114,7 +115,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
             }
             _ => {
                 now = now + Duration::from_micros(one(bytes, &[1, 1_000, 250_000, 70_000_000, 1 << 40]));
-                None
+                laters.pop().map(|later| later.go_on(now))
             }
         };
         match decision {
@@ -132,6 +133,10 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
                 log.push("waits".to_owned());
                 waitings.push(waiting);
             }
+            Some(Decision::Later(later)) => {
+                log.push(format!("{:?} later", later.after(now)));
+                laters.push(later);
+            }
             Some(Decision::Refuse(refusal)) => log.push(refusal.to_string()),
             None => {}
         }
@@ -140,6 +145,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
         forward.finish(now, &End::of(Outcome::Success));
     }
     drop(waitings);
+    drop(laters);
     // Those that waited may have become ready by the room that was made.
     while let Some((_, decision)) = engine.take_ready() {
         drop(decision);

@@ -39,7 +39,7 @@ use traflux_core::plan::requests::RequestPlan;
 
 pub use decision::{Decision, Reason, Refusal};
 pub use explain::{CandidateTrace, Explanation, LimitTrace, RuleTrace};
-pub use forward::{End, Forward};
+pub use forward::{End, Forward, Later};
 pub use probing::{ProbeQuestion, ProbeStatus};
 pub use settings::EngineSettings;
 pub use waiting::Waiting;

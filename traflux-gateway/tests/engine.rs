@@ -376,7 +376,7 @@ fn many_threads_leave_nothing_in_flight() {
                             forward.finish(now, &success(1, 1));
                         }
                         Decision::Wait(waiting) => drop(waiting),
-                        Decision::Refuse(_) => {}
+                        Decision::Later(_) | Decision::Refuse(_) => {}
                     }
                     while let Some((_, decision)) = engine.take_ready() {
                         drop(decision);
@@ -422,9 +422,6 @@ fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
     let wrong = plan(r#"{"retry": {"max_attempts": 0}}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
     assert_eq!(error.to_string(), "retry.max_attempts: 0, expected 1 to 100");
-    let wrong = plan(r#"{"limits": [{"name": "l", "unit": "tokens", "amount": 1, "max_wait_ms": 5}]}"#);
-    let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
-    assert_eq!(error.to_string(), "limits[0].max_wait_ms: this engine cannot do it yet");
     let wrong = plan(r#"{"backends": {"a": {"models": {"m": {"context_tokens": 8}}}}}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
     assert_eq!(error.to_string(), "backends.a.models.m.context_tokens: this engine cannot do it yet");

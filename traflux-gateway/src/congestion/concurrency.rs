@@ -159,6 +159,12 @@ impl ConcurrencyLimit {
         }
     }
 
+    /// Takes a slot whether or not one is free: for a request that was let in before and gave its slot back for a
+    /// while.
+    pub fn reenter(&self) -> Slot {
+        Slot { in_flight: self.in_flight.fetch_add(1, Ordering::Relaxed).saturating_add(1) }
+    }
+
     /// Takes in what a request tells; at most once per slot. Never waits: a latency that comes while another
     /// thread is at it is left out.
     #[inline]

@@ -13,7 +13,7 @@ use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, FallbackPlan, RoutePlan};
 use traflux_core::{PlanError, Timestamp};
 
-use super::admission::{Admission, MOST_BLOCKS};
+use super::admission::{Admission, Kept, MOST_BLOCKS};
 use super::backend::{BackendState, Registry};
 use super::counters::Counters;
 use super::decision::{Reason, Refusal};
@@ -52,6 +52,8 @@ pub(super) struct Compiled {
     pub(super) limiter: Limiter,
     limit_rules: Arc<Matcher>,
     pub(super) limits: Arc<[CompiledLimit]>,
+    /// Whether some limit may be waited for.
+    pub(super) is_patient: bool,
     pub(super) tenants: Arc<KeyTable>,
     pub(super) used: Arc<TenantMetrics>,
     pub(super) rooms: Vec<Arc<Room>>,
@@ -205,6 +207,7 @@ impl Compiled {
             limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
             limits,
+            is_patient: plan.limits.iter().any(|limit| limit.max_wait.is_some_and(|wait| !wait.is_zero())),
             tenants,
             used: Arc::clone(&registry.used),
             former: former(before, &rooms),
@@ -214,6 +217,7 @@ impl Compiled {
     }
 
     /// Takes in a request: rule, tenant, keys of limits, session.
+    #[inline]
     pub(super) fn admit(&self, request: &Request<'_>, now: Timestamp) -> Result<Admission, Refusal> {
         let Some(route) = self.rules.first(request).map(|ix| ix as u32).or(self.default) else {
             self.count_refusal(None, Reason::NoRoute);
@@ -224,32 +228,29 @@ impl Compiled {
         let tenant = self.tenants.find(name).or_else(|| self.tenants.insert(name, |_| false));
         let tenant = tenant.or_else(|| self.tenants.find("")).map_or(0, Key::slot);
         let band = self.band(route, request);
-        let mut admission = Admission {
-            route,
-            model: self.model(request.model),
-            tenant,
-            band,
-            stream: request.stream,
-            idempotence: request.idempotence,
-            tokens: request.tokens,
-            bytes: request.bytes,
-            deadline: self.deadline(band, request, now),
-            arrived: now,
-            limits: ArrayVec::new(),
-            by_backend: ArrayVec::new(),
-            session: ArrayVec::new(),
-        };
-        let mut failed = None;
+        let mut admission = Admission::blank();
+        let kept = &mut *admission;
+        kept.route = route;
+        kept.model = self.model(request.model);
+        kept.tenant = tenant;
+        kept.band = band;
+        kept.stream = request.stream;
+        kept.idempotence = request.idempotence;
+        kept.tokens = request.tokens;
+        kept.bytes = request.bytes;
+        kept.deadline = self.deadline(band, request, now);
+        kept.arrived = now;
+        let (mut failed, mut found) = (None, None);
         self.limit_rules.each(request, |ix| {
             if failed.is_none() {
-                failed = self.add_limit(&mut admission, ix, request, now).err();
+                failed = self.add_limit(kept, &mut found, ix, request, now).err();
             }
         });
         if let Some(reason) = failed {
             return Err(self.refusal(Some(route), reason));
         }
         if let (Some(_), Some(affinity)) = (&self.routes[route as usize].session, &self.plan.affinity) {
-            session_keys(&affinity.key, request, &mut admission.session);
+            session_keys(&affinity.key, request, &mut kept.session);
         }
         Ok(admission)
     }
@@ -275,9 +276,11 @@ impl Compiled {
         request.deadline.into_iter().chain(own).min()
     }
 
+    /// Adds a limit that holds. `found` is the key found last, and for which scope: limits of one scope share it.
     fn add_limit(
         &self,
-        admission: &mut Admission,
+        admission: &mut Kept,
+        found: &mut Option<(ScopeIx, Key)>,
         ix: usize,
         request: &Request<'_>,
         now: Timestamp,
@@ -285,6 +288,15 @@ impl Compiled {
         let limit = &self.limits[ix];
         if limit.by.is_empty() {
             return admission.limits.try_push((limit.ix, Key::ONLY)).map_err(|_| Reason::TooManyKeys);
+        }
+        let same = found.filter(|(scope, _)| limit.scope == Some(*scope) && limit.overrides.is_empty());
+        if let (Some((_, key)), false) = (same, limit.by_backend) {
+            return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
+        }
+        if let [scope] = &limit.by[..]
+            && !limit.by_backend
+        {
+            return self.add_key(admission, found, limit, scope_value(scope, request), now);
         }
         KEY.with_borrow_mut(|key| {
             key.clear();
@@ -299,13 +311,29 @@ impl Compiled {
                 let prefix = (limit.by.len() > 1).then(|| key.as_str().into());
                 return admission.by_backend.try_push((ix as u16, prefix)).map_err(|_| Reason::TooManyKeys);
             }
-            let (limit, key) = self.limit_key(limit, key, now).ok_or(Reason::TooManyKeys)?;
-            admission.limits.try_push((limit, key)).map_err(|_| Reason::TooManyKeys)
+            self.add_key(admission, found, limit, key, now)
         })
     }
 
+    fn add_key(
+        &self,
+        admission: &mut Kept,
+        found: &mut Option<(ScopeIx, Key)>,
+        limit: &CompiledLimit,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
+        let (ix, key) = self.limit_key(limit, name, now).ok_or(Reason::TooManyKeys)?;
+        if ix == limit.ix {
+            *found = limit.scope.map(|scope| (scope, key));
+        }
+        admission.limits.try_push((ix, key)).map_err(|_| Reason::TooManyKeys)
+    }
+
     fn limit_key(&self, limit: &CompiledLimit, name: &str, now: Timestamp) -> Option<(LimitIx, Key)> {
-        if let Some(own) = limit.overrides.get(name) {
+        if !limit.overrides.is_empty()
+            && let Some(own) = limit.overrides.get(name)
+        {
             return Some((*own, Key::ONLY));
         }
         match limit.scope {
@@ -314,10 +342,10 @@ impl Compiled {
         }
     }
 
-    /// The limits of a request at one backend.
+    /// The limits of a request at one backend, where some count each backend apart.
     pub(super) fn limits_at(
         &self,
-        admission: &Admission,
+        admission: &Kept,
         backend: &str,
         now: Timestamp,
     ) -> Result<ArrayVec<(LimitIx, Key), MOST_LIMITS>, Reason> {
@@ -385,7 +413,7 @@ fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
 impl Compiled {
     /// How long a request takes once it is sent, at the quickest of its backends and in all but the slowest cases;
     /// nothing while that is not known.
-    pub(super) fn service(&self, admission: &Admission) -> Duration {
+    pub(super) fn service(&self, admission: &Kept) -> Duration {
         let pool = &self.routes[admission.route as usize].pools[admission.model as usize];
         let times = pool
             .iter()
@@ -520,16 +548,12 @@ fn scope_name(by: &[LimitScope]) -> String {
 
 /// Refuses keys that would have no effect: a promise that is not kept is worse than none.
 fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
-    let of_limits = plan.limits.iter().enumerate().flat_map(|(ix, limit)| {
-        let keys = [("max_wait_ms", limit.max_wait.is_some())];
-        keys.map(|(key, set)| (format!("limits[{ix}].{key}"), set))
-    });
-    let of_models = plan.backends.iter().flat_map(|(backend, plan)| {
+    let mut of_models = plan.backends.iter().flat_map(|(backend, plan)| {
         plan.models.iter().map(move |(model, plan)| {
             (format!("backends.{backend}.models.{model}.context_tokens"), plan.context_tokens.is_some())
         })
     });
-    match of_limits.chain(of_models).find(|(_, set)| *set) {
+    match of_models.find(|(_, set)| *set) {
         Some((path, _)) => Err(PlanError::Key { path, problem: "this engine cannot do it yet".to_owned() }),
         None => Ok(()),
     }
@@ -560,12 +584,14 @@ fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<Lim
             scope,
             unit: unit(limit.unit),
             rule: limit_rule(limit, limit.amount, limit.burst),
+            max_wait: limit.max_wait.unwrap_or_default(),
         });
         limits.extend(limit.overrides.iter().map(|(key, amount)| LimitSettings {
             name: override_name(&limit.name, key),
             scope: None,
             unit: unit(limit.unit),
             rule: limit_rule(limit, *amount, limit.burst.map(|burst| burst * amount / limit.amount)),
+            max_wait: limit.max_wait.unwrap_or_default(),
         }));
     }
     Ok(LimiterSettings { scopes: scopes.into_values().collect(), limits })
@@ -592,7 +618,7 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
         LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
         LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
-        LimitShape::Pacing => LimitRule::TokenBucket { amount, period, burst: 1 },
+        LimitShape::Pacing => LimitRule::Pacing { amount, period },
     }
 }
 

@@ -10,7 +10,7 @@ use traflux_core::{PlanError, Timestamp};
 use super::admission::Admission;
 use super::compile::Compiled;
 use super::decision::{Decision, Reason, Refusal};
-use super::forward::resume;
+use super::forward::{Forward, Later, place};
 use super::{Engine, Shared};
 use crate::error::GatewayError;
 use crate::limit::{Key, KeyTable};
@@ -279,14 +279,18 @@ pub(super) fn pump(shared: &Arc<Shared>, room: &Arc<Room>, now: Timestamp) {
     let mut inner = room.lock();
     // Nobody leaves the queue before there is a place for them.
     while let Dequeued::OverBudget { payload, .. } = inner.dequeue(now, 0) {
-        let Some((compiled, admission)) = inner.borrow(payload) else { break };
-        let decision = match resume(shared, &compiled, admission, now) {
-            Ok(forward) => Decision::Forward(forward.after_waiting(Arc::clone(room))),
-            Err((blocked, admission)) if blocked.may_wait() => {
+        let Some((compiled, mut admission)) = inner.borrow(payload) else { break };
+        let decision = match place(shared, &compiled, &mut admission, now) {
+            Ok(()) => Decision::Forward(Forward::after_waiting(shared, &compiled, admission, room)),
+            Err(blocked) if blocked.has_turn() => {
+                let forward = Forward::after_waiting(shared, &compiled, admission, room);
+                Decision::Later(Later::of(forward))
+            }
+            Err(blocked) if blocked.may_wait() => {
                 inner.give_back(payload, (compiled, admission));
                 break;
             }
-            Err((blocked, admission)) => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
+            Err(blocked) => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
         };
         inner.fetch(payload);
         let Dequeued::Request(next) = inner.dequeue(now, u64::MAX) else {

@@ -56,8 +56,7 @@ const MOST_LEVEL: u64 = 1 << 62;
 pub(crate) trait Word {
     fn load(&self, order: Ordering) -> u64;
     fn replace(&self, old: u64, new: u64) -> Result<u64, u64>;
-    fn add(&self, value: u64, order: Ordering);
-    fn subtract(&self, value: u64, order: Ordering);
+    fn store(&self, value: u64, order: Ordering);
     /// Lets others run who are waited for.
     fn pause();
 }
@@ -72,12 +71,8 @@ impl Word for AtomicU64 {
         self.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire)
     }
     #[inline]
-    fn add(&self, value: u64, order: Ordering) {
-        self.fetch_add(value, order);
-    }
-    #[inline]
-    fn subtract(&self, value: u64, order: Ordering) {
-        self.fetch_sub(value, order);
+    fn store(&self, value: u64, order: Ordering) {
+        self.store(value, order);
     }
     #[cold]
     fn pause() {
@@ -131,6 +126,17 @@ impl<W: Word> BucketCell<W> {
     /// Charges `cost` ticks if the level is at most `most` afterwards.
     #[inline]
     pub(super) fn charge_below(&self, granted: u64, cost: u64, most: u64) -> Result<Receipt, Shortfall> {
+        self.charge_to_level(granted, cost, most).map(|(receipt, _)| receipt)
+    }
+
+    /// The same, with the level after it.
+    #[inline]
+    pub(super) fn charge_to_level(
+        &self,
+        granted: u64,
+        cost: u64,
+        most: u64,
+    ) -> Result<(Receipt, u64), Shortfall> {
         let returned = self.returned.load(Ordering::Acquire);
         let mut consumed = self.consumed.load(Ordering::Relaxed);
         loop {
@@ -141,7 +147,9 @@ impl<W: Word> BucketCell<W> {
             self.raise_latest(granted);
             let next = granted.wrapping_add(level);
             match self.consumed.replace(consumed, next) {
-                Ok(_) => return Ok(Receipt { start: granted, finish: next.wrapping_add(returned) }),
+                Ok(_) => {
+                    return Ok((Receipt { start: granted, finish: next.wrapping_add(returned) }, level));
+                }
                 Err(seen) => consumed = seen,
             }
         }
@@ -184,7 +192,7 @@ impl<W: Word> BucketCell<W> {
             W::pause();
         }
         let ticks = self.give_back_alone(granted, receipt, charged, excess);
-        self.refunding.subtract(1, Ordering::Release);
+        self.refunding.store(0, Ordering::Release);
         ticks
     }
 
@@ -202,8 +210,10 @@ impl<W: Word> BucketCell<W> {
                 return 0;
             }
             if self.consumed.replace(consumed, consumed.wrapping_sub(ticks)).is_ok() {
-                self.claimed.add(ticks, Ordering::Relaxed);
-                self.returned.add(ticks, Ordering::Release);
+                // Nobody else writes these two while `refunding` is held.
+                self.claimed.store(claimed.wrapping_add(ticks), Ordering::Relaxed);
+                let returned = self.returned.load(Ordering::Relaxed);
+                self.returned.store(returned.wrapping_add(ticks), Ordering::Release);
                 return ticks;
             }
         }
@@ -312,11 +322,8 @@ mod tests {
             fn replace(&self, old: u64, new: u64) -> Result<u64, u64> {
                 self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
             }
-            fn add(&self, value: u64, order: Ordering) {
-                self.fetch_add(value, order);
-            }
-            fn subtract(&self, value: u64, order: Ordering) {
-                self.fetch_sub(value, order);
+            fn store(&self, value: u64, order: Ordering) {
+                self.store(value, order);
             }
             fn pause() {
                 thread::yield_now();

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::answer;
 use super::gateway::State;
 use super::live::Live;
-use super::passing::{AnswerBody, Meter, Passing, RequestBody};
+use super::passing::{AnswerBody, Broken, Meter, Passing, RequestBody};
 use super::racing::Runner;
 use super::upstream::Upstream;
 use crate::adapter::Headers;
@@ -64,6 +64,9 @@ struct Wrong {
 const fn wrong(status: StatusCode, code: &'static str, message: &'static str) -> Wrong {
     Wrong { status, code, message: Cow::Borrowed(message) }
 }
+
+const LATE_BODY: Wrong =
+    wrong(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
 
 /// Answers one request.
 pub(super) async fn serve(state: Arc<State>, peer: Peer, request: Request<Incoming>) -> Response<AnswerBody> {
@@ -308,6 +311,11 @@ async fn settle_on(
         decision = match decision {
             Decision::Forward(forward) => return Ok(forward),
             Decision::Refuse(refusal) => return Err(Refused { refusal, limits: Vec::new() }),
+            // The engine lets nobody wait beyond the request's deadline, which is this one.
+            Decision::Later(later) => {
+                tokio::time::sleep(later.after(state.clock.now())).await;
+                later.go_on(state.clock.now())
+            }
             Decision::Wait(waiting) => {
                 let turn = state.waiters.wait(&state.engine, waiting);
                 match tokio::time::timeout_at(deadline, turn).await {
@@ -335,7 +343,6 @@ struct Way<'a> {
     tokens: TokenEstimate,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
 enum Attempt<'a> {
     Answered(Response<AnswerBody>),
     Again(Way<'a>),
@@ -373,12 +380,11 @@ impl<'a> Way<'a> {
                     Err((way, _)) => Attempt::Answered(way.unmetered(response, limit, sent)),
                 };
             }
-            Some(Err(error)) if is_clients_fault(&error) => {
+            Some(Err(error)) if let Some(fault) = clients_fault(&error) => {
                 row.ended(Outcome::ClientError);
                 way.forward.finish(state.clock.now(), &End::of(Outcome::Cancelled));
                 state.pump();
-                let message = "the body of the request is too long, malformed or broke off";
-                return Attempt::Failed(wrong(StatusCode::BAD_REQUEST, "request_body", message));
+                return Attempt::Failed(fault);
             }
             Some(Err(error)) if error.is_connect() => (
                 Outcome::ConnectFailure,
@@ -498,7 +504,8 @@ async fn take_body(
         return Err(TOO_LONG);
     }
     if !may_be_text(&parts.headers) {
-        return Ok(RequestBody::Stream { body, left: most });
+        let until = Box::pin(tokio::time::sleep(patience));
+        return Ok(RequestBody::Stream { body, left: most, until });
     }
     match tokio::time::timeout(patience, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(RequestBody::Whole(Some(collected.to_bytes()).filter(|b| !b.is_empty()))),
@@ -506,7 +513,7 @@ async fn take_body(
         Ok(Err(_)) => {
             Err(wrong(StatusCode::BAD_REQUEST, "request_body", "the body is malformed or broke off"))
         }
-        Err(_) => Err(wrong(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")),
+        Err(_) => Err(LATE_BODY),
     }
 }
 
@@ -579,14 +586,18 @@ pub(super) fn read_head(state: &State, response: &Response<Incoming>) -> (Feedba
     (feedback, Outcome::of_status(response.status().as_u16(), has_retry_after))
 }
 
-/// Whether an attempt failed because of the body that the client sent.
-fn is_clients_fault(error: &hyper_util::client::legacy::Error) -> bool {
+/// What the client did wrong, where an attempt failed because of the body that it sent.
+fn clients_fault(error: &hyper_util::client::legacy::Error) -> Option<Wrong> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if error.is::<super::passing::Broken>() {
-            return true;
+        match error.downcast_ref::<Broken>() {
+            Some(Broken::RequestLate) => return Some(LATE_BODY),
+            Some(_) => {
+                let message = "the body of the request is too long, malformed or broke off";
+                return Some(wrong(StatusCode::BAD_REQUEST, "request_body", message));
+            }
+            None => source = error.source(),
         }
-        source = error.source();
     }
-    false
+    None
 }
