@@ -243,6 +243,8 @@ pub enum FallbackCause {
     Unhealthy,
     /// No backend before it serves the model.
     NoModel,
+    /// The request is longer than the context of the model at any backend before it.
+    Context,
 }
 
 /// How much may fall on a backend that stands in for others. Both bounds hold.

@@ -1,17 +1,17 @@
 //! How does a plan become something that decides in nanoseconds?
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
+use traflux_core::Timestamp;
 use traflux_core::plan::backend::{BackendPlan, PricePlan};
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, FallbackPlan, RoutePlan};
-use traflux_core::{PlanError, Timestamp};
 
 use super::admission::{Admission, Kept, MOST_BLOCKS};
 use super::backend::{BackendState, Registry};
@@ -49,6 +49,7 @@ pub(super) struct Compiled {
     /// Header with the deadline of a request, in lower case.
     deadline_header: Option<Box<str>>,
     models: Arc<FxHashMap<Box<str>, u32>>,
+    contexts: Arc<Contexts>,
     pub(super) limiter: Limiter,
     limit_rules: Arc<Matcher>,
     pub(super) limits: Arc<[CompiledLimit]>,
@@ -67,7 +68,7 @@ pub(super) struct Compiled {
 pub(super) struct Route {
     pub(super) name: Arc<str>,
     pub(super) algorithm: Algorithm,
-    /// By model; `None` where no backend serves it.
+    /// By model, then what has room for more than some context of a model; `None` where no backend serves it.
     pub(super) pools: Vec<Option<Arc<RoutePool>>>,
     pub(super) session: Option<Arc<Session>>,
     /// The route to turn to when this one cannot serve.
@@ -106,8 +107,48 @@ pub(super) struct RouteMember {
     /// Base URL; empty for a backend that is known by name alone.
     pub(super) url: Arc<str>,
     pub(super) price: Price,
+    /// The most tokens of input and one answer; `None` where the plan does not say.
+    pub(super) context: Option<u64>,
     pub(super) series: SeriesIx,
     pub(super) picks: RouteIx,
+}
+
+/// Which pools have room for a request that is long for its model.
+#[derive(Debug, Default)]
+struct Contexts {
+    /// By model: the lengths that some backends end at, ascending, and the position of the pools of those that go beyond.
+    /// Empty where the plan says nothing of contexts.
+    steps: Vec<Vec<(u64, u32)>>,
+    /// Behind the positions of models: the model and the length.
+    beyond: Vec<(u32, u64)>,
+}
+
+impl Contexts {
+    fn new(plan: &RequestPlan, models: &FxHashMap<Box<str>, u32>) -> Self {
+        let mut lengths = vec![BTreeSet::new(); models.len()];
+        for (model, of_model) in plan.backends.values().flat_map(|backend| &backend.models) {
+            if let (Some(ix), Some(length)) = (models.get(model.as_str()), of_model.context_tokens) {
+                lengths[*ix as usize].insert(length);
+            }
+        }
+        if lengths.iter().all(BTreeSet::is_empty) {
+            return Self::default();
+        }
+        let (mut steps, mut beyond) = (Vec::new(), Vec::new());
+        for (model, lengths) in (0..).zip(&lengths) {
+            let position = |at: usize| (models.len() + 2 + beyond.len() + at) as u32;
+            steps.push(lengths.iter().enumerate().map(|(at, length)| (*length, position(at))).collect());
+            beyond.extend(lengths.iter().map(|length| (model, *length)));
+        }
+        Self { steps, beyond }
+    }
+
+    /// Position of the pools that have room for so many tokens.
+    fn pools_for(&self, model: u32, tokens: u64) -> u32 {
+        let Some(steps) = self.steps.get(model as usize) else { return model };
+        let shorter = steps.iter().take_while(|(length, _)| *length < tokens).last();
+        shorter.map_or(model, |(_, position)| *position)
+    }
 }
 
 /// A limit with its keys.
@@ -136,7 +177,6 @@ impl Compiled {
         now: Timestamp,
     ) -> Result<Self, GatewayError> {
         plan.validate()?;
-        refuse_unkept(plan)?;
         if before.is_some_and(|before| before.plan.congestion != plan.congestion) {
             registry.forget_backends();
         }
@@ -148,12 +188,14 @@ impl Compiled {
             let next = models.len() as u32;
             models.entry(model.as_str().into()).or_insert(next);
         }
+        let contexts = Contexts::new(plan, &models);
         let counters = Counters::new(plan, settings, before.map(|b| &b.counters))?;
         let mut builder = Builder {
             plan,
             settings,
             registry,
             models: &models,
+            contexts: &contexts,
             before,
             now,
             rooms: Vec::new(),
@@ -204,6 +246,7 @@ impl Compiled {
             default,
             deadline_header: plan.queue.deadline_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
             models: Arc::new(models),
+            contexts: Arc::new(contexts),
             limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
             limits,
@@ -231,7 +274,7 @@ impl Compiled {
         let mut admission = Admission::blank();
         let kept = &mut *admission;
         kept.route = route;
-        kept.model = self.model(request.model);
+        kept.model = self.contexts.pools_for(self.model(request.model), request.context_tokens());
         kept.tenant = tenant;
         kept.band = band;
         kept.stream = request.stream;
@@ -259,6 +302,22 @@ impl Compiled {
     pub(super) fn model(&self, name: &str) -> u32 {
         let named = self.models.len() as u32;
         if name.is_empty() { named } else { self.models.get(name).copied().unwrap_or(named + 1) }
+    }
+
+    /// Position of the model whose pools these are, however long the request.
+    pub(super) fn model_at(&self, pools: u32) -> u32 {
+        let behind = (pools as usize).checked_sub(self.models.len() + 2);
+        behind.and_then(|at| self.contexts.beyond.get(at)).map_or(pools, |(model, _)| *model)
+    }
+
+    /// Why no backend of a route may have a request, whatever their state.
+    pub(super) fn unserved(&self, route: &Route, pools: u32) -> Reason {
+        let model = self.model_at(pools);
+        if model != pools && route.pools[model as usize].is_some() {
+            Reason::ContextExceeded
+        } else {
+            Reason::NoModel
+        }
     }
 
     fn band(&self, route: u32, request: &Request<'_>) -> u8 {
@@ -546,19 +605,6 @@ fn scope_name(by: &[LimitScope]) -> String {
     names.join("/")
 }
 
-/// Refuses keys that would have no effect: a promise that is not kept is worse than none.
-fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
-    let mut of_models = plan.backends.iter().flat_map(|(backend, plan)| {
-        plan.models.iter().map(move |(model, plan)| {
-            (format!("backends.{backend}.models.{model}.context_tokens"), plan.context_tokens.is_some())
-        })
-    });
-    match of_models.find(|(_, set)| *set) {
-        Some((path, _)) => Err(PlanError::Key { path, problem: "this engine cannot do it yet".to_owned() }),
-        None => Ok(()),
-    }
-}
-
 fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<LimiterSettings, GatewayError> {
     // Only limits that may hold for one request together count against the room of a reservation.
     for limit in &plan.limits {
@@ -627,6 +673,7 @@ struct Builder<'a> {
     settings: &'a EngineSettings,
     registry: &'a mut Registry,
     models: &'a FxHashMap<Box<str>, u32>,
+    contexts: &'a Contexts,
     before: Option<&'a Compiled>,
     now: Timestamp,
     rooms: Vec<Arc<Room>>,
@@ -648,11 +695,26 @@ impl Builder<'_> {
         }
         names[self.models.len() + 1] = OTHER_MODEL;
         let rank = routes.iter().filter(|route| *route.name == *name).count();
-        let pools = names
+        let mut pools = names
             .iter()
             .enumerate()
-            .map(|(ix, model)| self.pool(name, plan, algorithm, model, rank, ix))
+            .map(|(ix, model)| self.pool(name, plan, algorithm, model, rank, ix, None))
             .collect::<Result<Vec<_>, _>>()?;
+        let contexts = self.contexts;
+        for (ix, length) in &contexts.beyond {
+            let base = pools[*ix as usize].clone();
+            let all = |base: &Arc<RoutePool>| {
+                base.members.iter().all(|m| m.context.is_none_or(|most| most > *length))
+            };
+            let roomier = match base {
+                Some(base) if !all(&base) => {
+                    let model = names[*ix as usize];
+                    self.pool(name, plan, algorithm, model, rank, pools.len(), Some((&base, *length)))?
+                }
+                base => base,
+            };
+            pools.push(roomier);
+        }
         let kept = self.before.and_then(|b| Some((&b.plan, b.routes.iter().find(|r| *r.name == *name)?)));
         let session = match &self.plan.affinity {
             Some(affinity) => Some(match kept {
@@ -715,6 +777,8 @@ impl Builder<'_> {
         Ok(Some(self.rooms.len() as u32 - 1))
     }
 
+    /// The pool of a route and model; of those of `beyond` that have room for more than so many tokens.
+    #[expect(clippy::too_many_arguments, reason = "all of them name the pool")]
     fn pool(
         &mut self,
         rule: &str,
@@ -723,6 +787,7 @@ impl Builder<'_> {
         model: &str,
         rank: usize,
         model_ix: usize,
+        beyond: Option<(&RoutePool, u64)>,
     ) -> Result<Option<Arc<RoutePool>>, GatewayError> {
         let unknown = BackendPlan::default();
         let (mut members, mut entries) = (Vec::new(), Vec::new());
@@ -733,6 +798,10 @@ impl Builder<'_> {
             }
             // A backend that lists no models is one and the same under any name of a model.
             let own = if backend.models.contains_key(model) { model } else { "" };
+            let context = backend.models.get(model).and_then(|model| model.context_tokens);
+            if beyond.zip(context).is_some_and(|((_, length), most)| most <= length) {
+                continue;
+            }
             let state = self.registry.backend(name, own, &self.plan.congestion, self.settings);
             let price = price(&backend.price_of(model));
             let bare = [traflux_core::plan::backend::UpstreamEndpoint {
@@ -754,6 +823,7 @@ impl Builder<'_> {
                     state: Arc::clone(&state),
                     url: endpoint.url.as_str().into(),
                     price,
+                    context,
                     series: self.counters.series(name, own),
                     picks: self.counters.picks(rule, name),
                 });
@@ -765,12 +835,15 @@ impl Builder<'_> {
         let settings =
             crate::balance::BalanceSettings { algorithm: balancing(algorithm), ..self.settings.balance };
         // The pool of the same name, of several (a route and what it falls back to) that of the same rank.
-        let before = self.before.and_then(|before| {
+        let former = || {
+            let before = self.before?;
             let same = before.routes.iter().filter(|route| *route.name == *rule).nth(rank)?;
             let model =
                 if model == OTHER_MODEL { before.models.len() as u32 + 1 } else { before.model(model) };
-            same.pools.get(model as usize)?.as_ref()
-        });
+            same.pools.get(model as usize)?.as_deref()
+        };
+        // What has more room shares all that is learned with those that it was taken from.
+        let before = beyond.map_or_else(former, |(all, _)| Some(all));
         let planned = members.iter().map(|member| member.weight).collect();
         let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
@@ -778,7 +851,8 @@ impl Builder<'_> {
             None => Pool::new(settings, members, self.settings.seed ^ (rank as u64) << 20 ^ model_ix as u64)?,
         };
         let health = (plan.health_check != Some(false)).then(|| {
-            let kept = before.filter(|_| self.before.is_some_and(|b| b.plan.health == self.plan.health));
+            let same = || self.before.is_some_and(|before| before.plan.health == self.plan.health);
+            let kept = before.filter(|_| beyond.is_some() || same());
             match kept.and_then(|b| Some((&b.pool, b.health.as_ref()?))) {
                 Some((pool, health)) => {
                     let positions: Vec<_> = ids.iter().map(|id| pool.position_of(*id)).collect();

@@ -222,7 +222,10 @@ fn attempt(
     while let Some(ix) = next {
         let route = &compiled.routes[ix as usize];
         next = route.fallback;
-        let Some(pool) = &route.pools[admission.model as usize] else { continue };
+        let Some(pool) = &route.pools[admission.model as usize] else {
+            blocked = blocked.or(Blocked::of(compiled.unserved(route, admission.model)));
+            continue;
+        };
         let entry = route.entry.as_deref();
         let mut leave = None;
         if let Some(entry) = entry {
@@ -262,17 +265,19 @@ impl Blocked {
     const fn cause(&self) -> FallbackCause {
         match self.reason {
             Reason::NoModel => FallbackCause::NoModel,
+            Reason::ContextExceeded => FallbackCause::Context,
             Reason::NoBackend => FallbackCause::Unhealthy,
             _ => FallbackCause::Capacity,
         }
     }
 
-    /// The more hopeful of two: room comes back sooner than health, health sooner than a model.
+    /// The more hopeful of two: room comes back sooner than health, health sooner than a longer context or a model.
     fn or(self, other: Self) -> Self {
         let rank = |b: &Self| match b.reason {
             Reason::NoModel => 0,
-            Reason::NoBackend => 1,
-            _ => 2,
+            Reason::ContextExceeded => 1,
+            Reason::NoBackend => 2,
+            _ => 3,
         };
         let wait = match (self.retry_after, other.retry_after) {
             (Some(a), Some(b)) => Some(a.min(b)),

@@ -123,6 +123,7 @@ async fn pass(
             RequestBody::Whole(Some(bytes)) => bytes.len() as u64,
             _ => 0,
         },
+        max_answer: facts.as_ref().and_then(|facts| facts.max_answer),
         tokens,
         deadline: server.request_timeout,
     };
@@ -214,6 +215,7 @@ struct Asked<'a> {
     stream: bool,
     prompt: &'a [u8],
     bytes: u64,
+    max_answer: Option<u64>,
     tokens: TokenEstimate,
     deadline: Duration,
 }
@@ -262,6 +264,7 @@ fn decide(
         client,
         model: asked.model,
         tokens: asked.tokens,
+        max_answer: asked.max_answer,
         stream: asked.stream,
         // A model may be asked twice; of anything else the method and the client say whether it may.
         idempotence: if asked.model.is_empty() {
