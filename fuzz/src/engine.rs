@@ -222,19 +222,18 @@ fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
         algorithm: coin(bytes).then(|| one(bytes, &Algorithm::ALL)),
         health_check: one(bytes, &[None, Some(true), Some(false)]),
         timeout: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(30))]),
-        fallback: ["a", "b", "d"]
-            .into_iter()
-            .filter(|_| coin(bytes))
-            .map(|name| FallbackPlan {
-                backend: name.to_owned(),
-                on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
-                budget: coin(bytes)
-                    .then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
-            })
-            .collect(),
+        fallback: ["a", "b", "d"].into_iter().filter_map(|name| fallback(bytes, name)).collect(),
         band: coin(bytes).then(|| one(bytes, &["batch", "interactive"]).to_owned()),
         value: coin(bytes).then(|| one(bytes, &[0, 1, u32::MAX])),
     }
+}
+
+fn fallback(bytes: &mut Unstructured<'_>, name: &str) -> Option<FallbackPlan> {
+    coin(bytes).then(|| FallbackPlan {
+        backend: name.to_owned(),
+        on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
+        budget: coin(bytes).then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
+    })
 }
 
 fn some_match(bytes: &mut Unstructured<'_>) -> MatchPlan {

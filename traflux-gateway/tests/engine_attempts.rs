@@ -98,13 +98,13 @@ fn a_budget_that_is_spent_outlives_a_reload() {
 #[test]
 fn requests_that_stand_in_at_once_are_bounded_and_make_room_when_they_end() {
     let engine = engine(
-        r#"{"routing": {"default": {"backend": "a", "fallback": {"backend": "b", "budget": {"max_in_flight": 2, "min_per_second": 100}}}},
-            "queue": {"max_waiting": 0}}"#,
+        r#"{"routing": {"default": {"backend": "a", "fallback": {"backend": "b", "budget": {"max_in_flight": 2, "min_per_second": 100}}}}}"#,
     );
     forward(engine.decide(&ask(), at(0))).finish(at(0), &End::of(Outcome::Limited));
     let mut held: Vec<_> = (0..2).map(|_| forward(engine.decide(&ask(), at(0)))).collect();
     assert!(held.iter().all(|way| way.backend() == "b"));
-    assert!(matches!(engine.decide(&ask(), at(0)), Decision::Refuse(_)));
+    let Decision::Wait(waiting) = engine.decide(&ask(), at(0)) else { panic!() };
+    drop(waiting);
     held.remove(0).finish(at(0), &End::of(Outcome::Success));
     assert_eq!(forward(engine.decide(&ask(), at(0))).backend(), "b");
 }

@@ -53,14 +53,14 @@ pub struct ConcurrencyPlan {
     pub min: u32,
     /// The largest limit; 1000.
     pub max: u32,
-    /// Share of the limit that each priority band may fill, the last holding for all further bands; 1, 0.95, 0.9, 0.85.
-    /// At least one request always fits.
+    /// Share of the limit that each priority band may fill, the last holding for all further bands; 1: who goes first is
+    /// the queue's to say. At least one request always fits.
     pub band_shares: Vec<f64>,
     /// Least length of a window of samples; 250 ms.
     #[serde(rename = "window_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub window: Duration,
-    /// Least number of samples in a window; 20. After 20 times its least length it ends with fewer.
+    /// Least number of samples in a window; 10. After 20 times its least length it ends with fewer.
     pub window_samples: u32,
 }
 
@@ -71,9 +71,9 @@ impl Default for ConcurrencyPlan {
             initial: 20,
             min: 2,
             max: 1000,
-            band_shares: vec![1.0, 0.95, 0.9, 0.85],
+            band_shares: vec![1.0],
             window: Duration::from_millis(250),
-            window_samples: 20,
+            window_samples: 10,
         }
     }
 }
@@ -238,11 +238,11 @@ impl Default for VegasPlan {
 pub struct GradientPlan {
     /// Latency, as a multiple of the baseline, up to which the limit grows; 1.25.
     pub tolerance: f64,
-    /// Weight of the new limit in each window, in (0, 1]; 0.2.
+    /// Weight of the new limit in each window, in (0, 1]; 0.4.
     pub smoothing: f64,
     /// Share of the limit at which the baseline is measured, in (0, 1); 0.5.
     pub probe_share: f64,
-    /// Samples per measurement; 100.
+    /// Samples per measurement; 50.
     pub probe_samples: u32,
     /// The longest time without a measurement; 120 s: while it measures, the limit is halved.
     #[serde(rename = "probe_interval_ms", with = "millis")]
@@ -254,9 +254,9 @@ impl Default for GradientPlan {
     fn default() -> Self {
         Self {
             tolerance: 1.25,
-            smoothing: 0.2,
+            smoothing: 0.4,
             probe_share: 0.5,
-            probe_samples: 100,
+            probe_samples: 50,
             probe_interval: Duration::from_secs(120),
         }
     }

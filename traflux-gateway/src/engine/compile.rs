@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,6 +37,9 @@ use crate::units::PicoDollars;
 /// What stands for every model that the plan does not name; no name of a model is like it.
 const OTHER_MODEL: &str = "\n";
 
+/// A request waits for at most one of so many parts of the time until its deadline, where that is short.
+const WAITED: u32 = 5;
+
 /// A plan ready to decide.
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
@@ -56,6 +60,8 @@ pub(super) struct Compiled {
     /// Whether some limit may be waited for.
     pub(super) is_patient: bool,
     pub(super) tenants: Arc<KeyTable>,
+    /// Keys found last in the limiter's table of tenants, by number of the tenant; 0 for none.
+    tenant_keys: Arc<[AtomicU64]>,
     pub(super) used: Arc<TenantMetrics>,
     pub(super) rooms: Vec<Arc<Room>>,
     /// Rooms of earlier plans in which somebody may still wait.
@@ -96,8 +102,15 @@ pub(super) struct RoutePool {
     pub(super) probed: bool,
     /// When its requests are hedged; `None` where none are.
     pub(super) hedge: Option<Arc<Hedge>>,
-    /// Weights of the plan, by position.
-    pub(super) planned: Arc<[u32]>,
+    /// Weights and tiers of the plan, by position.
+    pub(super) planned: Arc<[Place]>,
+}
+
+/// How much of its tier's traffic a member takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) weight: u32,
+    pub(super) tier: u8,
 }
 
 /// One endpoint of a route.
@@ -161,6 +174,13 @@ pub(super) struct CompiledLimit {
     by_backend: bool,
     /// Limits of their own for some keys.
     overrides: FxHashMap<Box<str>, LimitIx>,
+}
+
+/// Keys found for a request: limits of one scope share one.
+struct Found<'a> {
+    /// Where the key of the tenant is that was found at its last request.
+    seen: Option<&'a AtomicU64>,
+    last: Option<(ScopeIx, Key)>,
 }
 
 thread_local! {
@@ -251,6 +271,7 @@ impl Compiled {
             limiter,
             limits,
             is_patient: plan.limits.iter().any(|limit| limit.max_wait.is_some_and(|wait| !wait.is_zero())),
+            tenant_keys: (0..tenants.capacity()).map(|_| AtomicU64::new(0)).collect(),
             tenants,
             used: Arc::clone(&registry.used),
             former: former(before, &rooms),
@@ -269,6 +290,7 @@ impl Compiled {
         // Beyond what the table holds, tenants share the place of the nameless one.
         let name = request.client.tenant;
         let tenant = self.tenants.find(name).or_else(|| self.tenants.insert(name, |_| false));
+        let seen = tenant.and_then(|tenant| self.tenant_keys.get(tenant.slot() as usize));
         let tenant = tenant.or_else(|| self.tenants.find("")).map_or(0, Key::slot);
         let band = self.band(route, request);
         let mut admission = Admission::blank();
@@ -283,7 +305,7 @@ impl Compiled {
         kept.bytes = request.bytes;
         kept.deadline = self.deadline(band, request, now);
         kept.arrived = now;
-        let (mut failed, mut found) = (None, None);
+        let (mut failed, mut found) = (None, Found { seen, last: None });
         self.limit_rules.each(request, |ix| {
             if failed.is_none() {
                 failed = self.add_limit(kept, &mut found, ix, request, now).err();
@@ -335,11 +357,11 @@ impl Compiled {
         request.deadline.into_iter().chain(own).min()
     }
 
-    /// Adds a limit that holds. `found` is the key found last, and for which scope: limits of one scope share it.
+    /// Adds a limit that holds.
     fn add_limit(
         &self,
         admission: &mut Kept,
-        found: &mut Option<(ScopeIx, Key)>,
+        found: &mut Found<'_>,
         ix: usize,
         request: &Request<'_>,
         now: Timestamp,
@@ -348,14 +370,26 @@ impl Compiled {
         if limit.by.is_empty() {
             return admission.limits.try_push((limit.ix, Key::ONLY)).map_err(|_| Reason::TooManyKeys);
         }
-        let same = found.filter(|(scope, _)| limit.scope == Some(*scope) && limit.overrides.is_empty());
+        let same = found.last.filter(|(scope, _)| limit.scope == Some(*scope) && limit.overrides.is_empty());
         if let (Some((_, key)), false) = (same, limit.by_backend) {
             return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
         }
         if let [scope] = &limit.by[..]
             && !limit.by_backend
         {
-            return self.add_key(admission, found, limit, scope_value(scope, request), now);
+            let seen = found.seen.filter(|_| *scope == LimitScope::Tenant && limit.overrides.is_empty());
+            if let (Some(seen), Some(scope)) = (seen, limit.scope) {
+                let key = Key::unpacked(seen.load(Ordering::Relaxed));
+                if self.limiter.is_key(scope, key) {
+                    found.last = Some((scope, key));
+                    return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
+                }
+            }
+            self.add_key(admission, found, limit, scope_value(scope, request), now)?;
+            if let (Some(seen), Some((_, key))) = (seen, found.last) {
+                seen.store(key.packed(), Ordering::Relaxed);
+            }
+            return Ok(());
         }
         KEY.with_borrow_mut(|key| {
             key.clear();
@@ -377,14 +411,14 @@ impl Compiled {
     fn add_key(
         &self,
         admission: &mut Kept,
-        found: &mut Option<(ScopeIx, Key)>,
+        found: &mut Found<'_>,
         limit: &CompiledLimit,
         name: &str,
         now: Timestamp,
     ) -> Result<(), Reason> {
         let (ix, key) = self.limit_key(limit, name, now).ok_or(Reason::TooManyKeys)?;
         if ix == limit.ix {
-            *found = limit.scope.map(|scope| (scope, key));
+            found.last = limit.scope.map(|scope| (scope, key));
         }
         admission.limits.try_push((ix, key)).map_err(|_| Reason::TooManyKeys)
     }
@@ -470,15 +504,27 @@ fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
 }
 
 impl Compiled {
-    /// How long a request takes once it is sent, at the quickest of its backends and in all but the slowest cases;
-    /// nothing while that is not known.
-    pub(super) fn service(&self, admission: &Kept) -> Duration {
-        let pool = &self.routes[admission.route as usize].pools[admission.model as usize];
-        let times = pool
-            .iter()
-            .flat_map(|pool| pool.members.iter())
-            .filter_map(|member| member.state.service.value());
-        times.min().unwrap_or_default()
+    /// How long before its deadline a request has to be sent; nothing while that is not known.
+    ///
+    /// The time within which all but the slowest answers come, a mean over backends, since nobody knows who will have
+    /// room. Who has little more than that waits for no more than a part of it ([`WAITED`]), and is refused only where
+    /// half of the answers would be late: most of those that are let in are in time.
+    pub(super) fn service(&self, admission: &Kept, now: Timestamp) -> Duration {
+        let Some(pool) = &self.routes[admission.route as usize].pools[admission.model as usize] else {
+            return Duration::ZERO;
+        };
+        let (mut usual, mut longest, mut known) = (Duration::ZERO, Duration::ZERO, 0);
+        for service in pool.members.iter().map(|member| &member.state.service) {
+            if let (Some(half), Some(most)) = (service.median(), service.value()) {
+                (usual, longest, known) = (usual + half, longest + most, known + 1);
+            }
+        }
+        if known == 0 {
+            return Duration::ZERO;
+        }
+        let (usual, longest) = (usual / known, longest / known);
+        let left = admission.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
+        longest.min(usual.max(left.saturating_sub(left / WAITED)))
     }
 
     /// All pools of all routes.
@@ -844,7 +890,7 @@ impl Builder<'_> {
         };
         // What has more room shares all that is learned with those that it was taken from.
         let before = beyond.map_or_else(former, |(all, _)| Some(all));
-        let planned = members.iter().map(|member| member.weight).collect();
+        let planned = members.iter().map(|m| Place { weight: m.weight, tier: m.tier }).collect();
         let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
             Some(before) => before.pool.reconfigured(settings, members)?,

@@ -249,7 +249,7 @@ pub(super) fn enqueue(
         cost_tokens: admission.tokens.total(),
         bytes: admission.bytes,
         deadline: admission.deadline,
-        service: compiled.service(&admission),
+        service: compiled.service(&admission, now),
         value: compiled.routes[route as usize].value,
         payload: inner.keep((Arc::clone(compiled), admission)) as u64,
     };

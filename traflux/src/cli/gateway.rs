@@ -8,6 +8,7 @@ use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::{Matcher, Severity, review, server};
 
 use super::Failure;
+use crate::gateway::EngineController;
 
 /// Arguments of `traflux gateway`.
 #[derive(Debug, Args)]
@@ -70,7 +71,7 @@ pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
             let read = |text: &str| {
                 crate::config::read_yaml::<RequestPlan>(text).map_err(|problem| problem.to_string())
             };
-            server::run(server::RunSettings::new(file), read, tell)?;
+            server::run(server::RunSettings::new(file), read, tell, control)?;
             Ok(ExitCode::SUCCESS)
         }
         (None, None) if args.demo => {
@@ -79,6 +80,14 @@ pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
         }
         (None, None) => Err("nothing to do: expected `check FILE`, `--config FILE` or `--demo`".into()),
     }
+}
+
+/// The controller beside a gateway, for as long as that runs.
+fn control(gateway: &server::Gateway) -> impl Future<Output = ()> + Send + use<> {
+    let clock = gateway.clock();
+    let controller = EngineController::new(gateway.engine().clone());
+    gateway.show(controller.metrics());
+    controller.run(move || clock.now(), |line| println!("{line}"))
 }
 
 /// Reads a plan of requests.
