@@ -13,6 +13,7 @@ use traflux_core::plan::routing::{
     Algorithm, FallbackBudget, FallbackCause, FallbackPlan, RoutePlan, RulePlan, WeightedBackend,
 };
 use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
+use traflux_gateway::queue::TenantShare;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Later, Outcome,
     QueuePlan, Request, TokenEstimate, Usage, Waiting,
