@@ -9,10 +9,12 @@ use traflux_core::plan::backend::{BackendPlan, ModelPlan, PricePlan, UpstreamEnd
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
 use traflux_core::plan::matching::MatchPlan;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_core::plan::routing::{Algorithm, RoutePlan, RulePlan, WeightedBackend};
+use traflux_core::plan::routing::{
+    Algorithm, FallbackBudget, FallbackCause, FallbackPlan, RoutePlan, RulePlan, WeightedBackend,
+};
 use traflux_gateway::affinity::{AffinitySettings, KeySource};
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Outcome,
+    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Later, Outcome,
     QueueSettings, Request, TokenEstimate, Usage, Waiting,
 };
 
@@ -45,6 +47,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
     let mut log = Vec::new();
     let Ok(engine) = Engine::new(&plan, &settings, now) else { return log };
     let (mut forwards, mut waitings): (Vec<Forward>, Vec<Waiting>) = (Vec::new(), Vec::new());
+    let mut laters: Vec<Later> = Vec::new();
     for _ in 0..200 {
         if bytes.is_empty() {
             break;
@@ -112,7 +115,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
             }
             _ => {
                 now = now + Duration::from_micros(one(bytes, &[1, 1_000, 250_000, 70_000_000, 1 << 40]));
-                None
+                laters.pop().map(|later| later.go_on(now))
             }
         };
         match decision {
@@ -130,6 +133,10 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
                 log.push("waits".to_owned());
                 waitings.push(waiting);
             }
+            Some(Decision::Later(later)) => {
+                log.push(format!("{:?} later", later.after(now)));
+                laters.push(later);
+            }
             Some(Decision::Refuse(refusal)) => log.push(refusal.to_string()),
             None => {}
         }
@@ -138,6 +145,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
         forward.finish(now, &End::of(Outcome::Success));
     }
     drop(waitings);
+    drop(laters);
     // Those that waited may have become ready by the room that was made.
     while let Some((_, decision)) = engine.take_ready() {
         drop(decision);
@@ -213,7 +221,16 @@ fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
         algorithm: coin(bytes).then(|| one(bytes, &Algorithm::ALL)),
         health_check: one(bytes, &[None, Some(true), Some(false)]),
         timeout: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(30))]),
-        fallback: (0..number(bytes, 2)).map(|_| one(bytes, &["a", "b", "d"]).to_owned()).collect(),
+        fallback: ["a", "b", "d"]
+            .into_iter()
+            .filter(|_| coin(bytes))
+            .map(|name| FallbackPlan {
+                backend: name.to_owned(),
+                on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
+                budget: coin(bytes)
+                    .then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
+            })
+            .collect(),
     }
 }
 

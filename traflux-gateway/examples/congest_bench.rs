@@ -9,13 +9,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use traflux_core::Timestamp;
+use traflux_core::plan::retry::HedgePlan;
 use traflux_gateway::Rng;
 use traflux_gateway::congestion::{
     BackendSignal, Ceiling, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings, Feedback,
     FeedbackSettings, LoadReport, Sample, SignalSettings, Throttle, ThrottleSettings,
 };
 use traflux_gateway::health::{Entry, HealthGroup, HealthSettings, Outcome};
-use traflux_gateway::retry::{BudgetSettings, Hedge, HedgeSettings, RetryBudget};
+use traflux_gateway::retry::{BudgetSettings, Hedge, RetryBudget};
 
 const ROUNDS: usize = 41;
 const CALLS: u64 = 100_000;
@@ -29,7 +30,7 @@ fn main() {
     let cool_down = CoolDown::new(CoolDownSettings::default());
     let ceiling = Ceiling::default();
     let budget = RetryBudget::new(BudgetSettings::default());
-    let hedge = Hedge::new(HedgeSettings::default());
+    let hedge = Hedge::new(HedgePlan::default());
     let settings = FeedbackSettings::default();
     let headers: [(&[u8], &[u8]); 12] = [
         (b"content-type", b"text/event-stream"),

@@ -15,11 +15,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::{ConcurrencySettings, ThrottleSettings};
 use traflux_gateway::server::load::{Load, LoadClass, LoadSettings};
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
-use traflux_gateway::{EngineSettings, QueueSettings};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -50,19 +48,7 @@ fn mock(tokens_per_second: f64) -> Result<(), Failure> {
 fn gateway(backend: &str, http2: bool) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let plans = [plan(backend, http2, 1)?, plan(backend, http2, 2)?];
-    let engine = EngineSettings {
-        concurrency: ConcurrencySettings {
-            initial: 20_000,
-            max: 20_000,
-            ..ConcurrencySettings::fixed(20_000)
-        },
-        queue: Some(QueueSettings::default()),
-        // Streams that say nothing do not end, and what has not ended counts as not accepted.
-        throttle: ThrottleSettings { min_requests: 1_000_000_000, ..ThrottleSettings::default() },
-        ..EngineSettings::default()
-    };
-    let settings = ServerSettings { engine, ..ServerSettings::default() };
-    let gateway = runtime.block_on(Gateway::start(&plans[0], settings))?;
+    let gateway = runtime.block_on(Gateway::start(&plans[0], ServerSettings::default()))?;
     say(&format!("http://{}", gateway.address()))?;
     for (round, line) in std::io::stdin().lines().enumerate() {
         line?;

@@ -23,6 +23,8 @@ mod counters;
 mod decision;
 mod explain;
 mod forward;
+mod levels;
+mod probing;
 mod scrape;
 mod settings;
 mod upkeep;
@@ -37,7 +39,8 @@ use traflux_core::plan::requests::RequestPlan;
 
 pub use decision::{Decision, Reason, Refusal};
 pub use explain::{CandidateTrace, Explanation, LimitTrace, RuleTrace};
-pub use forward::{End, Forward};
+pub use forward::{End, Forward, Later};
+pub use probing::{ProbeQuestion, ProbeStatus};
 pub use settings::EngineSettings;
 pub use waiting::Waiting;
 
@@ -73,6 +76,7 @@ impl Engine {
         let settings = &settings.following(plan)?;
         let mut registry = Registry::new(settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
+        registry.probes.follow(&compiled, now);
         Ok(Self {
             shared: Arc::new(Shared {
                 compiled: ArcSwap::from_pointee(compiled),
@@ -100,6 +104,7 @@ impl Engine {
         let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;
         // Positions mean others from here on.
         registry.adaptive.clear();
+        registry.probes.follow(&compiled, now);
         self.shared.compiled.store(Arc::new(compiled));
         Ok(())
     }

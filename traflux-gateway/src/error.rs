@@ -1,5 +1,6 @@
 //! What went wrong, in variants that a caller can act on.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// An error of this crate.
@@ -30,16 +31,6 @@ pub enum GatewayError {
         /// The names there are.
         expected: String,
     },
-    /// A queue was set up with a value out of range.
-    #[error("queue setting {setting} is {value}, expected {expected}")]
-    QueueSetting {
-        /// The key, with the index of band or class.
-        setting: String,
-        /// The value.
-        value: String,
-        /// What it may be.
-        expected: &'static str,
-    },
     /// A tenant of a queue cannot get this weight or parent.
     #[error("tenant {tenant} of a queue {problem}")]
     QueueTenant {
@@ -53,18 +44,6 @@ pub enum GatewayError {
     QueueTenantBusy {
         /// The number of the tenant.
         tenant: u32,
-    },
-    /// A setting of a limit has a value that it cannot have.
-    #[error("limit `{limit}`: {setting} is {value}, expected {expected}")]
-    LimitSetting {
-        /// The limit or scope.
-        limit: String,
-        /// The key of the setting.
-        setting: &'static str,
-        /// The value.
-        value: String,
-        /// What it may be.
-        expected: &'static str,
     },
     /// More limits may hold for one request than a reservation has room for.
     #[error("limit `{limit}` may hold together with {together} others, at most {most} may")]
@@ -84,6 +63,12 @@ pub enum GatewayError {
         /// What the operating system says.
         kind: std::io::ErrorKind,
     },
+    /// Another process keeps its levels in the same file.
+    #[error("level store {} is in use by another process", path.display())]
+    LevelStoreBusy {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of levels is damaged or of another version; nothing of it was used.
     #[error("level store is damaged at line {line}: {problem}")]
     LevelStoreDamaged {
@@ -91,18 +76,6 @@ pub enum GatewayError {
         line: usize,
         /// What is wrong with it.
         problem: &'static str,
-    },
-    /// A setting is out of range.
-    #[error("`{name}` is {value}, expected {least} to {most}")]
-    Setting {
-        /// Its key.
-        name: &'static str,
-        /// The value.
-        value: f64,
-        /// The least that is valid.
-        least: f64,
-        /// The most that is valid.
-        most: f64,
     },
     /// Something has another number of elements than it must have.
     #[error("{len} {what}, expected {expected}")]
@@ -115,14 +88,14 @@ pub enum GatewayError {
         expected: usize,
     },
     /// A setting has a value that it cannot have.
-    #[error("setting `{setting}` is {value}, expected {expected}")]
-    InvalidSetting {
-        /// Its key.
-        setting: &'static str,
+    #[error("`{setting}` is {value}, expected {expected}")]
+    Setting {
+        /// Its key, behind the name of the limit where it is one of a limit.
+        setting: Cow<'static, str>,
         /// The value.
         value: String,
         /// What it may be.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// The gateway cannot listen there.
     #[error("cannot listen on {address}: {reason}")]
@@ -179,6 +152,15 @@ pub enum GatewayError {
 }
 
 impl GatewayError {
+    /// An error of a setting.
+    pub(crate) fn setting(
+        setting: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+        expected: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::Setting { setting: setting.into(), value: value.to_string(), expected: expected.into() }
+    }
+
     /// A stable name for metrics and bindings.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -187,15 +169,13 @@ impl GatewayError {
             Self::Pattern { .. } => "gateway_pattern",
             Self::Body { .. } => "gateway_body",
             Self::UnknownPicker { .. } => "gateway_unknown_picker",
-            Self::QueueSetting { .. } => "gateway_queue_setting",
             Self::QueueTenant { .. } => "gateway_queue_tenant",
             Self::QueueTenantBusy { .. } => "gateway_queue_tenant_busy",
-            Self::LimitSetting { .. } => "gateway_limit_setting",
             Self::LevelStore { .. } => "gateway_level_store",
+            Self::LevelStoreBusy { .. } => "gateway_level_store_busy",
             Self::LevelStoreDamaged { .. } => "gateway_level_store_damaged",
             Self::Setting { .. } => "gateway_setting",
             Self::Shape { .. } => "gateway_shape",
-            Self::InvalidSetting { .. } => "gateway_invalid_setting",
             Self::TooManyLimits { .. } => "gateway_too_many_limits",
             Self::DuplicateName { .. } => "gateway_duplicate_name",
             Self::Listen { .. } => "gateway_listen",
@@ -211,18 +191,18 @@ impl GatewayError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Plan(error) => error.is_transient(),
-            Self::QueueTenantBusy { .. } | Self::LevelStore { .. } | Self::Listen { .. } => true,
+            Self::QueueTenantBusy { .. }
+            | Self::LevelStore { .. }
+            | Self::LevelStoreBusy { .. }
+            | Self::Listen { .. } => true,
             Self::Pattern { .. }
             | Self::Body { .. }
             | Self::UnknownPicker { .. }
-            | Self::QueueSetting { .. }
             | Self::QueueTenant { .. }
-            | Self::LimitSetting { .. }
             | Self::TooManyLimits { .. }
             | Self::LevelStoreDamaged { .. }
             | Self::Setting { .. }
             | Self::Shape { .. }
-            | Self::InvalidSetting { .. }
             | Self::DuplicateName { .. }
             | Self::Certificate { .. }
             | Self::Secret { .. }
@@ -239,9 +219,5 @@ pub(crate) fn check(
     value: impl std::fmt::Debug,
     expected: &'static str,
 ) -> Result<(), GatewayError> {
-    if valid {
-        Ok(())
-    } else {
-        Err(GatewayError::InvalidSetting { setting, value: format!("{value:?}"), expected })
-    }
+    if valid { Ok(()) } else { Err(GatewayError::setting(setting, format!("{value:?}"), expected)) }
 }

@@ -31,6 +31,7 @@ pub mod identity;
 pub mod least_request;
 pub mod limit;
 pub mod observe;
+pub mod outcome;
 pub mod peak_ewma;
 pub mod picker;
 pub mod queue;
@@ -50,10 +51,14 @@ pub mod wire;
 pub use affinity::{AffinityKey, Maglev, PinTable, Session};
 pub use alias::AliasTable;
 pub use balance::{Algorithm, BalanceSettings, EndpointTable, PickRequest, Pool};
-pub use engine::{Decision, End, Engine, EngineSettings, Explanation, Forward, Reason, Refusal, Waiting};
+pub use engine::{
+    Decision, End, Engine, EngineSettings, Explanation, Forward, Later, ProbeQuestion, ProbeStatus, Reason,
+    Refusal, Waiting,
+};
 pub use error::GatewayError;
 pub use identity::IdentityTable;
 pub use least_request::LeastRequest;
+pub use outcome::Outcome;
 pub use peak_ewma::{PeakEwma, PeakEwmaSettings};
 pub use picker::{Candidate, Completion, Picker, PickerKind};
 pub use request::{Client, Lookup, Request, TokenEstimate};
@@ -75,10 +80,8 @@ pub use congestion::{
     BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings,
     Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottleSettings,
 };
-pub use health::{HealthGroup, HealthSettings, Outcome, Probe, ProbeSettings};
-pub use retry::{
-    BudgetSettings, FallbackChain, FallbackSettings, Hedge, HedgeSettings, RetryBudget, RetryPolicy,
-};
+pub use health::{HealthGroup, HealthSettings, Probe, ProbeSettings};
+pub use retry::{BudgetSettings, Fallback, Hedge, RetryBudget, RetryPolicy};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

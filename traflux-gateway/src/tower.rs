@@ -65,7 +65,7 @@ use tower_service::Service;
 use crate::adapter::{Clock, Headers, Waiters};
 use crate::congestion::{Feedback, FeedbackSettings};
 use crate::engine::{Decision, End, Engine, Forward, Refusal};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::wire::{BodyKind, UsageReader};
 
@@ -245,6 +245,10 @@ impl Shared {
             decision = match decision {
                 Decision::Forward(forward) => return Ok(forward),
                 Decision::Refuse(refusal) => return Err(refusal),
+                Decision::Later(later) => {
+                    tokio::time::sleep(later.after(self.clock.now())).await;
+                    later.go_on(self.clock.now())
+                }
                 Decision::Wait(waiting) => match self.waiters.wait(&self.engine, waiting).await {
                     Some(decision) => decision,
                     None => Decision::Refuse(Refusal {

@@ -188,7 +188,7 @@ fn the_slow_and_the_failing_are_left_but_for_probes() {
                 let (outcome, latency) = match position {
                     0 => (Outcome::Success, 50),
                     1 => (Outcome::Success, 2000),
-                    _ => (Outcome::Failure, 1),
+                    _ => (Outcome::ServerError, 1),
                 };
                 pool.finish(now, position, &Answer::plain(outcome, MS(latency), ahead));
                 counts[position] += 1;

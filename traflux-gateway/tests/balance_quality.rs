@@ -175,7 +175,7 @@ fn run(
             _ => {
                 let request = &requests[id];
                 let total = Duration::from_nanos(now - request.sent);
-                let outcome = if request.failed { Outcome::Failure } else { Outcome::Success };
+                let outcome = if request.failed { Outcome::ServerError } else { Outcome::Success };
                 let streamed = (request.work - request.first) / speed(request.at);
                 let answer = Answer {
                     first_token: (request.tokens.1 > 0)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::Outcome;
 use traflux_gateway::congestion::ConcurrencySettings;
-use traflux_gateway::health::Outcome;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Forward, QueueSettings, Reason, Refusal, Request,
     TokenEstimate, Usage,
@@ -383,7 +383,7 @@ fn many_threads_leave_nothing_in_flight() {
                             forward.finish(now, &success(1, 1));
                         }
                         Decision::Wait(waiting) => drop(waiting),
-                        Decision::Refuse(_) => {}
+                        Decision::Later(_) | Decision::Refuse(_) => {}
                     }
                     while let Some((_, decision)) = engine.take_ready() {
                         drop(decision);
@@ -428,10 +428,47 @@ fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
     let wrong = plan(r#"{"retry": {"max_attempts": 0}}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
     assert!(error.to_string().starts_with("retry: "), "{error}");
-    let wrong = plan(r#"{"limits": [{"name": "l", "unit": "tokens", "amount": 1, "persistent": true}]}"#);
-    let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
-    assert_eq!(error.to_string(), "limits[0].persistent: this engine cannot do it yet");
     let wrong = plan(r#"{"backends": {"a": {"models": {"m": {"context_tokens": 8}}}}}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
     assert_eq!(error.to_string(), "backends.a.models.m.context_tokens: this engine cannot do it yet");
+}
+
+#[test]
+fn clients_whose_names_contain_slashes_do_not_share_a_key() {
+    let engine = engine(
+        r#"{"backends": {"a": {}}, "routing": {"default": {"backend": "a"}},
+            "limits": [{"name": "once", "unit": "requests", "amount": 1, "by": ["tenant", "user"],
+                        "overrides": {"a\\/b/c/d": 2}}]}"#,
+        &EngineSettings::default(),
+    );
+    let of = |tenant, user| {
+        let request = Request { client: Client { tenant, user, ..Client::default() }, ..Request::default() };
+        engine.decide(&request, at(0.0))
+    };
+    for (tenant, user) in [("a", "b/c"), ("a/b", "c"), ("a\\/b", "c"), ("a/b", "c/d"), ("a/b", "c/d")] {
+        forward(of(tenant, user)).finish(at(0.0), &success(0, 0));
+    }
+    for (tenant, user) in [("a", "b/c"), ("a/b", "c"), ("a\\/b", "c"), ("a/b", "c/d")] {
+        assert_eq!(refusal(of(tenant, user)).reason, Reason::Limited, "{tenant} {user}");
+    }
+}
+
+#[test]
+fn levels_of_persistent_limits_come_back_in_another_engine() {
+    let text = r#"{"backends": {"a": {}}, "routing": {"default": {"backend": "a"}}, "limits": [
+        {"name": "day", "unit": "tokens", "amount": 100, "period_ms": 86400000, "by": "tenant", "persistent": true,
+         "overrides": {"big": 500}},
+        {"name": "minute", "unit": "tokens", "amount": 1000}]}"#;
+    let before = engine(text, &EngineSettings::default());
+    for tenant in ["small", "big"] {
+        forward(before.decide(&chat(tenant, 60, 0), at(0.0))).finish(at(0.0), &success(60, 0));
+    }
+    let levels = before.levels(at(0.0));
+    let kept: Vec<_> = levels.levels.iter().map(|level| (level.limit.as_str(), level.used)).collect();
+    assert_eq!(kept, [("day", 60), ("day of big", 60)]);
+    let after = engine(text, &EngineSettings::default());
+    assert_eq!(after.restore(at(0.0), &levels), 0);
+    assert_eq!(refusal(after.decide(&chat("small", 60, 0), at(0.0))).reason, Reason::Limited);
+    forward(after.decide(&chat("big", 440, 0), at(0.0))).finish(at(0.0), &success(440, 0));
+    assert_eq!(refusal(after.decide(&chat("big", 1, 0), at(0.0))).reason, Reason::Limited);
 }

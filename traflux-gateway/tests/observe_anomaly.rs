@@ -240,6 +240,6 @@ fn settings_out_of_range_are_refused() {
         AnomalySettings { memory_windows: 7, ..AnomalySettings::default() },
         AnomalySettings { clear_after: 0, ..AnomalySettings::default() },
     ] {
-        assert_eq!(AnomalyDetector::new(&layout, settings).unwrap_err().code(), "gateway_invalid_setting");
+        assert_eq!(AnomalyDetector::new(&layout, settings).unwrap_err().code(), "gateway_setting");
     }
 }

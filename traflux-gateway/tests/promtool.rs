@@ -110,7 +110,7 @@ fn scrapes() -> Vec<String> {
                 recorder.retries(SeriesIx(0), 1);
             }
             recorder.request(&RequestRecord {
-                outcome: if troubled && n % 20 == 0 { Outcome::Overloaded } else { Outcome::Success },
+                outcome: if troubled && n % 20 == 0 { Outcome::GatewayError } else { Outcome::Success },
                 duration: Duration::from_millis(1900),
                 time_to_first_token: Some(Duration::from_millis(if troubled { 2500 } else { 2000 })),
                 output_tokens: 10,

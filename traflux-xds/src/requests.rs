@@ -25,7 +25,7 @@
 //! | limits on tokens, dollars; `max_wait_ms`, `persistent` | | need a rate limit service; unsupported |
 //! | `health` | `health_checks`, `outlier_detection` | native, but ejections grow by addition and end without trials |
 //! | `pool` | `circuit_breakers`, `HttpProtocolOptions` | native, for each cluster |
-//! | `retry` | `retry_policy`, `retry_budget` | native but for rates of retries |
+//! | `retry` | `retry_policy`, `retry_budget` | native but for rates of retries and `hedge`, which is unsupported |
 //! | `affinity` | `stateful_session`, `hash_policy` | approximated |
 //! | `congestion` | `adaptive_concurrency`, `admission_control` | approximated: one for all backends |
 //! | `server` | listener, connection manager, `DownstreamTlsContext`, `body_size_limit` | native but for reload of certificates, waiting connections, body and drain times |

@@ -38,10 +38,12 @@ pub struct LimitPlan {
     /// Which requests; every one without it.
     #[serde(default, rename = "match", skip_serializing_if = "MatchPlan::is_any")]
     pub matches: MatchPlan,
-    /// Other amounts for some keys, by the key as metrics print it (`acme`, or `acme/gpt-5` for two scopes).
+    /// Other amounts for some keys, by the key as metrics print it: `acme`, or `acme/gpt-5` for two scopes. In all parts
+    /// but the last a slash is written `\/` and a backslash `\\`; the backend is always the last part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, f64>,
-    /// How long a request may wait for it; without it, one that does not fit is refused at once.
+    /// How long a request may wait for its turn; without it, one that does not fit is refused at once. Of token buckets,
+    /// fixed windows and pacing, at most a day: the others do not say whose turn is when.
     #[serde(
         default,
         rename = "max_wait_ms",
@@ -50,7 +52,8 @@ pub struct LimitPlan {
     )]
     #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub max_wait: Option<Duration>,
-    /// Whether its levels are kept over a restart.
+    /// Whether its levels are kept over a restart: by `traflux gateway` in `server.levels_file`, elsewhere by who calls
+    /// the engine.
     #[serde(default)]
     pub persistent: bool,
 }

@@ -61,9 +61,7 @@ impl RequestPlan {
     /// Names of all backends, those that only a route names among them, sorted.
     #[must_use]
     pub fn backend_names(&self) -> BTreeSet<&str> {
-        let named = self.routes().flat_map(|(_, route)| {
-            route.backend.iter().map(|b| b.name.as_str()).chain(route.fallback.iter().map(String::as_str))
-        });
+        let named = self.routes().flat_map(|(_, route)| route.backend_names());
         self.backends.keys().map(String::as_str).chain(named).collect()
     }
 
@@ -91,6 +89,19 @@ impl RequestPlan {
             if route.weights().all(|(_, weight)| weight == 0) {
                 return wrong(format!("{path}.weight"), "every backend has weight 0".into());
             }
+            let mut seen = BTreeSet::new();
+            for (ix, fallback) in route.fallback.iter().enumerate() {
+                if !seen.insert(&fallback.backend) {
+                    let problem = format!("`{}` stands in the chain twice", fallback.backend);
+                    return wrong(format!("{path}.fallback[{ix}].backend"), problem);
+                }
+                if let Some((key, problem)) = fallback.budget.and_then(|budget| budget.problem()) {
+                    return wrong(format!("{path}.fallback[{ix}].budget.{key}"), problem);
+                }
+            }
+        }
+        if let Some(hedge) = &self.retry.hedge {
+            hedge.validate()?;
         }
         let mut names = BTreeSet::new();
         for (ix, limit) in self.limits.iter().enumerate() {
@@ -183,6 +194,15 @@ mod tests {
                 r#"{"routing": {"default": {"backend": "x", "weight": 0}}}"#,
                 "routing.default.weight: every backend has weight 0",
             ),
+            (
+                r#"{"routing": {"default": {"backend": "x", "fallback": ["y", {"backend": "y"}]}}}"#,
+                "routing.default.fallback[1].backend: `y` stands in the chain twice",
+            ),
+            (
+                r#"{"routing": {"default": {"backend": "x", "fallback": {"backend": "y", "budget": {"ratio": -1}}}}}"#,
+                "routing.default.fallback[0].budget.ratio: -1 is outside [0, 10]",
+            ),
+            (r#"{"retry": {"hedge": {"quantile": 1}}}"#, "retry.hedge.quantile: 1 is outside (0, 1)"),
             (
                 r#"{"limits": [{"name": "l", "unit": "tokens", "amount": -1}]}"#,
                 "limits[0].amount: -1 is outside (0, 1000000000000000]",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::form::millis;
+use crate::error::PlanError;
 
 /// Retries: which, how often, and how many more requests they may cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,8 +32,11 @@ pub struct RetryPlan {
     pub patience: Duration,
     /// What is retried.
     pub retry_on: Vec<RetryCause>,
-    /// What retries may cost.
+    /// What retries and hedges may cost.
     pub budget: BudgetPlan,
+    /// Second attempts while the first still runs; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<HedgePlan>,
 }
 
 impl Default for RetryPlan {
@@ -50,7 +54,73 @@ impl Default for RetryPlan {
                 RetryCause::Limited,
             ],
             budget: BudgetPlan::default(),
+            hedge: None,
         }
+    }
+}
+
+/// When a second attempt is sent while the first still runs; the first to answer wins. Only for requests that may be
+/// acted on twice: idempotent methods, those with an idempotency key, and models asked for text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct HedgePlan {
+    /// A fixed delay; goes before the quantile.
+    #[serde(rename = "delay_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
+    pub delay: Option<Duration>,
+    /// Quantile of times to the first byte after which an attempt counts as late, in (0, 1).
+    pub quantile: f64,
+    /// The shortest delay by the quantile.
+    #[serde(rename = "min_delay_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub min_delay: Duration,
+    /// The longest delay by the quantile.
+    #[serde(rename = "max_delay_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub max_delay: Duration,
+    /// The delay until enough first bytes were seen.
+    #[serde(rename = "initial_delay_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub initial_delay: Duration,
+    /// Attempts at once, the first included, from 1 to 8.
+    pub max_attempts: u32,
+}
+
+impl Default for HedgePlan {
+    fn default() -> Self {
+        Self {
+            delay: None,
+            quantile: 0.95,
+            min_delay: Duration::from_millis(50),
+            max_delay: Duration::from_secs(30),
+            initial_delay: Duration::from_secs(2),
+            max_attempts: 2,
+        }
+    }
+}
+
+impl HedgePlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a quantile outside (0, 1), delays out of order, or a number of attempts outside 1 to 8.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let wrong =
+            |key: &str, problem: String| Err(PlanError::Key { path: format!("retry.hedge.{key}"), problem });
+        if !(self.quantile > 0.0 && self.quantile < 1.0) {
+            return wrong("quantile", format!("{} is outside (0, 1)", self.quantile));
+        }
+        if self.min_delay > self.max_delay {
+            return wrong(
+                "min_delay_ms",
+                format!("{:?} is above max_delay_ms {:?}", self.min_delay, self.max_delay),
+            );
+        }
+        if !(1..=8).contains(&self.max_attempts) {
+            return wrong("max_attempts", format!("{} is outside 1 to 8", self.max_attempts));
+        }
+        Ok(())
     }
 }
 

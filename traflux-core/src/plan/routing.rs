@@ -66,10 +66,11 @@ pub struct RoutePlan {
     )]
     #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub timeout: Option<Duration>,
-    /// Backends to turn to, in this order, when none of the first can serve.
+    /// Backends to turn to, in this order, when none of the first can serve; one name or a list of names or of
+    /// `{ backend, on, budget }`.
     #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "super::form::OneOrManySchema<String>"))]
-    pub fallback: Vec<String>,
+    #[cfg_attr(feature = "schema", schemars(with = "super::form::OneOrManySchema<FallbackPlan>"))]
+    pub fallback: Vec<FallbackPlan>,
 }
 
 const fn one() -> u32 {
@@ -97,6 +98,12 @@ impl RoutePlan {
     #[must_use]
     pub fn by(self, algorithm: Algorithm) -> Self {
         Self { algorithm: Some(algorithm), ..self }
+    }
+
+    /// Names of all its backends, those to turn to last.
+    pub fn backend_names(&self) -> impl Iterator<Item = &str> {
+        let first = self.backend.iter().map(|b| b.name.as_str());
+        first.chain(self.fallback.iter().map(|f| f.backend.as_str()))
     }
 
     /// Backends with the weights that hold.
@@ -153,6 +160,119 @@ impl FromText for WeightedBackend {
 impl<'de> Deserialize<'de> for WeightedBackend {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text_or_map::<Self, BackendForm, D>(deserializer)
+    }
+}
+
+/// A backend to turn to when those before it cannot serve. In short, its name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "FallbackSchema"))]
+pub struct FallbackPlan {
+    /// Name among the backends.
+    pub backend: String,
+    /// Why requests may come here; for every cause when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<FallbackCause>,
+    /// How much may come here; no bound without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<FallbackBudget>,
+}
+
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct FallbackForm {
+    backend: String,
+    #[serde(default)]
+    on: Vec<FallbackCause>,
+    budget: Option<FallbackBudget>,
+}
+
+/// The name of a backend, or its name with causes and a budget.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum FallbackSchema {
+    Name(String),
+    Long(FallbackForm),
+}
+
+impl TryFrom<FallbackForm> for FallbackPlan {
+    type Error = String;
+
+    fn try_from(form: FallbackForm) -> Result<Self, String> {
+        Ok(Self { backend: form.backend, on: form.on, budget: form.budget })
+    }
+}
+
+impl FromText for FallbackPlan {
+    const EXPECTED: &'static str = "the name of a backend, or a map with `backend`, `on` and `budget`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self { backend: text.to_owned(), on: Vec::new(), budget: None })
+    }
+}
+
+impl<'de> Deserialize<'de> for FallbackPlan {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text_or_map::<Self, FallbackForm, D>(deserializer)
+    }
+}
+
+/// Why a request looks for another backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum FallbackCause {
+    /// An attempt failed.
+    Failed,
+    /// No answer in time.
+    Timeout,
+    /// No capacity: refused, cooling down, full.
+    Capacity,
+    /// No endpoint is healthy.
+    Unhealthy,
+    /// No backend before it serves the model.
+    NoModel,
+}
+
+/// How much may fall on a backend that stands in for others. Both bounds hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct FallbackBudget {
+    /// How far back requests count.
+    #[serde(rename = "window_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub window: Duration,
+    /// Requests that may come here per request of the route, from 0 to 10.
+    pub ratio: f64,
+    /// Requests per second that may come here besides.
+    pub min_per_second: f64,
+    /// Requests in flight that came here; no bound of its own without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+}
+
+impl Default for FallbackBudget {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(10), ratio: 1.0, min_per_second: 1.0, max_in_flight: None }
+    }
+}
+
+impl FallbackBudget {
+    /// What is wrong with it: its key and the problem.
+    pub(crate) fn problem(&self) -> Option<(&'static str, String)> {
+        if self.window.is_zero() {
+            return Some(("window_ms", "a window of 0 ms holds nothing".into()));
+        }
+        if !(0.0..=10.0).contains(&self.ratio) {
+            return Some(("ratio", format!("{} is outside [0, 10]", self.ratio)));
+        }
+        if !(0.0..=1e6).contains(&self.min_per_second) {
+            return Some(("min_per_second", format!("{} is outside [0, 1000000]", self.min_per_second)));
+        }
+        (self.max_in_flight == Some(0)).then(|| ("max_in_flight", "0 lets nothing through".into()))
     }
 }
 

@@ -16,6 +16,10 @@ pub struct ServerPlan {
     /// Where metrics, levels and explanations are served; nowhere without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
+    /// File that keeps the levels of limits that are `persistent`, of this process alone. Written every five seconds
+    /// and after the last request; a process that is killed forgets what was used in the last seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub levels_file: Option<String>,
     /// TLS of the clients' side; plain HTTP without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsPlan>,
@@ -52,6 +56,7 @@ impl Default for ServerPlan {
         Self {
             listen: "127.0.0.1:8080".into(),
             admin: None,
+            levels_file: None,
             tls: None,
             max_connections: 20_000,
             max_header_bytes: 64 * 1024,

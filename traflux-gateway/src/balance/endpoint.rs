@@ -13,19 +13,7 @@ use traflux_core::Timestamp;
 
 use super::estimator::{DecayingMean, DecayingRatio, Forgetting, PeakMean, StreamingQuantile, Tick};
 use super::settings::{Estimate, LatencySettings};
-
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered well.
-    Success,
-    /// Failed or timed out.
-    Failure,
-    /// Turned away for want of capacity, as by 429: repels traffic like a failure, but says nothing of health.
-    Refused,
-    /// Given up by the client: says nothing of the endpoint.
-    Cancelled,
-}
+use crate::outcome::Outcome;
 
 /// What came of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +208,12 @@ impl Endpoint {
         self.learn_first(Tick::of(now), after.as_secs_f32(), prompt_tokens, ahead);
     }
 
+    /// Takes in that no first token has come for so long, of a request that is given up because another endpoint was
+    /// quicker.
+    pub fn record_at_least(&self, now: Timestamp, waited: Duration, prompt_tokens: u32, ahead: u32) {
+        self.learn_at_least(Tick::of(now), waited.as_secs_f32(), prompt_tokens, ahead);
+    }
+
     /// Takes a request out of flight and learns from its answer.
     ///
     /// A finish without a start is ignored in the counts, so that a caller's mistake cannot drive them below
@@ -240,18 +234,15 @@ impl Endpoint {
     pub fn observe(&self, now: Timestamp, answer: &Answer) {
         let tick = Tick::of(now);
         let total = answer.total.as_secs_f32();
-        let failed = match answer.outcome {
-            Outcome::Success => false,
-            Outcome::Failure | Outcome::Refused => true,
-            Outcome::Cancelled => return,
-        };
+        if answer.outcome.is_given_up() {
+            return;
+        }
+        // Turned away for want of capacity repels traffic like a failure.
+        let failed = !answer.outcome.is_healthy();
         self.errors.record(tick, failed, self.learning.errors);
         if failed {
             // A fast failure must not look like a fast endpoint; a slow one is slow.
-            let waited = self.normalize(total, answer.prompt_tokens, answer.ahead);
-            if waited > self.first.value() {
-                self.learn_first(tick, total, answer.prompt_tokens, answer.ahead);
-            }
+            self.learn_at_least(tick, total, answer.prompt_tokens, answer.ahead);
             return;
         }
         let first = answer.first_token.map(|first| first.as_secs_f32().min(total));
@@ -361,6 +352,13 @@ impl Endpoint {
     #[inline]
     fn normalize(&self, seconds: f32, prompt_tokens: u32, ahead: u32) -> f32 {
         seconds / (self.prompt_factor(prompt_tokens) * crowding(ahead))
+    }
+
+    /// Learns from a wait without an answer, unless an answer would have been expected later.
+    fn learn_at_least(&self, tick: Tick, waited: f32, prompt_tokens: u32, ahead: u32) {
+        if self.normalize(waited, prompt_tokens, ahead) > self.first.value() {
+            self.learn_first(tick, waited, prompt_tokens, ahead);
+        }
     }
 
     #[inline]
@@ -520,10 +518,10 @@ mod tests {
         let endpoint = endpoint();
         let latency = |now| endpoint.expected_latency(Tick::of(at(now)), 0, 0, 0).unwrap();
         endpoint.observe(at(1.0), &Answer::plain(Outcome::Success, MS(100), 0));
-        endpoint.observe(at(2.0), &Answer::plain(Outcome::Failure, MS(1), 0));
+        endpoint.observe(at(2.0), &Answer::plain(Outcome::ServerError, MS(1), 0));
         assert!((latency(2.0) - 0.1).abs() < 1e-6);
         assert!(endpoint.error_ratio(Tick::of(at(2.0))) > 0.04);
-        endpoint.observe(at(3.0), &Answer::plain(Outcome::Failure, MS(5000), 0));
+        endpoint.observe(at(3.0), &Answer::plain(Outcome::ServerError, MS(5000), 0));
         assert!(latency(3.0) > 0.4);
         let before = endpoint.error_ratio(Tick::of(at(3.0)));
         assert!((endpoint.error_ratio(Tick::of(at(8.0))) / before - 0.5).abs() < 0.01);

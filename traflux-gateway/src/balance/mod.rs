@@ -46,10 +46,11 @@ pub mod schedule;
 pub mod settings;
 pub mod tier;
 
+pub use crate::outcome::Outcome;
 pub use adaptive::{AdaptiveSettings, AdaptiveWeights, Reading, SetWeights};
 pub use choice::PickRequest;
 pub use eligibility::Eligibility;
-pub use endpoint::{Answer, Endpoint, EndpointTable, Outcome};
+pub use endpoint::{Answer, Endpoint, EndpointTable};
 pub use pool::{Member, Pool, Price};
 pub use pool_picker::PoolPicker;
 pub use settings::{

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use traflux_core::Timestamp;
 
 use super::eligibility::Eligibility;
-use super::endpoint::{Answer, Endpoint, Outcome, nanos};
+use super::endpoint::{Answer, Endpoint, nanos};
 use super::estimator::{DecayingMean, Forgetting, StreamingQuantile, Tick};
 use super::settings::{Algorithm, BalanceSettings, Estimate};
 use super::tier::{Tier, split_load};
@@ -369,7 +369,7 @@ impl Pool {
         let endpoint = &self.slots[position].endpoint;
         let samples = endpoint.samples();
         // The pool's mean is one word for all threads: after the first answers one in eight is enough.
-        if answer.outcome != Outcome::Success || samples > 32 && samples & 7 != 0 {
+        if !answer.outcome.is_healthy() || samples > 32 && samples & 7 != 0 {
             return;
         }
         let tick = Tick::of(now);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use traflux_core::Timestamp;
 
 use super::choice::PickRequest;
-use super::endpoint::{Answer, Endpoint, EndpointTable, Outcome};
+use super::endpoint::{Answer, Endpoint, EndpointTable};
 use super::pool::{Member, Pool};
 use super::settings::{Algorithm, BalanceSettings, LatencySettings};
+use crate::outcome::Outcome;
 use crate::picker::{Candidate, Completion, Picker};
 use crate::rng::Rng;
 
@@ -71,7 +72,7 @@ impl Picker for PoolPicker {
         let Some(pool) = self.pool.as_ref().filter(|pool| endpoint < pool.len()) else { return };
         let outcome = match completion {
             Completion::Success => Outcome::Success,
-            Completion::Failure => Outcome::Failure,
+            Completion::Failure => Outcome::ServerError,
         };
         pool.observe(now, endpoint, &Answer::plain(outcome, latency, self.met[endpoint].round() as u32));
     }

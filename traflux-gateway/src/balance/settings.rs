@@ -272,7 +272,7 @@ pub(crate) fn within(name: &'static str, value: f64, least: f64, most: f64) -> R
     if value >= least && value <= most {
         return Ok(());
     }
-    Err(GatewayError::Setting { name, value, least, most })
+    Err(GatewayError::setting(name, value, format!("{least} to {most}")))
 }
 
 #[cfg(test)]
@@ -289,7 +289,9 @@ mod tests {
     fn a_value_out_of_range_is_named_with_its_limits() {
         let settings = BalanceSettings { load_factor: 1.0, ..BalanceSettings::default() };
         let error = settings.validate().unwrap_err();
-        assert!(matches!(error, GatewayError::Setting { name: "load_factor", value, .. } if value == 1.0));
+        assert!(
+            matches!(error, GatewayError::Setting { ref setting, ref value, .. } if setting == "load_factor" && value == "1")
+        );
         let nan = LatencySettings { percentile: f32::NAN, ..LatencySettings::default() };
         assert_eq!(nan.validate().unwrap_err().code(), "gateway_setting");
     }

@@ -144,7 +144,7 @@ impl LimitAlgorithm {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a parameter out of its range.
+    /// [`GatewayError::Setting`] for a parameter out of its range.
     pub fn validate(&self) -> Result<(), GatewayError> {
         let probe = |share: f64, interval: Duration| {
             check(share > 0.0 && share < 1.0, "probe_share", share, "a share above 0, below 1")?;

@@ -75,7 +75,7 @@ impl ConcurrencySettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] unless `1 ≤ min ≤ initial ≤ max`, shares are in (0, 1] and at most 8,
+    /// [`GatewayError::Setting`] unless `1 ≤ min ≤ initial ≤ max`, shares are in (0, 1] and at most 8,
     /// and the algorithm's own parameters are in range.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(self.min >= 1, "min", self.min, "at least 1")?;
@@ -232,6 +232,12 @@ impl ConcurrencyLimit {
         }
     }
 
+    /// Takes a slot whether or not one is free: for a request that was let in before and gave its slot back for a
+    /// while.
+    pub fn reenter(&self) -> Slot {
+        Slot { in_flight: self.in_flight.fetch_add(1, Ordering::Relaxed).saturating_add(1) }
+    }
+
     /// Takes in what a request tells; at most once per slot. Never waits: a latency that comes while another
     /// thread is at it is left out.
     #[inline]
@@ -360,6 +366,6 @@ mod tests {
         assert!(settings.validate().is_ok());
         assert!(serde_json::from_str::<ConcurrencySettings>(r#"{"maximum": 5}"#).is_err());
         let invalid = ConcurrencySettings { min: 30, ..ConcurrencySettings::default() };
-        assert_eq!(invalid.validate().unwrap_err().code(), "gateway_invalid_setting");
+        assert_eq!(invalid.validate().unwrap_err().code(), "gateway_setting");
     }
 }

@@ -49,7 +49,7 @@ impl CoolDownSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a share outside (0, 1], a negative spread, or a base of zero or
+    /// [`GatewayError::Setting`] for a share outside (0, 1], a negative spread, or a base of zero or
     /// above the maximum.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(

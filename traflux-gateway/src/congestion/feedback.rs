@@ -143,7 +143,7 @@ impl FeedbackSettings {
     /// Checks the bounds.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a bound of zero.
+    /// [`GatewayError::Setting`] for a bound of zero.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(!self.max_wait.is_zero(), "max_wait_ms", self.max_wait, "more than 0")?;
         check(!self.max_reset.is_zero(), "max_reset_ms", self.max_reset, "more than 0")

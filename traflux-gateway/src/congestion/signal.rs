@@ -82,7 +82,7 @@ impl SignalSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a threshold that is not positive, an expiry before `fresh`, or a
+    /// [`GatewayError::Setting`] for a threshold that is not positive, an expiry before `fresh`, or a
     /// `leave` above `enter`.
     pub fn validate(&self) -> Result<(), GatewayError> {
         let positive = |name: &'static str, value: f64| {

@@ -63,6 +63,12 @@ impl Sliding {
         self.counters[counter].current.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// Takes back one that was just added; one that has left the current bucket meanwhile stays.
+    pub(crate) fn take_back(&self, counter: usize) {
+        let current = &self.counters[counter].current;
+        let _ = current.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+    }
+
     #[inline]
     pub(crate) fn total(&self, counter: usize) -> u64 {
         let Counter { current, past } = &self.counters[counter];

@@ -56,7 +56,7 @@ impl ThrottleSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a window of zero, a tolerance below 1 or too many of them, or a
+    /// [`GatewayError::Setting`] for a window of zero, a tolerance below 1 or too many of them, or a
     /// probability outside [0, 1].
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(!self.window.is_zero(), "window_ms", self.window, "more than 0")?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
 
-use super::forward::{Hold, Tried};
+use super::forward::{Hedging, Hold, Tried, Turn};
 use super::waiting::Room;
 use crate::affinity::AffinityKey;
 use crate::limit::{Holds, Key, LimitIx, MOST_LIMITS};
@@ -67,7 +67,10 @@ pub(super) struct Kept {
     pub(super) limits: ArrayVec<(LimitIx, Key), MOST_LIMITS>,
     /// What it holds of its limits.
     pub(super) reserved: Holds,
+    /// When it may go and where, while it has a turn that has not come.
+    pub(super) turn: Option<Turn>,
     pub(super) tried: Tried,
+    pub(super) hedging: Hedging,
     /// Limits that count each backend apart: position among the compiled limits and what comes before the name of
     /// the backend in the key.
     pub(super) by_backend: ArrayVec<(u16, Option<Box<str>>), MOST_LIMITS>,
@@ -93,10 +96,31 @@ impl Kept {
             waited_in: None,
             limits: ArrayVec::new(),
             reserved: Holds::default(),
+            turn: None,
             tried: Tried::new(),
+            hedging: Hedging::default(),
             by_backend: ArrayVec::new(),
             session: ArrayVec::new(),
         }
+    }
+
+    /// The same request without anything that it holds.
+    pub(super) fn another(&self) -> Admission {
+        let mut another = Admission::blank();
+        another.route = self.route;
+        another.model = self.model;
+        another.tenant = self.tenant;
+        another.band = self.band;
+        another.stream = self.stream;
+        another.idempotence = self.idempotence;
+        another.tokens = self.tokens;
+        another.deadline = self.deadline;
+        another.arrived = self.arrived;
+        another.limits.clone_from(&self.limits);
+        another.tried.clone_from(&self.tried);
+        another.by_backend.clone_from(&self.by_backend);
+        another.session.clone_from(&self.session);
+        another
     }
 
     /// Forgets the request; plain numbers stay until the next one writes its own.
@@ -107,7 +131,9 @@ impl Kept {
         self.waited_in = None;
         self.limits.clear();
         self.reserved = Holds::default();
+        self.turn = None;
         self.tried.clear();
+        self.hedging = Hedging::default();
         self.by_backend.clear();
         self.session.clear();
     }

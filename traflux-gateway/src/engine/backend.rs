@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use traflux_core::Timestamp;
 
+use super::probing::Probes;
 use super::settings::EngineSettings;
 use crate::balance::{AdaptiveWeights, EndpointTable};
 use crate::congestion::{BackendSignal, Ceiling, ConcurrencyLimit, CoolDown, Throttle};
@@ -44,6 +45,8 @@ pub(super) struct Registry {
     pub(super) adapted: Timestamp,
     /// What a controller set: weights of backends by rule.
     pub(super) set: HashMap<String, SetByController>,
+    /// Endpoints that are asked how they are.
+    pub(super) probes: Probes,
 }
 
 /// Weights of a controller.
@@ -62,8 +65,10 @@ impl Registry {
         settings.signal.validate()?;
         settings.feedback.validate()?;
         settings.health.validate()?;
+        settings.probe.validate()?;
         settings.retry.validate()?;
         settings.retry_budget.validate()?;
+        settings.hedge.map_or(Ok(()), |hedge| hedge.validate())?;
         let tenants = Arc::new(KeyTable::new(settings.max_keys, settings.seed));
         // Its place is also that of tenants that come when the table is full.
         tenants.insert("", |_| false);
@@ -75,6 +80,7 @@ impl Registry {
             adaptive: HashMap::new(),
             adapted: now,
             set: HashMap::new(),
+            probes: Probes::default(),
         })
     }
 

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use traflux_core::plan::backend::{BackendPlan, PricePlan};
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
 use traflux_core::plan::requests::RequestPlan;
-use traflux_core::plan::routing::{Algorithm, RoutePlan};
+use traflux_core::plan::routing::{Algorithm, FallbackPlan, RoutePlan};
 use traflux_core::{PlanError, Timestamp};
 
 use super::admission::{Admission, Kept, MOST_BLOCKS};
@@ -31,7 +31,7 @@ use crate::limit::{
 use crate::observe::{DeciderIx, RouteIx, SeriesIx, TenantMetrics};
 use crate::queue::QueueSettings;
 use crate::request::Request;
-use crate::retry::RetryBudget;
+use crate::retry::{Fallback, Hedge, RetryBudget};
 use crate::rule::{Matcher, excludes, order};
 use crate::units::PicoDollars;
 
@@ -52,6 +52,8 @@ pub(super) struct Compiled {
     pub(super) limiter: Limiter,
     limit_rules: Arc<Matcher>,
     pub(super) limits: Arc<[CompiledLimit]>,
+    /// Whether some limit may be waited for.
+    pub(super) is_patient: bool,
     pub(super) tenants: Arc<KeyTable>,
     /// Keys found last in the limiter's table of tenants, by number of the tenant; 0 for none.
     tenant_keys: Arc<[AtomicU64]>,
@@ -72,7 +74,10 @@ pub(super) struct Route {
     /// By model; `None` where no backend serves it.
     pub(super) pools: Vec<Option<Arc<RoutePool>>>,
     pub(super) session: Option<Arc<Session>>,
+    /// The route to turn to when this one cannot serve.
     pub(super) fallback: Option<u32>,
+    /// How one gets here from the route before; `None` for a route that requests come to first.
+    pub(super) entry: Option<Arc<Fallback>>,
     /// Where its requests wait, by model.
     pub(super) rooms: Vec<Option<u32>>,
     pub(super) budget: Arc<RetryBudget>,
@@ -86,6 +91,10 @@ pub(super) struct RoutePool {
     pub(super) members: Arc<[RouteMember]>,
     /// Health of the members; `None` where nothing of the kind is wanted.
     pub(super) health: Option<Arc<HealthGroup>>,
+    /// Whether it goes by what endpoints answer when asked.
+    pub(super) probed: bool,
+    /// When its requests are hedged; `None` where none are.
+    pub(super) hedge: Option<Arc<Hedge>>,
     /// Weights of the plan, by position.
     pub(super) planned: Arc<[u32]>,
 }
@@ -157,12 +166,12 @@ impl Compiled {
         let mut routes = Vec::new();
         for ix in &order {
             let rule = &rule_plans[*ix];
-            builder.route(&mut routes, &rule.name, &rule.route)?;
+            builder.route(&mut routes, &rule.name, &rule.route, None)?;
         }
         // Fall-back routes stand behind all others, so that positions of rules stay those of the matcher.
         let default = match &plan.routing.default {
             Some(route) => {
-                builder.route(&mut routes, "default", route)?;
+                builder.route(&mut routes, "default", route, None)?;
                 Some(routes.len() as u32 - 1)
             }
             None => None,
@@ -171,14 +180,14 @@ impl Compiled {
             order.iter().map(|ix| &rule_plans[*ix].route).chain(plan.routing.default.as_ref()).collect();
         for (ix, route) in firsts.into_iter().enumerate() {
             let mut from = ix;
-            for backend in &route.fallback {
+            for fallback in &route.fallback {
                 let name = Arc::clone(&routes[ix].name);
                 let next = RoutePlan {
-                    backend: RoutePlan::to([backend]).backend,
+                    backend: RoutePlan::to([&fallback.backend]).backend,
                     fallback: Vec::new(),
                     ..route.clone()
                 };
-                builder.route(&mut routes, &name, &next)?;
+                builder.route(&mut routes, &name, &next, Some(fallback))?;
                 routes[from].fallback = Some(routes.len() as u32 - 1);
                 from = routes.len() - 1;
             }
@@ -201,6 +210,7 @@ impl Compiled {
             limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
             limits,
+            is_patient: plan.limits.iter().any(|limit| limit.max_wait.is_some_and(|wait| !wait.is_zero())),
             tenant_keys: (0..tenants.capacity()).map(|_| AtomicU64::new(0)).collect(),
             tenants,
             used: Arc::clone(&registry.used),
@@ -301,7 +311,8 @@ impl Compiled {
                 if at > 0 {
                     key.push('/');
                 }
-                key.push_str(scope_value(scope, request));
+                let is_last = at + 1 == limit.by.len();
+                push_part(key, scope_value(scope, request), is_last);
             }
             if limit.by_backend {
                 let prefix = (limit.by.len() > 1).then(|| key.as_str().into());
@@ -386,6 +397,13 @@ impl Compiled {
         Some(Arc::clone(&limit.name))
     }
 
+    /// Whether the levels of a limit are kept over a restart, by its name or that of an override.
+    pub(super) fn is_persistent(&self, limit: &str) -> bool {
+        self.plan.limits.iter().filter(|plan| plan.persistent).any(|plan| {
+            plan.name == limit || plan.overrides.keys().any(|key| override_name(&plan.name, key) == limit)
+        })
+    }
+
     /// Whether a limit counts each backend apart, so that another backend may do.
     pub(super) fn is_by_backend(&self, ix: LimitIx) -> bool {
         self.limits.iter().any(|l| l.by_backend && (l.ix == ix || l.overrides.values().any(|own| *own == ix)))
@@ -416,6 +434,11 @@ impl Compiled {
         times.min().unwrap_or_default()
     }
 
+    /// All pools of all routes.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<RoutePool>> {
+        self.routes.iter().flat_map(|route| route.pools.iter().flatten())
+    }
+
     /// All rooms in which somebody may wait.
     pub(super) fn all_rooms(&self) -> impl Iterator<Item = Arc<Room>> {
         self.rooms.iter().cloned().chain(self.former.iter().filter_map(Weak::upgrade))
@@ -429,6 +452,21 @@ impl RoutePool {
         for position in 0..self.members.len() {
             self.pool.set_eligible(position, health.eligibility(now, position).eligible, now);
         }
+    }
+}
+
+/// Adds what one scope says to a key. In all but the last part a slash is written `\/`, so that no two clients
+/// whose names contain slashes share a key.
+fn push_part(key: &mut String, part: &str, is_last: bool) {
+    if is_last || !part.contains(['/', '\\']) {
+        key.push_str(part);
+        return;
+    }
+    for character in part.chars() {
+        if matches!(character, '/' | '\\') {
+            key.push('\\');
+        }
+        key.push(character);
     }
 }
 
@@ -516,16 +554,12 @@ fn scope_name(by: &[LimitScope]) -> String {
 
 /// Refuses keys that would have no effect: a promise that is not kept is worse than none.
 fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
-    let of_limits = plan.limits.iter().enumerate().flat_map(|(ix, limit)| {
-        let keys = [("persistent", limit.persistent), ("max_wait_ms", limit.max_wait.is_some())];
-        keys.map(|(key, set)| (format!("limits[{ix}].{key}"), set))
-    });
-    let of_models = plan.backends.iter().flat_map(|(backend, plan)| {
+    let mut of_models = plan.backends.iter().flat_map(|(backend, plan)| {
         plan.models.iter().map(move |(model, plan)| {
             (format!("backends.{backend}.models.{model}.context_tokens"), plan.context_tokens.is_some())
         })
     });
-    match of_limits.chain(of_models).find(|(_, set)| *set) {
+    match of_models.find(|(_, set)| *set) {
         Some((path, _)) => Err(PlanError::Key { path, problem: "this engine cannot do it yet".to_owned() }),
         None => Ok(()),
     }
@@ -556,12 +590,14 @@ fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<Lim
             scope,
             unit: unit(limit.unit),
             rule: limit_rule(limit, limit.amount, limit.burst),
+            max_wait: limit.max_wait.unwrap_or_default(),
         });
         limits.extend(limit.overrides.iter().map(|(key, amount)| LimitSettings {
             name: override_name(&limit.name, key),
             scope: None,
             unit: unit(limit.unit),
             rule: limit_rule(limit, *amount, limit.burst.map(|burst| burst * amount / limit.amount)),
+            max_wait: limit.max_wait.unwrap_or_default(),
         }));
     }
     Ok(LimiterSettings { scopes: scopes.into_values().collect(), limits })
@@ -588,7 +624,7 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
         LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
         LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
-        LimitShape::Pacing => LimitRule::TokenBucket { amount, period, burst: 1 },
+        LimitShape::Pacing => LimitRule::Pacing { amount, period },
     }
 }
 
@@ -604,7 +640,13 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn route(&mut self, routes: &mut Vec<Route>, name: &str, plan: &RoutePlan) -> Result<(), GatewayError> {
+    fn route(
+        &mut self,
+        routes: &mut Vec<Route>,
+        name: &str,
+        plan: &RoutePlan,
+        fallback: Option<&FallbackPlan>,
+    ) -> Result<(), GatewayError> {
         let algorithm = plan.algorithm.unwrap_or(self.plan.routing.strategy);
         let mut names: Vec<&str> = vec![""; self.models.len() + 2];
         for (model, ix) in self.models {
@@ -629,6 +671,11 @@ impl Builder<'_> {
             Some(route) => Arc::clone(&route.budget),
             None => Arc::new(RetryBudget::new(self.settings.retry_budget)),
         };
+        let entry = fallback.map(|fallback| {
+            let same = self.before.and_then(|b| b.routes.iter().filter(|r| *r.name == *name).nth(rank));
+            let known = same.and_then(|route| route.entry.as_ref()).filter(|known| known.plan() == fallback);
+            known.map_or_else(|| Arc::new(Fallback::new(fallback)), Arc::clone)
+        });
         let decider = self.counters.decider(name, algorithm);
         let rooms = pools.iter().map(|pool| self.room(pool.as_deref())).collect::<Result<Vec<_>, _>>()?;
         routes.push(Route {
@@ -637,6 +684,7 @@ impl Builder<'_> {
             pools,
             session,
             fallback: None,
+            entry,
             rooms,
             budget,
             decider,
@@ -735,7 +783,12 @@ impl Builder<'_> {
                 None => Arc::new(HealthGroup::new(self.settings.health, entries.len())),
             }
         });
-        Ok(Some(Arc::new(RoutePool { pool, members: entries.into(), health, planned })))
+        let hedge = self.settings.hedge.map(|hedge| {
+            let known = before.and_then(|b| b.hedge.as_ref()).filter(|known| *known.plan() == hedge);
+            known.map_or_else(|| Arc::new(Hedge::new(hedge)), Arc::clone)
+        });
+        let probed = plan.health_check == Some(true);
+        Ok(Some(Arc::new(RoutePool { pool, members: entries.into(), health, probed, hedge, planned })))
     }
 }
 

@@ -17,6 +17,8 @@ use crate::observe::{
 pub(super) const FORWARDED: &str = "forwarded";
 /// What a decision to wait is counted under.
 pub(super) const WAITING: &str = "waiting";
+/// What a decision to let a request have its turn later is counted under.
+pub(super) const LATER: &str = "later";
 /// The rule of requests that none matches.
 const NO_RULE: &str = "none";
 
@@ -73,7 +75,7 @@ impl Counters {
 }
 
 fn reasons() -> impl Iterator<Item = &'static str> {
-    [FORWARDED, WAITING].into_iter().chain(Reason::codes())
+    [FORWARDED, WAITING, LATER].into_iter().chain(Reason::codes())
 }
 
 fn layout(plan: &RequestPlan, settings: &EngineSettings) -> MetricsLayout {
@@ -86,8 +88,7 @@ fn layout(plan: &RequestPlan, settings: &EngineSettings) -> MetricsLayout {
     let (mut routes, mut deciders) = (BTreeSet::new(), BTreeSet::new());
     let rules = plan.routing.rules.iter().map(|rule| (rule.name.as_str(), &rule.route));
     for (rule, route) in rules.chain(plan.routing.default.iter().map(|route| ("default", route))) {
-        let backends = route.backend.iter().map(|b| &b.name).chain(&route.fallback);
-        routes.extend(backends.map(|backend| (rule.to_owned(), backend.clone())));
+        routes.extend(route.backend_names().map(|backend| (rule.to_owned(), backend.to_owned())));
         let algorithm = route.algorithm.unwrap_or(plan.routing.strategy);
         deciders.insert((rule.to_owned(), algorithm.name().to_owned()));
     }

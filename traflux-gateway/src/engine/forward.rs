@@ -5,22 +5,30 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
-use traflux_core::plan::routing::Algorithm;
+use traflux_core::plan::routing::{Algorithm, FallbackCause};
+
+mod hedging;
+mod later;
 
 use super::Shared;
 use super::admission::{Admission, Kept};
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
-use super::counters::WAITING;
+use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
 use crate::balance::{Answer, LoadUnit, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
-use crate::health::{Entry, Outcome};
-use crate::limit::{Cost, DenialReason};
-use crate::observe::{self, RequestRecord, TenantIx};
-use crate::retry::{Attempt, Progress, RetryDecision};
-use crate::units::unit_draw;
+use crate::health::Entry;
+use crate::limit::{Cost, Denial, DenialReason};
+use crate::observe::{RequestRecord, TenantIx};
+use crate::outcome::Outcome;
+use crate::retry::{Attempt, FallbackLeave, Progress, RetryDecision, fallback_cause};
+use crate::units::{PicoDollars, unit_draw};
 use crate::wire::Usage;
+
+pub(super) use hedging::Hedging;
+pub use later::Later;
+pub(super) use later::Turn;
 
 /// Endpoints that are asked for room before the next route.
 const MOST_ASKED: usize = 8;
@@ -68,10 +76,13 @@ pub(super) struct Hold {
     held_tokens: u64,
     sent: Timestamp,
     first_token: Option<Duration>,
-    slot: Slot,
+    /// `None` while its stream is quiet.
+    slot: Option<Slot>,
     requests_mark: Mark,
     tokens_mark: Mark,
     entry: Entry,
+    /// Leave of the budget of a backend that stands in for others.
+    leave: Option<FallbackLeave>,
 }
 
 /// Why nobody has room.
@@ -80,11 +91,34 @@ pub(super) struct Blocked {
     reason: Reason,
     limit: Option<crate::limit::LimitIx>,
     retry_after: Option<Duration>,
+    /// Whether it has a turn that comes after that time.
+    has_turn: bool,
 }
 
 impl Blocked {
     const fn of(reason: Reason) -> Self {
-        Self { reason, limit: None, retry_after: None }
+        Self { reason, limit: None, retry_after: None, has_turn: false }
+    }
+
+    /// Whether it has a turn, and need only wait for that.
+    pub(super) const fn has_turn(&self) -> bool {
+        self.has_turn
+    }
+
+    const fn by(denial: Denial) -> Self {
+        Self {
+            reason: match denial.reason {
+                DenialReason::TooLarge => Reason::TooLarge,
+                DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
+                DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
+            },
+            limit: Some(denial.limit),
+            retry_after: match denial.reason {
+                DenialReason::Wait(wait) => Some(wait),
+                _ => None,
+            },
+            has_turn: false,
+        }
     }
 
     /// Whether waiting for others to end may help.
@@ -105,11 +139,29 @@ impl Blocked {
 pub(super) fn decide(
     shared: &Arc<Shared>,
     compiled: Arc<Compiled>,
-    mut admission: Admission,
+    admission: Admission,
     now: Timestamp,
 ) -> Decision {
     let route = &compiled.routes[admission.route as usize];
     route.budget.request(now);
+    let mut next = route.fallback;
+    while let Some(fallback) = next.map(|ix| &compiled.routes[ix as usize]) {
+        if let Some(entry) = &fallback.entry {
+            entry.request(now);
+        }
+        next = fallback.fallback;
+    }
+    look_for_a_way(shared, compiled, admission, now)
+}
+
+/// The same for a request that budgets have counted.
+fn look_for_a_way(
+    shared: &Arc<Shared>,
+    compiled: Arc<Compiled>,
+    mut admission: Admission,
+    now: Timestamp,
+) -> Decision {
+    let route = &compiled.routes[admission.route as usize];
     let room = route.rooms[admission.model as usize].map(|ix| &compiled.rooms[ix as usize]);
     let decider = route.decider;
     // Nobody overtakes those who wait.
@@ -120,6 +172,11 @@ pub(super) fn decide(
             Ok(()) => {
                 return Decision::Forward(Forward { shared: Arc::clone(shared), compiled, admission });
             }
+            Err(blocked) if blocked.has_turn => {
+                let forward =
+                    Forward { shared: Arc::clone(shared), compiled: Arc::clone(&compiled), admission };
+                Decision::Later(Later::of(forward))
+            }
             Err(blocked) => match room.filter(|_| blocked.may_wait()) {
                 Some(room) => waiting::enqueue(shared, &compiled, room, admission, now),
                 None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
@@ -128,6 +185,7 @@ pub(super) fn decide(
     };
     let code = match &decision {
         Decision::Refuse(refusal) => refusal.reason.code(),
+        Decision::Later(_) => LATER,
         Decision::Forward(_) | Decision::Wait(_) => WAITING,
     };
     compiled.count(decider, code);
@@ -141,7 +199,7 @@ pub(super) fn place(
     admission: &mut Kept,
     now: Timestamp,
 ) -> Result<(), Blocked> {
-    attempt(shared, compiled, admission, false, now)?;
+    attempt(shared, compiled, admission, false, None, now)?;
     if let Some((_, member, _)) = member(compiled, admission) {
         let decider = compiled.routes[admission.route as usize].decider;
         let mut recorder = compiled.counters.metrics.recorder();
@@ -151,38 +209,66 @@ pub(super) fn place(
     Ok(())
 }
 
-/// Walks the route and those that it falls back to; `elsewhere` leaves out endpoints that were tried.
+/// Walks the route and those that it falls back to, because an attempt failed or because those before cannot serve;
+/// `elsewhere` leaves out endpoints that were tried.
 fn attempt(
     shared: &Shared,
     compiled: &Compiled,
     admission: &mut Kept,
     elsewhere: bool,
+    failed: Option<FallbackCause>,
     now: Timestamp,
 ) -> Result<(), Blocked> {
     let mut blocked = Blocked::of(Reason::NoModel);
     let mut next = Some(admission.route);
     while let Some(ix) = next {
         let route = &compiled.routes[ix as usize];
-        if let Some(pool) = &route.pools[admission.model as usize] {
-            match attempt_route(shared, compiled, admission, (ix, route, pool), elsewhere, now) {
-                Ok(()) => return Ok(()),
-                // What a limit of the client's refuses, no other backend can cure.
-                Err(
-                    refused @ Blocked {
-                        reason: Reason::Limited | Reason::TooLarge | Reason::TooManyKeys, ..
-                    },
-                ) => {
-                    return Err(refused);
-                }
-                Err(other) => blocked = blocked.or(other),
+        next = route.fallback;
+        let Some(pool) = &route.pools[admission.model as usize] else { continue };
+        let entry = route.entry.as_deref();
+        let mut leave = None;
+        if let Some(entry) = entry {
+            if !entry.takes(failed.unwrap_or_else(|| blocked.cause())) {
+                continue;
+            }
+            leave = entry.try_enter(now);
+            if leave.is_none() {
+                blocked = blocked.or(Blocked::of(Reason::Saturated));
+                continue;
             }
         }
-        next = route.fallback;
+        match attempt_route(shared, compiled, admission, (ix, route, pool), elsewhere, now) {
+            Ok(()) => {
+                if let Some(hold) = &mut admission.hold {
+                    hold.leave = leave;
+                }
+                return Ok(());
+            }
+            Err(other) => {
+                if let (Some(entry), Some(leave)) = (entry, leave) {
+                    entry.give_back(leave);
+                }
+                // What a limit of the client's refuses, no other backend can cure.
+                if matches!(other.reason, Reason::Limited | Reason::TooLarge | Reason::TooManyKeys) {
+                    return Err(other);
+                }
+                blocked = blocked.or(other);
+            }
+        }
     }
     Err(blocked)
 }
 
 impl Blocked {
+    /// Why another backend is looked for.
+    const fn cause(&self) -> FallbackCause {
+        match self.reason {
+            Reason::NoModel => FallbackCause::NoModel,
+            Reason::NoBackend => FallbackCause::Unhealthy,
+            _ => FallbackCause::Capacity,
+        }
+    }
+
     /// The more hopeful of two: room comes back sooner than health, health sooner than a model.
     fn or(self, other: Self) -> Self {
         let rank = |b: &Self| match b.reason {
@@ -254,6 +340,10 @@ fn attempt_route(
                 hold(admission, pool, route_ix, position, taken, now);
                 return Ok(());
             }
+            Err(refused) if refused.has_turn => {
+                admission.turn = Some(Turn::new(route_ix, position, now, &refused));
+                return Err(refused);
+            }
             Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                 return Err(refused);
             }
@@ -282,6 +372,10 @@ fn attempt_route(
                 Ok(taken) => {
                     hold(admission, pool, route_ix, position, taken, now);
                     return Ok(());
+                }
+                Err(refused) if refused.has_turn => {
+                    admission.turn = Some(Turn::new(route_ix, position, now, &refused));
+                    return Err(refused);
                 }
                 Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                     return Err(refused);
@@ -313,10 +407,11 @@ fn hold(
         held_tokens,
         sent: now,
         first_token: None,
-        slot,
+        slot: Some(slot),
         requests_mark,
         tokens_mark,
         entry,
+        leave: None,
     });
 }
 
@@ -334,7 +429,7 @@ fn take(
 ) -> Result<Taken, Blocked> {
     let member = &pool.members[position];
     let state = &member.state;
-    let busy = |retry_after| Blocked { reason: Reason::Saturated, limit: None, retry_after };
+    let busy = |retry_after| Blocked { retry_after, ..Blocked::of(Reason::Saturated) };
     if let Some(left) = state.cool_down.left(now) {
         return Err(busy(Some(left)));
     }
@@ -395,6 +490,10 @@ fn reserve(
     member: &RouteMember,
     now: Timestamp,
 ) -> Result<(), Blocked> {
+    if !admission.reserved.is_empty() {
+        // Its turn has come: it has reserved before.
+        return Ok(());
+    }
     let here;
     let limits = if admission.by_backend.is_empty() {
         &admission.limits
@@ -403,19 +502,27 @@ fn reserve(
         &here
     };
     let cost = cost(member, admission.tokens.input, 0, admission.tokens.output);
-    let reserved = compiled.limiter.reserve_into(now, limits, &cost, &mut admission.reserved);
-    reserved.map_err(|denial| Blocked {
-        reason: match denial.reason {
-            DenialReason::TooLarge => Reason::TooLarge,
-            DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
-            DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
-        },
-        limit: Some(denial.limit),
-        retry_after: match denial.reason {
-            DenialReason::Wait(wait) => Some(wait),
-            _ => None,
-        },
-    })
+    let Err(denial) = compiled.limiter.reserve_into(now, limits, &cost, &mut admission.reserved) else {
+        return Ok(());
+    };
+    // Another attempt beside one that runs is worth no waiting.
+    let may_wait = compiled.is_patient && !admission.hedging.is_second();
+    if !may_wait || !matches!(denial.reason, DenialReason::Wait(_)) {
+        return Err(Blocked::by(denial));
+    }
+    match compiled.limiter.reserve_ahead_into(now, limits, &cost, &mut admission.reserved) {
+        Err(denial) => Err(Blocked::by(denial)),
+        // Others gave back in between.
+        Ok(Duration::ZERO) => Ok(()),
+        Ok(wait) => {
+            let blocked = Blocked { retry_after: Some(wait), ..Blocked::by(denial) };
+            if admission.deadline.is_some_and(|deadline| now + wait > deadline) {
+                compiled.limiter.settle(now, &mut admission.reserved, &Cost::NOTHING);
+                return Err(blocked);
+            }
+            Err(Blocked { has_turn: true, ..blocked })
+        }
+    }
 }
 
 fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
@@ -486,7 +593,12 @@ impl Forward {
         }
         let after = now.since(hold.sent);
         hold.first_token = Some(after);
-        member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
+        if let Some(hedge) = &pool.hedge {
+            hedge.observe(after);
+        }
+        if let Some(slot) = &hold.slot {
+            member.state.concurrency.observe(now, slot, Sample::Latency(after));
+        }
         // Not at the end: a stream that is open was taken on long ago.
         member.state.throttle.accepted(now, usize::from(kept.band));
         if kept.stream
@@ -494,6 +606,28 @@ impl Forward {
         {
             let prompt = u32::try_from(kept.tokens.input).unwrap_or(u32::MAX);
             endpoint.record_first_token(now, after, prompt, hold.ahead);
+        }
+    }
+
+    /// Its stream has said nothing for a while: the backend does not work on it, and its place in flight there goes to
+    /// another until it [resumes](Self::resume). Nothing before the first byte.
+    pub fn pause(&mut self, now: Timestamp) {
+        let Some(hold) = self.admission.hold.as_mut().filter(|hold| hold.first_token.is_some()) else {
+            return;
+        };
+        let slot = hold.slot.take();
+        if let (Some(slot), Some((_, member, _))) = (slot, self.member()) {
+            member.state.concurrency.release(slot);
+            self.make_room(now);
+        }
+    }
+
+    /// Its stream goes on, and takes its place again, whether or not there is room.
+    pub fn resume(&mut self) {
+        let Some((_, member, Hold { slot: None, .. })) = self.member() else { return };
+        let slot = member.state.concurrency.reenter();
+        if let Some(hold) = &mut self.admission.hold {
+            hold.slot = Some(slot);
         }
     }
 
@@ -529,7 +663,7 @@ impl Forward {
             retry_after: end.feedback.retry_after.map(|wait| wait.wait),
             should_retry: end.feedback.should_retry,
             time_left: self.admission.deadline.map(|deadline| deadline.since(now)),
-            elsewhere: self.has_elsewhere(),
+            elsewhere: self.has_elsewhere(fallback_cause(end.outcome)),
         };
         let decided = self.compiled.settings.retry.decide(&failed, self.shared.draw());
         let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
@@ -539,9 +673,14 @@ impl Forward {
         if self.admission.tried.try_push(place).is_err() {
             return self.exhausted(now);
         }
-        match attempt(&self.shared, &self.compiled, &mut self.admission, elsewhere, now) {
+        let cause = fallback_cause(end.outcome);
+        match attempt(&self.shared, &self.compiled, &mut self.admission, elsewhere, cause, now) {
             Ok(()) => {
+                self.admission.hedging = Hedging::default();
                 self.admission.send_after = after;
+                if let Some(hold) = &mut self.admission.hold {
+                    hold.sent = now + after;
+                }
                 if let Some((_, member, _)) = self.member() {
                     let mut recorder = self.compiled.counters.metrics.recorder();
                     recorder.retries(member.series, 1);
@@ -549,16 +688,19 @@ impl Forward {
                 }
                 Decision::Forward(self)
             }
+            Err(blocked) if blocked.has_turn => Decision::Later(Later::of(self)),
             Err(_) => self.exhausted(now),
         }
     }
 
-    /// Whether an endpoint is left that was not tried.
-    fn has_elsewhere(&self) -> bool {
+    /// Whether an endpoint is left that was not tried and takes what failed.
+    fn has_elsewhere(&self, cause: Option<FallbackCause>) -> bool {
         let mut next = Some(self.admission.route);
         while let Some(ix) = next {
             let route = &self.compiled.routes[ix as usize];
-            if let Some(pool) = &route.pools[self.admission.model as usize] {
+            let takes =
+                route.entry.as_ref().is_none_or(|entry| cause.is_some_and(|cause| entry.takes(cause)));
+            if let Some(pool) = route.pools[self.admission.model as usize].as_ref().filter(|_| takes) {
                 let tried = self.admission.tried.iter().filter(|(route, _)| *route == ix).count();
                 if pool.members.len() > tried + usize::from(ix == self.admission.route) {
                     return true;
@@ -594,26 +736,36 @@ impl Forward {
         let state = &member.state;
         let total = now.since(hold.sent);
         let (begun, outcome) = (hold.first_token.is_some(), end.outcome);
+        let overtaken = kept.hedging.is_overtaken() && !begun;
+        if let (Some(entry), Some(leave)) = (&self.compiled.routes[hold.route as usize].entry, hold.leave) {
+            entry.leave(leave);
+        }
+        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !kept.hedging.is_second()) {
+            hedge.observe(total);
+        }
         if !begun {
             let sample = match outcome {
+                // It takes at least as long.
+                _ if overtaken && !kept.hedging.is_second() => Some(Sample::Latency(total)),
                 Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
                 // A quota that is used up says nothing about load; the cool-down and the ceilings know of it.
                 Outcome::Limited if end.feedback.wait(&self.compiled.settings.feedback).is_some() => None,
                 outcome if outcome.is_overload() => Some(Sample::Dropped),
                 _ => None,
             };
-            if let Some(sample) = sample {
-                state.concurrency.observe(now, &hold.slot, sample);
+            if let (Some(sample), Some(slot)) = (sample, &hold.slot) {
+                state.concurrency.observe(now, slot, sample);
             }
         }
-        state.concurrency.release(hold.slot);
+        if let Some(slot) = hold.slot {
+            state.concurrency.release(slot);
+        }
         if outcome == Outcome::Success {
             state.service.record(total);
         }
         let band = usize::from(kept.band);
         // What the client gave up was not refused either.
-        if !begun && (outcome.is_accepted() || matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout))
-        {
+        if !begun && (outcome.is_accepted() || outcome.is_given_up()) {
             state.throttle.accepted(now, band);
         }
         match outcome {
@@ -647,6 +799,11 @@ impl Forward {
         };
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (output, prompt, counted, price) = match used {
+            _ if overtaken => {
+                self.compiled.limiter.settle(now, &mut kept.reserved, &Cost::NOTHING);
+                state.tokens_left.settle(hold.tokens_mark, 0);
+                (0, small(tokens.input), Usage::default(), PicoDollars::ZERO)
+            }
             Some(usage) => {
                 let actual = cost(member, usage.input, usage.cached, usage.output);
                 self.compiled.limiter.settle(now, &mut kept.reserved, &actual);
@@ -660,7 +817,7 @@ impl Forward {
             }
         };
         self.compiled.counters.metrics.recorder().request(&RequestRecord {
-            outcome: counted_as(outcome),
+            outcome,
             input_tokens: counted.input,
             cached_tokens: counted.cached,
             output_tokens: counted.output,
@@ -674,11 +831,14 @@ impl Forward {
             room.settle(kept.band, kept.tenant, tokens.total(), used);
         }
         self.compiled.used.record(TenantIx(kept.tenant), used, price);
+        if let Some(endpoint) = pool.pool.endpoint(hold.position as usize).filter(|_| overtaken) {
+            endpoint.record_at_least(now, total, prompt, hold.ahead);
+        }
         pool.pool.finish(
             now,
             hold.position as usize,
             &Answer {
-                outcome: answer(outcome),
+                outcome,
                 total,
                 first_token: hold.first_token.filter(|_| kept.stream),
                 first_token_recorded: begun && kept.stream,
@@ -722,29 +882,6 @@ impl std::fmt::Debug for Forward {
     }
 }
 
-/// What an end means to estimates of latency and errors.
-const fn answer(outcome: Outcome) -> crate::balance::Outcome {
-    match outcome {
-        Outcome::Success | Outcome::ClientError => crate::balance::Outcome::Success,
-        Outcome::Limited => crate::balance::Outcome::Refused,
-        Outcome::Cancelled | Outcome::LocalTimeout => crate::balance::Outcome::Cancelled,
-        _ => crate::balance::Outcome::Failure,
-    }
-}
-
-/// What an end is counted as.
-const fn counted_as(outcome: Outcome) -> observe::Outcome {
-    match outcome {
-        Outcome::Success => observe::Outcome::Success,
-        Outcome::ClientError => observe::Outcome::ClientError,
-        Outcome::Limited => observe::Outcome::RateLimited,
-        Outcome::ServerError | Outcome::GatewayError => observe::Outcome::ServerError,
-        Outcome::ConnectFailure | Outcome::Reset => observe::Outcome::Connection,
-        Outcome::Timeout => observe::Outcome::Timeout,
-        Outcome::LocalTimeout | Outcome::Cancelled => observe::Outcome::Cancelled,
-    }
-}
-
 /// Whoever drops it has gone away without a word.
 impl Drop for Forward {
     fn drop(&mut self) {
@@ -752,6 +889,8 @@ impl Drop for Forward {
             let last_known = hold.sent + hold.first_token.unwrap_or_default();
             self.end(last_known, &End::of(Outcome::Cancelled));
             self.make_room(last_known);
+        } else if self.admission.turn.is_some() {
+            self.give_up_turn();
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use traflux_core::PlanError;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_core::plan::retry::HedgePlan;
 
 use crate::affinity::AffinitySettings;
 use crate::balance::{AdaptiveSettings, BalanceSettings, LatencySettings};
@@ -14,7 +15,7 @@ use crate::congestion::{
     ConcurrencySettings, CoolDownSettings, FeedbackSettings, SignalSettings, ThrottleSettings,
 };
 use crate::error::GatewayError;
-use crate::health::{HealthSettings, Outcome};
+use crate::health::{HealthSettings, Outcome, ProbeSettings};
 use crate::observe::{MetricsSettings, TenantSettings};
 use crate::queue::QueueSettings;
 use crate::retry::{BudgetSettings, RetryPolicy};
@@ -44,12 +45,16 @@ pub struct EngineSettings {
     pub feedback: FeedbackSettings,
     /// Health.
     pub health: HealthSettings,
+    /// What endpoints of routes with `health_check: true` are asked, and how often.
+    pub probe: ProbeSettings,
     /// Waiting for room; without it a request that finds none is refused at once.
     pub queue: Option<QueueSettings>,
     /// What is tried again.
     pub retry: RetryPolicy,
     /// How much trying again may cost, per rule.
     pub retry_budget: BudgetSettings,
+    /// Second attempts while the first still runs; none without it.
+    pub hedge: Option<HedgePlan>,
     /// Counters and histograms.
     pub metrics: MetricsSettings,
     /// Which tenants are counted apart.
@@ -74,6 +79,7 @@ impl Default for EngineSettings {
             signal: SignalSettings::default(),
             feedback: FeedbackSettings::default(),
             health: HealthSettings::default(),
+            probe: ProbeSettings::default(),
             queue: None,
             // An internal error of one backend is worth another; what must not be done twice is not tried again anyway.
             retry: RetryPolicy {
@@ -81,6 +87,7 @@ impl Default for EngineSettings {
                 ..RetryPolicy::default()
             },
             retry_budget: BudgetSettings::default(),
+            hedge: None,
             metrics: MetricsSettings::default(),
             tenants: TenantSettings::default(),
             max_keys: 10_000,
@@ -99,20 +106,22 @@ impl EngineSettings {
         let mut settings = self.clone();
         let usual = RequestPlan::default();
         if plan.health != usual.health {
-            // Active checks are done by adapters.
             settings.health = read("health", &plan.health, &["probe"])?;
             checked("health", settings.health.validate())?;
+            settings.probe = read("health.probe", &plan.health.probe, &[])?;
+            checked("health.probe", settings.probe.validate())?;
         }
         if plan.retry != usual.retry {
             let usual_causes = plan.retry.retry_on == usual.retry.retry_on;
             let causes = settings.retry.retry_on;
-            settings.retry = read("retry", &plan.retry, &["budget"])?;
+            settings.retry = read("retry", &plan.retry, &["budget", "hedge"])?;
             if usual_causes {
                 settings.retry.retry_on = causes;
             }
             checked("retry", settings.retry.validate())?;
             settings.retry_budget = read("retry.budget", &plan.retry.budget, &[])?;
             checked("retry.budget", settings.retry_budget.validate())?;
+            settings.hedge = plan.retry.hedge.or(settings.hedge);
         }
         if let Some(affinity) = &plan.affinity {
             settings.affinity = Some(read("affinity", affinity, &[])?);

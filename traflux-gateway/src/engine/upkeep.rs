@@ -15,7 +15,6 @@ use super::waiting;
 use super::{Engine, Registry};
 use crate::balance::{AdaptiveWeights, Reading, SetWeights};
 use crate::error::GatewayError;
-use crate::health::ProbeResult;
 
 /// Weights that differ by less than this share stay as they are: every change makes new tables.
 const DEAD_BAND: f64 = 0.01;
@@ -24,7 +23,7 @@ impl Engine {
     /// Looks after what time alone brings; call it a few times a second.
     pub fn upkeep(&self, now: Timestamp) {
         let compiled = self.shared.compiled.load_full();
-        for pool in pools(&compiled) {
+        for pool in compiled.pools() {
             if let Some(health) = &pool.health {
                 health.tick(now);
                 pool.follow_health(now);
@@ -49,18 +48,6 @@ impl Engine {
         self.adapt(&mut registry, now);
     }
 
-    /// Takes in what an active check of an endpoint found, by the base URL; `usable` as
-    /// [`Probe::is_usable`](crate::health::Probe::is_usable) has it.
-    pub fn on_probe(&self, now: Timestamp, url: &str, usable: bool, result: ProbeResult) {
-        for pool in pools(&self.shared.compiled.load()) {
-            let Some(health) = &pool.health else { continue };
-            for (position, _) in pool.members.iter().enumerate().filter(|(_, member)| *member.url == *url) {
-                health.on_probe(now, position, usable, result);
-            }
-            pool.follow_health(now);
-        }
-    }
-
     /// Puts weights in force that follow latency, errors and price, or the controller.
     fn adapt(&self, registry: &mut Registry, now: Timestamp) {
         let before = self.shared.compiled.load_full();
@@ -81,10 +68,6 @@ impl Engine {
             self.shared.compiled.store(Arc::new(next));
         }
     }
-}
-
-fn pools(compiled: &Compiled) -> impl Iterator<Item = &Arc<RoutePool>> {
-    compiled.routes.iter().flat_map(|route| route.pools.iter().flatten())
 }
 
 /// The pool with other weights, where they differ enough.
@@ -129,6 +112,8 @@ fn adapt_pool(
         pool: pool.pool.with_weights(weights)?,
         members: Arc::clone(&pool.members),
         health: pool.health.clone(),
+        probed: pool.probed,
+        hedge: pool.hedge.clone(),
         planned: Arc::clone(&pool.planned),
     }))
 }

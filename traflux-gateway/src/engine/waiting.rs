@@ -9,7 +9,7 @@ use traflux_core::Timestamp;
 use super::admission::Admission;
 use super::compile::Compiled;
 use super::decision::{Decision, Reason, Refusal};
-use super::forward::{Forward, place};
+use super::forward::{Forward, Later, place};
 use super::{Engine, Shared};
 use crate::error::GatewayError;
 use crate::queue::{self, Dequeued, Dropped, Item, Outlook, QueueSettings, RequestQueue, Ticket};
@@ -239,6 +239,10 @@ pub(super) fn pump(shared: &Arc<Shared>, room: &Arc<Room>, now: Timestamp) {
         let Some((compiled, mut admission)) = inner.borrow(payload) else { break };
         let decision = match place(shared, &compiled, &mut admission, now) {
             Ok(()) => Decision::Forward(Forward::after_waiting(shared, &compiled, admission, room)),
+            Err(blocked) if blocked.has_turn() => {
+                let forward = Forward::after_waiting(shared, &compiled, admission, room);
+                Decision::Later(Later::of(forward))
+            }
             Err(blocked) if blocked.may_wait() => {
                 inner.give_back(payload, (compiled, admission));
                 break;

@@ -70,7 +70,7 @@ impl BreakerSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a base of zero or above the maximum, a decay of zero, a number of
+    /// [`GatewayError::Setting`] for a base of zero or above the maximum, a decay of zero, a number of
     /// trials or failures of zero, or a share outside (0, 1].
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(

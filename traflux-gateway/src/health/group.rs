@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
 
 use super::breaker::{Breaker, BreakerSettings, BreakerState, Entry};
-use super::outcome::Outcome;
 use super::outlier::{EjectionCause, OutlierSettings, Watch, judge};
 use super::panic::is_panicking;
 use super::probe::ProbeResult;
 use crate::error::{GatewayError, check};
+use crate::outcome::Outcome;
 use crate::units::{duration_nanos, nanos};
 
 /// Events kept until somebody takes them; older ones go first.
@@ -53,7 +53,7 @@ impl HealthSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a parameter out of its range.
+    /// [`GatewayError::Setting`] for a parameter out of its range.
     pub fn validate(&self) -> Result<(), GatewayError> {
         self.outlier.validate()?;
         self.breaker.validate()?;
@@ -314,12 +314,19 @@ impl HealthGroup {
     /// Takes in what an active check found; `usable` as [`Probe::is_usable`](super::Probe::is_usable) has it.
     pub fn on_probe(&self, now: Timestamp, endpoint: usize, usable: bool, result: ProbeResult) {
         let Some(member) = self.members.get(endpoint) else { return };
+        if self.settings.probe_ends_ejection && result == ProbeResult::Passed {
+            let _one_by_one = self.lock();
+            member.breaker.try_early(now);
+        }
+        self.set_probe_usable(now, endpoint, usable);
+    }
+
+    /// Takes in what is known of an endpoint by asking.
+    pub fn set_probe_usable(&self, now: Timestamp, endpoint: usize, usable: bool) {
+        let Some(member) = self.members.get(endpoint) else { return };
         let mut events = self.lock();
         if member.probe_usable.swap(usable, Ordering::Relaxed) != usable {
             events.push(HealthEvent::Probe { endpoint, at: now, usable });
-        }
-        if self.settings.probe_ends_ejection && result == ProbeResult::Passed {
-            member.breaker.try_early(now);
         }
         self.review_panic(now, &mut events);
     }

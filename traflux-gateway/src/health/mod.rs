@@ -11,14 +11,13 @@
 
 pub mod breaker;
 pub mod group;
-pub mod outcome;
 pub mod outlier;
 pub mod panic;
 pub mod probe;
 
+pub use crate::outcome::Outcome;
 pub use breaker::{Breaker, BreakerSettings, BreakerState, Entry};
 pub use group::{Eligibility, HealthEvent, HealthGroup, HealthSettings, Reason};
-pub use outcome::Outcome;
 pub use outlier::{EjectionCause, OutlierSettings};
 pub use panic::is_panicking;
 pub use probe::{NextProbe, Probe, ProbeKind, ProbeResult, ProbeSettings, ProbeState};

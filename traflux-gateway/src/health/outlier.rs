@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::Outcome;
 use crate::error::{GatewayError, check};
+use crate::outcome::Outcome;
 use crate::units::duration_ms;
 
 /// Parameters of outlier detection.
@@ -72,7 +72,7 @@ impl OutlierSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for an interval of zero, or a factor or share that is negative or not
+    /// [`GatewayError::Setting`] for an interval of zero, or a factor or share that is negative or not
     /// a number.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(!self.interval.is_zero(), "interval_ms", self.interval, "more than 0")?;

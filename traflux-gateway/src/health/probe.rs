@@ -104,7 +104,7 @@ impl ProbeSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for an interval or timeout of zero, a threshold of zero, a jitter
+    /// [`GatewayError::Setting`] for an interval or timeout of zero, a threshold of zero, a jitter
     /// outside [0, 1], or a path that does not begin with `/`.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(!self.interval.is_zero(), "interval_ms", self.interval, "more than 0")?;
@@ -140,6 +140,18 @@ pub enum ProbeState {
     Healthy,
     /// It does not.
     Unhealthy,
+}
+
+impl ProbeState {
+    /// Its name in reports and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// How a question ended.
@@ -206,6 +218,26 @@ impl Probe {
             failed_last: false,
             rng,
         }
+    }
+
+    /// The same check by other settings: what is known stays, and the next question is due as if it were new.
+    #[must_use]
+    pub fn with_settings(self, settings: ProbeSettings, now: Timestamp) -> Self {
+        let mut rng = self.rng;
+        let due = now + settings.unhealthy_interval.min(settings.interval).mul_f64(rng.uniform());
+        Self { settings, rng, due, against: 0, asked: None, ..self }
+    }
+
+    /// Whether a question is open.
+    #[must_use]
+    pub const fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Whether the question of this number is the open one.
+    #[must_use]
+    pub fn awaits(&self, attempt: u64) -> bool {
+        self.asked.is_some() && self.attempt == attempt
     }
 
     /// What is known.

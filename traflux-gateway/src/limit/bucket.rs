@@ -127,6 +127,17 @@ impl<W: Word> BucketCell<W> {
     /// Charges `cost` ticks if the level is at most `most` afterwards.
     #[inline]
     pub(super) fn charge_below(&self, granted: u64, cost: u64, most: u64) -> Result<Receipt, Shortfall> {
+        self.charge_to_level(granted, cost, most).map(|(receipt, _)| receipt)
+    }
+
+    /// The same, with the level after it.
+    #[inline]
+    pub(super) fn charge_to_level(
+        &self,
+        granted: u64,
+        cost: u64,
+        most: u64,
+    ) -> Result<(Receipt, u64), Shortfall> {
         let returned = self.returned.load(Ordering::Acquire);
         let mut consumed = self.consumed.load(Ordering::Relaxed);
         loop {
@@ -137,7 +148,9 @@ impl<W: Word> BucketCell<W> {
             self.raise_latest(granted);
             let next = granted.wrapping_add(level);
             match self.consumed.replace(consumed, next) {
-                Ok(_) => return Ok(Receipt { start: granted, finish: next.wrapping_add(returned) }),
+                Ok(_) => {
+                    return Ok((Receipt { start: granted, finish: next.wrapping_add(returned) }, level));
+                }
                 Err(seen) => consumed = seen,
             }
         }

@@ -59,7 +59,7 @@ impl Limiter {
     /// their keys.
     ///
     /// # Errors
-    /// [`GatewayError::LimitSetting`] as for [`LimiterSettings::validate`], and for a rate or burst that
+    /// [`GatewayError::Setting`] as for [`LimiterSettings::validate`], and for a rate or burst that
     /// [`Meter::new`](super::Meter::new) refuses.
     pub fn new(settings: &LimiterSettings, now: Timestamp, seed: u64) -> Result<Self, GatewayError> {
         settings.validate()?;
@@ -72,7 +72,7 @@ impl Limiter {
     /// Use the new one for all requests from then on.
     ///
     /// # Errors
-    /// [`GatewayError::LimitSetting`] as for [`Limiter::new`], for a scope that changes its `max_keys`, and for a
+    /// [`GatewayError::Setting`] as for [`Limiter::new`], for a scope that changes its `max_keys`, and for a
     /// rate that grows out of scale ([`Meter::changed`](super::Meter::changed)).
     pub fn reloaded(&self, settings: &LimiterSettings, now: Timestamp) -> Result<Self, GatewayError> {
         settings.validate()?;

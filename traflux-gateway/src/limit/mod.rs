@@ -27,6 +27,7 @@ pub mod sliding;
 pub mod store;
 pub mod token_bucket;
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use traflux_core::Timestamp;
@@ -60,5 +61,6 @@ fn setting_error(
     value: impl Display,
     expected: &'static str,
 ) -> GatewayError {
-    GatewayError::LimitSetting { limit: limit.to_owned(), setting, value: value.to_string(), expected }
+    let setting = if limit.is_empty() { setting.into() } else { Cow::Owned(format!("{limit}.{setting}")) };
+    GatewayError::setting(setting, value, expected)
 }

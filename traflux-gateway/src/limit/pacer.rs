@@ -38,7 +38,7 @@ impl Pacer {
     /// delay by the draw of the caller, so that equal clients do not beat together.
     ///
     /// # Errors
-    /// [`GatewayError::LimitSetting`] for a rate of zero, or a longest wait in which more than 2⁵⁹ ticks flow (half a year
+    /// [`GatewayError::Setting`] for a rate of zero, or a longest wait in which more than 2⁵⁹ ticks flow (half a year
     /// at the least).
     pub fn new(
         amount: u64,
@@ -145,7 +145,7 @@ impl WarmUp {
     /// A cold pacer.
     ///
     /// # Errors
-    /// [`GatewayError::LimitSetting`] for a rate that is not positive and finite, or a cold factor of 1 or less.
+    /// [`GatewayError::Setting`] for a rate that is not positive and finite, or a cold factor of 1 or less.
     pub fn new(settings: WarmUpSettings, now: Timestamp) -> Result<Self, GatewayError> {
         let WarmUpSettings { rate, warm_up, cold_factor, longest_wait } = settings;
         if !(1e-6..=1e9).contains(&rate) {

@@ -17,7 +17,7 @@ use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
 
 use super::bucket::Receipt;
-use super::cells::Refused;
+use super::cells::{Limit, Refused};
 use super::keys::Key;
 use super::limiter::{Inner, LimitIx, Limiter};
 use super::nanos;
@@ -101,6 +101,13 @@ struct Hold {
 
 const NO_SCOPE: u16 = u16::MAX;
 
+impl Holds {
+    /// Whether nothing is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Limiter {
     /// Takes `cost` from all limits given, each for its key ([`Key::ONLY`] for a limit without scope), or from none.
     ///
@@ -136,7 +143,36 @@ impl Limiter {
         Ok(Reservation { inner: Arc::clone(&self.inner), holds })
     }
 
+    /// The same, ahead of time: where a limit has a [`max_wait`](super::LimitSettings::max_wait), a turn within it is
+    /// taken now, and the request may go after the time returned (zero: now). Turns come in the order of calls, so nobody
+    /// overtakes; a reservation that is cancelled meanwhile makes room for those who come later, not for those who have
+    /// their turn already. Counted by the moments at which turns come, a limit holds as ever.
+    ///
+    /// # Errors
+    /// The [`Denial`], also where the turn would come after the longest wait.
+    pub fn reserve_ahead(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+    ) -> Result<(Reservation, Duration), Denial> {
+        let mut holds = Holds::default();
+        let wait = self.inner.reserve_ahead(now, limits, cost, &mut holds)?;
+        Ok((Reservation { inner: Arc::clone(&self.inner), holds }, wait))
+    }
+
     /// The same into a place that there is already.
+    pub(crate) fn reserve_ahead_into(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+        holds: &mut Holds,
+    ) -> Result<Duration, Denial> {
+        self.inner.reserve_ahead(now, limits, cost, holds)
+    }
+
+    /// [`reserve`](Self::reserve) into a place that there is already.
     #[inline]
     pub(crate) fn reserve_into(
         &self,
@@ -218,7 +254,8 @@ impl Inner {
             }
         }
         for (ix, key) in limits {
-            if let Err(reason) = self.take(now_ns, *ix, *key, cost, holds) {
+            let charge = |limit: &Limit, slot, units| limit.charge(slot, now_ns, units).map(|it| (it, 0));
+            if let Err(reason) = self.take(*ix, *key, cost, holds, charge) {
                 self.close(holds, |_, _| 0, now_ns);
                 return Err(self.worst(now_ns, limits, cost).unwrap_or(Denial { limit: *ix, reason }));
             }
@@ -226,15 +263,42 @@ impl Inner {
         Ok(())
     }
 
+    #[cold]
+    fn reserve_ahead(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+        holds: &mut Holds,
+    ) -> Result<Duration, Denial> {
+        let now_ns = nanos(now);
+        if limits.len() > MOST_LIMITS {
+            return Err(Denial { limit: limits[MOST_LIMITS].0, reason: DenialReason::NoSuchLimit });
+        }
+        let mut longest = 0;
+        for (ix, key) in limits {
+            let charge = |limit: &Limit, slot, units| limit.charge_ahead(slot, now_ns, units);
+            match self.take(*ix, *key, cost, holds, charge) {
+                Ok(wait) => longest = longest.max(wait),
+                Err(reason) => {
+                    self.close(holds, |_, _| 0, now_ns);
+                    return Err(self.worst(now_ns, limits, cost).unwrap_or(Denial { limit: *ix, reason }));
+                }
+            }
+        }
+        Ok(Duration::from_nanos(longest))
+    }
+
+    /// Charges one limit; what `charge` says of a wait is passed on.
     #[inline]
     fn take(
         &self,
-        now_ns: u64,
         ix: LimitIx,
         key: Key,
         cost: &Cost,
         holds: &mut Holds,
-    ) -> Result<(), DenialReason> {
+        charge: impl FnOnce(&Limit, usize, u64) -> Result<(Receipt, u64), Refused>,
+    ) -> Result<u64, DenialReason> {
         let Some(limit) = self.limits.get(usize::from(ix.0)) else {
             return Err(DenialReason::NoSuchLimit);
         };
@@ -251,11 +315,11 @@ impl Inner {
             }
         }
         let units = cost.amount(limit.unit);
-        match limit.charge(slot, now_ns, units) {
-            Ok(receipt) => {
+        match charge(limit, slot, units) {
+            Ok((receipt, wait)) => {
                 // Never more than the most limits, so that there is room.
                 holds.0.push(Hold { units, receipt, slot: slot as u32, limit: ix.0, scope: held });
-                Ok(())
+                Ok(wait)
             }
             Err(refused) => {
                 if held != NO_SCOPE {

@@ -50,14 +50,12 @@ impl TokenBucket {
     /// A full bucket.
     ///
     /// # Errors
-    /// [`GatewayError::LimitSetting`] for a period of zero or more than 200 years or a burst of zero.
+    /// [`GatewayError::Setting`] for a period of zero or more than 200 years or a burst of zero.
     pub fn new(amount: u64, period: Duration, burst: u64, now: Timestamp) -> Result<Self, GatewayError> {
         let meter = Meter::new(Refill::Continuous { amount, period }, burst, nanos(now));
-        let meter = meter.map_err(|error| GatewayError::LimitSetting {
-            limit: "token bucket".to_owned(),
-            setting: error.setting,
-            value: format!("{amount} per {period:?}, burst {burst}"),
-            expected: error.expected,
+        let meter = meter.map_err(|error| {
+            let value = format!("{amount} per {period:?}, burst {burst}");
+            GatewayError::setting(error.setting, value, error.expected)
         })?;
         Ok(Self { meter, consumed: AtomicU64::new(0) })
     }

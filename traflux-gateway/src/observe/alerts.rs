@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize};
 
 use super::buckets::BucketBounds;
 use super::exposition::{Bound, Escaped, PREFIX};
-use super::layout::Outcome;
 use super::metrics::MetricsSettings;
 use crate::error::GatewayError;
+use crate::outcome::Outcome;
 use crate::units::millis;
 
 /// Rate of burning, long window, short window, severity.
@@ -145,7 +145,7 @@ impl AlertSettings {
     /// Whether rules can be written.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] where a share is not between 0 and 1, or a latency objective is no bound of
+    /// [`GatewayError::Setting`] where a share is not between 0 and 1, or a latency objective is no bound of
     /// its histogram; [`GatewayError::DuplicateName`] where two objectives have one name.
     pub fn validate(&self, metrics: &MetricsSettings) -> Result<(), GatewayError> {
         let mut shares = vec![
@@ -162,27 +162,23 @@ impl AlertSettings {
             let Some(latency) = &objective.latency else { continue };
             shares.push(("share", latency.share));
             if !bounds.bounds().any(|bound| bound == latency.limit) {
-                return Err(GatewayError::InvalidSetting {
-                    setting: "limit_ms",
-                    value: latency.limit.as_millis().to_string(),
-                    expected: "one of latency_bounds_ms",
-                });
+                return Err(GatewayError::setting(
+                    "limit_ms",
+                    latency.limit.as_millis(),
+                    "one of latency_bounds_ms",
+                ));
             }
         }
         shares.extend(self.waits.iter().map(|wait| ("share", wait.share)));
         for (setting, value) in shares {
             if !(value > 0.0 && value < 1.0) {
                 let value = value.to_string();
-                return Err(GatewayError::InvalidSetting { setting, value, expected: "between 0 and 1" });
+                return Err(GatewayError::setting(setting, value, "between 0 and 1"));
             }
         }
         if !(self.retry_ratio > 0.0 && self.retry_ratio.is_finite()) {
             let value = self.retry_ratio.to_string();
-            return Err(GatewayError::InvalidSetting {
-                setting: "retry_ratio",
-                value,
-                expected: "a positive number",
-            });
+            return Err(GatewayError::setting("retry_ratio", value, "a positive number"));
         }
         Ok(())
     }

@@ -81,7 +81,7 @@ impl AnomalySettings {
     /// Whether the settings can be used.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`].
+    /// [`GatewayError::Setting`].
     pub fn validate(&self) -> Result<(), GatewayError> {
         let positive = [
             ("rate_deviations", self.rate_deviations),
@@ -96,7 +96,7 @@ impl AnomalySettings {
             if !(value > 0.0 && value.is_finite()) {
                 let expected = if setting == "ratio" { "more than 1" } else { "a positive number" };
                 let value = if setting == "ratio" { self.ratio } else { value };
-                return Err(GatewayError::InvalidSetting { setting, value: value.to_string(), expected });
+                return Err(GatewayError::setting(setting, value, expected));
             }
         }
         let counts = [
@@ -107,19 +107,11 @@ impl AnomalySettings {
         ];
         for (setting, value) in counts {
             if value == 0 {
-                return Err(GatewayError::InvalidSetting {
-                    setting,
-                    value: "0".into(),
-                    expected: "at least 1",
-                });
+                return Err(GatewayError::setting(setting, "0", "at least 1"));
             }
         }
         if !(8..=10_080).contains(&self.memory_windows) {
-            return Err(GatewayError::InvalidSetting {
-                setting: "memory_windows",
-                value: self.memory_windows.to_string(),
-                expected: "8 to 10080",
-            });
+            return Err(GatewayError::setting("memory_windows", self.memory_windows, "8 to 10080"));
         }
         Ok(())
     }
@@ -256,7 +248,7 @@ impl AnomalyDetector {
     /// A detector that knows nothing yet.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`].
+    /// [`GatewayError::Setting`].
     pub fn new(layout: &MetricsLayout, settings: AnomalySettings) -> Result<Self, GatewayError> {
         settings.validate()?;
         let hysteresis = Hysteresis { raise_after: settings.raise_after, clear_after: settings.clear_after };

@@ -27,17 +27,17 @@ impl BucketBounds {
     /// The histogram with these upper bounds.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] unless the bounds are 1 to [`BOUNDS_LIMIT`], positive and ascending.
+    /// [`GatewayError::Setting`] unless the bounds are 1 to [`BOUNDS_LIMIT`], positive and ascending.
     pub fn new(bounds: &[Duration]) -> Result<Self, GatewayError> {
         let nanos: Vec<u64> = bounds.iter().map(|bound| nanos(*bound)).collect();
         let ascending =
             nanos.windows(2).all(|pair| pair[0] < pair[1]) && nanos.first().is_some_and(|n| *n > 0);
         if !ascending || nanos.len() > BOUNDS_LIMIT {
-            return Err(GatewayError::InvalidSetting {
-                setting: "bounds",
-                value: format!("{bounds:?}"),
-                expected: "1 to 128 positive, ascending durations",
-            });
+            return Err(GatewayError::setting(
+                "bounds",
+                format!("{bounds:?}"),
+                "1 to 128 positive, ascending durations",
+            ));
         }
         let first = (0..CELLS)
             .map(|cell| {
@@ -53,7 +53,7 @@ impl BucketBounds {
     /// interpolation leaves a few per cent.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] where `least` is zero, or no decade or more than 20 are asked for.
+    /// [`GatewayError::Setting`] where `least` is zero, or no decade or more than 20 are asked for.
     pub fn decades(least: Duration, decades: u32) -> Result<Self, GatewayError> {
         const STEPS: [u64; 6] = [10, 15, 20, 30, 50, 70];
         let mut bounds = Vec::new();

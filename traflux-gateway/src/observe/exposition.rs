@@ -32,9 +32,10 @@ use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::layout::{BandIx, DeciderIx, Outcome, ReasonIx, RouteIx, SeriesIx};
+use super::layout::{BandIx, DeciderIx, ReasonIx, RouteIx, SeriesIx};
 use super::snapshot::{HistogramCounts, SeriesHistogram, Snapshot};
 use super::tenants::{TenantExposure, TenantIx, TenantUse};
+use crate::outcome::Outcome;
 
 /// The label of all tenants without a series of their own.
 pub const OTHER_TENANTS: &str = "_other";

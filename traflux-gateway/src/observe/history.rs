@@ -91,21 +91,17 @@ impl TrafficHistory {
     /// An empty history of so many streams.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] unless 1 to 104 weeks are kept and the offset is at most a day.
+    /// [`GatewayError::Setting`] unless 1 to 104 weeks are kept and the offset is at most a day.
     pub fn new(streams: usize, settings: HistorySettings) -> Result<Self, GatewayError> {
         if !(1..=104).contains(&settings.weeks) {
-            return Err(GatewayError::InvalidSetting {
-                setting: "weeks",
-                value: settings.weeks.to_string(),
-                expected: "1 to 104",
-            });
+            return Err(GatewayError::setting("weeks", settings.weeks, "1 to 104"));
         }
         if settings.utc_offset_minutes.unsigned_abs() > 1440 {
-            return Err(GatewayError::InvalidSetting {
-                setting: "utc_offset_minutes",
-                value: settings.utc_offset_minutes.to_string(),
-                expected: "-1440 to 1440",
-            });
+            return Err(GatewayError::setting(
+                "utc_offset_minutes",
+                settings.utc_offset_minutes,
+                "-1440 to 1440",
+            ));
         }
         let hours = settings.weeks as usize * HOURS_PER_WEEK;
         Ok(Self { settings, streams: vec![vec![Hour::default(); hours]; streams], rejected: 0 })

@@ -34,9 +34,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::buckets::{BucketBounds, nanos};
-use super::layout::{BandIx, DeciderIx, MetricsLayout, Outcome, ReasonIx, RouteIx, SeriesIx};
+use super::layout::{BandIx, DeciderIx, MetricsLayout, ReasonIx, RouteIx, SeriesIx};
 use super::snapshot::Snapshot;
 use crate::error::GatewayError;
+use crate::outcome::Outcome;
 use crate::units::PicoDollars;
 
 /// Most stripes: beyond, memory grows and nothing is gained.
@@ -86,14 +87,10 @@ impl MetricsSettings {
     /// Whether the settings can be used.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`].
+    /// [`GatewayError::Setting`].
     pub fn validate(&self) -> Result<(), GatewayError> {
         if !(1..=STRIPES_LIMIT).contains(&self.stripes) {
-            return Err(GatewayError::InvalidSetting {
-                setting: "stripes",
-                value: self.stripes.to_string(),
-                expected: "1 to 256",
-            });
+            return Err(GatewayError::setting("stripes", self.stripes, "1 to 256"));
         }
         for bounds in [&self.latency_bounds, &self.token_bounds, &self.wait_bounds] {
             BucketBounds::new(bounds)?;
@@ -170,11 +167,11 @@ impl Metrics {
         let cells = CellMap::new(layout, settings)?;
         let stripes = settings.stripes.next_power_of_two();
         if cells.len.saturating_mul(stripes + 1) > CELLS_LIMIT {
-            return Err(GatewayError::InvalidSetting {
-                setting: "stripes",
-                value: format!("{stripes} with {} cells each", cells.len),
-                expected: "at most 2^27 cells in all",
-            });
+            return Err(GatewayError::setting(
+                "stripes",
+                format!("{stripes} with {} cells each", cells.len),
+                "at most 2^27 cells in all",
+            ));
         }
         let zeros = || (0..cells.len).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>();
         let stripes =

@@ -68,6 +68,7 @@ mod robust;
 pub mod snapshot;
 pub mod tenants;
 
+pub use crate::outcome::Outcome;
 pub use alerts::{AlertSettings, LatencyKind, LatencyObjective, Objective, WaitObjective, alert_rules};
 pub use anomaly::{Anomaly, AnomalyDetector, AnomalyEvent, AnomalySettings, Baseline, Expectation, Signal};
 pub use buckets::BucketBounds;
@@ -76,7 +77,7 @@ pub use fairness::{Claim, Fairness, fairness, jain_index, max_min_shares};
 pub use forecast::{Exhaustion, Headroom};
 pub use history::{Amount, HistorySettings, Measure, TrafficHistory};
 pub use layout::{
-    BackendModel, BandIx, Decider, DeciderIx, MetricsLayout, Outcome, ReasonIx, Route, RouteIx, SeriesIx,
+    BackendModel, BandIx, Decider, DeciderIx, MetricsLayout, ReasonIx, Route, RouteIx, SeriesIx,
 };
 pub use metrics::{Metrics, MetricsSettings, Recorder, RequestRecord};
 pub use pattern::{Growth, Peaks, Profile};

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::buckets::BucketBounds;
 use super::history::Amount;
-use super::layout::{BandIx, DeciderIx, MetricsLayout, Outcome, ReasonIx, RouteIx, SeriesIx};
+use super::layout::{BandIx, DeciderIx, MetricsLayout, ReasonIx, RouteIx, SeriesIx};
 use super::metrics::{CellMap, series};
+use crate::outcome::Outcome;
 use crate::units::PicoDollars;
 
 /// The counters of a [`Metrics`](super::Metrics) at one moment, or the difference of two such moments. An index

@@ -51,10 +51,9 @@ impl TenantSettings {
     /// Whether the settings can be used.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`].
+    /// [`GatewayError::Setting`].
     pub fn validate(&self) -> Result<(), GatewayError> {
-        let wrong =
-            |setting, value: String, expected| Err(GatewayError::InvalidSetting { setting, value, expected });
+        let wrong = |setting, value: String, expected| Err(GatewayError::setting(setting, value, expected));
         if self.capacity > 1 << 24 {
             return wrong("capacity", self.capacity.to_string(), "at most 16777216 tenants");
         }
@@ -141,7 +140,7 @@ impl TenantMetrics {
     /// Counters at zero.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`].
+    /// [`GatewayError::Setting`].
     pub fn new(settings: TenantSettings) -> Result<Self, GatewayError> {
         settings.validate()?;
         let capacity = settings.capacity;

@@ -224,7 +224,7 @@ impl QueueSettings {
     /// Checks what the types cannot say.
     ///
     /// # Errors
-    /// [`GatewayError::QueueSetting`] with the first setting that is out of range.
+    /// [`GatewayError::Setting`] with the first setting that is out of range.
     pub fn validate(&self) -> Result<(), GatewayError> {
         let Limits { max_items, max_bytes, max_tokens } = self.limits;
         check("limits.max_items", max_items, (1..1 << 22).contains(&max_items), "1 to 4194303")?;
@@ -283,7 +283,7 @@ fn check(
     if holds {
         return Ok(());
     }
-    Err(GatewayError::QueueSetting { setting: setting.into(), value: value.to_string(), expected })
+    Err(GatewayError::setting(setting.to_owned(), value, expected))
 }
 
 #[cfg(test)]
@@ -310,7 +310,7 @@ mod tests {
         };
         assert_eq!(
             refused(|s| s.bands[1].minimum_share = 1.0),
-            "queue setting bands: sum of minimum_share is 1.55, expected at most 1"
+            "`bands: sum of minimum_share` is 1.55, expected at most 1"
         );
         assert!(refused(|s| s.bands[1].minimum_share = f64::NAN).contains("NaN"));
         assert!(refused(|s| s.bands.clear()).contains("1 to 16"));

@@ -55,7 +55,7 @@ impl BudgetSettings {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a window of zero, or a ratio, share or rate that is negative or out
+    /// [`GatewayError::Setting`] for a window of zero, or a ratio, share or rate that is negative or out
     /// of reason.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check(!self.window.is_zero(), "window_ms", self.window, "more than 0")?;
@@ -143,6 +143,13 @@ impl RetryBudget {
         self.counts.add(RETRIES, 1);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(RetryTicket(()))
+    }
+
+    /// Takes back the ticket of an attempt that was never sent: it costs nothing.
+    pub fn give_back(&self, ticket: RetryTicket) {
+        let _taking = self.taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.counts.take_back(RETRIES);
+        self.finish(ticket);
     }
 
     /// Takes back the ticket of an attempt that ended.

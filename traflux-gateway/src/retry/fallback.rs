@@ -1,292 +1,154 @@
 //! Who serves a request that its backend cannot?
 //!
-//! A [`FallbackChain`] lists alternatives in order, each with the causes it takes and a budget of its own: when
-//! a large backend fails, what falls on the next is bounded by `budget.ratio` of the requests the **first**
-//! one gets (1 unless set: each request may move on once, and not once per retry), so that the failure does not travel down the chain. One goes forward only, so there are no circles.
+//! A route names backends to turn to, in order. Each is a [`Fallback`]: the causes for which it takes requests, and a
+//! budget of how many, so that the failure of a large backend does not travel down the chain to a small one: in any
+//! `window`, requests that come here ≤ `ratio` · requests of the route + `min_per_second` · window, and at most
+//! `max_in_flight` at once. An endpoint that a request was sent to is not asked again, so there are no circles.
 
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::routing::{FallbackCause, FallbackPlan};
 
 use super::budget::{BudgetSettings, RetryBudget, RetryTicket};
-use super::policy::Progress;
-use crate::error::{GatewayError, check};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 
-/// Why a request looks for another backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FallbackCause {
-    /// It failed, and its retries are used up.
-    Failed,
-    /// No answer in time.
-    Timeout,
-    /// No capacity: refused, cooling down, limits full.
-    Capacity,
-    /// No endpoint is healthy.
-    Unhealthy,
-    /// The request is too long for the model.
-    ContextTooLong,
-    /// The model refused the content.
-    ContentFiltered,
-}
-
-impl FallbackCause {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Failed,
-        Self::Timeout,
-        Self::Capacity,
-        Self::Unhealthy,
-        Self::ContextTooLong,
-        Self::ContentFiltered,
-    ];
-
-    /// What the end of the last attempt amounts to; `None` where another backend would do no better.
-    #[must_use]
-    pub const fn of(outcome: Outcome) -> Option<Self> {
-        match outcome {
-            Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailure | Outcome::Reset => {
-                Some(Self::Failed)
-            }
-            Outcome::Timeout => Some(Self::Timeout),
-            Outcome::Limited => Some(Self::Capacity),
-            Outcome::Success | Outcome::ClientError | Outcome::LocalTimeout | Outcome::Cancelled => None,
-        }
-    }
-
-    /// Its name in metrics and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Timeout => "timeout",
-            Self::Capacity => "capacity",
-            Self::Unhealthy => "unhealthy",
-            Self::ContextTooLong => "context_too_long",
-            Self::ContentFiltered => "content_filtered",
-        }
-    }
-}
-
-/// One alternative in configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Alternative {
-    /// Name of the backend.
-    pub backend: String,
-    /// Causes it takes; all when empty.
-    #[serde(default)]
-    pub on: Vec<FallbackCause>,
-    /// The longest request it can serve, in tokens.
-    #[serde(default)]
-    pub context_tokens: Option<u64>,
-    /// How much may fall on it; ratio 1, 5 per second besides, at most as many in flight as there are requests,
-    /// or 10. Where it is given, keys left out are those of [`BudgetSettings::default`].
-    #[serde(default = "generous")]
-    pub budget: BudgetSettings,
-}
-
-/// A whole backend may be away, and then all its requests move on. A budget for retries would be used up at
-/// once.
-fn generous() -> BudgetSettings {
-    BudgetSettings {
-        ratio: 1.0,
-        concurrency_share: 1.0,
-        min_concurrency: 10,
-        min_per_second: 5.0,
-        ..BudgetSettings::default()
-    }
-}
-
-impl Alternative {
-    /// A backend that takes all causes, each request to the first once at most.
-    #[must_use]
-    pub fn new(backend: impl Into<String>) -> Self {
-        Self { backend: backend.into(), on: Vec::new(), context_tokens: None, budget: generous() }
-    }
-
-    fn takes(&self, cause: FallbackCause, tokens: Option<u64>) -> bool {
-        let fits = match (self.context_tokens, tokens) {
-            (Some(most), Some(tokens)) => tokens <= most,
-            _ => true,
-        };
-        fits && (self.on.is_empty() || self.on.contains(&cause))
-    }
-}
-
-/// The alternatives of a backend, in the order they are tried.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FallbackSettings {
-    /// Alternatives.
-    pub alternatives: Vec<Alternative>,
-}
-
-impl FallbackSettings {
-    /// Checks the alternatives.
-    ///
-    /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a backend without name or named twice, or a budget out of range.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        for (ix, alternative) in self.alternatives.iter().enumerate() {
-            check(!alternative.backend.is_empty(), "backend", &alternative.backend, "a name")?;
-            check(
-                self.alternatives[..ix].iter().all(|other| other.backend != alternative.backend),
-                "backend",
-                &alternative.backend,
-                "each backend once in a chain",
-            )?;
-            alternative.budget.validate()?;
-        }
-        Ok(())
-    }
-}
-
-/// Where a request goes next.
-#[derive(Debug, PartialEq, Eq)]
+/// What the end of an attempt amounts to; `None` where another backend would do no better.
 #[must_use]
-pub enum FallbackDecision {
-    /// To the alternative of this position, with leave to be given back when it ends.
-    To {
-        /// Position in the chain.
-        alternative: usize,
-        /// Leave of its budget.
-        ticket: RetryTicket,
-    },
-    /// Nowhere: no alternative further on takes it.
-    None,
-    /// Nowhere: those that would take it have their budgets spent.
-    OverBudget,
-    /// Nowhere: the client has part of an answer.
-    Streaming,
+pub const fn fallback_cause(outcome: Outcome) -> Option<FallbackCause> {
+    match outcome {
+        Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailure | Outcome::Reset => {
+            Some(FallbackCause::Failed)
+        }
+        Outcome::Timeout => Some(FallbackCause::Timeout),
+        Outcome::Limited => Some(FallbackCause::Capacity),
+        Outcome::Success | Outcome::ClientError | Outcome::LocalTimeout | Outcome::Cancelled => None,
+    }
 }
 
-/// The alternatives of one backend at work.
+/// The way to a backend that stands in for others.
+///
+/// ```
+/// use traflux_core::Timestamp;
+/// use traflux_core::plan::routing::{FallbackBudget, FallbackCause, FallbackPlan};
+/// use traflux_gateway::retry::Fallback;
+///
+/// let budget = FallbackBudget { ratio: 0.2, min_per_second: 0.0, ..FallbackBudget::default() };
+/// let plan = FallbackPlan { backend: "small".into(), on: vec![FallbackCause::Failed], budget: Some(budget) };
+/// let (fallback, now) = (Fallback::new(&plan), Timestamp::ZERO);
+/// (0..5).for_each(|_| fallback.request(now));
+/// assert!(!fallback.takes(FallbackCause::Capacity));
+/// let leave = fallback.try_enter(now).expect("a fifth of five");
+/// assert!(fallback.try_enter(now).is_none());
+/// fallback.leave(leave);
+/// ```
 #[derive(Debug)]
-pub struct FallbackChain {
-    alternatives: Vec<(Alternative, RetryBudget)>,
+pub struct Fallback {
+    plan: FallbackPlan,
+    budget: Option<RetryBudget>,
 }
 
-impl FallbackChain {
-    /// A chain with unused budgets.
+/// Leave for one request in flight. Give it back by [`Fallback::leave`], or by [`Fallback::give_back`] when nothing was
+/// sent.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "leave that is not given back counts as a request in flight for ever"]
+pub struct FallbackLeave(Option<RetryTicket>);
+
+impl Fallback {
+    /// One that nobody has turned to yet.
     #[must_use]
-    pub fn new(settings: &FallbackSettings) -> Self {
-        let with_budget =
-            |alternative: &Alternative| (alternative.clone(), RetryBudget::new(alternative.budget));
-        Self { alternatives: settings.alternatives.iter().map(with_budget).collect() }
+    pub fn new(plan: &FallbackPlan) -> Self {
+        let budget = plan.budget.map(|budget| {
+            RetryBudget::new(BudgetSettings {
+                window: budget.window,
+                ratio: budget.ratio,
+                min_per_second: budget.min_per_second,
+                concurrency_share: 0.0,
+                min_concurrency: budget.max_in_flight.unwrap_or(u32::MAX),
+            })
+        });
+        Self { plan: plan.clone(), budget }
     }
 
-    /// Counts a request to the first backend.
+    /// What it was made of.
+    #[must_use]
+    pub const fn plan(&self) -> &FallbackPlan {
+        &self.plan
+    }
+
+    /// Counts a request of the route.
     #[inline]
     pub fn request(&self, now: Timestamp) {
-        self.alternatives.iter().for_each(|(_, budget)| budget.request(now));
+        if let Some(budget) = &self.budget {
+            budget.request(now);
+        }
     }
 
-    /// The alternative of a position.
+    /// Whether requests may come here for a cause.
     #[must_use]
-    pub fn alternative(&self, position: usize) -> Option<&Alternative> {
-        self.alternatives.get(position).map(|(alternative, _)| alternative)
+    pub fn takes(&self, cause: FallbackCause) -> bool {
+        self.plan.on.is_empty() || self.plan.on.contains(&cause)
     }
 
-    /// Where a request goes that came from position `from` (`None`: from the first backend) for a cause.
-    /// `tokens` is its length if known, and `in_flight` the requests in flight over the chain. An alternative
-    /// that `is_open` denies (unhealthy, cooling down, full) is passed over.
-    pub fn next(
-        &self,
-        now: Timestamp,
-        from: Option<usize>,
-        cause: FallbackCause,
-        progress: Progress,
-        tokens: Option<u64>,
-        in_flight: u32,
-        mut is_open: impl FnMut(usize) -> bool,
-    ) -> FallbackDecision {
-        if progress == Progress::Streaming {
-            return FallbackDecision::Streaming;
+    /// Asks for leave for one request; `None` when the budget is spent.
+    pub fn try_enter(&self, now: Timestamp) -> Option<FallbackLeave> {
+        match &self.budget {
+            None => Some(FallbackLeave(None)),
+            Some(budget) => budget.try_retry(now, 0).map(|ticket| FallbackLeave(Some(ticket))),
         }
-        let mut refused = false;
-        let first = from.map_or(0, |from| from.saturating_add(1));
-        for (position, (alternative, budget)) in self.alternatives.iter().enumerate().skip(first) {
-            if !alternative.takes(cause, tokens) || !is_open(position) {
-                continue;
-            }
-            if let Some(ticket) = budget.try_retry(now, in_flight) {
-                return FallbackDecision::To { alternative: position, ticket };
-            }
-            refused = true;
-        }
-        if refused { FallbackDecision::OverBudget } else { FallbackDecision::None }
     }
 
-    /// Takes back the ticket of a request to an alternative that ended.
-    pub fn finish(&self, alternative: usize, ticket: RetryTicket) {
-        if let Some((_, budget)) = self.alternatives.get(alternative) {
+    /// Takes back the leave of a request that has ended.
+    pub fn leave(&self, leave: FallbackLeave) {
+        if let (Some(budget), Some(ticket)) = (&self.budget, leave.0) {
             budget.finish(ticket);
+        }
+    }
+
+    /// Takes back the leave of a request that was never sent, which then costs nothing.
+    pub fn give_back(&self, leave: FallbackLeave) {
+        if let (Some(budget), Some(ticket)) = (&self.budget, leave.0) {
+            budget.give_back(ticket);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use traflux_core::plan::routing::FallbackBudget;
+
     use super::*;
 
-    fn chain() -> FallbackChain {
-        let long = Alternative {
-            on: vec![FallbackCause::ContextTooLong],
-            context_tokens: Some(1_000_000),
-            ..Alternative::new("long")
-        };
-        let small = Alternative { context_tokens: Some(8_000), ..Alternative::new("small") };
-        let settings = FallbackSettings { alternatives: vec![long, small, Alternative::new("any")] };
-        assert!(settings.validate().is_ok());
-        FallbackChain::new(&settings)
+    fn fallback(budget: FallbackBudget) -> Fallback {
+        Fallback::new(&FallbackPlan { backend: "b".into(), on: Vec::new(), budget: Some(budget) })
     }
 
-    fn next(chain: &FallbackChain, from: Option<usize>, cause: FallbackCause, tokens: u64) -> Option<usize> {
-        match chain.next(Timestamp::ZERO, from, cause, Progress::Sent, Some(tokens), 100, |_| true) {
-            FallbackDecision::To { alternative, ticket } => {
-                chain.finish(alternative, ticket);
-                Some(alternative)
-            }
-            _ => None,
+    #[test]
+    fn a_backend_that_stands_in_takes_no_more_than_its_budget_of_the_route() {
+        let fallback =
+            fallback(FallbackBudget { ratio: 0.3, min_per_second: 2.0, ..FallbackBudget::default() });
+        (0..1000).for_each(|_| fallback.request(Timestamp::ZERO));
+        let taken = (0..2000).filter_map(|_| fallback.try_enter(Timestamp::ZERO)).count();
+        // 0.3 · 1000, and 2 per second of a window of 10 s.
+        assert_eq!(taken, 320);
+    }
+
+    #[test]
+    fn what_was_never_sent_costs_nothing_and_what_has_ended_makes_room() {
+        let fallback = fallback(FallbackBudget {
+            ratio: 0.0,
+            min_per_second: 0.2,
+            max_in_flight: Some(1),
+            ..FallbackBudget::default()
+        });
+        let now = Timestamp::ZERO;
+        for _ in 0..10 {
+            let leave = fallback.try_enter(now).unwrap();
+            assert_eq!(fallback.try_enter(now), None, "one at a time");
+            fallback.give_back(leave);
         }
-    }
-
-    #[test]
-    fn the_first_alternative_that_takes_the_cause_and_holds_the_request_is_next() {
-        let chain = chain();
-        assert_eq!(next(&chain, None, FallbackCause::Capacity, 100), Some(1));
-        assert_eq!(next(&chain, None, FallbackCause::Capacity, 9_000), Some(2));
-        assert_eq!(next(&chain, None, FallbackCause::ContextTooLong, 200_000), Some(0));
-        assert_eq!(next(&chain, Some(0), FallbackCause::Failed, 100), Some(1));
-        assert_eq!(next(&chain, Some(2), FallbackCause::Failed, 100), None);
-        assert_eq!(chain.alternative(2).map(|a| a.backend.as_str()), Some("any"));
-    }
-
-    #[test]
-    fn a_fall_back_takes_the_traffic_of_the_first_once_and_then_the_chain_goes_on() {
-        let chain = chain();
-        (0..1000).for_each(|_| chain.request(Timestamp::ZERO));
-        let taken: Vec<_> = (0..2200).map(|_| next(&chain, None, FallbackCause::Failed, 100)).collect();
-        // 1000, and 5 per second of the window of 10 s, of each of two.
-        assert_eq!(taken.iter().filter(|t| **t == Some(1)).count(), 1050);
-        assert_eq!(taken.iter().filter(|t| **t == Some(2)).count(), 1050);
-        assert_eq!(taken[2100], None);
-    }
-
-    #[test]
-    fn nothing_follows_the_first_streamed_byte() {
-        let decision =
-            chain()
-                .next(Timestamp::ZERO, None, FallbackCause::Failed, Progress::Streaming, None, 0, |_| true);
-        assert_eq!(decision, FallbackDecision::Streaming);
-    }
-
-    #[test]
-    fn a_chain_reads_as_plain_configuration() {
-        let text = r#"{"alternatives": [{"backend": "azure", "on": ["capacity", "timeout"]}, {"backend": "azure"}]}"#;
-        let settings: FallbackSettings = serde_json::from_str(text).unwrap();
-        assert_eq!(settings.alternatives[0].budget.ratio, 1.0);
-        assert!(settings.validate().is_err(), "named twice");
+        for _ in 0..2 {
+            let leave = fallback.try_enter(now).unwrap();
+            fallback.leave(leave);
+        }
+        assert_eq!(fallback.try_enter(now), None, "two per window");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! - [`RetryPolicy`] decides after a failed attempt. Once the first byte of an answer has gone to the client the
 //!   answer is always no.
-//! - [`Hedge`] starts a second attempt when the first is slower than most, and [`Race`] settles who won.
-//! - [`FallbackChain`] names other backends for requests that this one cannot serve.
+//! - [`Hedge`] says when a second attempt is sent because the first is slower than most.
+//! - [`Fallback`] is another backend for requests that those before it cannot serve.
 //! - [`RetryBudget`] bounds all three, so that trying again never becomes the overload it answers.
 
 pub mod budget;
@@ -13,7 +13,7 @@ pub mod policy;
 pub mod quantile;
 
 pub use budget::{BudgetSettings, RetryBudget, RetryTicket};
-pub use fallback::{Alternative, FallbackCause, FallbackChain, FallbackDecision, FallbackSettings};
-pub use hedge::{Hedge, HedgeDecision, HedgeSettings, Race};
+pub use fallback::{Fallback, FallbackLeave, fallback_cause};
+pub use hedge::Hedge;
 pub use policy::{Attempt, Idempotence, Progress, RetryDecision, RetryPolicy, StopReason};
 pub use quantile::LatencyQuantile;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{GatewayError, check};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::units::{duration_ms, optional_duration_ms, unit_draw};
 
 /// Parameters of retrying.
@@ -164,7 +164,7 @@ impl RetryPolicy {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for no attempts, a per-try timeout of zero, a base above the maximum, or
+    /// [`GatewayError::Setting`] for no attempts, a per-try timeout of zero, a base above the maximum, or
     /// an outcome that cannot be retried.
     pub fn validate(&self) -> Result<(), GatewayError> {
         check((1..=100).contains(&self.max_attempts), "max_attempts", self.max_attempts, "from 1 to 100")?;
@@ -188,7 +188,7 @@ impl RetryPolicy {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use traflux_gateway::health::Outcome;
+    /// use traflux_gateway::Outcome;
     /// use traflux_gateway::retry::{Attempt, Idempotence, Progress, RetryDecision, RetryPolicy, StopReason};
     ///
     /// let attempt = Attempt {

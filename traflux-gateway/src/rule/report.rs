@@ -131,16 +131,14 @@ pub fn review(plan: &RequestPlan) -> Vec<Finding> {
         alive.push(rule);
     }
     for (path, route) in plan.routes() {
-        let named = route.backend.iter().map(|b| &b.name).chain(&route.fallback);
         findings.extend(
-            named
+            route
+                .backend_names()
                 .filter(|name| !plan.backends.contains_key(*name))
-                .map(|name| Finding::UnknownBackend { path: path.clone(), backend: name.clone() }),
+                .map(|name| Finding::UnknownBackend { path: path.clone(), backend: name.to_owned() }),
         );
     }
-    let used = |name: &String| {
-        plan.routes().any(|(_, r)| r.backend.iter().map(|b| &b.name).chain(&r.fallback).any(|n| n == name))
-    };
+    let used = |name: &String| plan.routes().any(|(_, route)| route.backend_names().any(|n| n == name));
     findings.extend(
         plan.backends
             .keys()

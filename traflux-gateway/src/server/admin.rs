@@ -5,6 +5,7 @@
 //! | `GET /healthz` | 200 while it runs |
 //! | `GET /readyz` | 200, and 503 once it drains |
 //! | `GET /metrics` | counters in the text format of Prometheus |
+//! | `GET /probes` | what endpoints answered when they were asked how they are |
 //! | `POST /explain` | why a request goes where it goes; the request as JSON |
 //! | `GET /levels` | the same for limits alone |
 //! | `POST /reload` | a plan as JSON to put in force; needs the token |
@@ -13,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +35,7 @@ use traflux_core::plan::requests::RequestPlan;
 
 use super::gateway::State;
 use super::listener;
-use crate::engine::Explanation;
+use crate::engine::{Explanation, ProbeStatus};
 use crate::error::GatewayError;
 use crate::observe::Format;
 use crate::request::{self, Client, TokenEstimate};
@@ -161,11 +163,14 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
         (&Method::GET, "/readyz") => text(StatusCode::OK, "ready\n"),
         (&Method::GET, "/metrics") => {
             let counted = state.engine.scrape(state.clock.now(), Format::Prometheus);
-            let mut response = text(StatusCode::OK, counted + &state.tally.exposition());
+            let kept = state.keeper.as_ref().map(|keeper| keeper.exposition()).unwrap_or_default();
+            let asked = exposition(&state.engine.probe_statuses());
+            let mut response = text(StatusCode::OK, counted + &state.tally.exposition() + &kept + &asked);
             let kind = HeaderValue::from_static("text/plain; version=0.0.4");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
         }
+        (&Method::GET, "/probes") => text(StatusCode::OK, table(&state.engine.probe_statuses())),
         (&Method::GET, "/levels") => {
             let query = parts.uri.query().unwrap_or_default();
             let mut asked = Description::default();
@@ -208,6 +213,51 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
         }
         _ => text(StatusCode::NOT_FOUND, "no such path\n"),
     }
+}
+
+/// One line per endpoint.
+fn table(statuses: &[ProbeStatus]) -> String {
+    let mut table = String::new();
+    for status in statuses {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            table,
+            "{} {}: {}, {} passed, {} failed",
+            status.backend,
+            status.url,
+            status.state.name(),
+            status.passed,
+            status.failed
+        );
+    }
+    table
+}
+
+/// The same in the text format of Prometheus.
+fn exposition(statuses: &[ProbeStatus]) -> String {
+    let mut text = String::new();
+    if statuses.is_empty() {
+        return text;
+    }
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# TYPE traflux_gateway_probe_healthy gauge");
+    for ProbeStatus { backend, url, usable, .. } in statuses {
+        let _ = writeln!(
+            text,
+            "traflux_gateway_probe_healthy{{backend={backend:?},url={url:?}}} {}",
+            u8::from(*usable)
+        );
+    }
+    let _ = writeln!(text, "# TYPE traflux_gateway_probes_total counter");
+    for ProbeStatus { backend, url, passed, failed, .. } in statuses {
+        for (result, count) in [("passed", passed), ("failed", failed)] {
+            let _ = writeln!(
+                text,
+                "traflux_gateway_probes_total{{backend={backend:?},url={url:?},result=\"{result}\"}} {count}"
+            );
+        }
+    }
+    text
 }
 
 /// Why the sender may change nothing; `None` for the holder of the token. Hashes are compared, so that the time it

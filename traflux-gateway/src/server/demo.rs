@@ -9,7 +9,7 @@ use super::load::{ClassReport, Load, LoadClass, LoadSettings};
 use super::mock::{MockBackend, MockSettings};
 use super::settings::ServerSettings;
 use crate::error::GatewayError;
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::wire::RequestFacts;
 
 /// How long and how hard a demonstration runs.

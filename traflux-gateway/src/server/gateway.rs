@@ -11,10 +11,11 @@ use tokio::task::JoinHandle;
 use traflux_core::plan::backend::KeySource;
 use traflux_core::plan::requests::RequestPlan;
 
+use super::keeper::{self, Keeper};
 use super::live::Live;
 use super::settings::ServerSettings;
 use super::tally::Tally;
-use super::{admin, listener};
+use super::{admin, listener, probing};
 use crate::adapter::{Clock, Waiters};
 use crate::engine::Engine;
 use crate::error::GatewayError;
@@ -51,6 +52,8 @@ pub(crate) struct State {
     pub(super) waiters: Arc<Waiters>,
     pub(super) tally: Tally,
     pub(super) settings: ServerSettings,
+    /// What keeps levels over a restart.
+    pub(super) keeper: Option<Arc<Keeper>>,
     /// Whether new requests should go elsewhere.
     pub(super) draining: watch::Receiver<bool>,
     /// Reloads come one after another.
@@ -67,6 +70,7 @@ impl Gateway {
         let clock = Clock::start();
         let live = Live::new(plan, &settings, None)?;
         let engine = Engine::new(plan, &settings.engine, clock.now())?;
+        let keeper = Keeper::open(plan, &engine, clock.now())?;
         let (drain, draining) = watch::channel(false);
         let state = Arc::new(State {
             engine,
@@ -75,6 +79,7 @@ impl Gateway {
             waiters: Arc::default(),
             tally: Tally::default(),
             settings,
+            keeper,
             draining: draining.clone(),
             reloading: Mutex::new(()),
         });
@@ -87,6 +92,10 @@ impl Gateway {
             others.push(tokio::spawn(admin::serve(listener, Arc::clone(&state))));
         }
         others.push(tokio::spawn(watch_files(Arc::clone(&state))));
+        others.push(tokio::spawn(probing::probe(Arc::clone(&state))));
+        if let Some(keeper) = &state.keeper {
+            others.push(tokio::spawn(keep_levels(Arc::clone(&state), Arc::clone(keeper))));
+        }
         let serving = tokio::spawn(listener::serve(listener, Arc::clone(&state), draining));
         Ok(Self { state, address, admin: admin_address, drain, serving, others })
     }
@@ -138,11 +147,21 @@ impl Gateway {
         self.state.renew()
     }
 
-    /// Takes no more connections and requests, and waits for those at hand, at most for the plan's drain timeout.
+    /// Takes no more connections and requests, waits for those at hand, at most for the plan's drain timeout, and
+    /// keeps the levels of limits that are to be kept.
     pub async fn drain(mut self) -> Drained {
         // Nobody listens any more only when serving has ended.
         let _ = self.drain.send(true);
-        (&mut self.serving).await.unwrap_or_default()
+        let drained = (&mut self.serving).await.unwrap_or_default();
+        if let Some(keeper) = &self.state.keeper {
+            save(&self.state, keeper).await;
+        }
+        // The file of levels is free for a successor when nobody holds the state any more.
+        for task in self.others.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+        drained
     }
 }
 
@@ -169,14 +188,23 @@ impl State {
         needs_restart("server.admin", &admin(&before.plan), &admin(plan))?;
         let tls = |plan: &RequestPlan| if plan.server.tls.is_some() { "TLS" } else { "none" }.to_owned();
         needs_restart("server.tls", &tls(&before.plan), &tls(plan))?;
+        let levels = |plan: &RequestPlan| plan.server.levels_file.clone().unwrap_or_else(|| "none".into());
+        needs_restart("server.levels_file", &levels(&before.plan), &levels(plan))?;
+        keeper::check(plan)?;
         let live = Live::new(plan, &self.settings, Some(&before))?;
-        // Backends first: a request that is decided by the new plan must find them. One decided by the old plan
-        // holds what it began with.
+        // A request that began before this and is decided after it finds new backends by `settled`.
         self.engine.reload(plan, &self.settings.engine, self.clock.now())?;
         self.live.store(Arc::new(live));
         drop(_one_by_one);
         self.pump();
         Ok(())
+    }
+
+    /// The plan in force, after a change that is under way. Between two plans the engine is the first to go by the new
+    /// one, so that it may name backends that a request which began before does not know.
+    pub(super) fn settled(&self) -> Arc<Live> {
+        let _no_change = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.live.load_full()
     }
 
     pub(super) fn renew(&self) -> Result<(), GatewayError> {
@@ -210,6 +238,20 @@ async fn look_after(state: Arc<State>) {
             state.pump();
         }
     }
+}
+
+/// Writes levels now and then.
+async fn keep_levels(state: Arc<State>, keeper: Arc<Keeper>) {
+    loop {
+        tokio::time::sleep(keeper::SAVE_EVERY).await;
+        save(&state, &keeper).await;
+    }
+}
+
+/// Writes levels off the threads that serve. A failure is counted, and the next save tries again.
+async fn save(state: &Arc<State>, keeper: &Arc<Keeper>) {
+    let (state, keeper) = (Arc::clone(state), Arc::clone(keeper));
+    let _ = tokio::task::spawn_blocking(move || keeper.save(&state.engine, state.clock.now())).await;
 }
 
 /// Reads certificates and keys again when their files change.

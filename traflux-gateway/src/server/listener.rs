@@ -63,7 +63,7 @@ pub(super) async fn serve(
             let (state, builder) = (Arc::clone(&state), Arc::clone(&builder));
             // Pieces of a stream are small and must not wait for each other. A socket that refuses is only slower.
             let _ = socket.set_nodelay(true);
-            let socket = Lingering::new(socket, permit);
+            let socket = Lingering::new(socket, permit, server.stream_idle_timeout);
             connections.spawn(async move { connection(state, &builder, socket, address).await });
         }
     }

@@ -8,8 +8,8 @@ use tokio_rustls::rustls::ServerConfig;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::settings::ServerSettings;
-use super::tls;
 use super::upstream::{Upstreams, read_secret};
+use super::{probing, tls};
 use crate::error::GatewayError;
 use crate::identity::IdentityTable;
 use crate::units::PicoDollars;
@@ -35,6 +35,7 @@ impl Live {
         before: Option<&Self>,
     ) -> Result<Self, GatewayError> {
         plan.validate()?;
+        probing::check(plan)?;
         let rules = plan.routing.rules.iter().map(|rule| (rule.name.as_str(), &rule.route));
         let routes = rules.chain(plan.routing.default.iter().map(|route| ("default", route)));
         Ok(Self {

@@ -151,13 +151,9 @@ impl Load {
     /// the times.
     ///
     /// # Errors
-    /// [`GatewayError::InvalidSetting`] for a rate, weight, URL or header that is none.
+    /// [`GatewayError::Setting`] for a rate, weight, URL or header that is none.
     pub fn start(settings: &LoadSettings) -> Result<Self, GatewayError> {
-        let wrong = |setting, value: &str| GatewayError::InvalidSetting {
-            setting,
-            value: value.to_owned(),
-            expected: "one that can be sent",
-        };
+        let wrong = |setting, value: &str| GatewayError::setting(setting, value, "one that can be sent");
         let rate = settings.requests_per_second;
         if !(rate > 0.0 && rate.is_finite()) {
             return Err(wrong("requests_per_second", &rate.to_string()));

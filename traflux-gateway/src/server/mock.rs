@@ -44,6 +44,10 @@ pub struct MockSettings {
     pub requests_per_minute: u64,
     /// Share of requests that it answers with 500.
     pub failure_share: f64,
+    /// Share of requests whose first token comes later by [`stall`](Self::stall).
+    pub stall_share: f64,
+    /// How much later.
+    pub stall: Duration,
     /// Seed of its latencies and failures.
     pub seed: u64,
 }
@@ -59,6 +63,8 @@ impl Default for MockSettings {
             slots: 1 << 20,
             requests_per_minute: 0,
             failure_share: 0.0,
+            stall_share: 0.0,
+            stall: Duration::ZERO,
             seed: 1,
         }
     }
@@ -77,6 +83,7 @@ struct State {
     settings: MockSettings,
     slots: Arc<Semaphore>,
     requests: AtomicU64,
+    probes: AtomicU64,
     open: AtomicUsize,
     /// Requests of the minute at hand: minute in the upper half, count in the lower.
     minute: AtomicU64,
@@ -99,6 +106,7 @@ impl MockBackend {
             slots: Arc::new(Semaphore::new(settings.slots.min(Semaphore::MAX_PERMITS))),
             settings,
             requests: AtomicU64::new(0),
+            probes: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             minute: AtomicU64::new(0),
             started: Instant::now(),
@@ -124,6 +132,12 @@ impl MockBackend {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::Relaxed)
+    }
+
+    /// Questions so far whether it is well.
+    #[must_use]
+    pub fn probes(&self) -> u64 {
+        self.state.probes.load(Ordering::Relaxed)
     }
 
     /// Answers that are being written.
@@ -176,6 +190,9 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Body
 }
 
 async fn route(state: &Arc<State>, request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path() == "/health" {
+        state.probes.fetch_add(1, Ordering::Relaxed);
+    }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/health") if state.down.load(Ordering::Relaxed) => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "down")
@@ -211,7 +228,10 @@ async fn complete(state: &Arc<State>, request: Request<Incoming>) -> Response<Bo
     let Ok(slot) = Arc::clone(&state.slots).acquire_owned().await else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "closed");
     };
-    let first = settings.first_token.mul_f64((settings.spread * normal(&mut rng)).exp());
+    let mut first = settings.first_token.mul_f64((settings.spread * normal(&mut rng)).exp());
+    if settings.stall_share > 0.0 && rng.uniform() < settings.stall_share {
+        first += settings.stall;
+    }
     if !first.is_zero() {
         tokio::time::sleep(first).await;
     }

@@ -8,9 +8,11 @@
 //! | what | where |
 //! |---|---|
 //! | connections, TLS, drain | `listener`, `tls` |
-//! | the way of a request, its answer | `proxy`, `passing`, `answer` |
+//! | the way of a request, its answer | `proxy`, `racing`, `passing`, `answer` |
 //! | backends, their connections and keys | `upstream` |
+//! | questions to backends whether they are well | `probing` |
 //! | metrics, explanations, levels | `admin` |
+//! | budgets over a restart | `keeper` |
 //! | a backend without costs, a load, a show | [`mock`], [`load`], [`demo`](fn@demo) |
 //!
 //! Everything is bounded: connections, heads, bodies, times. A client that is slow, too large or malformed gets a
@@ -22,13 +24,16 @@ mod answer;
 mod demo;
 mod gateway;
 mod histogram;
+mod keeper;
 mod lingering;
 mod listener;
 mod live;
 pub mod load;
 pub mod mock;
 mod passing;
+mod probing;
 mod proxy;
+mod racing;
 mod run;
 mod settings;
 mod tally;

@@ -11,20 +11,23 @@ use http::header::{
     HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Version};
+use http::uri::{PathAndQuery, Uri};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy::ResponseFuture;
 use tokio::time::Instant;
 
 use super::answer;
 use super::gateway::State;
 use super::live::Live;
-use super::passing::{AnswerBody, Meter, Passing, RequestBody};
+use super::passing::{AnswerBody, Broken, Meter, Passing, RequestBody};
+use super::racing::Runner;
+use super::upstream::Upstream;
 use crate::adapter::Headers;
 use crate::congestion::Feedback;
 use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::retry::Idempotence;
 use crate::wire::{BodyKind, RequestFacts, UsageReader};
@@ -62,6 +65,9 @@ const fn wrong(status: StatusCode, code: &'static str, message: &'static str) ->
     Wrong { status, code, message: Cow::Borrowed(message) }
 }
 
+const LATE_BODY: Wrong =
+    wrong(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
+
 /// Answers one request.
 pub(super) async fn serve(state: Arc<State>, peer: Peer, request: Request<Incoming>) -> Response<AnswerBody> {
     let version = request.version();
@@ -92,14 +98,14 @@ async fn pass(
     let server = &live.plan.server;
     let deadline = Instant::now() + server.request_timeout;
     let (mut parts, body) = request.into_parts();
-    if parts.method == http::Method::CONNECT {
+    if parts.method == Method::CONNECT {
         return Err(wrong(StatusCode::METHOD_NOT_ALLOWED, "method", "this is no forward proxy"));
     }
     let headers = Headers(&parts.headers);
     let Some(client) = live.identity.resolve(&headers, &request::NOTHING) else {
         return Err(wrong(StatusCode::UNAUTHORIZED, "invalid_api_key", "no known API key was sent"));
     };
-    let mut body = take_body(&parts, body, server.max_body_bytes, server.body_timeout).await?;
+    let body = take_body(&parts, body, server.max_body_bytes, server.body_timeout).await?;
     let facts = match &body {
         RequestBody::Whole(Some(bytes)) => Some(read_facts(bytes)),
         _ => None,
@@ -128,33 +134,74 @@ async fn pass(
     let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut way = Way { state, live: &live, forward, deadline, model, stream, tokens };
     // A body that is gone once it was sent is given to the one attempt there is.
-    let again = matches!(body, RequestBody::Whole(_));
-    if again {
-        // It is written anew from what was read, whatever the client said.
-        headers.remove(CONTENT_LENGTH);
-    }
+    let (again, mut once) = match body {
+        RequestBody::Whole(bytes) => {
+            // It is written anew from what was read, whatever the client said.
+            headers.remove(CONTENT_LENGTH);
+            (Some(bytes), None)
+        }
+        stream => (None, Some(stream)),
+    };
+    let outgoing = Outgoing { live: &live, method, path, headers, keyed, body: again };
     loop {
-        let upstream = live.upstreams.find(way.forward.backend());
-        let target = upstream.and_then(|u| Some((u, u.uri(way.forward.url(), &path)?)));
-        let Some((upstream, uri)) = target else {
-            // A reload took the backend away between decision and attempt.
+        let response = match once.take() {
+            Some(body) => outgoing.send(state, &way.forward, body),
+            None => outgoing.send_again(state, &way.forward),
+        };
+        let Some(response) = response else {
             return Err(wrong(StatusCode::BAD_GATEWAY, "unknown_backend", "the backend has left the plan"));
         };
-        let mut sent_headers = headers.clone();
-        upstream.authorize(&mut sent_headers, keyed);
-        let mut request = Request::new(match &mut body {
-            RequestBody::Whole(bytes) => RequestBody::Whole(bytes.clone()),
-            stream @ RequestBody::Stream { .. } => std::mem::replace(stream, RequestBody::Whole(None)),
-        });
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = sent_headers;
-        match way.attempt(upstream.http().request(request), again).await {
+        match way.attempt(response, &outgoing).await {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Again(next) => way = next,
             Attempt::Failed(problem) => return Err(problem),
         }
     }
+}
+
+/// A request as it is sent to backends.
+pub(super) struct Outgoing<'a> {
+    live: &'a Live,
+    method: Method,
+    path: PathAndQuery,
+    headers: HeaderMap,
+    keyed: bool,
+    /// What may be sent again; `None` for a body that is gone once it was sent.
+    body: Option<Option<Bytes>>,
+}
+
+impl Outgoing<'_> {
+    /// Sends it with a body; `None` when the plan in force does not know the backend.
+    fn send(&self, state: &State, forward: &Forward, body: RequestBody) -> Option<ResponseFuture> {
+        if let Some((upstream, uri)) = target(self.live, forward, &self.path) {
+            return Some(self.send_to(upstream, uri, body));
+        }
+        // Decided by a plan that came after this request.
+        let changed = state.settled();
+        let (upstream, uri) = target(&changed, forward, &self.path)?;
+        Some(self.send_to(upstream, uri, body))
+    }
+
+    /// Sends it as often as wanted; `None` also where that cannot be done.
+    pub(super) fn send_again(&self, state: &State, forward: &Forward) -> Option<ResponseFuture> {
+        self.send(state, forward, RequestBody::Whole(self.body.clone()?))
+    }
+
+    fn send_to(&self, upstream: &Upstream, uri: Uri, body: RequestBody) -> ResponseFuture {
+        let mut headers = self.headers.clone();
+        upstream.authorize(&mut headers, self.keyed);
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        upstream.http().request(request)
+    }
+}
+
+/// The backend of an attempt and where the attempt goes, if a plan knows both.
+fn target<'a>(live: &'a Live, forward: &Forward, path: &PathAndQuery) -> Option<(&'a Upstream, Uri)> {
+    let upstream = live.upstreams.find(forward.backend())?;
+    Some((upstream, upstream.uri(forward.url(), path)?))
 }
 
 /// What a request asks for.
@@ -258,6 +305,11 @@ async fn settle_on(
         decision = match decision {
             Decision::Forward(forward) => return Ok(forward),
             Decision::Refuse(refusal) => return Err(Refused { refusal, limits: Vec::new() }),
+            // The engine lets nobody wait beyond the request's deadline, which is this one.
+            Decision::Later(later) => {
+                tokio::time::sleep(later.after(state.clock.now())).await;
+                later.go_on(state.clock.now())
+            }
             Decision::Wait(waiting) => {
                 let turn = state.waiters.wait(&state.engine, waiting);
                 match tokio::time::timeout_at(deadline, turn).await {
@@ -285,7 +337,6 @@ struct Way<'a> {
     tokens: TokenEstimate,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
 enum Attempt<'a> {
     Answered(Response<AnswerBody>),
     Again(Way<'a>),
@@ -293,23 +344,28 @@ enum Attempt<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// Waits for the head of one backend's answer, and decides what becomes of it.
-    async fn attempt(self, response: hyper_util::client::legacy::ResponseFuture, again: bool) -> Attempt<'a> {
-        let sent = Instant::now();
-        let limit = self.live.timeout(self.forward.rule());
-        let until = limit.map_or(self.deadline, |limit| self.deadline.min(sent + limit));
-        let row = self.state.tally.row(self.forward.rule(), self.forward.backend());
-        let (outcome, problem) = match tokio::time::timeout_at(until, response).await {
-            Ok(Ok(response)) => {
-                let (feedback, outcome) = read_head(self.state, &response);
+    /// Waits for the head of a backend's answer, and decides what becomes of it.
+    async fn attempt(self, response: ResponseFuture, outgoing: &Outgoing<'_>) -> Attempt<'a> {
+        let Self { state, live, forward, deadline, model, stream, tokens } = self;
+        let again = outgoing.body.is_some();
+        let limit = live.timeout(forward.rule());
+        let first = Runner::new(state, forward, response);
+        let per_try = live.plan.retry.per_try_timeout.filter(|_| again);
+        let until =
+            limit.into_iter().chain(per_try).map(|limit| first.sent + limit).fold(deadline, Instant::min);
+        let (Runner { forward, sent, row, .. }, head) = first.race(state, outgoing, until).await;
+        let way = Self { state, live, forward, deadline, model, stream, tokens };
+        let (outcome, problem) = match head {
+            Some(Ok(response)) => {
+                let (feedback, outcome) = read_head(state, &response);
                 let may = again
                     && (outcome.is_failure() || outcome == Outcome::Limited)
                     && feedback.should_retry != Some(false);
                 if !may {
-                    return Attempt::Answered(self.answer(response, outcome, feedback, sent, limit, row));
+                    return Attempt::Answered(way.answer(response, outcome, feedback, sent, limit, row));
                 }
                 row.ended(outcome);
-                return match self.retry(outcome, &feedback).await {
+                return match way.retry(outcome, &feedback).await {
                     Ok(next) => {
                         row.retried();
                         Attempt::Again(next)
@@ -318,33 +374,32 @@ impl<'a> Way<'a> {
                     Err((way, _)) => Attempt::Answered(way.unmetered(response, limit, sent)),
                 };
             }
-            Ok(Err(error)) if is_clients_fault(&error) => {
+            Some(Err(error)) if let Some(fault) = clients_fault(&error) => {
                 row.ended(Outcome::ClientError);
-                self.forward.finish(self.state.clock.now(), &End::of(Outcome::Cancelled));
-                self.state.pump();
-                let message = "the body of the request is too long, malformed or broke off";
-                return Attempt::Failed(wrong(StatusCode::BAD_REQUEST, "request_body", message));
+                way.forward.finish(state.clock.now(), &End::of(Outcome::Cancelled));
+                state.pump();
+                return Attempt::Failed(fault);
             }
-            Ok(Err(error)) if error.is_connect() => (
+            Some(Err(error)) if error.is_connect() => (
                 Outcome::ConnectFailure,
                 wrong(StatusCode::BAD_GATEWAY, "connect_failure", "the backend cannot be reached"),
             ),
-            Ok(Err(_)) => (
+            Some(Err(_)) => (
                 Outcome::Reset,
                 wrong(StatusCode::BAD_GATEWAY, "backend_reset", "the backend broke off before its answer"),
             ),
-            Err(_) => (
+            None => (
                 Outcome::Timeout,
                 wrong(StatusCode::GATEWAY_TIMEOUT, "backend_timeout", "the backend did not answer in time"),
             ),
         };
         row.ended(outcome);
-        if !again || Instant::now() >= self.deadline {
-            self.forward.finish(self.state.clock.now(), &End::of(outcome));
-            self.state.pump();
+        if !again || Instant::now() >= deadline {
+            way.forward.finish(state.clock.now(), &End::of(outcome));
+            state.pump();
             return Attempt::Failed(problem);
         }
-        match self.retry(outcome, &Feedback::NONE).await {
+        match way.retry(outcome, &Feedback::NONE).await {
             Ok(next) => {
                 row.retried();
                 Attempt::Again(next)
@@ -443,7 +498,8 @@ async fn take_body(
         return Err(TOO_LONG);
     }
     if !may_be_text(&parts.headers) {
-        return Ok(RequestBody::Stream { body, left: most });
+        let until = Box::pin(tokio::time::sleep(patience));
+        return Ok(RequestBody::Stream { body, left: most, until });
     }
     match tokio::time::timeout(patience, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(RequestBody::Whole(Some(collected.to_bytes()).filter(|b| !b.is_empty()))),
@@ -451,7 +507,7 @@ async fn take_body(
         Ok(Err(_)) => {
             Err(wrong(StatusCode::BAD_REQUEST, "request_body", "the body is malformed or broke off"))
         }
-        Err(_) => Err(wrong(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time")),
+        Err(_) => Err(LATE_BODY),
     }
 }
 
@@ -516,7 +572,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn read_head(state: &State, response: &Response<Incoming>) -> (Feedback, Outcome) {
+pub(super) fn read_head(state: &State, response: &Response<Incoming>) -> (Feedback, Outcome) {
     let pairs = response.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let feedback = Feedback::read(pairs, unix_now, &state.settings.engine.feedback);
@@ -524,14 +580,18 @@ fn read_head(state: &State, response: &Response<Incoming>) -> (Feedback, Outcome
     (feedback, Outcome::of_status(response.status().as_u16(), has_retry_after))
 }
 
-/// Whether an attempt failed because of the body that the client sent.
-fn is_clients_fault(error: &hyper_util::client::legacy::Error) -> bool {
+/// What the client did wrong, where an attempt failed because of the body that it sent.
+fn clients_fault(error: &hyper_util::client::legacy::Error) -> Option<Wrong> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if error.is::<super::passing::Broken>() {
-            return true;
+        match error.downcast_ref::<Broken>() {
+            Some(Broken::RequestLate) => return Some(LATE_BODY),
+            Some(_) => {
+                let message = "the body of the request is too long, malformed or broke off";
+                return Some(wrong(StatusCode::BAD_REQUEST, "request_body", message));
+            }
+            None => source = error.source(),
         }
-        source = error.source();
     }
-    false
+    None
 }

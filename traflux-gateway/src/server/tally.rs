@@ -6,23 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::histogram::Histogram;
-use crate::health::Outcome;
+use crate::outcome::Outcome;
 use crate::units::PicoDollars;
 use crate::wire::Usage;
-
-/// All outcomes, in the order of their numbers.
-const OUTCOMES: [Outcome; 10] = [
-    Outcome::Success,
-    Outcome::ClientError,
-    Outcome::Limited,
-    Outcome::ServerError,
-    Outcome::GatewayError,
-    Outcome::ConnectFailure,
-    Outcome::Reset,
-    Outcome::Timeout,
-    Outcome::LocalTimeout,
-    Outcome::Cancelled,
-];
 
 /// Counts of everything that a gateway answered. Rows come from the plan's names, so that they are few.
 #[derive(Debug, Default)]
@@ -34,8 +20,10 @@ pub struct Tally {
 /// Attempts of one rule at one backend.
 #[derive(Debug, Default)]
 pub struct Row {
-    outcomes: [AtomicU64; OUTCOMES.len()],
+    outcomes: [AtomicU64; Outcome::ALL.len()],
     retries: AtomicU64,
+    hedges: AtomicU64,
+    hedges_won: AtomicU64,
     input: AtomicU64,
     cached: AtomicU64,
     output: AtomicU64,
@@ -96,7 +84,7 @@ impl Tally {
         let _ = writeln!(text, "# TYPE traflux_gateway_attempts_total counter");
         let rows = self.rows();
         for (rule, backend, row) in &rows {
-            for outcome in OUTCOMES {
+            for outcome in Outcome::ALL {
                 let count = row.of(outcome);
                 if count > 0 {
                     let _ = writeln!(
@@ -105,6 +93,16 @@ impl Tally {
                         outcome.name()
                     );
                 }
+            }
+        }
+        let _ = writeln!(text, "# TYPE traflux_gateway_hedges_total counter");
+        for (rule, backend, row) in rows.iter().filter(|(_, _, row)| row.hedges() > 0) {
+            let won = row.hedges_won();
+            for (result, count) in [("won", won), ("lost", row.hedges().saturating_sub(won))] {
+                let _ = writeln!(
+                    text,
+                    "traflux_gateway_hedges_total{{rule={rule:?},backend={backend:?},result=\"{result}\"}} {count}"
+                );
             }
         }
         let _ = writeln!(text, "# TYPE traflux_gateway_tokens_total counter");
@@ -155,6 +153,14 @@ impl Row {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn hedged(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn hedge_won(&self) {
+        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn used(&self, usage: Usage, price: PicoDollars) {
         self.input.fetch_add(usage.input, Ordering::Relaxed);
         self.cached.fetch_add(usage.cached, Ordering::Relaxed);
@@ -171,19 +177,31 @@ impl Row {
     /// Attempts that have ended.
     #[must_use]
     pub fn attempts(&self) -> u64 {
-        OUTCOMES.into_iter().map(|outcome| self.of(outcome)).sum()
+        Outcome::ALL.into_iter().map(|outcome| self.of(outcome)).sum()
     }
 
     /// Attempts that failed, refusals for lack of capacity not among them.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        OUTCOMES.into_iter().filter(|outcome| outcome.is_failure()).map(|outcome| self.of(outcome)).sum()
+        Outcome::ALL.into_iter().filter(|outcome| outcome.is_failure()).map(|outcome| self.of(outcome)).sum()
     }
 
     /// Attempts after which another followed.
     #[must_use]
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that were sent here because another one was late.
+    #[must_use]
+    pub fn hedges(&self) -> u64 {
+        self.hedges.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that answered first.
+    #[must_use]
+    pub fn hedges_won(&self) -> u64 {
+        self.hedges_won.load(Ordering::Relaxed)
     }
 
     /// Tokens used.

@@ -135,6 +135,25 @@ impl Upstream {
             .ok()
     }
 
+    /// A path of the host of one of its addresses, whatever path the address has.
+    pub(super) fn uri_of_host(&self, url: &str, path: &PathAndQuery) -> Option<Uri> {
+        let address = self.addresses.iter().find(|address| address.url == url)?;
+        Uri::builder()
+            .scheme(address.scheme.clone())
+            .authority(address.authority.clone())
+            .path_and_query(path.clone())
+            .build()
+            .ok()
+    }
+
+    /// Where connections to one of its addresses go.
+    pub(super) fn host_and_port(&self, url: &str) -> Option<(String, u16)> {
+        let address = self.addresses.iter().find(|address| address.url == url)?;
+        let usual = if address.scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = address.authority.host().trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), address.authority.port_u16().unwrap_or(usual)))
+    }
+
     /// Puts the backend's key where the client's stands, or takes the client's away where `strip` says so.
     pub(super) fn authorize(&self, headers: &mut HeaderMap, strip: bool) {
         if self.secret.is_none() && !strip {

@@ -5,5 +5,7 @@
 mod change;
 mod common;
 mod faults;
+mod keep;
 mod pass;
+mod probes;
 mod tls;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use traflux_gateway::Outcome;
 use traflux_gateway::congestion::ConcurrencySettings;
-use traflux_gateway::health::Outcome;
+use traflux_gateway::observe::Format;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
 use traflux_gateway::{EngineSettings, QueueSettings};
@@ -106,6 +107,49 @@ async fn what_one_backend_fails_at_another_does() {
     assert_eq!(row.retries(), failing.requests());
 }
 
+/// The slowest of a hundred requests to two backends, one in ten of which takes a second longer.
+async fn slowest(retry: &str) -> (Duration, u64, u64) {
+    let stalling = |seed| {
+        let settings = MockSettings {
+            first_token: Duration::from_millis(5),
+            stall_share: 0.1,
+            stall: Duration::from_secs(1),
+            seed,
+            ..MockSettings::default()
+        };
+        MockBackend::start(settings)
+    };
+    let (a, b) = (stalling(3).await.unwrap(), stalling(4).await.unwrap());
+    let json = format!(
+        r#"{{"backends": {{"a": {{"url": "{}"}}, "b": {{"url": "{}"}}}}, "retry": {retry},
+        "routing": {{"default": {{"backend": ["a", "b"], "algorithm": "round-robin"}}}}}}"#,
+        a.url(),
+        b.url()
+    );
+    let gateway = gateway(&plan(&json)).await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..100 {
+        let sent = std::time::Instant::now();
+        assert_eq!(post(gateway.address(), &[], &chat(5)).await.status, 200);
+        slowest = slowest.max(sent.elapsed());
+    }
+    let rows = gateway.tally().rows();
+    let hedges = rows.iter().map(|(_, _, row)| row.hedges()).sum();
+    (slowest, hedges, a.requests() + b.requests())
+}
+
+#[tokio::test]
+async fn a_second_attempt_cuts_the_tail_of_a_backend_that_stalls() {
+    let (alone, none, asked) = slowest("{}").await;
+    assert!(alone >= Duration::from_secs(1), "nothing stalled: {alone:?}");
+    assert_eq!((none, asked), (0, 100));
+    let budget = r#""budget": {"min_per_second": 100}"#;
+    let (hedged, seconds, asked) = slowest(&format!(r#"{{"hedge": {{"delay_ms": 60}}, {budget}}}"#)).await;
+    assert!((1..40).contains(&seconds) && asked == 100 + seconds, "{seconds} of {asked}");
+    // Both attempts stall for one request in a hundred; with these seeds for none.
+    assert!(hedged < alone / 2, "{hedged:?}");
+}
+
 #[tokio::test]
 async fn when_nobody_can_do_it_the_client_gets_what_the_backend_said() {
     let failing =
@@ -164,6 +208,37 @@ async fn whoever_leaves_the_queue_gives_up_the_place_and_the_next_is_served() {
     assert_eq!(read(first).await.status, 200);
     assert_eq!(staying.await.unwrap(), 200);
     assert_eq!((gateway.waiting(), mock.requests()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_quiet_gives_its_place_to_another_and_takes_it_again() {
+    // A word every 2 s.
+    let mock = slow_mock(3, 0.5).await;
+    let engine = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(1),
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let settings =
+        ServerSettings { engine, quiet_after: Duration::from_millis(50), ..ServerSettings::default() };
+    let gateway = Gateway::start(&to(&mock.url()), settings).await.unwrap();
+    let in_flight = || {
+        let scraped = gateway.engine().scrape(traflux_core::Timestamp::ZERO, Format::Prometheus);
+        let line = scraped.lines().find(|line| line.contains("in_flight") && !line.starts_with('#'));
+        line.unwrap().rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let mut quiet = open(gateway.address(), false, &[], &streamed(3)).await.into_body();
+    quiet.frame().await.unwrap().unwrap();
+    until(|| in_flight() == "0").await;
+    let other = open(gateway.address(), false, &[], &streamed(1)).await;
+    assert_eq!(other.status(), 200, "the place of a quiet stream was kept");
+    // Both go on to their ends, and nothing stays behind.
+    assert_eq!(read(other).await.status, 200);
+    while let Some(frame) = quiet.frame().await {
+        frame.unwrap();
+    }
+    until(|| in_flight() == "0").await;
+    assert_eq!(gateway.tally().row("default", "only").of(Outcome::Success), 2);
 }
 
 #[tokio::test]

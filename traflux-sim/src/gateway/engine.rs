@@ -68,6 +68,8 @@ impl<'a> EngineClient<'a> {
                 self.tickets.insert(waiting.ticket(), request);
                 self.held.insert(request, Held::Waiting(waiting));
             }
+            // No scenario has a limit that may be waited for.
+            Decision::Later(_) => steps.push(Step::Refuse { request, reason: "later" }),
             Decision::Refuse(refusal) => {
                 steps.push(Step::Refuse { request, reason: refusal.reason.code() });
             }

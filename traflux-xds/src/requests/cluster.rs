@@ -133,9 +133,17 @@ impl<'a> Clusters<'a> {
         report: &mut Report,
     ) -> Result<Target, XdsError> {
         let mut behind = Vec::new();
-        for (ix, name) in route.fallback.iter().enumerate() {
+        for (ix, fallback) in route.fallback.iter().enumerate() {
             let field = format!("{at}.fallback[{ix}]");
-            if let Some((name, _)) = self.backends.get_key_value(name.as_str()) {
+            if !fallback.on.is_empty() {
+                let why = "Envoy turns to the next cluster for any failure that it retries";
+                report.unsupported(format!("{field}.on"), why);
+            }
+            if fallback.budget.is_some() {
+                let why = "Envoy bounds retries in flight, not what falls on one cluster";
+                report.unsupported(format!("{field}.budget"), why);
+            }
+            if let Some((name, _)) = self.backends.get_key_value(fallback.backend.as_str()) {
                 let name = *name;
                 report.approximated(
                     field,

@@ -122,6 +122,9 @@ pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
     let default = ServerPlan::default();
     let at = |field: &str| format!("server.{field}");
     report.native(at("listen"), "address of the listener");
+    if server.levels_file.is_some() {
+        report.unsupported(at("levels_file"), "levels are lost with the process");
+    }
     if server.admin.is_some() {
         report.approximated(at("admin"), "admin", "Envoy's own interface, with other paths and more power");
     }

@@ -291,6 +291,12 @@ fn retry_report(retry: &RetryPlan, report: &mut Report) {
             }
         }
     }
+    if retry.hedge.is_some() {
+        report.unsupported(
+            "retry.hedge",
+            "Envoy's hedge_policy sends another attempt only when a per-try timeout has passed, which here bounds silence",
+        );
+    }
     for field in ["concurrency_share", "min_concurrency"] {
         report.native(format!("retry.budget.{field}"), "retry_budget");
     }

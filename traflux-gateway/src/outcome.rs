@@ -1,12 +1,12 @@
 //! What does the end of a request say, and about whom?
 //!
-//! The same end means different things to health, to congestion and to retries. One enum names the ends; its
-//! methods tell what each part makes of them.
+//! The same end means different things to balancing, to health, to congestion, to retries and to metrics. One enum
+//! names the ends; its methods tell what each part makes of them.
 
 use serde::{Deserialize, Serialize};
 
 /// How a request to a backend ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Answered well.
@@ -32,6 +32,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, in the order of their series.
+    pub const ALL: [Self; 10] = [
+        Self::Success,
+        Self::ClientError,
+        Self::Limited,
+        Self::ServerError,
+        Self::GatewayError,
+        Self::ConnectFailure,
+        Self::Reset,
+        Self::Timeout,
+        Self::LocalTimeout,
+        Self::Cancelled,
+    ];
+
     /// What an HTTP status means; `has_retry_after` tells a full backend from a broken one at 503.
     #[must_use]
     pub const fn of_status(status: u16, has_retry_after: bool) -> Self {
@@ -67,6 +81,18 @@ impl Outcome {
     #[must_use]
     pub const fn is_healthy(self) -> bool {
         matches!(self, Self::Success | Self::ClientError)
+    }
+
+    /// Whether the request was given up on our side, which says nothing of the endpoint.
+    #[must_use]
+    pub const fn is_given_up(self) -> bool {
+        matches!(self, Self::LocalTimeout | Self::Cancelled)
+    }
+
+    /// Whether it counts against the backend's error budget: it failed, or had no room.
+    #[must_use]
+    pub const fn is_error(self) -> bool {
+        !self.is_healthy() && !self.is_given_up()
     }
 
     /// Whether the backend took the request on, as client throttling counts it.

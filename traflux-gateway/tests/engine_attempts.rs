@@ -1,0 +1,231 @@
+//! Attempts beyond the first: backends that stand in for others, and hedges.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use traflux_core::Timestamp;
+use traflux_gateway::Outcome;
+use traflux_gateway::congestion::{ConcurrencySettings, ThrottleSettings};
+use traflux_gateway::retry::Idempotence;
+use traflux_gateway::{
+    Client, Decision, End, Engine, EngineSettings, Forward, Request, TokenEstimate, Usage,
+};
+
+fn at(milliseconds: u64) -> Timestamp {
+    Timestamp::new(Duration::from_millis(1_000_000 + milliseconds))
+}
+
+fn engine(json: &str) -> Engine {
+    Engine::new(&serde_json::from_str(json).unwrap(), &settings(), at(0)).unwrap()
+}
+
+/// Room for all, so that only what is tested refuses.
+fn settings() -> EngineSettings {
+    EngineSettings {
+        concurrency: ConcurrencySettings::fixed(1000),
+        throttle: ThrottleSettings { min_requests: u64::MAX, ..ThrottleSettings::default() },
+        ..EngineSettings::default()
+    }
+}
+
+fn ask() -> Request<'static> {
+    Request {
+        client: Client { tenant: "t", ..Client::default() },
+        tokens: TokenEstimate { input: 100, output: 200 },
+        idempotence: Idempotence::Idempotent,
+        ..Request::default()
+    }
+}
+
+#[track_caller]
+fn forward(decision: Decision) -> Forward {
+    match decision {
+        Decision::Forward(forward) => forward,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many of so many requests, each of which fails at the first backend, end at each.
+fn ends(engine: &Engine, requests: u32, outcome: Outcome) -> (u32, u32, u32) {
+    let (mut second, mut third, mut nowhere) = (0, 0, 0);
+    for _ in 0..requests {
+        let mut decision = engine.decide(&ask(), at(0));
+        loop {
+            match decision {
+                Decision::Forward(way) if way.backend() == "a" => {
+                    decision = way.retry(at(0), &End::of(outcome));
+                }
+                Decision::Forward(way) => {
+                    let count = if way.backend() == "b" { &mut second } else { &mut third };
+                    *count += 1;
+                    way.finish(at(0), &End::of(Outcome::Success));
+                    break;
+                }
+                _ => {
+                    nowhere += 1;
+                    break;
+                }
+            }
+        }
+    }
+    (second, third, nowhere)
+}
+
+const CHAIN: &str = r#"{
+    "routing": {"default": {"backend": "a", "health_check": false, "fallback": [
+        {"backend": "b", "on": ["failed"], "budget": {"ratio": 0.25, "min_per_second": 0}}, "c"]}},
+    "retry": {"budget": {"ratio": 10, "min_concurrency": 1000}}
+}"#;
+
+#[test]
+fn a_backend_that_stands_in_takes_its_causes_up_to_its_budget_and_the_next_the_rest() {
+    assert_eq!(ends(&engine(CHAIN), 100, Outcome::GatewayError), (25, 75, 0));
+    // The first refusal cools the backend down; from then on it has no capacity.
+    assert_eq!(ends(&engine(CHAIN), 100, Outcome::Limited), (0, 100, 0));
+}
+
+#[test]
+fn a_budget_that_is_spent_outlives_a_reload() {
+    let engine = engine(CHAIN);
+    ends(&engine, 100, Outcome::GatewayError);
+    let plan = serde_json::from_str(CHAIN).unwrap();
+    engine.reload(&plan, &settings(), at(0)).unwrap();
+    // A quarter of a hundred more.
+    assert_eq!(ends(&engine, 100, Outcome::GatewayError), (25, 75, 0));
+}
+
+#[test]
+fn requests_that_stand_in_at_once_are_bounded_and_make_room_when_they_end() {
+    let engine = engine(
+        r#"{"routing": {"default": {"backend": "a", "fallback": {"backend": "b", "budget": {"max_in_flight": 2, "min_per_second": 100}}}}}"#,
+    );
+    forward(engine.decide(&ask(), at(0))).finish(at(0), &End::of(Outcome::Limited));
+    let mut held: Vec<_> = (0..2).map(|_| forward(engine.decide(&ask(), at(0)))).collect();
+    assert!(held.iter().all(|way| way.backend() == "b"));
+    assert!(matches!(engine.decide(&ask(), at(0)), Decision::Refuse(_)));
+    held.remove(0).finish(at(0), &End::of(Outcome::Success));
+    assert_eq!(forward(engine.decide(&ask(), at(0))).backend(), "b");
+}
+
+const HEDGED: &str = r#"{
+    "routing": {"default": {"backend": ["a", "b"], "algorithm": "round-robin"}},
+    "limits": [
+        {"name": "requests", "unit": "requests", "amount": 1000000, "shape": "fixed_window", "by": "tenant"},
+        {"name": "tokens", "unit": "tokens", "amount": 1000000, "shape": "fixed_window", "by": "tenant"},
+        {"name": "at once", "unit": "concurrency", "amount": 1000}],
+    "retry": {"hedge": {"delay_ms": 100}}
+}"#;
+
+/// What the limits have been charged, and what is in flight by any count.
+fn levels(engine: &Engine, now: Timestamp) -> (u64, u64, u64) {
+    let limits = engine.explain(&ask(), now).limits;
+    let used = |name: &str| {
+        let trace = limits.iter().find(|trace| trace.limit == name).unwrap();
+        trace.level.as_ref().map_or(0, |level| level.limit - level.remaining)
+    };
+    (used("requests"), used("tokens"), used("at once"))
+}
+
+#[test]
+fn a_late_request_gets_a_second_attempt_elsewhere_and_pays_once() {
+    let engine = engine(HEDGED);
+    let mut first = forward(engine.decide(&ask(), at(0)));
+    assert_eq!(first.hedge_at(), Some(at(100)));
+    let second = first.hedge(at(100)).unwrap();
+    assert_ne!(first.backend(), second.backend());
+    assert_eq!((first.hedge_at(), second.hedge_at()), (None, None), "two at once are all");
+    assert_eq!(levels(&engine, at(100)), (2, 600, 2), "both are reserved while they run");
+    first.overtaken(at(150));
+    let usage = Some(Usage { input: 90, cached: 0, output: 20 });
+    second.finish(at(150), &End { usage, ..End::of(Outcome::Success) });
+    assert_eq!(levels(&engine, at(150)), (1, 110, 0));
+}
+
+#[test]
+fn what_must_not_be_done_twice_or_has_begun_to_answer_is_never_hedged() {
+    let engine = engine(HEDGED);
+    let risky = Request { idempotence: Idempotence::NonIdempotent, ..ask() };
+    let mut first = forward(engine.decide(&risky, at(0)));
+    assert!(first.hedge_at().is_none() && first.hedge(at(500)).is_none());
+    let mut begun = forward(engine.decide(&ask(), at(0)));
+    begun.first_byte(at(50));
+    assert!(begun.hedge_at().is_none() && begun.hedge(at(500)).is_none());
+    let unhedged =
+        self::engine(&HEDGED.replace(r#""retry": {"hedge": {"delay_ms": 100}}"#, r#""retry": {}"#));
+    assert!(forward(unhedged.decide(&ask(), at(0))).hedge_at().is_none());
+}
+
+#[test]
+fn hedges_keep_within_the_budget_of_retries() {
+    let engine = engine(HEDGED);
+    let mut held: Vec<_> = (0..100).map(|_| forward(engine.decide(&ask(), at(0)))).collect();
+    let seconds: Vec<_> = held.iter_mut().filter_map(|first| first.hedge(at(100))).collect();
+    // A fifth of what is in flight at each of two backends; and hedges count there, too.
+    assert!((10..=12).contains(&seconds.len()), "{}", seconds.len());
+}
+
+#[test]
+fn a_second_attempt_that_fails_is_followed_by_neither_of_both_endpoints() {
+    let json = HEDGED.replace(r#"["a", "b"]"#, r#"["a", "b", "c"]"#);
+    let engine = engine(&json);
+    let mut first = forward(engine.decide(&ask(), at(0)));
+    let second = first.hedge(at(100)).unwrap();
+    let before = [first.backend().to_owned(), second.backend().to_owned()];
+    first.finish(at(110), &End::of(Outcome::Reset));
+    let third = forward(second.retry(at(120), &End::of(Outcome::Reset)));
+    assert!(!before.contains(&third.backend().to_owned()), "{before:?}, then {}", third.backend());
+    assert_eq!(third.attempt(), 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any order of beginnings and ends, hedges among them, leaves nothing in flight and charges each request once.
+    #[test]
+    fn nothing_stays_in_flight_and_each_request_pays_once(
+        steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 1..120)
+    ) {
+        let engine = engine(HEDGED);
+        // Attempts of a request, the first of which pays unless another wins.
+        let mut open: Vec<Vec<Forward>> = Vec::new();
+        let (mut requests, mut tokens) = (0u64, 0u64);
+        let usage = Some(Usage { input: 100, cached: 0, output: 50 });
+        let mut now = 0;
+        for (step, which) in steps {
+            now += 20;
+            if step < 2 || open.is_empty() {
+                if let Decision::Forward(way) = engine.decide(&ask(), at(now)) {
+                    open.push(vec![way]);
+                }
+                continue;
+            }
+            let at_once = which.index(open.len());
+            match step {
+                2 | 3 => {
+                    let ways = &mut open[at_once];
+                    if let Some(second) = ways[0].hedge(at(now)) {
+                        ways.push(second);
+                    }
+                }
+                4 => {
+                    // One of them wins.
+                    let mut ways = open.swap_remove(at_once);
+                    let winner = ways.swap_remove(which.index(ways.len()));
+                    ways.into_iter().for_each(|way| way.overtaken(at(now)));
+                    winner.finish(at(now), &End { usage, ..End::of(Outcome::Success) });
+                    (requests, tokens) = (requests + 1, tokens + 150);
+                }
+                _ => {
+                    // The client goes away: what was sent counts as a request.
+                    requests += open.swap_remove(at_once).len() as u64;
+                }
+            }
+        }
+        for ways in open {
+            requests += ways.len() as u64;
+        }
+        let (charged, used, in_flight) = levels(&engine, at(now));
+        prop_assert_eq!((charged, used, in_flight), (requests, tokens, 0));
+    }
+}
