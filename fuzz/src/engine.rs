@@ -204,7 +204,6 @@ fn settings(bytes: &mut Unstructured<'_>) -> EngineSettings {
             ..QueueSettings::default()
         }),
         max_keys: one(bytes, &[100, 1, 3]),
-        max_attempts: one(bytes, &[3, 1, u8::MAX]),
         ..EngineSettings::default()
     }
 }
@@ -221,17 +220,16 @@ fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
         algorithm: coin(bytes).then(|| one(bytes, &Algorithm::ALL)),
         health_check: one(bytes, &[None, Some(true), Some(false)]),
         timeout: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(30))]),
-        fallback: ["a", "b", "d"]
-            .into_iter()
-            .filter(|_| coin(bytes))
-            .map(|name| FallbackPlan {
-                backend: name.to_owned(),
-                on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
-                budget: coin(bytes)
-                    .then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
-            })
-            .collect(),
+        fallback: ["a", "b", "d"].into_iter().filter_map(|name| fallback(bytes, name)).collect(),
     }
+}
+
+fn fallback(bytes: &mut Unstructured<'_>, name: &str) -> Option<FallbackPlan> {
+    coin(bytes).then(|| FallbackPlan {
+        backend: name.to_owned(),
+        on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
+        budget: coin(bytes).then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
+    })
 }
 
 fn some_match(bytes: &mut Unstructured<'_>) -> MatchPlan {

@@ -57,7 +57,7 @@ pub struct PickRequest<'a> {
     pub prompt_tokens: u32,
     /// Tokens of the prompt that are cached.
     pub cached_tokens: u32,
-    /// Tokens to expect in the answer.
+    /// The most tokens that the answer may have. It is expected to be as long, in proportion, as answers were.
     pub output_tokens: u32,
     /// What [`Algorithm::Maglev`] goes by; without one the draw stands in.
     pub key: Option<AffinityKey>,
@@ -327,8 +327,10 @@ impl Pool {
                 && slot.endpoint.error_ratio(view.now) <= limits.error_limit
                 && terms.quota_left() >= limits.quota_reserve
                 && !view.is_crowded_unknown(slot, load);
-            let cost =
-                terms.price.expected(request.prompt_tokens, request.cached_tokens, request.output_tokens).0;
+            let cost = terms
+                .price
+                .expected(request.prompt_tokens, request.cached_tokens, view.output_tokens as u32)
+                .0;
             if within && cheapest.is_none_or(|(c, w, _)| (cost, weighed) < (c, w)) {
                 cheapest = Some((cost, weighed, *position));
             }
@@ -438,12 +440,14 @@ impl Pool {
     fn view(&self, request: &PickRequest<'_>) -> View {
         let pool_latency = self.shared.latency.value();
         let pool_latency = if pool_latency > 0.0 { pool_latency } else { 1.0 };
+        let written = self.shared.written.value();
+        let written = if written > 0.0 { written } else { 1.0 };
         let first = self.slots.first();
         View {
             now: Tick::of(request.now),
             estimate: self.estimate,
             prompt_factor: first.map_or(1.0, |slot| slot.endpoint.prompt_factor(request.fresh_tokens())),
-            output_tokens: request.output_tokens as f32,
+            output_tokens: request.output_tokens as f32 * written,
             pool_latency,
             failure_latencies: self.settings.failure_latencies,
         }
@@ -488,6 +492,7 @@ struct View {
     estimate: Estimate,
     /// One for all endpoints, which are of one table.
     prompt_factor: f32,
+    /// To expect in the answer.
     output_tokens: f32,
     pool_latency: f32,
     failure_latencies: f32,

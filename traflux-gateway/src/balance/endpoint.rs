@@ -30,6 +30,8 @@ pub struct Answer {
     pub prompt_tokens: u32,
     /// Tokens of the answer, 0 where they do not count.
     pub output_tokens: u32,
+    /// Tokens that the answer could have had, as its choice was told; 0 where that is not known.
+    pub output_limit: u32,
     /// What [`Endpoint::start`] returned: how many requests this one met.
     pub ahead: u32,
     /// The tokens that [`Endpoint::start`] was told of.
@@ -47,6 +49,7 @@ impl Answer {
             first_token_recorded: false,
             prompt_tokens: 0,
             output_tokens: 0,
+            output_limit: 0,
             ahead,
             held_tokens: 0,
         }

@@ -38,6 +38,9 @@ use crate::units::PicoDollars;
 /// What stands for every model that the plan does not name; no name of a model is like it.
 const OTHER_MODEL: &str = "\n";
 
+/// A request waits for at most one of so many parts of the time until its deadline, where that is short.
+const WAITED: u32 = 5;
+
 /// A plan ready to decide.
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
@@ -95,8 +98,15 @@ pub(super) struct RoutePool {
     pub(super) probed: bool,
     /// When its requests are hedged; `None` where none are.
     pub(super) hedge: Option<Arc<Hedge>>,
-    /// Weights of the plan, by position.
-    pub(super) planned: Arc<[u32]>,
+    /// Weights and tiers of the plan, by position.
+    pub(super) planned: Arc<[Place]>,
+}
+
+/// How much of its tier's traffic a member takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) weight: u32,
+    pub(super) tier: u8,
 }
 
 /// One endpoint of a route.
@@ -423,15 +433,27 @@ fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
 }
 
 impl Compiled {
-    /// How long a request takes once it is sent, at the quickest of its backends and in all but the slowest cases;
-    /// nothing while that is not known.
-    pub(super) fn service(&self, admission: &Kept) -> Duration {
-        let pool = &self.routes[admission.route as usize].pools[admission.model as usize];
-        let times = pool
-            .iter()
-            .flat_map(|pool| pool.members.iter())
-            .filter_map(|member| member.state.service.value());
-        times.min().unwrap_or_default()
+    /// How long before its deadline a request has to be sent; nothing while that is not known.
+    ///
+    /// The time within which all but the slowest answers come, a mean over backends, since nobody knows who will have
+    /// room. Who has little more than that waits for no more than a part of it ([`WAITED`]), and is refused only where
+    /// half of the answers would be late: most of those that are let in are in time.
+    pub(super) fn service(&self, admission: &Kept, now: Timestamp) -> Duration {
+        let Some(pool) = &self.routes[admission.route as usize].pools[admission.model as usize] else {
+            return Duration::ZERO;
+        };
+        let (mut usual, mut longest, mut known) = (Duration::ZERO, Duration::ZERO, 0);
+        for service in pool.members.iter().map(|member| &member.state.service) {
+            if let (Some(half), Some(most)) = (service.median(), service.value()) {
+                (usual, longest, known) = (usual + half, longest + most, known + 1);
+            }
+        }
+        if known == 0 {
+            return Duration::ZERO;
+        }
+        let (usual, longest) = (usual / known, longest / known);
+        let left = admission.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
+        longest.min(usual.max(left.saturating_sub(left / WAITED)))
     }
 
     /// All pools of all routes.
@@ -768,7 +790,7 @@ impl Builder<'_> {
                 if model == OTHER_MODEL { before.models.len() as u32 + 1 } else { before.model(model) };
             same.pools.get(model as usize)?.as_ref()
         });
-        let planned = members.iter().map(|member| member.weight).collect();
+        let planned = members.iter().map(|m| Place { weight: m.weight, tier: m.tier }).collect();
         let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
             Some(before) => before.pool.reconfigured(settings, members)?,

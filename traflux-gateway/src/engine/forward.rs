@@ -844,6 +844,7 @@ impl Forward {
                 first_token_recorded: begun && kept.stream,
                 prompt_tokens: prompt,
                 output_tokens: output,
+                output_limit: small(tokens.output),
                 ahead: hold.ahead,
                 held_tokens: hold.held_tokens,
             },

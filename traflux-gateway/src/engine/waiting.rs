@@ -206,7 +206,7 @@ pub(super) fn enqueue(
         band: admission.band,
         cost_tokens: admission.tokens.total(),
         deadline: admission.deadline,
-        service: compiled.service(&admission),
+        service: compiled.service(&admission, now),
         payload: inner.keep((Arc::clone(compiled), admission)) as u64,
         ..Item::default()
     };
