@@ -314,7 +314,7 @@ mod tests {
         );
         assert!(refused(|s| s.bands[1].minimum_share = f64::NAN).contains("NaN"));
         assert!(refused(|s| s.bands.clear()).contains("1 to 16"));
-        assert!(refused(|s| s.limits.max_items = 0).contains("max_items is 0"));
+        assert!(refused(|s| s.limits.max_items = 0).contains("max_items` is 0"));
         assert!(refused(|s| s.bands[2].max_wait = Duration::ZERO).contains("bands[2].max_wait_ms"));
         assert!(refused(|s| s.classes[0].band = "gold".into()).contains("gold"));
         assert!(refused(|s| s.bands[1].name = "batch".into()).contains("bands[2].name"));
