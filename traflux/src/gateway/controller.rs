@@ -228,6 +228,16 @@ impl EngineController {
     }
 }
 
+/// What a plan's controller would control; `None` without one, and where nothing is left to it.
+///
+/// # Errors
+/// [`EngineControlError`] for what would keep it from running.
+pub(crate) fn controlled(plan: &RequestPlan) -> Result<Option<Fleet>, EngineControlError> {
+    let Some(control) = &plan.control else { return Ok(None) };
+    policy(control, &FleetEncoder::default())?;
+    Ok(fleet(plan, control)?)
+}
+
 /// The loop that a plan asks for, from the split in force where there is one.
 fn start(
     engine: &Engine,

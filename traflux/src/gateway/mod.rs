@@ -44,6 +44,7 @@ mod price;
 mod source;
 
 pub use actuator::EngineActuator;
+pub(crate) use controller::controlled;
 pub use controller::{EngineControlError, EngineController};
 pub use fleet::fleet;
 pub use source::EngineSource;

@@ -94,7 +94,7 @@ pub(super) fn prices(backends: &[Option<&BackendPlan>], typical: &Typical) -> Ve
     let listed: Vec<&str> =
         backends.iter().flatten().flat_map(|b| b.models.keys()).map(String::as_str).collect();
     let shared = |model: &&str| backends.iter().all(|b| b.is_none_or(|b| serves(b, model)));
-    let any_shared = listed.iter().any(|model| shared(model));
+    let any_shared = listed.iter().any(&shared);
     backends
         .iter()
         .map(|backend| {
