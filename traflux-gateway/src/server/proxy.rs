@@ -372,7 +372,7 @@ impl<'a> Way<'a> {
         let per_try = live.plan.retry.per_try_timeout.filter(|_| again);
         let until =
             limit.into_iter().chain(per_try).map(|limit| first.sent + limit).fold(deadline, Instant::min);
-        let (Runner { forward, sent, row, .. }, head) = match first.forward.hedge_at() {
+        let (Runner { forward, sent, row, .. }, head) = match first.forward.hedge_at().filter(|_| again) {
             None => first.alone(until).await,
             Some(_) => Box::pin(first.race(state, outgoing, until)).await,
         };
