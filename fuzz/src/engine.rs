@@ -14,7 +14,7 @@ use traflux_core::plan::routing::{
 };
 use traflux_gateway::affinity::{AffinitySettings, KeySource};
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Outcome,
+    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Later, Outcome,
     QueueSettings, Request, TokenEstimate, Usage, Waiting,
 };
 
@@ -47,6 +47,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
     let mut log = Vec::new();
     let Ok(engine) = Engine::new(&plan, &settings, now) else { return log };
     let (mut forwards, mut waitings): (Vec<Forward>, Vec<Waiting>) = (Vec::new(), Vec::new());
+    let mut laters: Vec<Later> = Vec::new();
     for _ in 0..200 {
         if bytes.is_empty() {
             break;
@@ -114,7 +115,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
             }
             _ => {
                 now = now + Duration::from_micros(one(bytes, &[1, 1_000, 250_000, 70_000_000, 1 << 40]));
-                None
+                laters.pop().map(|later| later.go_on(now))
             }
         };
         match decision {
@@ -132,6 +133,10 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
                 log.push("waits".to_owned());
                 waitings.push(waiting);
             }
+            Some(Decision::Later(later)) => {
+                log.push(format!("{:?} later", later.after(now)));
+                laters.push(later);
+            }
             Some(Decision::Refuse(refusal)) => log.push(refusal.to_string()),
             None => {}
         }
@@ -140,6 +145,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
         forward.finish(now, &End::of(Outcome::Success));
     }
     drop(waitings);
+    drop(laters);
     // Those that waited may have become ready by the room that was made.
     while let Some((_, decision)) = engine.take_ready() {
         drop(decision);
@@ -198,7 +204,6 @@ fn settings(bytes: &mut Unstructured<'_>) -> EngineSettings {
             ..QueueSettings::default()
         }),
         max_keys: one(bytes, &[100, 1, 3]),
-        max_attempts: one(bytes, &[3, 1, u8::MAX]),
         ..EngineSettings::default()
     }
 }
@@ -215,17 +220,16 @@ fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
         algorithm: coin(bytes).then(|| one(bytes, &Algorithm::ALL)),
         health_check: one(bytes, &[None, Some(true), Some(false)]),
         timeout: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(30))]),
-        fallback: ["a", "b", "d"]
-            .into_iter()
-            .filter(|_| coin(bytes))
-            .map(|name| FallbackPlan {
-                backend: name.to_owned(),
-                on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
-                budget: coin(bytes)
-                    .then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
-            })
-            .collect(),
+        fallback: ["a", "b", "d"].into_iter().filter_map(|name| fallback(bytes, name)).collect(),
     }
+}
+
+fn fallback(bytes: &mut Unstructured<'_>, name: &str) -> Option<FallbackPlan> {
+    coin(bytes).then(|| FallbackPlan {
+        backend: name.to_owned(),
+        on: one(bytes, &[vec![], vec![FallbackCause::Failed], vec![FallbackCause::Capacity]]),
+        budget: coin(bytes).then(|| FallbackBudget { max_in_flight: Some(1), ..FallbackBudget::default() }),
+    })
 }
 
 fn some_match(bytes: &mut Unstructured<'_>) -> MatchPlan {

@@ -40,6 +40,7 @@ fn use_levels(levels: &Levels) {
                 scope: level.key.as_ref().map(|_| "key".to_owned()),
                 unit: Unit::Requests,
                 rule: rules[limits.len() % rules.len()],
+                ..LimitSettings::default()
             });
         }
     }

@@ -270,6 +270,7 @@ fn settings(bytes: &mut Unstructured<'_>) -> LimiterSettings {
             scope: coin(bytes).then(|| "key".to_owned()),
             unit: one(bytes, &[Unit::Requests, Unit::InputTokens, Unit::TotalTokens]),
             rule,
+            ..LimitSettings::default()
         }
     });
     let limits = limits.collect();

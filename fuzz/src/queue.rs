@@ -68,7 +68,7 @@ pub fn check(data: &[u8]) {
                         assert!(sent.cost_tokens <= budget);
                         assert!(!model.is_late(&left, now), "late work is never sent");
                     }
-                    Dequeued::OverBudget { ticket, cost_tokens } => {
+                    Dequeued::OverBudget { ticket, cost_tokens, .. } => {
                         assert!(model.waiting.contains_key(&ticket) && cost_tokens > budget);
                     }
                     Dequeued::Empty => assert!(model.waiting.is_empty()),

@@ -9,7 +9,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod envoy_compare;
 mod envoy_rig;
+mod envoy_wire;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

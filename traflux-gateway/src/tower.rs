@@ -245,6 +245,10 @@ impl Shared {
             decision = match decision {
                 Decision::Forward(forward) => return Ok(forward),
                 Decision::Refuse(refusal) => return Err(refusal),
+                Decision::Later(later) => {
+                    tokio::time::sleep(later.after(self.clock.now())).await;
+                    later.go_on(self.clock.now())
+                }
                 Decision::Wait(waiting) => match self.waiters.wait(&self.engine, waiting).await {
                     Some(decision) => decision,
                     None => Decision::Refuse(Refusal {

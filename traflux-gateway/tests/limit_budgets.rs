@@ -18,7 +18,13 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 fn limit(name: &str, scope: &str, unit: Unit, rule: LimitRule) -> LimitSettings {
-    LimitSettings { name: name.into(), scope: (!scope.is_empty()).then(|| scope.into()), unit, rule }
+    LimitSettings {
+        name: name.into(),
+        scope: (!scope.is_empty()).then(|| scope.into()),
+        unit,
+        rule,
+        ..Default::default()
+    }
 }
 
 fn bucket(amount: u64, seconds: u64, burst: u64) -> LimitRule {

@@ -18,7 +18,7 @@ fn at(nanos: u64) -> Timestamp {
 
 fn bucket(name: &str, unit: Unit, amount: u64, burst: u64) -> LimitSettings {
     let rule = LimitRule::TokenBucket { amount, period: Duration::from_secs(1), burst };
-    LimitSettings { name: name.into(), scope: None, unit, rule }
+    LimitSettings { name: name.into(), scope: None, unit, rule, ..Default::default() }
 }
 
 fn limiter(limits: Vec<LimitSettings>) -> Limiter {

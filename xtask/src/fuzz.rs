@@ -1,9 +1,11 @@
 //! Which bytes break a promise?
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::report::{Report, say};
+use crate::process::{self, Show};
+use crate::report::{Report, Verdict, say};
 use crate::workspace;
 
 /// Help of the task.
@@ -22,6 +24,8 @@ Options:
 
 /// Longest time for the build: everything is compiled once more, with counters.
 const BUILD: Duration = Duration::from_secs(30 * 60);
+/// What libFuzzer says of the inputs that it ran.
+const RUNS: &str = "stat::number_of_executed_units:";
 /// Beyond the seconds asked for: seeds and corpus run first, however many there are.
 const SLACK: Duration = Duration::from_secs(5 * 60);
 
@@ -62,12 +66,44 @@ pub(crate) fn steps(report: &mut Report, seconds: u64, wanted: &[String]) -> Res
     if !report.step("fuzz: build", build, BUILD).success {
         return Ok(());
     }
-    for name in wanted {
-        let mut command = workspace::cargo(&["run", "--release", "--bin", name, "--"]);
-        command.current_dir(folder()).env("CARGO_TARGET_DIR", target_dir()).args(options(name, seconds)?);
-        report.step(step(name), command, Duration::from_secs(seconds) + SLACK);
+    let limit = Duration::from_secs(seconds) + SLACK;
+    // As many at a time as there are cores: each uses one.
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from);
+    for names in wanted.chunks(lanes) {
+        let mut commands = Vec::new();
+        for name in names {
+            let mut command = workspace::cargo(&["run", "--release", "--bin", name, "--"]);
+            command.current_dir(folder()).env("CARGO_TARGET_DIR", target_dir()).args(options(name, seconds)?);
+            commands.push((step(name), command));
+        }
+        match commands.len() {
+            1 => commands.into_iter().for_each(|(step, command)| drop(report.step(step, command, limit))),
+            _ => together(report, commands, limit),
+        }
     }
     Ok(())
+}
+
+/// Runs several at a time, and shows what those wrote that failed.
+fn together(report: &mut Report, commands: Vec<(&'static str, Command)>, limit: Duration) {
+    let ended = std::thread::scope(|scope| {
+        let run = |(step, command)| (step, scope.spawn(move || process::run(command, limit, Show::Nothing)));
+        let running: Vec<_> = commands.into_iter().map(run).collect();
+        running.into_iter().map(|(step, thread)| (step, thread.join())).collect::<Vec<_>>()
+    });
+    for (step, outcome) in ended {
+        let Ok(outcome) = outcome else {
+            report.add(step, Duration::ZERO, Verdict::Failed("its thread panicked".to_owned()));
+            continue;
+        };
+        let runs = outcome.output.lines().find_map(|line| line.strip_prefix(RUNS)).unwrap_or("no").trim();
+        say(&format!("\n== {step}: {runs} inputs in {:.1} s", outcome.elapsed.as_secs_f64()));
+        let verdict = outcome.problem.map_or(Verdict::Ok, |problem| {
+            say(&outcome.output);
+            Verdict::Failed(problem)
+        });
+        report.add(step, outcome.elapsed, verdict);
+    }
 }
 
 /// Options of libFuzzer, then the corpus that grows and the seeds.

@@ -86,11 +86,11 @@ impl Report {
 
     /// The table of the steps.
     pub(crate) fn table(&self) -> String {
-        let mut text = String::from("\nstep             time  tests  result\n");
+        let mut text = String::from("\nstep                 time  tests  result\n");
         for line in &self.lines {
             let tests = line.counts.passed + line.counts.failed;
             text.push_str(&format!(
-                "{:<12} {:>6.1} s {:>6}  {}{}\n",
+                "{:<16} {:>6.1} s {:>6}  {}{}\n",
                 line.name,
                 line.elapsed.as_secs_f64(),
                 if tests == 0 { "-".to_owned() } else { tests.to_string() },
@@ -102,7 +102,7 @@ impl Report {
             ));
         }
         let total: Duration = self.lines.iter().map(|l| l.elapsed).sum();
-        text.push_str(&format!("{:<12} {:>6.1} s", "all", total.as_secs_f64()));
+        text.push_str(&format!("{:<16} {:>6.1} s", "all", total.as_secs_f64()));
         text
     }
 
@@ -175,6 +175,6 @@ claim 3: not a verdict
         report.add("live", Duration::ZERO, Verdict::NotRun("no Envoy".into()));
         assert!(!report.is_ok());
         assert_eq!(report.sum(), "0 passed, 1 failed");
-        assert!(report.table().contains("live            0.0 s      -  not run: no Envoy"));
+        assert!(report.table().contains("live                0.0 s      -  not run: no Envoy"));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::report::{Report, Verdict, say};
-use crate::{live, tools, workspace};
+use crate::{fuzz, live, tools, workspace};
 
 /// Help of the task.
 pub(crate) const HELP: &str = "\
@@ -11,7 +11,8 @@ Check everything; the last line is `N passed, N failed`
 
 Usage: cargo xtask test [--no-live]
 
-Steps: formatting, clippy without warnings, unit, property, integration and doc tests, then the tests and the live claims on real Envoys and a real Prometheus, which are fetched into target/tools. Where one of them cannot
+Steps: formatting, clippy without warnings, unit, property, integration and doc tests, fuzzing of each target for some
+seconds (a minute with CI=true), then the tests and the live claims on real Envoys and a real Prometheus, which are fetched into target/tools. Where one of them cannot
 be had, what did not run is named; with CI=true that is a failure.
 
 Options:
@@ -35,6 +36,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
     let build = workspace::cargo(&["build", "--workspace", "--bins", "--tests"]);
     let built = report.step("build", build, BUILD).success;
     report.step("test", workspace::cargo(&["test", "--workspace", "--no-fail-fast"]), BUILD);
+    // Two workspaces of their own, which no step above compiles.
+    let mut peers = workspace::cargo(&["clippy", "--locked", "--all-targets"]);
+    peers.arg("--manifest-path").arg(workspace::root().join("benches/gateway/Cargo.toml"));
+    peers.arg("--target-dir").arg(workspace::target_dir()).args(["--", "-D", "warnings"]);
+    report.step("benches", peers, BUILD);
+    run_fuzz(&mut report)?;
     if arguments.is_empty() {
         run_live(&mut report, built);
     } else {
@@ -43,6 +50,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
     say(&report.table());
     say(&report.sum());
     Ok(report.is_ok())
+}
+
+/// Each fuzz target for some seconds.
+fn run_fuzz(report: &mut Report) -> Result<(), String> {
+    if workspace::on_path("c++").is_none() {
+        let why = "libFuzzer needs a C++ compiler, and there is no `c++` on PATH".to_owned();
+        let verdict = if workspace::is_ci() { Verdict::Failed(why) } else { Verdict::NotRun(why) };
+        report.add("fuzz", Duration::ZERO, verdict);
+        return Ok(());
+    }
+    fuzz::steps(report, if workspace::is_ci() { 60 } else { 5 }, &[])
 }
 
 fn run_live(report: &mut Report, built: bool) {

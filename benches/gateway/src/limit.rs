@@ -79,7 +79,7 @@ fn limiter(limits: Vec<LimitSettings>) -> Limiter {
 }
 
 fn per_tenant(name: &str, unit: Unit) -> LimitSettings {
-    LimitSettings { name: name.into(), scope: Some("tenant".into()), unit, rule: rule() }
+    LimitSettings { name: name.into(), scope: Some("tenant".into()), unit, rule: rule(), ..LimitSettings::default() }
 }
 
 /// Names of keys, with digits that look random, and an order without pattern.

@@ -1,6 +1,6 @@
 //! An Envoy with a compiled plan, and backends that say who they are.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_xds::requests::{RequestOptions, compile};
 
@@ -39,26 +40,60 @@ pub(crate) struct Answer {
 }
 
 /// A server that answers with its name, the request line, host and authorization. A path that ends in `slow` is
-/// answered after a second, `drip` in ten parts over a second, `flaky` every other time with 502; the backend `bad`
-/// fails where the path says so, `sick` fails its probes.
+/// answered after a second, `drip` in ten parts over a second, `flaky` every other time with 502, `broken` always with
+/// 502 and after half a second; the backend `bad` fails where the path says so, `sick` fails its probes.
 pub(crate) struct Backend {
     pub(crate) name: String,
     port: u16,
+    counts: Arc<Counts>,
+}
+
+/// What a backend counted.
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+    flaky: AtomicUsize,
 }
 
 impl Backend {
     pub(crate) fn start(name: &str) -> Self {
+        Self::start_tls(name, None)
+    }
+
+    pub(crate) fn start_tls(name: &str, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (name, count) = (name.to_owned(), Arc::new(AtomicUsize::new(0)));
-        let own = name.clone();
+        let (name, counts) = (name.to_owned(), Arc::new(Counts::default()));
+        let (own, counted) = (name.clone(), Arc::clone(&counts));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (name, count) = (own.clone(), Arc::clone(&count));
-                std::thread::spawn(move || serve(stream, &name, &count));
+                counted.connections.fetch_add(1, Ordering::Relaxed);
+                let (name, counts, tls) = (own.clone(), Arc::clone(&counted), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &name, &counts),
+                    Some(config) => {
+                        let session = ServerConnection::new(config).ok()?;
+                        serve(StreamOwned::new(session, stream), &name, &counts)
+                    }
+                });
             }
         });
-        Self { name, port }
+        Self { name, port, counts }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Connections that were accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    /// Requests that came.
+    pub(crate) fn requests(&self) -> usize {
+        self.counts.requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -66,7 +101,7 @@ impl Backend {
     }
 }
 
-fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) -> Option<()> {
+fn serve(mut stream: impl Read + Write, name: &str, counts: &Counts) -> Option<()> {
     let (mut seen, mut buffer) = (Vec::new(), [0; 16_384]);
     loop {
         let end = loop {
@@ -93,10 +128,15 @@ fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) -> Option<()> {
         }
         seen.drain(..if chunked { seen.len() } else { whole });
         let line = head.lines().next()?.trim_end_matches(" HTTP/1.1").to_owned();
+        counts.requests.fetch_add(1, Ordering::Relaxed);
         if line.ends_with("slow") {
             std::thread::sleep(Duration::from_secs(1));
         }
-        let status = if line.ends_with("flaky") && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+        if line.ends_with("broken") {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let fails = |of: &AtomicUsize| of.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        let status = if line.ends_with("broken") || (line.ends_with("flaky") && fails(&counts.flaky)) {
             "502 Bad Gateway"
         } else if (name == "bad" && line.ends_with("bad")) || (name == "sick" && line.ends_with("/health")) {
             "500 Internal Server Error"
@@ -135,13 +175,21 @@ impl Envoy {
         Self::start_with(plan, &[])
     }
 
-    pub(crate) fn start_with(mut plan: RequestPlan, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(plan: RequestPlan, environment: &[(&str, &str)]) -> Self {
+        Self::start_by(plan, environment, &RequestOptions::default())
+    }
+
+    pub(crate) fn start_by(
+        mut plan: RequestPlan,
+        environment: &[(&str, &str)],
+        options: &RequestOptions,
+    ) -> Self {
         let binary = std::env::var("ENVOY").expect("ENVOY is the path of an Envoy");
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         plan.server.listen = format!("127.0.0.1:{port}");
         plan.server.admin = Some(format!("127.0.0.1:{}", free_port()));
-        let compiled = compile(&plan, &RequestOptions::default()).unwrap();
+        let compiled = compile(&plan, options).unwrap();
         let path = folder.path().join("envoy.yaml");
         std::fs::write(&path, compiled.static_config().unwrap()).unwrap();
         let log = path.with_extension("log");
@@ -161,6 +209,10 @@ impl Envoy {
             std::thread::sleep(Duration::from_millis(20));
         }
         envoy
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn get(&self, target: &str) -> Answer {

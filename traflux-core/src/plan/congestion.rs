@@ -48,7 +48,7 @@ impl Default for ConcurrencyPlan {
             min: 2,
             max: 1000,
             window: Duration::from_millis(250),
-            window_samples: 20,
+            window_samples: 10,
         }
     }
 }
@@ -93,9 +93,9 @@ impl Default for GradientPlan {
     fn default() -> Self {
         Self {
             tolerance: 1.25,
-            smoothing: 0.2,
+            smoothing: 0.4,
             probe_share: 0.5,
-            probe_samples: 100,
+            probe_samples: 50,
             probe_interval: Duration::from_secs(30),
         }
     }

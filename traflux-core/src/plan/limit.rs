@@ -42,7 +42,8 @@ pub struct LimitPlan {
     /// but the last a slash is written `\/` and a backslash `\\`; the backend is always the last part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, f64>,
-    /// How long a request may wait for it; without it, one that does not fit is refused at once.
+    /// How long a request may wait for its turn; without it, one that does not fit is refused at once. Of token buckets,
+    /// fixed windows and pacing, at most a day: the others do not say whose turn is when.
     #[serde(
         default,
         rename = "max_wait_ms",

@@ -7,8 +7,10 @@
 //! `s*_i ∝ b_i · (ℓ_min / ℓ_i)^α · (1 − e_i)^β · (p_min / p_i)^γ`
 //!
 //! by at most a factor `1 + step` up or down, and stays at least `least_share` of an even share, so that every
-//! endpoint goes on to be measured. The exponents are below those that would chase each change (`α = ½`), because picks
-//! among the drawn are by latency and load again. Equal readings give equal weights.
+//! endpoint goes on to be measured. Equal readings give equal weights. By default all exponents are 0: whoever is drawn
+//! is compared by latency, load and errors anyway, and what counts twice sends so much to the fast that they queue.
+//! Where not all are compared ([`BalanceSettings::compare_all_up_to`](super::BalanceSettings)), `α = ½` has the fast
+//! drawn more often, for shorter answers on average and later first tokens in the worst cases.
 
 use std::time::Duration;
 
@@ -25,9 +27,9 @@ use crate::units::{PicoDollars, millis};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaptiveSettings {
-    /// `α`.
+    /// `α`; 0.
     pub latency_exponent: f64,
-    /// `β`.
+    /// `β`; 0.
     pub error_exponent: f64,
     /// `γ`; 0 leaves prices out.
     pub price_exponent: f64,
@@ -43,8 +45,8 @@ pub struct AdaptiveSettings {
 impl Default for AdaptiveSettings {
     fn default() -> Self {
         Self {
-            latency_exponent: 0.5,
-            error_exponent: 2.0,
+            latency_exponent: 0.0,
+            error_exponent: 0.0,
             price_exponent: 0.0,
             step: 0.25,
             least_share: 0.05,
@@ -110,6 +112,7 @@ pub struct AdaptiveWeights {
     settings: AdaptiveSettings,
     shares: Vec<f64>,
     weights: Vec<u32>,
+    led: bool,
 }
 
 impl AdaptiveWeights {
@@ -122,7 +125,7 @@ impl AdaptiveWeights {
     /// As [`AdaptiveSettings::validate`].
     pub fn new(settings: AdaptiveSettings) -> Result<Self, GatewayError> {
         settings.validate()?;
-        Ok(Self { settings, shares: Vec::new(), weights: Vec::new() })
+        Ok(Self { settings, shares: Vec::new(), weights: Vec::new(), led: false })
     }
 
     /// The weights from now on, by position. Every reading of positive weight gets a positive one.
@@ -136,6 +139,7 @@ impl AdaptiveWeights {
                 && now.since(set.at) <= self.settings.fresh_for
                 && set.weights.iter().any(|weight| *weight > 0)
         });
+        self.led = fresh.is_some();
         if let Some(set) = fresh {
             // Own steps begin from there when the controller falls silent.
             let total: f64 = set.weights.iter().map(|w| f64::from(*w)).sum();
@@ -161,6 +165,12 @@ impl AdaptiveWeights {
             *share /= total.max(f64::MIN_POSITIVE);
         }
         &self.weights
+    }
+
+    /// Whether the weights of the last update are those of a controller.
+    #[must_use]
+    pub const fn is_led(&self) -> bool {
+        self.led
     }
 
     fn target(&self, readings: &[Reading]) -> Vec<f64> {
@@ -195,6 +205,10 @@ mod tests {
         Reading { weight: 1, latency: Some(latency), error_ratio: 0.0, price: PicoDollars(0) }
     }
 
+    fn learning() -> AdaptiveSettings {
+        AdaptiveSettings { latency_exponent: 0.5, error_exponent: 2.0, ..AdaptiveSettings::default() }
+    }
+
     fn settle(readings: &[Reading], settings: AdaptiveSettings) -> Vec<f64> {
         let mut adaptive = AdaptiveWeights::new(settings).unwrap();
         for _ in 0..100 {
@@ -205,8 +219,14 @@ mod tests {
     }
 
     #[test]
+    fn by_default_latency_counts_in_the_choice_and_not_in_the_weights_too() {
+        let failing = Reading { error_ratio: 0.5, ..reading(0.4) };
+        assert_eq!(settle(&[reading(0.1), failing], AdaptiveSettings::default()), [0.5, 0.5]);
+    }
+
+    #[test]
     fn shares_settle_on_the_root_of_relative_speed() {
-        let shares = settle(&[reading(0.1), reading(0.4)], AdaptiveSettings::default());
+        let shares = settle(&[reading(0.1), reading(0.4)], learning());
         // √4 : 1
         assert!((shares[0] - 2.0 / 3.0).abs() < 1e-3, "{shares:?}");
     }
@@ -214,29 +234,29 @@ mod tests {
     #[test]
     fn errors_and_prices_repel() {
         let failing = Reading { error_ratio: 0.5, ..reading(0.1) };
-        let shares = settle(&[reading(0.1), failing], AdaptiveSettings::default());
+        let shares = settle(&[reading(0.1), failing], learning());
         assert!((shares[1] - 0.2).abs() < 1e-3, "1 : (1/2)²: {shares:?}");
         let dear = Reading { price: PicoDollars(20), ..reading(0.1) };
         let cheap = Reading { price: PicoDollars(10), ..reading(0.1) };
-        let settings = AdaptiveSettings { price_exponent: 2.0, ..AdaptiveSettings::default() };
+        let settings = AdaptiveSettings { price_exponent: 2.0, ..learning() };
         let shares = settle(&[dear, cheap], settings);
         assert!((shares[0] - 0.2).abs() < 1e-3, "{shares:?}");
     }
 
     #[test]
     fn a_step_is_bounded_and_a_share_never_vanishes() {
-        let mut adaptive = AdaptiveWeights::new(AdaptiveSettings::default()).unwrap();
+        let mut adaptive = AdaptiveWeights::new(learning()).unwrap();
         let dead = Reading { error_ratio: 1.0, ..reading(10.0) };
         let weights = adaptive.update(Timestamp::ZERO, &[reading(0.1), dead], None).to_vec();
         let ratio = f64::from(weights[0]) / f64::from(weights[1]);
         assert!(ratio <= 1.25 * 1.25 + 1e-3, "{ratio}");
-        let shares = settle(&[reading(0.1), dead], AdaptiveSettings::default());
+        let shares = settle(&[reading(0.1), dead], learning());
         assert!(shares[1] > 0.02 && shares[1] < 0.03, "{shares:?}");
     }
 
     #[test]
     fn fresh_weights_of_a_controller_win_and_stale_ones_do_not() {
-        let mut adaptive = AdaptiveWeights::new(AdaptiveSettings::default()).unwrap();
+        let mut adaptive = AdaptiveWeights::new(learning()).unwrap();
         let readings = [reading(0.1), reading(0.1)];
         let set = SetWeights { weights: &[9, 1], at: Timestamp::from_secs_f64(100.0) };
         assert_eq!(adaptive.update(Timestamp::from_secs_f64(120.0), &readings, Some(set)), [9, 1]);
@@ -249,9 +269,9 @@ mod tests {
     #[test]
     fn the_unknown_count_as_the_mean_and_nobody_as_nobody() {
         let unknown = Reading { latency: None, ..reading(1.0) };
-        let shares = settle(&[reading(0.2), unknown, reading(0.2)], AdaptiveSettings::default());
+        let shares = settle(&[reading(0.2), unknown, reading(0.2)], learning());
         assert!(shares.iter().all(|share| (share - 1.0 / 3.0).abs() < 1e-3), "{shares:?}");
-        let mut adaptive = AdaptiveWeights::new(AdaptiveSettings::default()).unwrap();
+        let mut adaptive = AdaptiveWeights::new(learning()).unwrap();
         assert!(adaptive.update(Timestamp::ZERO, &[], None).is_empty());
         let closed = Reading { weight: 0, ..reading(1.0) };
         assert_eq!(adaptive.update(Timestamp::ZERO, &[closed], None), [0]);

@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight: AtomicI64,
     /// Mean unit latency of the pool: the prior of who is unknown, and the scale of what a failure costs.
     pub(crate) latency: DecayingMean,
+    /// Mean length of answers over what they could have had.
+    pub(crate) written: DecayingMean,
     /// Load + 1 at the hot quantile.
     pub(crate) hot: StreamingQuantile,
 }
@@ -292,6 +294,12 @@ impl Pool {
         self.slots.get(position).map(|slot| slot.weight)
     }
 
+    /// The tier at a position.
+    #[must_use]
+    pub fn tier(&self, position: usize) -> Option<u8> {
+        self.terms.get(position).map(|terms| terms.tier)
+    }
+
     /// The position of an endpoint, by its id.
     #[inline]
     #[must_use]
@@ -376,6 +384,10 @@ impl Pool {
         let (prompt, output) = (answer.prompt_tokens, answer.output_tokens);
         if let Some(unit) = endpoint.unit_latency(tick, self.estimate, prompt, output) {
             self.shared.latency.record(tick, unit, self.forgetting);
+        }
+        if output > 0 && answer.output_limit > 0 {
+            let share = output as f32 / answer.output_limit as f32;
+            self.shared.written.record(tick, share.min(1.0), self.forgetting);
         }
     }
 

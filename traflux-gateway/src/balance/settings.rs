@@ -147,9 +147,11 @@ pub struct BalanceSettings {
     /// Overflow between tiers: a tier takes this many times the share of its weight that is eligible, at most all
     /// (1.4: the next tier helps when less than 1/1.4 = 71 % is).
     pub overprovisioning: f32,
-    /// Whether sessions yield to load, whatever the algorithm; [`Algorithm::Maglev`] always does.
+    /// Whether sessions yield to load, whatever the algorithm; yes. [`Algorithm::Maglev`] always does.
     pub bounded: bool,
-    /// Bounded load: an endpoint takes at most this many times its share of what is in flight.
+    /// Bounded load: an endpoint takes at most this many times its share of what is in flight; 2. With a handful in
+    /// flight at each, chance alone goes beyond 1.25 every other moment, and a session that is sent away reads its
+    /// prompt anew.
     pub load_factor: f32,
     /// Slots of a Maglev table, at least: rounded up to a prime and to 100 times the endpoints.
     pub table_slots: u32,
@@ -169,8 +171,8 @@ impl Default for BalanceSettings {
             cost: CostSettings::default(),
             slow_start: SlowStart::default(),
             overprovisioning: 1.4,
-            bounded: false,
-            load_factor: 1.25,
+            bounded: true,
+            load_factor: 2.0,
             table_slots: 65_537,
         }
     }

@@ -1,7 +1,8 @@
 //! How does a concurrency limit follow latency and drops?
 //!
 //! Each window of samples yields a new limit. All algorithms leave it alone while less than half of it is
-//! used, for then latency says nothing about it.
+//! used, for then latency says nothing about it. The gradient raises it only while four fifths are used: a limit far
+//! above what is in flight lets the first seconds of a burst queue up at the backend.
 //!
 //! The latency of a window is the geometric mean of its samples. Work in requests to models varies by orders of
 //! magnitude, and the arithmetic mean of 50 such samples is mostly far below the true one and now and then far
@@ -94,11 +95,11 @@ impl Default for VegasSettings {
 pub struct GradientSettings {
     /// Latency, as a multiple of the baseline, up to which the limit grows; 1.25.
     pub tolerance: f64,
-    /// Weight of the new limit in each window, in (0, 1]; 0.2.
+    /// Weight of the new limit in each window, in (0, 1]; 0.4.
     pub smoothing: f64,
     /// Share of the limit at which the baseline is measured, in (0, 1); 0.5.
     pub probe_share: f64,
-    /// Samples per measurement; 100.
+    /// Samples per measurement; 50.
     pub probe_samples: u32,
     /// The longest time without a measurement; 120 s: while it measures, the limit is halved.
     #[serde(rename = "probe_interval_ms", with = "duration_ms")]
@@ -109,9 +110,9 @@ impl Default for GradientSettings {
     fn default() -> Self {
         Self {
             tolerance: 1.25,
-            smoothing: 0.2,
+            smoothing: 0.4,
             probe_share: 0.5,
-            probe_samples: 100,
+            probe_samples: 50,
             probe_interval: Duration::from_secs(120),
         }
     }
@@ -205,6 +206,8 @@ pub(crate) enum Controller {
 
 /// Factor after a window with drops, for the algorithms that go by latency.
 const DROP_DECREASE: f64 = 0.9;
+/// Share of the limit that must be in flight for the gradient to raise it.
+const GROWS_WHEN_USED: f64 = 0.8;
 
 impl Controller {
     pub(crate) fn new(algorithm: &LimitAlgorithm) -> Self {
@@ -277,7 +280,9 @@ impl Controller {
                 // While probing, latency is low because the limit is.
                 (Some(base), Some(latency)) if busy && baseline.limit(limit) == limit => {
                     let gradient = (settings.tolerance * base / latency.max(1.0)).clamp(0.5, 2.0);
-                    limit + settings.smoothing * (gradient * limit + limit.sqrt() - limit)
+                    let step = settings.smoothing * (gradient * limit + limit.sqrt() - limit);
+                    let is_used = f64::from(window.in_flight) >= GROWS_WHEN_USED * limit;
+                    if is_used { limit + step } else { limit + step.min(0.0) }
                 }
                 _ => limit,
             },
@@ -311,6 +316,27 @@ mod tests {
         assert_eq!(aimd.next(0, window, 20.0), 21.0);
         assert_eq!(aimd.next(0, WindowSummary { drops: 3, ..window }, 20.0), 18.0);
         assert_eq!(aimd.next(0, WindowSummary { in_flight: 9, ..window }, 20.0), 20.0);
+    }
+
+    #[test]
+    fn the_gradient_raises_a_limit_that_is_used_and_lowers_one_that_is_half_used() {
+        let gradient = |in_flight, latency: f64| {
+            let mut gradient = Controller::new(&LimitAlgorithm::Gradient(GradientSettings::default()));
+            for sample in 0..200u64 {
+                gradient.observe(
+                    sample * 10_000_000,
+                    1,
+                    20.0,
+                    super::super::baseline::logarithm(100_000_000),
+                );
+            }
+            gradient.next(2_000_000_000, WindowSummary { latency: Some(latency), in_flight, drops: 0 }, 20.0)
+        };
+        // 20 + 0.4·(1.25·20 + √20 − 20), and with three times the baseline 20 + 0.4·(½·20 + √20 − 20).
+        assert!((gradient(16, 1e8) - 23.789).abs() < 1e-3, "{}", gradient(16, 1e8));
+        assert_eq!(gradient(15, 1e8), 20.0, "three quarters are used");
+        assert!((gradient(10, 3e8) - 17.789).abs() < 1e-3, "{}", gradient(10, 3e8));
+        assert_eq!(gradient(9, 3e8), 20.0, "less than half is used");
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Ceiling {
     pub fn settle(&self, mark: Mark, actual: u64) {
         if actual > mark.amount {
             self.taken.fetch_add(actual - mark.amount, Ordering::Relaxed);
-        } else if actual < mark.amount {
+        } else if actual < mark.amount && self.height.load(Ordering::Relaxed) != u64::MAX {
             let mut known = self.lock();
             if let Some(known) = known.as_mut() {
                 known.base = known.base.saturating_add(mark.amount - actual);

@@ -35,13 +35,13 @@ pub struct ConcurrencySettings {
     pub min: u32,
     /// The largest limit; 1000.
     pub max: u32,
-    /// Share of the limit that each priority band may fill, the last holding for all further bands; 1, 0.95,
-    /// 0.9, 0.85. At least one request always fits.
+    /// Share of the limit that each priority band may fill, the last holding for all further bands; 1: who goes first
+    /// is the queue's to say. At least one request always fits.
     pub band_shares: Vec<f64>,
     /// Least length of a window of samples; 250 ms.
     #[serde(rename = "window_ms", with = "duration_ms")]
     pub window: Duration,
-    /// Least number of samples in a window; 20. After 20 times its least length it ends with fewer.
+    /// Least number of samples in a window; 10. After 20 times its least length it ends with fewer.
     pub window_samples: u32,
 }
 
@@ -52,9 +52,9 @@ impl Default for ConcurrencySettings {
             initial: 20,
             min: 2,
             max: 1000,
-            band_shares: vec![1.0, 0.95, 0.9, 0.85],
+            band_shares: vec![1.0],
             window: Duration::from_millis(250),
-            window_samples: 20,
+            window_samples: 10,
         }
     }
 }
@@ -230,6 +230,12 @@ impl ConcurrencyLimit {
                 Err(now) => in_flight = now,
             }
         }
+    }
+
+    /// Takes a slot whether or not one is free: for a request that was let in before and gave its slot back for a
+    /// while.
+    pub fn reenter(&self) -> Slot {
+        Slot { in_flight: self.in_flight.fetch_add(1, Ordering::Relaxed).saturating_add(1) }
     }
 
     /// Takes in what a request tells; at most once per slot. Never waits: a latency that comes while another

@@ -24,12 +24,13 @@ pub(super) struct BackendState {
     pub(super) requests_left: Ceiling,
     pub(super) tokens_left: Ceiling,
     pub(super) signal: BackendSignal,
-    /// How long requests take that were sent, in all but the slowest.
+    /// How long requests take that were sent: half of them, and all but the slowest.
     pub(super) service: LatencyQuantile,
 }
 
-/// A request with a deadline is sent early enough for this share of answers to be in time.
-const IN_TIME: f64 = 0.98;
+/// A request with a deadline is sent early enough for this share of answers to be in time. The slowest are the longest:
+/// a hundredth of the answers is some 4 % of the work, where lengths vary as those of chats do.
+const IN_TIME: f64 = 0.99;
 /// Answers after which that time is told anew.
 const ANSWERS: u32 = 200;
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, FallbackPlan, RoutePlan};
 use traflux_core::{PlanError, Timestamp};
 
-use super::admission::{Admission, MOST_BLOCKS};
+use super::admission::{Admission, Kept, MOST_BLOCKS};
 use super::backend::{BackendState, Registry};
 use super::counters::Counters;
 use super::decision::{Reason, Refusal};
@@ -28,6 +29,7 @@ use crate::limit::{
     ScopeSettings, Unit,
 };
 use crate::observe::{DeciderIx, RouteIx, SeriesIx, TenantMetrics};
+use crate::queue::QueueSettings;
 use crate::request::Request;
 use crate::retry::{Fallback, Hedge, RetryBudget};
 use crate::rule::{Matcher, excludes, order};
@@ -35,6 +37,9 @@ use crate::units::PicoDollars;
 
 /// What stands for every model that the plan does not name; no name of a model is like it.
 const OTHER_MODEL: &str = "\n";
+
+/// A request waits for at most one of so many parts of the time until its deadline, where that is short.
+const WAITED: u32 = 5;
 
 /// A plan ready to decide.
 #[derive(Debug, Clone)]
@@ -50,8 +55,14 @@ pub(super) struct Compiled {
     pub(super) limiter: Limiter,
     limit_rules: Arc<Matcher>,
     pub(super) limits: Arc<[CompiledLimit]>,
+    /// Whether some limit may be waited for.
+    pub(super) is_patient: bool,
     pub(super) tenants: Arc<KeyTable>,
+    /// Keys found last in the limiter's table of tenants, by number of the tenant; 0 for none.
+    tenant_keys: Arc<[AtomicU64]>,
     pub(super) used: Arc<TenantMetrics>,
+    /// Bands of the queue's classes, and of requests without a class.
+    bands: Vec<u8>,
     pub(super) rooms: Vec<Arc<Room>>,
     /// Rooms of earlier plans in which somebody may still wait.
     pub(super) former: Vec<Weak<Room>>,
@@ -87,8 +98,15 @@ pub(super) struct RoutePool {
     pub(super) probed: bool,
     /// When its requests are hedged; `None` where none are.
     pub(super) hedge: Option<Arc<Hedge>>,
-    /// Weights of the plan, by position.
-    pub(super) planned: Arc<[u32]>,
+    /// Weights and tiers of the plan, by position.
+    pub(super) planned: Arc<[Place]>,
+}
+
+/// How much of its tier's traffic a member takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) weight: u32,
+    pub(super) tier: u8,
 }
 
 /// One endpoint of a route.
@@ -112,6 +130,13 @@ pub(super) struct CompiledLimit {
     by_backend: bool,
     /// Limits of their own for some keys.
     overrides: FxHashMap<Box<str>, LimitIx>,
+}
+
+/// Keys found for a request: limits of one scope share one.
+struct Found<'a> {
+    /// Where the key of the tenant is that was found at its last request.
+    seen: Option<&'a AtomicU64>,
+    last: Option<(ScopeIx, Key)>,
 }
 
 thread_local! {
@@ -195,8 +220,11 @@ impl Compiled {
             limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
             limits,
+            is_patient: plan.limits.iter().any(|limit| limit.max_wait.is_some_and(|wait| !wait.is_zero())),
+            tenant_keys: (0..tenants.capacity()).map(|_| AtomicU64::new(0)).collect(),
             tenants,
             used: Arc::clone(&registry.used),
+            bands: settings.queue.iter().flat_map(bands).collect(),
             former: former(before, &rooms),
             rooms,
             counters,
@@ -204,6 +232,7 @@ impl Compiled {
     }
 
     /// Takes in a request: rule, tenant, keys of limits, session.
+    #[inline]
     pub(super) fn admit(&self, request: &Request<'_>, now: Timestamp) -> Result<Admission, Refusal> {
         let Some(route) = self.rules.first(request).map(|ix| ix as u32).or(self.default) else {
             self.count_refusal(None, Reason::NoRoute);
@@ -212,32 +241,30 @@ impl Compiled {
         // Beyond what the table holds, tenants share the place of the nameless one.
         let name = request.client.tenant;
         let tenant = self.tenants.find(name).or_else(|| self.tenants.insert(name, |_| false));
+        let seen = tenant.and_then(|tenant| self.tenant_keys.get(tenant.slot() as usize));
         let tenant = tenant.or_else(|| self.tenants.find("")).map_or(0, Key::slot);
-        let mut admission = Admission {
-            route,
-            model: self.model(request.model),
-            tenant,
-            band: self.band(request),
-            stream: request.stream,
-            idempotence: request.idempotence,
-            tokens: request.tokens,
-            deadline: request.deadline,
-            arrived: now,
-            limits: ArrayVec::new(),
-            by_backend: ArrayVec::new(),
-            session: ArrayVec::new(),
-        };
-        let mut failed = None;
+        let mut admission = Admission::blank();
+        let kept = &mut *admission;
+        kept.route = route;
+        kept.model = self.model(request.model);
+        kept.tenant = tenant;
+        kept.band = self.band(request);
+        kept.stream = request.stream;
+        kept.idempotence = request.idempotence;
+        kept.tokens = request.tokens;
+        kept.deadline = request.deadline;
+        kept.arrived = now;
+        let (mut failed, mut found) = (None, Found { seen, last: None });
         self.limit_rules.each(request, |ix| {
             if failed.is_none() {
-                failed = self.add_limit(&mut admission, ix, request, now).err();
+                failed = self.add_limit(kept, &mut found, ix, request, now).err();
             }
         });
         if let Some(reason) = failed {
             return Err(self.refusal(Some(route), reason));
         }
         if let (Some(_), Some(affinity)) = (&self.routes[route as usize].session, &self.settings.affinity) {
-            session_keys(&affinity.key, request, &mut admission.session);
+            session_keys(&affinity.key, request, &mut kept.session);
         }
         Ok(admission)
     }
@@ -250,12 +277,15 @@ impl Compiled {
 
     fn band(&self, request: &Request<'_>) -> u8 {
         let Some(queue) = &self.settings.queue else { return 0 };
-        queue.band_of(request.client.user_tier, request.kind)
+        let class = queue.class_of(request.client.user_tier, request.kind);
+        self.bands[class.unwrap_or(queue.classes.len())]
     }
 
+    /// Adds a limit that holds.
     fn add_limit(
         &self,
-        admission: &mut Admission,
+        admission: &mut Kept,
+        found: &mut Found<'_>,
         ix: usize,
         request: &Request<'_>,
         now: Timestamp,
@@ -263,6 +293,27 @@ impl Compiled {
         let limit = &self.limits[ix];
         if limit.by.is_empty() {
             return admission.limits.try_push((limit.ix, Key::ONLY)).map_err(|_| Reason::TooManyKeys);
+        }
+        let same = found.last.filter(|(scope, _)| limit.scope == Some(*scope) && limit.overrides.is_empty());
+        if let (Some((_, key)), false) = (same, limit.by_backend) {
+            return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
+        }
+        if let [scope] = &limit.by[..]
+            && !limit.by_backend
+        {
+            let seen = found.seen.filter(|_| *scope == LimitScope::Tenant && limit.overrides.is_empty());
+            if let (Some(seen), Some(scope)) = (seen, limit.scope) {
+                let key = Key::unpacked(seen.load(Ordering::Relaxed));
+                if self.limiter.is_key(scope, key) {
+                    found.last = Some((scope, key));
+                    return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
+                }
+            }
+            self.add_key(admission, found, limit, scope_value(scope, request), now)?;
+            if let (Some(seen), Some((_, key))) = (seen, found.last) {
+                seen.store(key.packed(), Ordering::Relaxed);
+            }
+            return Ok(());
         }
         KEY.with_borrow_mut(|key| {
             key.clear();
@@ -277,13 +328,29 @@ impl Compiled {
                 let prefix = (limit.by.len() > 1).then(|| key.as_str().into());
                 return admission.by_backend.try_push((ix as u16, prefix)).map_err(|_| Reason::TooManyKeys);
             }
-            let (limit, key) = self.limit_key(limit, key, now).ok_or(Reason::TooManyKeys)?;
-            admission.limits.try_push((limit, key)).map_err(|_| Reason::TooManyKeys)
+            self.add_key(admission, found, limit, key, now)
         })
     }
 
+    fn add_key(
+        &self,
+        admission: &mut Kept,
+        found: &mut Found<'_>,
+        limit: &CompiledLimit,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
+        let (ix, key) = self.limit_key(limit, name, now).ok_or(Reason::TooManyKeys)?;
+        if ix == limit.ix {
+            found.last = limit.scope.map(|scope| (scope, key));
+        }
+        admission.limits.try_push((ix, key)).map_err(|_| Reason::TooManyKeys)
+    }
+
     fn limit_key(&self, limit: &CompiledLimit, name: &str, now: Timestamp) -> Option<(LimitIx, Key)> {
-        if let Some(own) = limit.overrides.get(name) {
+        if !limit.overrides.is_empty()
+            && let Some(own) = limit.overrides.get(name)
+        {
             return Some((*own, Key::ONLY));
         }
         match limit.scope {
@@ -292,10 +359,10 @@ impl Compiled {
         }
     }
 
-    /// The limits of a request at one backend.
+    /// The limits of a request at one backend, where some count each backend apart.
     pub(super) fn limits_at(
         &self,
-        admission: &Admission,
+        admission: &Kept,
         backend: &str,
         now: Timestamp,
     ) -> Result<ArrayVec<(LimitIx, Key), MOST_LIMITS>, Reason> {
@@ -353,6 +420,11 @@ impl Compiled {
     }
 }
 
+fn bands(queue: &QueueSettings) -> impl Iterator<Item = u8> {
+    let classes = (0..queue.classes.len()).map(Some).chain([None]);
+    classes.map(|class| queue.band(class))
+}
+
 fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
     let Some(before) = before else { return Vec::new() };
     let left = before.rooms.iter().filter(|room| !rooms.iter().any(|kept| Arc::ptr_eq(kept, room)));
@@ -361,15 +433,27 @@ fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
 }
 
 impl Compiled {
-    /// How long a request takes once it is sent, at the quickest of its backends and in all but the slowest cases;
-    /// nothing while that is not known.
-    pub(super) fn service(&self, admission: &Admission) -> Duration {
-        let pool = &self.routes[admission.route as usize].pools[admission.model as usize];
-        let times = pool
-            .iter()
-            .flat_map(|pool| pool.members.iter())
-            .filter_map(|member| member.state.service.value());
-        times.min().unwrap_or_default()
+    /// How long before its deadline a request has to be sent; nothing while that is not known.
+    ///
+    /// The time within which all but the slowest answers come, a mean over backends, since nobody knows who will have
+    /// room. Who has little more than that waits for no more than a part of it ([`WAITED`]), and is refused only where
+    /// half of the answers would be late: most of those that are let in are in time.
+    pub(super) fn service(&self, admission: &Kept, now: Timestamp) -> Duration {
+        let Some(pool) = &self.routes[admission.route as usize].pools[admission.model as usize] else {
+            return Duration::ZERO;
+        };
+        let (mut usual, mut longest, mut known) = (Duration::ZERO, Duration::ZERO, 0);
+        for service in pool.members.iter().map(|member| &member.state.service) {
+            if let (Some(half), Some(most)) = (service.median(), service.value()) {
+                (usual, longest, known) = (usual + half, longest + most, known + 1);
+            }
+        }
+        if known == 0 {
+            return Duration::ZERO;
+        }
+        let (usual, longest) = (usual / known, longest / known);
+        let left = admission.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
+        longest.min(usual.max(left.saturating_sub(left / WAITED)))
     }
 
     /// All pools of all routes.
@@ -492,16 +576,12 @@ fn scope_name(by: &[LimitScope]) -> String {
 
 /// Refuses keys that would have no effect: a promise that is not kept is worse than none.
 fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
-    let of_limits = plan.limits.iter().enumerate().flat_map(|(ix, limit)| {
-        let keys = [("max_wait_ms", limit.max_wait.is_some())];
-        keys.map(|(key, set)| (format!("limits[{ix}].{key}"), set))
-    });
-    let of_models = plan.backends.iter().flat_map(|(backend, plan)| {
+    let mut of_models = plan.backends.iter().flat_map(|(backend, plan)| {
         plan.models.iter().map(move |(model, plan)| {
             (format!("backends.{backend}.models.{model}.context_tokens"), plan.context_tokens.is_some())
         })
     });
-    match of_limits.chain(of_models).find(|(_, set)| *set) {
+    match of_models.find(|(_, set)| *set) {
         Some((path, _)) => Err(PlanError::Key { path, problem: "this engine cannot do it yet".to_owned() }),
         None => Ok(()),
     }
@@ -532,12 +612,14 @@ fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<Lim
             scope,
             unit: unit(limit.unit),
             rule: limit_rule(limit, limit.amount, limit.burst),
+            max_wait: limit.max_wait.unwrap_or_default(),
         });
         limits.extend(limit.overrides.iter().map(|(key, amount)| LimitSettings {
             name: override_name(&limit.name, key),
             scope: None,
             unit: unit(limit.unit),
             rule: limit_rule(limit, *amount, limit.burst.map(|burst| burst * amount / limit.amount)),
+            max_wait: limit.max_wait.unwrap_or_default(),
         }));
     }
     Ok(LimiterSettings { scopes: scopes.into_values().collect(), limits })
@@ -564,7 +646,7 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
         LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
         LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
-        LimitShape::Pacing => LimitRule::TokenBucket { amount, period, burst: 1 },
+        LimitShape::Pacing => LimitRule::Pacing { amount, period },
     }
 }
 
@@ -708,7 +790,7 @@ impl Builder<'_> {
                 if model == OTHER_MODEL { before.models.len() as u32 + 1 } else { before.model(model) };
             same.pools.get(model as usize)?.as_ref()
         });
-        let planned = members.iter().map(|member| member.weight).collect();
+        let planned = members.iter().map(|m| Place { weight: m.weight, tier: m.tier }).collect();
         let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
             Some(before) => before.pool.reconfigured(settings, members)?,

@@ -17,6 +17,8 @@ use crate::observe::{
 pub(super) const FORWARDED: &str = "forwarded";
 /// What a decision to wait is counted under.
 pub(super) const WAITING: &str = "waiting";
+/// What a decision to let a request have its turn later is counted under.
+pub(super) const LATER: &str = "later";
 /// The rule of requests that none matches.
 const NO_RULE: &str = "none";
 
@@ -24,6 +26,8 @@ const NO_RULE: &str = "none";
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) metrics: Arc<Metrics>,
+    /// Position of [`FORWARDED`], which nearly every decision counts.
+    pub(super) forwarded: ReasonIx,
     reasons: BTreeMap<&'static str, ReasonIx>,
 }
 
@@ -37,9 +41,11 @@ impl Counters {
         if let Some(before) = before.filter(|before| *before.metrics.layout() == layout) {
             return Ok(Arc::clone(before));
         }
-        let reasons =
+        let reasons: BTreeMap<&'static str, ReasonIx> =
             reasons().filter_map(|reason| layout.reason_ix(reason).map(|ix| (reason, ix))).collect();
-        Ok(Arc::new(Self { metrics: Arc::new(Metrics::new(layout, &settings.metrics)?), reasons }))
+        let forwarded = reasons.get(FORWARDED).copied().unwrap_or(ReasonIx(u32::MAX));
+        let metrics = Arc::new(Metrics::new(layout, &settings.metrics)?);
+        Ok(Arc::new(Self { metrics, forwarded, reasons }))
     }
 
     pub(super) fn series(&self, backend: &str, model: &str) -> SeriesIx {
@@ -69,7 +75,7 @@ impl Counters {
 }
 
 fn reasons() -> impl Iterator<Item = &'static str> {
-    [FORWARDED, WAITING].into_iter().chain(Reason::codes())
+    [FORWARDED, WAITING, LATER].into_iter().chain(Reason::codes())
 }
 
 fn layout(plan: &RequestPlan, settings: &EngineSettings) -> MetricsLayout {

@@ -4,18 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::forward::Forward;
+use super::forward::{Forward, Later};
 use super::waiting::Waiting;
 
 /// What to do with a request.
 #[derive(Debug)]
 #[must_use = "a forward that is dropped is cancelled"]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 pub enum Decision {
     /// Send it.
     Forward(Forward),
     /// Let it wait; [`Engine::take_ready`](super::Engine::take_ready) says when it goes on.
     Wait(Waiting),
+    /// Let it have its turn later: a limit that the plan lets it wait for has no room before.
+    Later(Later),
     /// Answer it yourself.
     Refuse(Refusal),
 }
@@ -25,7 +26,7 @@ impl Decision {
     pub fn forward(self) -> Option<Forward> {
         match self {
             Self::Forward(forward) => Some(forward),
-            Self::Wait(_) | Self::Refuse(_) => None,
+            Self::Wait(_) | Self::Later(_) | Self::Refuse(_) => None,
         }
     }
 }

@@ -7,23 +7,28 @@ use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
 use traflux_core::plan::routing::{Algorithm, FallbackCause};
 
+mod hedging;
+mod later;
+
 use super::Shared;
-use super::admission::Admission;
+use super::admission::{Admission, Kept};
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
-use super::counters::{FORWARDED, WAITING};
+use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
-use crate::balance::{Answer, PickRequest};
+use crate::balance::{Answer, LoadUnit, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
 use crate::health::Entry;
-use crate::limit::{Cost, DenialReason, Reservation};
+use crate::limit::{Cost, Denial, DenialReason};
 use crate::observe::{RequestRecord, TenantIx};
 use crate::outcome::Outcome;
-use crate::retry::{
-    Attempt, FallbackLeave, Idempotence, Progress, RetryDecision, RetryTicket, fallback_cause,
-};
+use crate::retry::{Attempt, FallbackLeave, Progress, RetryDecision, fallback_cause};
 use crate::units::{PicoDollars, unit_draw};
 use crate::wire::Usage;
+
+pub(super) use hedging::Hedging;
+pub use later::Later;
+pub(super) use later::Turn;
 
 /// Endpoints that are asked for room before the next route.
 const MOST_ASKED: usize = 8;
@@ -56,43 +61,23 @@ pub struct Forward {
     shared: Arc<Shared>,
     compiled: Arc<Compiled>,
     admission: Admission,
-    /// `None` once it has ended.
-    hold: Option<Hold>,
-    tried: Tried,
-    send_after: Duration,
-    /// Leave of the budget for an attempt that is not the first.
-    leave: Option<RetryTicket>,
-    /// Where it waited, and was charged its estimate against the share of its tenant.
-    waited_in: Option<Arc<waiting::Room>>,
-    hedging: Hedging,
 }
 
 /// Routes and positions that were tried.
-type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
+pub(super) type Tried = ArrayVec<(u32, u32), MOST_ASKED>;
 
-/// Attempts of one request at once.
-#[derive(Debug, Clone, Copy, Default)]
-struct Hedging {
-    /// Attempts that were begun because this one or one before it was late.
-    begun: u8,
-    /// When the last of them was, or could not be.
-    last: Option<Timestamp>,
-    /// Whether this one was begun because another was late.
-    is_second: bool,
-    /// Whether another was quicker.
-    overtaken: bool,
-}
-
-/// All that a request holds.
+/// The place of a request at a backend.
 #[derive(Debug)]
-struct Hold {
+pub(super) struct Hold {
     route: u32,
     position: u32,
     ahead: u32,
+    /// Tokens that count as in flight there, where those are the load.
+    held_tokens: u64,
     sent: Timestamp,
     first_token: Option<Duration>,
-    slot: Slot,
-    reservation: Reservation,
+    /// `None` while its stream is quiet.
+    slot: Option<Slot>,
     requests_mark: Mark,
     tokens_mark: Mark,
     entry: Entry,
@@ -106,11 +91,34 @@ pub(super) struct Blocked {
     reason: Reason,
     limit: Option<crate::limit::LimitIx>,
     retry_after: Option<Duration>,
+    /// Whether it has a turn that comes after that time.
+    has_turn: bool,
 }
 
 impl Blocked {
     const fn of(reason: Reason) -> Self {
-        Self { reason, limit: None, retry_after: None }
+        Self { reason, limit: None, retry_after: None, has_turn: false }
+    }
+
+    /// Whether it has a turn, and need only wait for that.
+    pub(super) const fn has_turn(&self) -> bool {
+        self.has_turn
+    }
+
+    const fn by(denial: Denial) -> Self {
+        Self {
+            reason: match denial.reason {
+                DenialReason::TooLarge => Reason::TooLarge,
+                DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
+                DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
+            },
+            limit: Some(denial.limit),
+            retry_after: match denial.reason {
+                DenialReason::Wait(wait) => Some(wait),
+                _ => None,
+            },
+            has_turn: false,
+        }
     }
 
     /// Whether waiting for others to end may help.
@@ -143,72 +151,74 @@ pub(super) fn decide(
         }
         next = fallback.fallback;
     }
-    let room = route.rooms[admission.model as usize].map(|ix| Arc::clone(&compiled.rooms[ix as usize]));
+    look_for_a_way(shared, compiled, admission, now)
+}
+
+/// The same for a request that budgets have counted.
+fn look_for_a_way(
+    shared: &Arc<Shared>,
+    compiled: Arc<Compiled>,
+    mut admission: Admission,
+    now: Timestamp,
+) -> Decision {
+    let route = &compiled.routes[admission.route as usize];
+    let room = route.rooms[admission.model as usize].map(|ix| &compiled.rooms[ix as usize]);
+    let decider = route.decider;
     // Nobody overtakes those who wait.
-    let decision = if let Some(room) = room.as_ref().filter(|room| room.is_waiting()) {
+    let decision = if let Some(room) = room.filter(|room| room.is_waiting()) {
         waiting::enqueue(shared, &compiled, room, admission, now)
     } else {
-        match resume(shared, &compiled, admission, now) {
-            Ok(forward) => return Decision::Forward(forward),
-            Err((blocked, admission)) => match room.filter(|_| blocked.may_wait()) {
-                Some(room) => waiting::enqueue(shared, &compiled, &room, admission, now),
+        match place(shared, &compiled, &mut admission, now) {
+            Ok(()) => {
+                return Decision::Forward(Forward { shared: Arc::clone(shared), compiled, admission });
+            }
+            Err(blocked) if blocked.has_turn => {
+                let forward =
+                    Forward { shared: Arc::clone(shared), compiled: Arc::clone(&compiled), admission };
+                Decision::Later(Later::of(forward))
+            }
+            Err(blocked) => match room.filter(|_| blocked.may_wait()) {
+                Some(room) => waiting::enqueue(shared, &compiled, room, admission, now),
                 None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
             },
         }
     };
-    compiled.count(
-        route.decider,
-        match &decision {
-            Decision::Forward(_) => FORWARDED,
-            Decision::Wait(_) => WAITING,
-            Decision::Refuse(refusal) => refusal.reason.code(),
-        },
-    );
+    let code = match &decision {
+        Decision::Refuse(refusal) => refusal.reason.code(),
+        Decision::Later(_) => LATER,
+        Decision::Forward(_) | Decision::Wait(_) => WAITING,
+    };
+    compiled.count(decider, code);
     decision
 }
 
 /// Looks for a place for a request, and counts it when there is one.
-#[expect(clippy::result_large_err, reason = "a box would be an allocation for each request")]
-pub(super) fn resume(
-    shared: &Arc<Shared>,
-    compiled: &Arc<Compiled>,
-    admission: Admission,
+pub(super) fn place(
+    shared: &Shared,
+    compiled: &Compiled,
+    admission: &mut Kept,
     now: Timestamp,
-) -> Result<Forward, (Blocked, Admission)> {
-    match attempt(shared, compiled, &admission, &Tried::new(), None, now) {
-        Ok(hold) => {
-            let forward = Forward {
-                shared: Arc::clone(shared),
-                compiled: Arc::clone(compiled),
-                admission,
-                hold: Some(hold),
-                tried: Tried::new(),
-                send_after: Duration::ZERO,
-                leave: None,
-                waited_in: None,
-                hedging: Hedging::default(),
-            };
-            if let Some((_, member, _)) = forward.member() {
-                let decider = compiled.routes[forward.admission.route as usize].decider;
-                let mut recorder = compiled.counters.metrics.recorder();
-                recorder.decision(decider, compiled.counters.reason(FORWARDED));
-                recorder.pick(member.picks);
-            }
-            Ok(forward)
-        }
-        Err(blocked) => Err((blocked, admission)),
+) -> Result<(), Blocked> {
+    attempt(shared, compiled, admission, false, None, now)?;
+    if let Some((_, member, _)) = member(compiled, admission) {
+        let decider = compiled.routes[admission.route as usize].decider;
+        let mut recorder = compiled.counters.metrics.recorder();
+        recorder.decision(decider, compiled.counters.forwarded);
+        recorder.pick(member.picks);
     }
+    Ok(())
 }
 
-/// Walks the route and those that it falls back to, because an attempt failed or because those before cannot serve.
+/// Walks the route and those that it falls back to, because an attempt failed or because those before cannot serve;
+/// `elsewhere` leaves out endpoints that were tried.
 fn attempt(
     shared: &Shared,
     compiled: &Compiled,
-    admission: &Admission,
-    tried: &Tried,
+    admission: &mut Kept,
+    elsewhere: bool,
     failed: Option<FallbackCause>,
     now: Timestamp,
-) -> Result<Hold, Blocked> {
+) -> Result<(), Blocked> {
     let mut blocked = Blocked::of(Reason::NoModel);
     let mut next = Some(admission.route);
     while let Some(ix) = next {
@@ -227,10 +237,12 @@ fn attempt(
                 continue;
             }
         }
-        match attempt_route(shared, compiled, admission, (ix, route, pool), tried, now) {
-            Ok(mut hold) => {
-                hold.leave = leave;
-                return Ok(hold);
+        match attempt_route(shared, compiled, admission, (ix, route, pool), elsewhere, now) {
+            Ok(()) => {
+                if let Some(hold) = &mut admission.hold {
+                    hold.leave = leave;
+                }
+                return Ok(());
             }
             Err(other) => {
                 if let (Some(entry), Some(leave)) = (entry, leave) {
@@ -276,13 +288,16 @@ impl Blocked {
 fn attempt_route(
     shared: &Shared,
     compiled: &Compiled,
-    admission: &Admission,
+    admission: &mut Kept,
     (route_ix, route, pool): (u32, &Route, &RoutePool),
-    tried: &Tried,
+    elsewhere: bool,
     now: Timestamp,
-) -> Result<Hold, Blocked> {
-    let mut excluded: ArrayVec<u32, { 2 * MOST_ASKED }> =
-        tried.iter().filter(|(route, _)| *route == route_ix).map(|(_, position)| *position).collect();
+) -> Result<(), Blocked> {
+    let mut excluded: ArrayVec<u32, { 2 * MOST_ASKED }> = ArrayVec::new();
+    if elsewhere {
+        let here = admission.tried.iter().filter(|(route, _)| *route == route_ix);
+        excluded.extend(here.map(|(_, position)| *position));
+    }
     let mut blocked = Blocked::of(Reason::NoBackend);
     let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
     // Endpoints that are coming back take a part of their share, unless nobody else is there.
@@ -321,7 +336,14 @@ fn attempt_route(
             continue;
         }
         match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
-            Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
+            Ok(taken) => {
+                hold(admission, pool, route_ix, position, taken, now);
+                return Ok(());
+            }
+            Err(refused) if refused.has_turn => {
+                admission.turn = Some(Turn::new(route_ix, position, now, &refused));
+                return Err(refused);
+            }
             Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                 return Err(refused);
             }
@@ -347,7 +369,14 @@ fn attempt_route(
                 continue;
             }
             match take(compiled, admission, pool, position, draw.rotate_left(32), now) {
-                Ok(taken) => return Ok(hold(admission, pool, route_ix, position, taken, now)),
+                Ok(taken) => {
+                    hold(admission, pool, route_ix, position, taken, now);
+                    return Ok(());
+                }
+                Err(refused) if refused.has_turn => {
+                    admission.turn = Some(Turn::new(route_ix, position, now, &refused));
+                    return Err(refused);
+                }
                 Err(refused) if refused.limit.is_some_and(|ix| !compiled.is_by_backend(ix)) => {
                     return Err(refused);
                 }
@@ -358,35 +387,41 @@ fn attempt_route(
     Err(blocked)
 }
 
+#[inline]
 fn hold(
-    admission: &Admission,
+    admission: &mut Kept,
     pool: &RoutePool,
     route: u32,
     position: usize,
-    (slot, reservation, requests_mark, tokens_mark, entry): Taken,
+    (slot, requests_mark, tokens_mark, entry): Taken,
     now: Timestamp,
-) -> Hold {
-    Hold {
+) {
+    let held_tokens = match pool.pool.settings().load {
+        LoadUnit::Tokens => admission.tokens.total(),
+        LoadUnit::Requests => 0,
+    };
+    admission.hold = Some(Hold {
         route,
         position: position as u32,
-        ahead: pool.pool.start(position, admission.tokens.total()),
+        ahead: pool.pool.start(position, held_tokens),
+        held_tokens,
         sent: now,
         first_token: None,
-        slot,
-        reservation,
+        slot: Some(slot),
         requests_mark,
         tokens_mark,
         entry,
         leave: None,
-    }
+    });
 }
 
-type Taken = (Slot, Reservation, Mark, Mark, Entry);
+type Taken = (Slot, Mark, Mark, Entry);
 
 /// Takes everything that a request needs at one endpoint, or nothing.
+#[inline]
 fn take(
     compiled: &Compiled,
-    admission: &Admission,
+    admission: &mut Kept,
     pool: &RoutePool,
     position: usize,
     draw: u64,
@@ -394,7 +429,7 @@ fn take(
 ) -> Result<Taken, Blocked> {
     let member = &pool.members[position];
     let state = &member.state;
-    let busy = |retry_after| Blocked { reason: Reason::Saturated, limit: None, retry_after };
+    let busy = |retry_after| Blocked { retry_after, ..Blocked::of(Reason::Saturated) };
     if let Some(left) = state.cool_down.left(now) {
         return Err(busy(Some(left)));
     }
@@ -421,24 +456,9 @@ fn take(
             return Err(busy(Some(wait)));
         }
     };
-    let reserved = compiled.limits_at(admission, &state.name, now).map_err(Blocked::of).and_then(|limits| {
-        let cost = cost(member, tokens.input, 0, tokens.output);
-        compiled.limiter.reserve(now, &limits, &cost).map_err(|denial| Blocked {
-            reason: match denial.reason {
-                DenialReason::TooLarge => Reason::TooLarge,
-                DenialReason::StaleKey | DenialReason::NoSuchLimit => Reason::TooManyKeys,
-                DenialReason::Wait(_) | DenialReason::InFlight => Reason::Limited,
-            },
-            limit: Some(denial.limit),
-            retry_after: match denial.reason {
-                DenialReason::Wait(wait) => Some(wait),
-                _ => None,
-            },
-        })
-    });
-    // Throttling counts what would be sent, so it comes after all that could keep the request here; the trial of a
-    // breaker comes last, because one that is entered has to end.
-    let entered = reserved.and_then(|reservation| {
+    let entered = reserve(compiled, admission, member, now).and_then(|()| {
+        // Throttling counts what would be sent, so it comes after all that could keep the request here; the trial of a
+        // breaker comes last, because one that is entered has to end.
         let entry = match state.throttle.decide(now, band, draw) {
             Verdict::Reject { .. } => None,
             Verdict::Send => match &pool.health {
@@ -446,21 +466,61 @@ fn take(
                 None => Some(Entry::Normal),
             },
         };
-        match entry {
-            Some(entry) => Ok((reservation, entry)),
-            None => {
-                reservation.cancel(now);
-                Err(busy(None))
-            }
-        }
+        entry.ok_or_else(|| {
+            compiled.limiter.settle(now, &mut admission.reserved, &Cost::NOTHING);
+            busy(None)
+        })
     });
     match entered {
-        Ok((reservation, entry)) => Ok((slot, reservation, requests_mark, tokens_mark, entry)),
+        Ok(entry) => Ok((slot, requests_mark, tokens_mark, entry)),
         Err(blocked) => {
             state.tokens_left.settle(tokens_mark, 0);
             state.requests_left.settle(requests_mark, 0);
             state.concurrency.release(slot);
             Err(blocked)
+        }
+    }
+}
+
+/// Reserves of all limits that hold, those of the backend among them.
+#[inline]
+fn reserve(
+    compiled: &Compiled,
+    admission: &mut Kept,
+    member: &RouteMember,
+    now: Timestamp,
+) -> Result<(), Blocked> {
+    if !admission.reserved.is_empty() {
+        // Its turn has come: it has reserved before.
+        return Ok(());
+    }
+    let here;
+    let limits = if admission.by_backend.is_empty() {
+        &admission.limits
+    } else {
+        here = compiled.limits_at(admission, &member.state.name, now).map_err(Blocked::of)?;
+        &here
+    };
+    let cost = cost(member, admission.tokens.input, 0, admission.tokens.output);
+    let Err(denial) = compiled.limiter.reserve_into(now, limits, &cost, &mut admission.reserved) else {
+        return Ok(());
+    };
+    // Another attempt beside one that runs is worth no waiting.
+    let may_wait = compiled.is_patient && !admission.hedging.is_second();
+    if !may_wait || !matches!(denial.reason, DenialReason::Wait(_)) {
+        return Err(Blocked::by(denial));
+    }
+    match compiled.limiter.reserve_ahead_into(now, limits, &cost, &mut admission.reserved) {
+        Err(denial) => Err(Blocked::by(denial)),
+        // Others gave back in between.
+        Ok(Duration::ZERO) => Ok(()),
+        Ok(wait) => {
+            let blocked = Blocked { retry_after: Some(wait), ..Blocked::by(denial) };
+            if admission.deadline.is_some_and(|deadline| now + wait > deadline) {
+                compiled.limiter.settle(now, &mut admission.reserved, &Cost::NOTHING);
+                return Err(blocked);
+            }
+            Err(Blocked { has_turn: true, ..blocked })
         }
     }
 }
@@ -472,11 +532,15 @@ fn cost(member: &RouteMember, input: u64, cached: u64, output: u64) -> Cost {
 }
 
 impl Forward {
-    /// The same, for a request that waited.
-    pub(super) fn after_waiting(self, room: Arc<waiting::Room>) -> Self {
-        let mut forward = self;
-        forward.waited_in = Some(room);
-        forward
+    /// The way of a request that waited and has a place now.
+    pub(super) fn after_waiting(
+        shared: &Arc<Shared>,
+        compiled: &Arc<Compiled>,
+        mut admission: Admission,
+        room: &Arc<waiting::Room>,
+    ) -> Self {
+        admission.waited_in = Some(Arc::clone(room));
+        Self { shared: Arc::clone(shared), compiled: Arc::clone(compiled), admission }
     }
 
     /// Name of the backend.
@@ -506,7 +570,7 @@ impl Forward {
     /// Which attempt it is, from 1.
     #[must_use]
     pub fn attempt(&self) -> usize {
-        self.tried.len() + 1
+        self.admission.tried.len() + 1
     }
 
     /// How long the request has been here, queue and earlier attempts included.
@@ -518,9 +582,12 @@ impl Forward {
     /// The first byte of the answer has come: what limits on requests in flight learn from, and the end of all
     /// trying again.
     pub fn first_byte(&mut self, now: Timestamp) {
-        let Some((pool, member, hold)) = parts(&self.compiled, &self.admission, &mut self.hold) else {
-            return;
-        };
+        let kept = &mut *self.admission;
+        let Some(hold) = &mut kept.hold else { return };
+        let pool = &self.compiled.routes[hold.route as usize].pools[kept.model as usize];
+        // A hold was made from this very pool.
+        let Some(pool) = pool.as_deref() else { return };
+        let member = &pool.members[hold.position as usize];
         if hold.first_token.is_some() {
             return;
         }
@@ -529,14 +596,38 @@ impl Forward {
         if let Some(hedge) = &pool.hedge {
             hedge.observe(after);
         }
-        member.state.concurrency.observe(now, &hold.slot, Sample::Latency(after));
+        if let Some(slot) = &hold.slot {
+            member.state.concurrency.observe(now, slot, Sample::Latency(after));
+        }
         // Not at the end: a stream that is open was taken on long ago.
-        member.state.throttle.accepted(now, usize::from(self.admission.band));
-        if self.admission.stream
+        member.state.throttle.accepted(now, usize::from(kept.band));
+        if kept.stream
             && let Some(endpoint) = pool.pool.endpoint(hold.position as usize)
         {
-            let prompt = u32::try_from(self.admission.tokens.input).unwrap_or(u32::MAX);
+            let prompt = u32::try_from(kept.tokens.input).unwrap_or(u32::MAX);
             endpoint.record_first_token(now, after, prompt, hold.ahead);
+        }
+    }
+
+    /// Its stream has said nothing for a while: the backend does not work on it, and its place in flight there goes to
+    /// another until it [resumes](Self::resume). Nothing before the first byte.
+    pub fn pause(&mut self, now: Timestamp) {
+        let Some(hold) = self.admission.hold.as_mut().filter(|hold| hold.first_token.is_some()) else {
+            return;
+        };
+        let slot = hold.slot.take();
+        if let (Some(slot), Some((_, member, _))) = (slot, self.member()) {
+            member.state.concurrency.release(slot);
+            self.make_room(now);
+        }
+    }
+
+    /// Its stream goes on, and takes its place again, whether or not there is room.
+    pub fn resume(&mut self) {
+        let Some((_, member, Hold { slot: None, .. })) = self.member() else { return };
+        let slot = member.state.concurrency.reenter();
+        if let Some(hold) = &mut self.admission.hold {
+            hold.slot = Some(slot);
         }
     }
 
@@ -548,14 +639,14 @@ impl Forward {
 
     /// How long to wait before sending: nothing at the first attempt, a random back-off at later ones.
     #[must_use]
-    pub const fn send_after(&self) -> Duration {
-        self.send_after
+    pub fn send_after(&self) -> Duration {
+        self.admission.send_after
     }
 
     /// Settles this attempt and, where the policy and the budget of the rule allow, finds a place for another one,
     /// elsewhere if there is an elsewhere. Refused after the first byte.
     pub fn retry(mut self, now: Timestamp, end: &End<'_>) -> Decision {
-        let Some(hold) = &self.hold else { return self.exhausted(now) };
+        let Some(hold) = &self.admission.hold else { return self.exhausted(now) };
         let place = (hold.route, hold.position);
         let progress = match (hold.first_token, end.outcome) {
             (Some(_), _) => Progress::Streaming,
@@ -565,7 +656,7 @@ impl Forward {
         let in_flight = self.member().map_or(0, |(_, member, _)| member.state.concurrency.in_flight());
         self.end(now, end);
         let failed = Attempt {
-            number: self.tried.len() as u32 + 1,
+            number: self.admission.tried.len() as u32 + 1,
             outcome: end.outcome,
             progress,
             idempotence: self.admission.idempotence,
@@ -578,18 +669,18 @@ impl Forward {
         let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
         let budget = &self.compiled.routes[self.admission.route as usize].budget;
         let Some(leave) = budget.try_retry(now, in_flight) else { return self.exhausted(now) };
-        self.leave = Some(leave);
-        if self.tried.try_push(place).is_err() {
+        self.admission.leave = Some(leave);
+        if self.admission.tried.try_push(place).is_err() {
             return self.exhausted(now);
         }
-        let none = Tried::new();
-        let excluded = if elsewhere { &self.tried } else { &none };
         let cause = fallback_cause(end.outcome);
-        match attempt(&self.shared, &self.compiled, &self.admission, excluded, cause, now) {
-            Ok(hold) => {
-                self.hold = Some(Hold { sent: now + after, ..hold });
-                self.hedging = Hedging::default();
-                self.send_after = after;
+        match attempt(&self.shared, &self.compiled, &mut self.admission, elsewhere, cause, now) {
+            Ok(()) => {
+                self.admission.hedging = Hedging::default();
+                self.admission.send_after = after;
+                if let Some(hold) = &mut self.admission.hold {
+                    hold.sent = now + after;
+                }
                 if let Some((_, member, _)) = self.member() {
                     let mut recorder = self.compiled.counters.metrics.recorder();
                     recorder.retries(member.series, 1);
@@ -597,91 +688,9 @@ impl Forward {
                 }
                 Decision::Forward(self)
             }
+            Err(blocked) if blocked.has_turn => Decision::Later(Later::of(self)),
             Err(_) => self.exhausted(now),
         }
-    }
-
-    /// When another attempt should begin beside this one, if no byte of an answer has come by then; `None` where none
-    /// may, because the plan asks for no hedging, the request must not be acted on twice, or there are enough.
-    #[must_use]
-    pub fn hedge_at(&self) -> Option<Timestamp> {
-        let (pool, _, hold) = self.member()?;
-        let hedge = pool.hedge.as_ref()?;
-        let may = hold.first_token.is_none()
-            && self.admission.idempotence == Idempotence::Idempotent
-            && u32::from(self.hedging.begun) + 1 < hedge.plan().max_attempts
-            && pool.members.len() > self.tried.len() + 1;
-        may.then(|| self.hedging.last.unwrap_or(hold.sent) + hedge.delay())
-    }
-
-    /// Begins another attempt of this request at another endpoint of its route, where [`hedge_at`](Self::hedge_at), the
-    /// budget for retries, limits and room allow; `None` where they do not, which is final for this attempt. Both are
-    /// to be finished: the first that answers as usual, the others by [`overtaken`](Self::overtaken).
-    pub fn hedge(&mut self, now: Timestamp) -> Option<Self> {
-        let second = self.hedge_at().and_then(|_| self.second(now));
-        self.hedging.last = Some(now);
-        match &second {
-            Some(_) => self.hedging.begun += 1,
-            None => self.hedging.begun = u8::MAX - 1,
-        }
-        second
-    }
-
-    fn second(&mut self, now: Timestamp) -> Option<Self> {
-        let (pool, member, hold) = self.member()?;
-        let route = &self.compiled.routes[hold.route as usize];
-        let budget = &self.compiled.routes[self.admission.route as usize].budget;
-        let (place, in_flight) = ((hold.route, hold.position), member.state.concurrency.in_flight());
-        let mut tried = self.tried.clone();
-        tried.try_push(place).ok()?;
-        let entry = match &route.entry {
-            None => None,
-            Some(entry) => Some((entry, entry.try_enter(now)?)),
-        };
-        let leave = budget.try_retry(now, in_flight);
-        let found = leave.map(|leave| {
-            let way = (place.0, route, pool);
-            (attempt_route(&self.shared, &self.compiled, &self.admission, way, &tried, now), leave)
-        });
-        let (hold, leave) = match found {
-            Some((Ok(hold), leave)) => (hold, leave),
-            other => {
-                if let Some((_, leave)) = other {
-                    budget.give_back(leave);
-                }
-                if let Some((entry, leave)) = entry {
-                    entry.give_back(leave);
-                }
-                return None;
-            }
-        };
-        let second = Self {
-            shared: Arc::clone(&self.shared),
-            compiled: Arc::clone(&self.compiled),
-            admission: self.admission.clone(),
-            hold: Some(Hold { leave: entry.map(|(_, leave)| leave), ..hold }),
-            tried,
-            send_after: Duration::ZERO,
-            leave: Some(leave),
-            waited_in: None,
-            hedging: Hedging { begun: u8::MAX - 1, is_second: true, ..Hedging::default() },
-        };
-        if let Some((_, member, hold)) = second.member() {
-            let mut recorder = self.compiled.counters.metrics.recorder();
-            recorder.retries(member.series, 1);
-            recorder.pick(member.picks);
-            // A later attempt of either goes to neither.
-            let _ = self.tried.try_push((hold.route, hold.position));
-        }
-        Some(second)
-    }
-
-    /// Settles an attempt that is given up because another one of the same request was quicker. What it did not use
-    /// comes back whole, and that the endpoint takes longer than this is learned.
-    pub fn overtaken(mut self, now: Timestamp) {
-        self.hedging.overtaken = true;
-        self.end(now, &End::of(Outcome::Cancelled));
-        self.make_room(now);
     }
 
     /// Whether an endpoint is left that was not tried and takes what failed.
@@ -692,7 +701,7 @@ impl Forward {
             let takes =
                 route.entry.as_ref().is_none_or(|entry| cause.is_some_and(|cause| entry.takes(cause)));
             if let Some(pool) = route.pools[self.admission.model as usize].as_ref().filter(|_| takes) {
-                let tried = self.tried.iter().filter(|(route, _)| *route == ix).count();
+                let tried = self.admission.tried.iter().filter(|(route, _)| *route == ix).count();
                 if pool.members.len() > tried + usize::from(ix == self.admission.route) {
                     return true;
                 }
@@ -711,50 +720,50 @@ impl Forward {
     }
 
     fn member(&self) -> Option<(&RoutePool, &RouteMember, &Hold)> {
-        let hold = self.hold.as_ref()?;
-        let pool =
-            self.compiled.routes[hold.route as usize].pools[self.admission.model as usize].as_deref()?;
-        Some((pool, &pool.members[hold.position as usize], hold))
+        member(&self.compiled, &self.admission)
     }
 
     fn end(&mut self, now: Timestamp, end: &End<'_>) {
-        if let Some(leave) = self.leave.take() {
-            self.compiled.routes[self.admission.route as usize].budget.finish(leave);
+        let kept = &mut *self.admission;
+        if let Some(leave) = kept.leave.take() {
+            self.compiled.routes[kept.route as usize].budget.finish(leave);
         }
-        let Some(hold) = self.hold.take() else { return };
-        let pool = &self.compiled.routes[hold.route as usize].pools[self.admission.model as usize];
+        let Some(hold) = kept.hold.take() else { return };
+        let pool = &self.compiled.routes[hold.route as usize].pools[kept.model as usize];
         // A hold was made from this very pool.
         let Some(pool) = pool.as_deref() else { return };
         let member = &pool.members[hold.position as usize];
         let state = &member.state;
         let total = now.since(hold.sent);
         let (begun, outcome) = (hold.first_token.is_some(), end.outcome);
-        let overtaken = self.hedging.overtaken && !begun;
+        let overtaken = kept.hedging.is_overtaken() && !begun;
         if let (Some(entry), Some(leave)) = (&self.compiled.routes[hold.route as usize].entry, hold.leave) {
             entry.leave(leave);
         }
-        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !self.hedging.is_second) {
+        if let Some(hedge) = pool.hedge.as_ref().filter(|_| overtaken && !kept.hedging.is_second()) {
             hedge.observe(total);
         }
         if !begun {
             let sample = match outcome {
                 // It takes at least as long.
-                _ if overtaken && !self.hedging.is_second => Some(Sample::Latency(total)),
+                _ if overtaken && !kept.hedging.is_second() => Some(Sample::Latency(total)),
                 Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
                 // A quota that is used up says nothing about load; the cool-down and the ceilings know of it.
                 Outcome::Limited if end.feedback.wait(&self.compiled.settings.feedback).is_some() => None,
                 outcome if outcome.is_overload() => Some(Sample::Dropped),
                 _ => None,
             };
-            if let Some(sample) = sample {
-                state.concurrency.observe(now, &hold.slot, sample);
+            if let (Some(sample), Some(slot)) = (sample, &hold.slot) {
+                state.concurrency.observe(now, slot, sample);
             }
         }
-        state.concurrency.release(hold.slot);
+        if let Some(slot) = hold.slot {
+            state.concurrency.release(slot);
+        }
         if outcome == Outcome::Success {
             state.service.record(total);
         }
-        let band = usize::from(self.admission.band);
+        let band = usize::from(kept.band);
         // What the client gave up was not refused either.
         if !begun && (outcome.is_accepted() || outcome.is_given_up()) {
             state.throttle.accepted(now, band);
@@ -780,7 +789,7 @@ impl Forward {
                 pool.follow_health(now);
             }
         }
-        let tokens = self.admission.tokens;
+        let tokens = kept.tokens;
         let used = match (end.usage, outcome) {
             (Some(usage), _) => Some(usage),
             (None, Outcome::Success) => None,
@@ -791,20 +800,20 @@ impl Forward {
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (output, prompt, counted, price) = match used {
             _ if overtaken => {
-                hold.reservation.cancel(now);
+                self.compiled.limiter.settle(now, &mut kept.reserved, &Cost::NOTHING);
                 state.tokens_left.settle(hold.tokens_mark, 0);
                 (0, small(tokens.input), Usage::default(), PicoDollars::ZERO)
             }
             Some(usage) => {
                 let actual = cost(member, usage.input, usage.cached, usage.output);
-                hold.reservation.settle(now, &actual);
+                self.compiled.limiter.settle(now, &mut kept.reserved, &actual);
                 state.tokens_left.settle(hold.tokens_mark, usage.input.saturating_add(usage.output));
                 (small(usage.output), small(usage.input.saturating_sub(usage.cached)), usage, actual.price)
             }
             None => {
-                let kept = cost(member, tokens.input, 0, tokens.output);
-                hold.reservation.keep();
-                (0, small(tokens.input), Usage { input: tokens.input, ..Usage::default() }, kept.price)
+                let expected = cost(member, tokens.input, 0, tokens.output);
+                self.compiled.limiter.keep(&mut kept.reserved);
+                (0, small(tokens.input), Usage { input: tokens.input, ..Usage::default() }, expected.price)
             }
         };
         self.compiled.counters.metrics.recorder().request(&RequestRecord {
@@ -814,14 +823,14 @@ impl Forward {
             output_tokens: counted.output,
             cost: price,
             duration: total,
-            time_to_first_token: hold.first_token.filter(|_| self.admission.stream),
+            time_to_first_token: hold.first_token.filter(|_| kept.stream),
             ..RequestRecord::new(member.series)
         });
         let used = counted.input.saturating_add(counted.output);
-        if let Some(room) = self.waited_in.take() {
-            room.settle(self.admission.band, self.admission.tenant, tokens.total(), used);
+        if let Some(room) = kept.waited_in.take() {
+            room.settle(kept.band, kept.tenant, tokens.total(), used);
         }
-        self.compiled.used.record(TenantIx(self.admission.tenant), used, price);
+        self.compiled.used.record(TenantIx(kept.tenant), used, price);
         if let Some(endpoint) = pool.pool.endpoint(hold.position as usize).filter(|_| overtaken) {
             endpoint.record_at_least(now, total, prompt, hold.ahead);
         }
@@ -831,12 +840,13 @@ impl Forward {
             &Answer {
                 outcome,
                 total,
-                first_token: hold.first_token.filter(|_| self.admission.stream),
-                first_token_recorded: begun && self.admission.stream,
+                first_token: hold.first_token.filter(|_| kept.stream),
+                first_token_recorded: begun && kept.stream,
                 prompt_tokens: prompt,
                 output_tokens: output,
+                output_limit: small(tokens.output),
                 ahead: hold.ahead,
-                held_tokens: tokens.total(),
+                held_tokens: hold.held_tokens,
             },
         );
     }
@@ -852,12 +862,12 @@ impl Forward {
     }
 }
 
-fn parts<'a>(
+/// Where a request has its place.
+fn member<'a>(
     compiled: &'a Compiled,
-    admission: &Admission,
-    hold: &'a mut Option<Hold>,
-) -> Option<(&'a RoutePool, &'a RouteMember, &'a mut Hold)> {
-    let hold = hold.as_mut()?;
+    admission: &'a Kept,
+) -> Option<(&'a RoutePool, &'a RouteMember, &'a Hold)> {
+    let hold = admission.hold.as_ref()?;
     let pool = compiled.routes[hold.route as usize].pools[admission.model as usize].as_deref()?;
     Some((pool, &pool.members[hold.position as usize], hold))
 }
@@ -876,10 +886,12 @@ impl std::fmt::Debug for Forward {
 /// Whoever drops it has gone away without a word.
 impl Drop for Forward {
     fn drop(&mut self) {
-        if let Some(hold) = &self.hold {
+        if let Some(hold) = &self.admission.hold {
             let last_known = hold.sent + hold.first_token.unwrap_or_default();
             self.end(last_known, &End::of(Outcome::Cancelled));
             self.make_room(last_known);
+        } else if self.admission.turn.is_some() {
+            self.give_up_turn();
         }
     }
 }

@@ -47,7 +47,7 @@ pub struct EngineSettings {
     pub health: HealthSettings,
     /// What endpoints of routes with `health_check: true` are asked, and how often.
     pub probe: ProbeSettings,
-    /// Waiting for room; without it a request that finds none is refused at once.
+    /// Waiting for room; `None`: a request that finds none is refused at once.
     pub queue: Option<QueueSettings>,
     /// What is tried again.
     pub retry: RetryPolicy,
@@ -80,7 +80,7 @@ impl Default for EngineSettings {
             feedback: FeedbackSettings::default(),
             health: HealthSettings::default(),
             probe: ProbeSettings::default(),
-            queue: None,
+            queue: Some(QueueSettings::default()),
             // An internal error of one backend is worth another; what must not be done twice is not tried again anyway.
             retry: RetryPolicy {
                 retry_on: RetryPolicy::default().retry_on.into_iter().chain([Outcome::ServerError]).collect(),

@@ -9,7 +9,7 @@ use traflux_core::Timestamp;
 use super::admission::Admission;
 use super::compile::Compiled;
 use super::decision::{Decision, Reason, Refusal};
-use super::forward::resume;
+use super::forward::{Forward, Later, place};
 use super::{Engine, Shared};
 use crate::error::GatewayError;
 use crate::queue::{self, Dequeued, Dropped, Item, Outlook, QueueSettings, RequestQueue, Ticket};
@@ -206,7 +206,7 @@ pub(super) fn enqueue(
         band: admission.band,
         cost_tokens: admission.tokens.total(),
         deadline: admission.deadline,
-        service: compiled.service(&admission),
+        service: compiled.service(&admission, now),
         payload: inner.keep((Arc::clone(compiled), admission)) as u64,
         ..Item::default()
     };
@@ -236,14 +236,18 @@ pub(super) fn pump(shared: &Arc<Shared>, room: &Arc<Room>, now: Timestamp) {
     let mut inner = room.lock();
     // Nobody leaves the queue before there is a place for them.
     while let Dequeued::OverBudget { payload, .. } = inner.dequeue(now, 0) {
-        let Some((compiled, admission)) = inner.borrow(payload) else { break };
-        let decision = match resume(shared, &compiled, admission, now) {
-            Ok(forward) => Decision::Forward(forward.after_waiting(Arc::clone(room))),
-            Err((blocked, admission)) if blocked.may_wait() => {
+        let Some((compiled, mut admission)) = inner.borrow(payload) else { break };
+        let decision = match place(shared, &compiled, &mut admission, now) {
+            Ok(()) => Decision::Forward(Forward::after_waiting(shared, &compiled, admission, room)),
+            Err(blocked) if blocked.has_turn() => {
+                let forward = Forward::after_waiting(shared, &compiled, admission, room);
+                Decision::Later(Later::of(forward))
+            }
+            Err(blocked) if blocked.may_wait() => {
                 inner.give_back(payload, (compiled, admission));
                 break;
             }
-            Err((blocked, admission)) => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
+            Err(blocked) => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
         };
         inner.fetch(payload);
         let Dequeued::Request(next) = inner.dequeue(now, u64::MAX) else {

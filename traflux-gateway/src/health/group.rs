@@ -199,6 +199,8 @@ pub struct HealthGroup {
 #[derive(Debug, Default)]
 struct Events {
     queue: VecDeque<HealthEvent>,
+    /// Requests and successes by endpoint, while they are judged.
+    windows: Vec<(u32, u32)>,
 }
 
 impl HealthGroup {
@@ -226,12 +228,13 @@ impl HealthGroup {
     }
 
     fn of(settings: HealthSettings, members: Box<[Arc<Member>]>) -> Self {
+        let endpoints = members.len();
         Self {
             settings,
             members,
             panicking: AtomicBool::new(false),
             next_sweep: AtomicU64::new(0),
-            events: Mutex::default(),
+            events: Mutex::new(Events { windows: Vec::with_capacity(endpoints), ..Events::default() }),
         }
     }
 
@@ -397,10 +400,14 @@ impl HealthGroup {
         if due == 0 {
             return;
         }
-        let windows: Vec<(u32, u32)> = self.members.iter().map(|member| member.watch.take_window()).collect();
+        // Kept, because some request ends up here: it must not wait for memory.
+        let mut windows = std::mem::take(&mut events.windows);
+        windows.clear();
+        windows.extend(self.members.iter().map(|member| member.watch.take_window()));
         judge(&self.settings.outlier, &windows, |endpoint, cause| {
             self.eject(now, endpoint, cause, &mut events)
         });
+        events.windows = windows;
     }
 
     /// Healthy are those in full use or returning.

@@ -56,8 +56,7 @@ const MOST_LEVEL: u64 = 1 << 62;
 pub(crate) trait Word {
     fn load(&self, order: Ordering) -> u64;
     fn replace(&self, old: u64, new: u64) -> Result<u64, u64>;
-    fn add(&self, value: u64, order: Ordering);
-    fn subtract(&self, value: u64, order: Ordering);
+    fn store(&self, value: u64, order: Ordering);
     /// Lets others run who are waited for.
     fn pause();
 }
@@ -69,15 +68,12 @@ impl Word for AtomicU64 {
     }
     #[inline]
     fn replace(&self, old: u64, new: u64) -> Result<u64, u64> {
-        self.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire)
+        // Sequentially consistent for who charges without holding its key, see `keys`.
+        self.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::Acquire)
     }
     #[inline]
-    fn add(&self, value: u64, order: Ordering) {
-        self.fetch_add(value, order);
-    }
-    #[inline]
-    fn subtract(&self, value: u64, order: Ordering) {
-        self.fetch_sub(value, order);
+    fn store(&self, value: u64, order: Ordering) {
+        self.store(value, order);
     }
     #[cold]
     fn pause() {
@@ -103,14 +99,14 @@ pub enum Shortfall {
     AboveBurst,
 }
 
-/// Consumption of one key: five words, all zero when new.
+/// Consumption of one key: four words, half a cache line, all zero when new.
 #[derive(Debug, Default)]
+#[repr(align(32))]
 pub struct BucketCell<W = AtomicU64> {
     consumed: W,
     latest: W,
+    /// Ticks that refunds gave back. Only who holds `refunding` writes it.
     returned: W,
-    /// Ticks that refunds have taken, counted before `consumed` falls. Only who holds `refunding` writes it.
-    claimed: W,
     /// 1 while somebody gives back.
     refunding: W,
 }
@@ -131,6 +127,17 @@ impl<W: Word> BucketCell<W> {
     /// Charges `cost` ticks if the level is at most `most` afterwards.
     #[inline]
     pub(super) fn charge_below(&self, granted: u64, cost: u64, most: u64) -> Result<Receipt, Shortfall> {
+        self.charge_to_level(granted, cost, most).map(|(receipt, _)| receipt)
+    }
+
+    /// The same, with the level after it.
+    #[inline]
+    pub(super) fn charge_to_level(
+        &self,
+        granted: u64,
+        cost: u64,
+        most: u64,
+    ) -> Result<(Receipt, u64), Shortfall> {
         let returned = self.returned.load(Ordering::Acquire);
         let mut consumed = self.consumed.load(Ordering::Relaxed);
         loop {
@@ -141,7 +148,9 @@ impl<W: Word> BucketCell<W> {
             self.raise_latest(granted);
             let next = granted.wrapping_add(level);
             match self.consumed.replace(consumed, next) {
-                Ok(_) => return Ok(Receipt { start: granted, finish: next.wrapping_add(returned) }),
+                Ok(_) => {
+                    return Ok((Receipt { start: granted, finish: next.wrapping_add(returned) }, level));
+                }
                 Err(seen) => consumed = seen,
             }
         }
@@ -184,7 +193,7 @@ impl<W: Word> BucketCell<W> {
             W::pause();
         }
         let ticks = self.give_back_alone(granted, receipt, charged, excess);
-        self.refunding.subtract(1, Ordering::Release);
+        self.refunding.store(0, Ordering::Release);
         ticks
     }
 
@@ -194,16 +203,15 @@ impl<W: Word> BucketCell<W> {
             let consumed = self.consumed.load(Ordering::Acquire);
             let latest = self.latest.load(Ordering::Acquire);
             let granted = if level(latest, granted) > 0 { latest } else { granted };
-            let claimed = self.claimed.load(Ordering::Relaxed);
+            let returned = self.returned.load(Ordering::Relaxed);
             let own = charged.saturating_sub(level(granted, receipt.start));
-            let shared = level(receipt.finish.wrapping_sub(claimed), granted);
+            let shared = level(receipt.finish.wrapping_sub(returned), granted);
             let ticks = excess.min(own.max(shared));
             if ticks == 0 {
                 return 0;
             }
             if self.consumed.replace(consumed, consumed.wrapping_sub(ticks)).is_ok() {
-                self.claimed.add(ticks, Ordering::Relaxed);
-                self.returned.add(ticks, Ordering::Release);
+                self.returned.store(returned.wrapping_add(ticks), Ordering::Release);
                 return ticks;
             }
         }
@@ -214,6 +222,11 @@ impl<W: Word> BucketCell<W> {
     #[must_use]
     pub fn level(&self, granted: u64) -> u64 {
         level(self.consumed.load(Ordering::Relaxed), granted)
+    }
+
+    /// Whether nothing is used; for whoever takes the cell from its key, see `keys`.
+    pub(super) fn is_idle(&self, granted: u64) -> bool {
+        level(self.consumed.load(Ordering::SeqCst), granted) == 0
     }
 
     #[inline]
@@ -312,11 +325,8 @@ mod tests {
             fn replace(&self, old: u64, new: u64) -> Result<u64, u64> {
                 self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
             }
-            fn add(&self, value: u64, order: Ordering) {
-                self.fetch_add(value, order);
-            }
-            fn subtract(&self, value: u64, order: Ordering) {
-                self.fetch_sub(value, order);
+            fn store(&self, value: u64, order: Ordering) {
+                self.store(value, order);
             }
             fn pause() {
                 thread::yield_now();
@@ -325,13 +335,7 @@ mod tests {
 
         fn cell() -> Arc<BucketCell<Explored>> {
             let word = || Explored::new(0);
-            Arc::new(BucketCell {
-                consumed: word(),
-                latest: word(),
-                returned: word(),
-                claimed: word(),
-                refunding: word(),
-            })
+            Arc::new(BucketCell { consumed: word(), latest: word(), returned: word(), refunding: word() })
         }
 
         #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bucket::{BucketCell, Receipt, Shortfall};
+use super::keys::KeyTable;
 use super::meter::Meter;
 use super::setting_error;
 use super::settings::{LimitRule, LimitSettings, Unit};
@@ -35,6 +36,31 @@ impl<T: Default> Cells<T> {
     }
 }
 
+/// The buckets of a limit, one per slot.
+#[derive(Debug, Clone)]
+pub(super) enum Buckets {
+    /// In the entries of the keys, beside their names.
+    First(Arc<KeyTable>),
+    Own(Cells<BucketCell>),
+}
+
+impl Buckets {
+    fn new(slots: usize, keys: Option<&Arc<KeyTable>>) -> Self {
+        match keys {
+            Some(keys) if keys.take_first() => Self::First(Arc::clone(keys)),
+            _ => Self::Own(Cells::new(slots)),
+        }
+    }
+
+    #[inline]
+    fn at(&self, slot: usize) -> &BucketCell {
+        match self {
+            Self::First(keys) => keys.first(slot),
+            Self::Own(cells) => cells.at(slot),
+        }
+    }
+}
+
 /// One rule with its cells.
 #[derive(Debug, Clone)]
 pub(super) struct Limit {
@@ -42,14 +68,27 @@ pub(super) struct Limit {
     pub(super) unit: Unit,
     pub(super) scope: Option<usize>,
     pub(super) rule: LimitRule,
+    /// How far ahead it may be charged, in nanoseconds.
+    pub(super) ahead_ns: u64,
     pub(super) counting: Counting,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Counting {
-    Metered { meter: Meter, cells: Cells<BucketCell> },
-    Sliding { window: SlidingWindow, cells: Cells<Mutex<SlidingCell>> },
-    InFlight { most: u64, cells: Cells<AtomicU64> },
+    /// Paced: a charge fits when all before it have flowed, whatever it is; else: up to the burst.
+    Metered {
+        meter: Meter,
+        paced: bool,
+        cells: Buckets,
+    },
+    Sliding {
+        window: SlidingWindow,
+        cells: Cells<Mutex<SlidingCell>>,
+    },
+    InFlight {
+        most: u64,
+        cells: Cells<AtomicU64>,
+    },
 }
 
 /// Why a charge does not fit.
@@ -85,26 +124,32 @@ impl LimitLevel {
 }
 
 impl Limit {
-    /// A limit whose cells are all new.
+    /// A limit whose cells are all new, one for each slot of the keys of its scope.
     pub(super) fn new(
         settings: &LimitSettings,
         scope: Option<usize>,
-        slots: usize,
+        keys: Option<&Arc<KeyTable>>,
         now_ns: u64,
     ) -> Result<Self, GatewayError> {
+        let slots = keys.map_or(1, |keys| keys.capacity());
         let counting = match settings.rule {
             LimitRule::SlidingWindow { amount, period } => Counting::Sliding {
                 window: SlidingWindow::new(amount, period_ns(period)),
                 cells: Cells::new(slots),
             },
             LimitRule::InFlight { amount } => Counting::InFlight { most: amount, cells: Cells::new(slots) },
-            rule => Counting::Metered { meter: meter(settings, rule, now_ns)?, cells: Cells::new(slots) },
+            rule => {
+                let meter = meter(settings, rule, now_ns)?;
+                let paced = matches!(rule, LimitRule::Pacing { .. });
+                Counting::Metered { meter, paced, cells: Buckets::new(slots, keys) }
+            }
         };
         Ok(Self {
             name: settings.name.as_str().into(),
             unit: settings.unit,
             scope,
             rule: settings.rule,
+            ahead_ns: period_ns(settings.max_wait),
             counting,
         })
     }
@@ -128,7 +173,7 @@ impl Limit {
             (Counting::InFlight { cells, .. }, LimitRule::InFlight { amount }) => {
                 Counting::InFlight { most: amount, cells: cells.clone() }
             }
-            (Counting::Metered { meter, cells }, rule) => {
+            (Counting::Metered { meter, cells, .. }, rule) => {
                 let Some((refill, burst)) = rule.refill() else { return Ok(None) };
                 let meter = if rule == self.rule {
                     *meter
@@ -137,21 +182,29 @@ impl Limit {
                         setting_error(&settings.name, error.setting, format!("{rule:?}"), error.expected)
                     })?
                 };
-                Counting::Metered { meter, cells: cells.clone() }
+                let paced = matches!(rule, LimitRule::Pacing { .. });
+                Counting::Metered { meter, paced, cells: cells.clone() }
             }
             _ => return Ok(None),
         };
-        Ok(Some(Self { rule: settings.rule, counting, ..self.clone() }))
+        let ahead_ns = period_ns(settings.max_wait);
+        Ok(Some(Self { rule: settings.rule, ahead_ns, counting, ..self.clone() }))
     }
 
     /// Whether a charge fits; nothing is written, except that a sliding window forgets what is old.
     #[inline]
     pub(super) fn fits(&self, slot: usize, now_ns: u64, units: u64) -> Result<(), Refused> {
         match &self.counting {
-            Counting::Metered { meter, cells } => cells
+            Counting::Metered { meter, paced: false, cells } => cells
                 .at(slot)
                 .fits(meter, meter.granted(now_ns), units)
                 .map_err(|shortfall| refused(meter, now_ns, shortfall)),
+            Counting::Metered { meter, paced: true, cells } => {
+                match cells.at(slot).level(meter.granted(now_ns)) {
+                    0 => Ok(()),
+                    before => Err(refused(meter, now_ns, Shortfall::Ticks(before))),
+                }
+            }
             Counting::Sliding { window, cells } => {
                 window.fits(&mut lock(cells.at(slot)), now_ns, units).map_err(wait)
             }
@@ -165,10 +218,17 @@ impl Limit {
     #[inline]
     pub(super) fn charge(&self, slot: usize, now_ns: u64, units: u64) -> Result<Receipt, Refused> {
         match &self.counting {
-            Counting::Metered { meter, cells } => cells
+            Counting::Metered { meter, paced: false, cells } => cells
                 .at(slot)
                 .charge(meter, meter.granted(now_ns), units)
                 .map_err(|shortfall| refused(meter, now_ns, shortfall)),
+            Counting::Metered { meter, paced: true, cells } => {
+                let cost = turn_ticks(meter, units)?;
+                cells
+                    .at(slot)
+                    .charge_below(meter.granted(now_ns), cost, cost)
+                    .map_err(|shortfall| refused(meter, now_ns, shortfall))
+            }
             Counting::Sliding { window, cells } => {
                 let part = window.charge(&mut lock(cells.at(slot)), now_ns, units).map_err(wait)?;
                 Ok(Receipt { start: part, finish: 0 })
@@ -188,10 +248,44 @@ impl Limit {
         }
     }
 
+    /// Charges what fits now or within the longest wait, and says after how many nanoseconds it fits: when as much
+    /// has flowed as is charged beyond what is allowed at once. Who comes later is charged behind it, so turns come in the
+    /// order of charges and nobody overtakes.
+    pub(super) fn charge_ahead(
+        &self,
+        slot: usize,
+        now_ns: u64,
+        units: u64,
+    ) -> Result<(Receipt, u64), Refused> {
+        let Counting::Metered { meter, paced, cells } = &self.counting else {
+            return self.charge(slot, now_ns, units).map(|receipt| (receipt, 0));
+        };
+        let granted = meter.granted(now_ns);
+        let flows = meter.granted(now_ns.saturating_add(self.ahead_ns)).wrapping_sub(granted);
+        let (cost, at_once) = if *paced {
+            let cost = turn_ticks(meter, units)?;
+            (cost, cost)
+        } else {
+            (meter.ticks(units).ok_or(Refused::Never)?, meter.burst_ticks())
+        };
+        let flows = flows.min(MOST_AHEAD_TICKS);
+        let (receipt, level) =
+            cells.at(slot).charge_to_level(granted, cost, at_once + flows).map_err(|shortfall| {
+                let beyond = match shortfall {
+                    Shortfall::Ticks(ticks) => Shortfall::Ticks(ticks + flows),
+                    Shortfall::AboveBurst => Shortfall::AboveBurst,
+                };
+                refused(meter, now_ns, beyond)
+            })?;
+        // What flows within the longest wait has flowed after it.
+        let wait = meter.time_until(now_ns, level.saturating_sub(at_once)).unwrap_or(self.ahead_ns);
+        Ok((receipt, wait))
+    }
+
     /// Charges whatever the level. What is in flight is given back by a reservation alone, so nothing there.
     pub(super) fn debit(&self, slot: usize, now_ns: u64, units: u64) {
         match &self.counting {
-            Counting::Metered { meter, cells } => {
+            Counting::Metered { meter, cells, .. } => {
                 cells.at(slot).debit(meter.granted(now_ns), meter.ticks_of_any(units));
             }
             Counting::Sliding { window, cells } => {
@@ -211,7 +305,7 @@ impl Limit {
             }
             _ if actual == units => {}
             _ if actual > units => self.debit_beyond(slot, now_ns, units, actual),
-            Counting::Metered { meter, cells } => {
+            Counting::Metered { meter, cells, .. } => {
                 let charged = meter.ticks_of_any(units);
                 let excess = charged - meter.ticks_of_any(actual);
                 cells.at(slot).give_back(meter.granted(now_ns), receipt, charged, excess);
@@ -224,7 +318,7 @@ impl Limit {
 
     /// Charges the difference in ticks, so that the sum is that of one charge of `actual`.
     fn debit_beyond(&self, slot: usize, now_ns: u64, units: u64, actual: u64) {
-        if let Counting::Metered { meter, cells } = &self.counting {
+        if let Counting::Metered { meter, cells, .. } = &self.counting {
             let ticks = meter.ticks_of_any(actual) - meter.ticks_of_any(units);
             cells.at(slot).debit(meter.granted(now_ns), ticks);
         } else {
@@ -235,7 +329,7 @@ impl Limit {
     /// Whether the cell is as good as new.
     pub(super) fn is_idle(&self, slot: usize, now_ns: u64) -> bool {
         match &self.counting {
-            Counting::Metered { meter, cells } => cells.at(slot).level(meter.granted(now_ns)) == 0,
+            Counting::Metered { meter, cells, .. } => cells.at(slot).is_idle(meter.granted(now_ns)),
             Counting::Sliding { window, cells } => window.used(&mut lock(cells.at(slot)), now_ns) == 0,
             Counting::InFlight { cells, .. } => cells.at(slot).load(Ordering::Acquire) == 0,
         }
@@ -244,7 +338,7 @@ impl Limit {
     /// How full it is.
     pub(super) fn level(&self, slot: usize, now_ns: u64) -> LimitLevel {
         match &self.counting {
-            Counting::Metered { meter, cells } => {
+            Counting::Metered { meter, cells, .. } => {
                 let level = cells.at(slot).level(meter.granted(now_ns));
                 LimitLevel {
                     limit: meter.burst_units(),
@@ -295,6 +389,14 @@ fn meter(settings: &LimitSettings, rule: LimitRule, now_ns: u64) -> Result<Meter
     let error = |setting, expected| setting_error(&settings.name, setting, format!("{rule:?}"), expected);
     let (refill, burst) = rule.refill().ok_or_else(|| error("rule", "a metered rule"))?;
     Meter::new(refill, burst, now_ns).map_err(|e| error(e.setting, e.expected))
+}
+
+/// The most ticks that are charged ahead: half of what a level may reach.
+const MOST_AHEAD_TICKS: u64 = 1 << 60;
+
+/// Ticks of a turn, which may be of any size that 64 bits hold.
+fn turn_ticks(meter: &Meter, units: u64) -> Result<u64, Refused> {
+    Some(meter.ticks_of_any(units)).filter(|ticks| *ticks <= 1 << 59).ok_or(Refused::Never)
 }
 
 #[cold]

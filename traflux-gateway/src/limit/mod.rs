@@ -41,6 +41,7 @@ pub use lease::{LeaseEnd, LeaseExpiry, LeaseId, Leases};
 pub use limiter::{LimitIx, Limiter, ScopeIx};
 pub use meter::{Meter, MeterError, Refill};
 pub use pacer::{Pace, Pacer, WarmUp, WarmUpSettings};
+pub(crate) use reservation::Holds;
 pub use reservation::{Denial, DenialReason, MOST_LIMITS, Reservation};
 pub use settings::{Cost, LimitRule, LimitSettings, LimiterSettings, ScopeSettings, Unit};
 pub use sliding::{SlidingCell, SlidingWindow};

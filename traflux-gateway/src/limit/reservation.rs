@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
 
 use super::bucket::Receipt;
-use super::cells::Refused;
+use super::cells::{Limit, Refused};
 use super::keys::Key;
 use super::limiter::{Inner, LimitIx, Limiter};
 use super::nanos;
@@ -79,19 +80,32 @@ impl DenialReason {
 #[must_use = "a reservation that is dropped is cancelled"]
 pub struct Reservation {
     inner: Arc<Inner>,
-    /// Zero once it has ended.
-    count: u8,
-    holds: [Hold; MOST_LIMITS],
+    /// None once it has ended.
+    holds: Holds,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// What a request holds of the limits of a limiter that its owner knows. To be ended, by that limiter; dropping it does
+/// nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Holds(ArrayVec<Hold, MOST_LIMITS>);
+
+#[derive(Debug)]
 struct Hold {
     units: u64,
     receipt: Receipt,
     slot: u32,
     limit: u16,
-    /// Whether this one holds the slot in its key table.
-    holds_key: bool,
+    /// The scope in whose key table this one holds the slot; [`NO_SCOPE`] where none, or another limit does.
+    scope: u16,
+}
+
+const NO_SCOPE: u16 = u16::MAX;
+
+impl Holds {
+    /// Whether nothing is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Limiter {
@@ -124,30 +138,61 @@ impl Limiter {
         limits: &[(LimitIx, Key)],
         cost: &Cost,
     ) -> Result<Reservation, Denial> {
-        let now_ns = nanos(now);
-        let inner = &self.inner;
-        if limits.len() > MOST_LIMITS {
-            return Err(Denial { limit: limits[MOST_LIMITS].0, reason: DenialReason::NoSuchLimit });
-        }
-        // The first needs no look ahead: when its charge is refused, nothing has been written either.
-        for (ix, key) in limits.iter().skip(1) {
-            let limit = inner.limits.get(usize::from(ix.0));
-            let fits = limit.is_some_and(|limit| {
-                limit.fits(inner.slot(limit.scope, *key), now_ns, cost.amount(limit.unit)).is_ok()
-            });
-            if !fits && let Some(denial) = inner.worst(now_ns, limits, cost) {
-                return Err(denial);
-            }
-        }
-        let mut reservation =
-            Reservation { inner: Arc::clone(inner), count: 0, holds: [Hold::default(); MOST_LIMITS] };
-        for (ix, key) in limits {
-            if let Err(reason) = reservation.take(now_ns, *ix, *key, cost) {
-                reservation.end(now_ns, &Cost::NOTHING);
-                return Err(inner.worst(now_ns, limits, cost).unwrap_or(Denial { limit: *ix, reason }));
-            }
-        }
-        Ok(reservation)
+        let mut holds = Holds::default();
+        self.inner.reserve(now, limits, cost, &mut holds)?;
+        Ok(Reservation { inner: Arc::clone(&self.inner), holds })
+    }
+
+    /// The same, ahead of time: where a limit has a [`max_wait`](super::LimitSettings::max_wait), a turn within it is
+    /// taken now, and the request may go after the time returned (zero: now). Turns come in the order of calls, so nobody
+    /// overtakes; a reservation that is cancelled meanwhile makes room for those who come later, not for those who have
+    /// their turn already. Counted by the moments at which turns come, a limit holds as ever.
+    ///
+    /// # Errors
+    /// The [`Denial`], also where the turn would come after the longest wait.
+    pub fn reserve_ahead(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+    ) -> Result<(Reservation, Duration), Denial> {
+        let mut holds = Holds::default();
+        let wait = self.inner.reserve_ahead(now, limits, cost, &mut holds)?;
+        Ok((Reservation { inner: Arc::clone(&self.inner), holds }, wait))
+    }
+
+    /// The same into a place that there is already.
+    pub(crate) fn reserve_ahead_into(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+        holds: &mut Holds,
+    ) -> Result<Duration, Denial> {
+        self.inner.reserve_ahead(now, limits, cost, holds)
+    }
+
+    /// [`reserve`](Self::reserve) into a place that there is already.
+    #[inline]
+    pub(crate) fn reserve_into(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+        holds: &mut Holds,
+    ) -> Result<(), Denial> {
+        self.inner.reserve(now, limits, cost, holds)
+    }
+
+    /// [`Reservation::settle`] of what [`reserve_into`](Self::reserve_into) took.
+    #[inline]
+    pub(crate) fn settle(&self, now: Timestamp, holds: &mut Holds, actual: &Cost) {
+        self.inner.close(holds, |unit, _| actual.amount(unit), nanos(now));
+    }
+
+    /// [`Reservation::keep`] of what [`reserve_into`](Self::reserve_into) took.
+    pub(crate) fn keep(&self, holds: &mut Holds) {
+        self.inner.close(holds, |_, units| units, 0);
     }
 }
 
@@ -155,55 +200,130 @@ impl Reservation {
     /// Replaces the estimate by what was used: gives back what is left, charges what is beyond as debt.
     #[inline]
     pub fn settle(mut self, now: Timestamp, actual: &Cost) {
-        self.end(nanos(now), actual);
+        self.inner.close(&mut self.holds, |unit, _| actual.amount(unit), nanos(now));
     }
 
     /// Gives everything back.
     #[inline]
     pub fn cancel(mut self, now: Timestamp) {
-        self.end(nanos(now), &Cost::NOTHING);
+        self.inner.close(&mut self.holds, |_, _| 0, nanos(now));
     }
 
     /// Lets the estimate stand, where what was used is not known. What is in flight ends.
     pub fn keep(mut self) {
-        self.close(|_, units| units, 0);
+        self.inner.close(&mut self.holds, |_, units| units, 0);
     }
 
     /// The limits that it holds of and the units of each.
     pub fn limits(&self) -> impl Iterator<Item = (LimitIx, u64)> + '_ {
-        self.holds[..usize::from(self.count)].iter().map(|hold| (LimitIx(hold.limit), hold.units))
+        self.holds.0.iter().map(|hold| (LimitIx(hold.limit), hold.units))
+    }
+}
+
+/// Cancelled, as of the last charge of each limit: what drained since has drained either way.
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.holds.0.is_empty() {
+            self.inner.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            self.inner.close(&mut self.holds, |_, _| 0, 0);
+        }
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn reserve(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+        holds: &mut Holds,
+    ) -> Result<(), Denial> {
+        let now_ns = nanos(now);
+        if limits.len() > MOST_LIMITS {
+            return Err(Denial { limit: limits[MOST_LIMITS].0, reason: DenialReason::NoSuchLimit });
+        }
+        // The first needs no look ahead: when its charge is refused, nothing has been written either.
+        for (ix, key) in limits.iter().skip(1) {
+            let limit = self.limits.get(usize::from(ix.0));
+            let fits = limit.is_some_and(|limit| {
+                limit.fits(self.slot(limit.scope, *key), now_ns, cost.amount(limit.unit)).is_ok()
+            });
+            if !fits && let Some(denial) = self.worst(now_ns, limits, cost) {
+                return Err(denial);
+            }
+        }
+        for (ix, key) in limits {
+            let charge = |limit: &Limit, slot, units| limit.charge(slot, now_ns, units).map(|it| (it, 0));
+            if let Err(reason) = self.take(*ix, *key, cost, holds, charge) {
+                self.close(holds, |_, _| 0, now_ns);
+                return Err(self.worst(now_ns, limits, cost).unwrap_or(Denial { limit: *ix, reason }));
+            }
+        }
+        Ok(())
     }
 
+    #[cold]
+    fn reserve_ahead(
+        &self,
+        now: Timestamp,
+        limits: &[(LimitIx, Key)],
+        cost: &Cost,
+        holds: &mut Holds,
+    ) -> Result<Duration, Denial> {
+        let now_ns = nanos(now);
+        if limits.len() > MOST_LIMITS {
+            return Err(Denial { limit: limits[MOST_LIMITS].0, reason: DenialReason::NoSuchLimit });
+        }
+        let mut longest = 0;
+        for (ix, key) in limits {
+            let charge = |limit: &Limit, slot, units| limit.charge_ahead(slot, now_ns, units);
+            match self.take(*ix, *key, cost, holds, charge) {
+                Ok(wait) => longest = longest.max(wait),
+                Err(reason) => {
+                    self.close(holds, |_, _| 0, now_ns);
+                    return Err(self.worst(now_ns, limits, cost).unwrap_or(Denial { limit: *ix, reason }));
+                }
+            }
+        }
+        Ok(Duration::from_nanos(longest))
+    }
+
+    /// Charges one limit; what `charge` says of a wait is passed on.
     #[inline]
-    fn take(&mut self, now_ns: u64, ix: LimitIx, key: Key, cost: &Cost) -> Result<(), DenialReason> {
-        let Some(limit) = self.inner.limits.get(usize::from(ix.0)) else {
+    fn take(
+        &self,
+        ix: LimitIx,
+        key: Key,
+        cost: &Cost,
+        holds: &mut Holds,
+        charge: impl FnOnce(&Limit, usize, u64) -> Result<(Receipt, u64), Refused>,
+    ) -> Result<u64, DenialReason> {
+        let Some(limit) = self.limits.get(usize::from(ix.0)) else {
             return Err(DenialReason::NoSuchLimit);
         };
-        let slot = self.inner.slot(limit.scope, key);
-        let mut holds_key = false;
+        let slot = self.slot(limit.scope, key);
+        let mut held = NO_SCOPE;
         if let Some(scope) = limit.scope {
             // Several limits of one scope share one hold.
-            let held = self.holds[..usize::from(self.count)].iter().any(|hold| {
-                hold.holds_key
-                    && hold.slot == key.slot
-                    && self.inner.limits[usize::from(hold.limit)].scope == limit.scope
-            });
-            if !held && !self.inner.scopes[scope].keys.hold(key) {
-                return Err(DenialReason::StaleKey);
+            let scope_ix = scope as u16;
+            if !holds.0.iter().any(|hold| hold.scope == scope_ix && hold.slot == key.slot) {
+                if !self.scopes[scope].keys.hold(key) {
+                    return Err(DenialReason::StaleKey);
+                }
+                held = scope_ix;
             }
-            holds_key = !held;
         }
         let units = cost.amount(limit.unit);
-        match limit.charge(slot, now_ns, units) {
-            Ok(receipt) => {
-                self.holds[usize::from(self.count)] =
-                    Hold { units, receipt, slot: slot as u32, limit: ix.0, holds_key };
-                self.count += 1;
-                Ok(())
+        match charge(limit, slot, units) {
+            Ok((receipt, wait)) => {
+                // Never more than the most limits, so that there is room.
+                holds.0.push(Hold { units, receipt, slot: slot as u32, limit: ix.0, scope: held });
+                Ok(wait)
             }
             Err(refused) => {
-                if let (true, Some(scope)) = (holds_key, limit.scope) {
-                    self.inner.scopes[scope].keys.release(key.slot);
+                if held != NO_SCOPE {
+                    self.scopes[usize::from(held)].keys.release(key.slot);
                 }
                 Err(refused.into())
             }
@@ -211,38 +331,19 @@ impl Reservation {
     }
 
     #[inline]
-    fn end(&mut self, now_ns: u64, actual: &Cost) {
-        self.close(|unit, _| actual.amount(unit), now_ns);
-    }
-
-    #[inline]
-    fn close(&mut self, actual: impl Fn(Unit, u64) -> u64, now_ns: u64) {
-        let count = usize::from(std::mem::take(&mut self.count));
-        for hold in &self.holds[..count] {
-            let limit = &self.inner.limits[usize::from(hold.limit)];
+    fn close(&self, holds: &mut Holds, actual: impl Fn(Unit, u64) -> u64, now_ns: u64) {
+        for hold in &holds.0 {
+            let limit = &self.limits[usize::from(hold.limit)];
             let actual = actual(limit.unit, hold.units);
             limit.end(hold.slot as usize, now_ns, hold.receipt, hold.units, actual);
         }
         // Only now: until its last cell is settled, the key is not evicted.
-        for hold in self.holds[..count].iter().filter(|hold| hold.holds_key) {
-            if let Some(scope) = self.inner.limits[usize::from(hold.limit)].scope {
-                self.inner.scopes[scope].keys.release(hold.slot);
-            }
+        for hold in holds.0.iter().filter(|hold| hold.scope != NO_SCOPE) {
+            self.scopes[usize::from(hold.scope)].keys.release(hold.slot);
         }
+        holds.0.clear();
     }
-}
 
-/// Cancelled, as of the last charge of each limit: what drained since has drained either way.
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.count > 0 {
-            self.inner.counters.dropped.fetch_add(1, Ordering::Relaxed);
-            self.close(|_, _| 0, 0);
-        }
-    }
-}
-
-impl Inner {
     /// The refusal that is hardest to cure; `None` when all fit (now).
     #[cold]
     fn worst(&self, now_ns: u64, limits: &[(LimitIx, Key)], cost: &Cost) -> Option<Denial> {

@@ -100,6 +100,14 @@ pub enum LimitRule {
         #[serde(rename = "period_ms", with = "millis")]
         period: Duration,
     },
+    /// `amount` per period, one after another: each takes its turn when all before it have flowed, however large it is.
+    Pacing {
+        /// Units per period, at least 1.
+        amount: u64,
+        /// Length of the period.
+        #[serde(rename = "period_ms", with = "millis")]
+        period: Duration,
+    },
     /// `amount` at the same time: given back when the reservation ends.
     InFlight {
         /// The most at the same time.
@@ -125,6 +133,7 @@ impl LimitRule {
                 Some((Refill::Aligned { amount, period, offset }, amount))
             }
             Self::CalendarMonth { amount } => Some((Refill::Monthly { amount }, amount)),
+            Self::Pacing { amount, period } => Some((Refill::Continuous { amount, period }, 1)),
             Self::SlidingWindow { .. } | Self::InFlight { .. } => None,
         }
     }
@@ -142,6 +151,10 @@ pub struct LimitSettings {
     pub unit: Unit,
     /// How it counts.
     pub rule: LimitRule,
+    /// How long a request may wait for its turn, see [`Limiter::reserve_ahead`](super::Limiter::reserve_ahead); of
+    /// limits that fill with time alone.
+    #[serde(rename = "max_wait_ms", with = "millis")]
+    pub max_wait: Duration,
 }
 
 /// A kind of key: tenant, API key, model, backend.
@@ -150,8 +163,8 @@ pub struct LimitSettings {
 pub struct ScopeSettings {
     /// Its name.
     pub name: String,
-    /// The most keys at a time; idle ones make room. Each limit of the scope takes 32 bytes for each from the start,
-    /// a sliding window 168.
+    /// The most keys at a time; idle ones make room. The scope takes about 105 bytes for each from the start, each of
+    /// its limits but the first 32, a sliding window 168.
     pub max_keys: usize,
 }
 
@@ -176,10 +189,13 @@ impl LimiterSettings {
     ///
     /// # Errors
     /// [`GatewayError::Setting`] for a name that is empty or not unique, an unknown scope, a scope without
-    /// room, more than 65,535 limits, or an amount or period of zero.
+    /// room, more than 65,535 limits or scopes, or an amount or period of zero.
     pub fn validate(&self) -> Result<(), GatewayError> {
         if self.limits.len() > usize::from(u16::MAX) {
             return Err(setting_error("", "limits", self.limits.len(), "at most 65535"));
+        }
+        if self.scopes.len() > usize::from(u16::MAX) {
+            return Err(setting_error("", "scopes", self.scopes.len(), "at most 65535"));
         }
         let names = self.scopes.iter().map(|s| s.name.as_str());
         unique(names)?;
@@ -195,20 +211,34 @@ impl LimiterSettings {
             {
                 return Err(setting_error(&limit.name, "scope", scope, "the name of a scope"));
             }
+            if limit.max_wait > LONGEST_WAIT {
+                let value = limit.max_wait.as_secs_f64() * 1e3;
+                return Err(setting_error(&limit.name, "max_wait_ms", value, "at most 86400000, a day"));
+            }
             match limit.rule {
+                LimitRule::SlidingWindow { .. } | LimitRule::InFlight { .. } if !limit.max_wait.is_zero() => {
+                    let value = limit.max_wait.as_secs_f64() * 1e3;
+                    let expected = "0: a sliding window or what is in flight does not say whose turn is when";
+                    return Err(setting_error(&limit.name, "max_wait_ms", value, expected));
+                }
                 LimitRule::SlidingWindow { amount, period } => {
                     if period.is_zero() {
                         return Err(setting_error(&limit.name, "period_ms", 0, "at least 1"));
                     }
                     positive(&limit.name, amount)?;
                 }
-                LimitRule::InFlight { amount } => positive(&limit.name, amount)?,
+                LimitRule::InFlight { amount } | LimitRule::Pacing { amount, .. } => {
+                    positive(&limit.name, amount)?;
+                }
                 _ => {}
             }
         }
         Ok(())
     }
 }
+
+/// The longest wait for a turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 fn positive(limit: &str, amount: u64) -> Result<(), GatewayError> {
     if amount == 0 { Err(setting_error(limit, "amount", 0, "at least 1")) } else { Ok(()) }

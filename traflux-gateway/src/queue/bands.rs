@@ -5,6 +5,10 @@
 //! was owed is paid from that (and may overdraw); a request that it sends because no better band waits is free. An
 //! empty band is owed nothing, but keeps its overdraft.
 //!
+//! Costs are estimates, and tokens are not time: requests of one band may take longer than those of others. So that its
+//! share of the work holds too, a band counts as having a sixteenth more than its minimum share, as far as all shares
+//! together stay at most 1.
+//!
 //! **Bound.** With `Σσ ≤ 1`, `B` bands and `M` the largest cost, a band that waits all the time while `W` tokens
 //! leave the queue sends at least
 //!
@@ -18,6 +22,8 @@
 //! which is below `B·M + M`. Nothing is held back for an empty band, so the order is work-conserving.
 
 const ONE: i64 = 1 << 16;
+/// What a share counts as, for the error of estimates.
+const MORE: f64 = 17.0 / 16.0;
 
 /// What each band is owed, in tokens / 2¹⁶.
 #[derive(Debug)]
@@ -28,7 +34,9 @@ pub(super) struct BandOrder {
 
 impl BandOrder {
     pub(super) fn new(shares: impl Iterator<Item = f64>) -> Self {
-        let shares: Vec<i64> = shares.map(|s| (s * ONE as f64).floor() as i64).collect();
+        let shares: Vec<f64> = shares.collect();
+        let more = MORE.min(1.0 / shares.iter().sum::<f64>()).max(1.0);
+        let shares: Vec<i64> = shares.iter().map(|s| (s * more * ONE as f64).floor() as i64).collect();
         Self { owed: vec![0; shares.len()], shares }
     }
 
@@ -104,6 +112,27 @@ mod tests {
             for b in 0..shares.len() {
                 // Shares are rounded down to 2⁻¹⁶: 25 M tokens × 2⁻¹⁶ < 400.
                 assert!(worst[b] <= bound + 400.0, "{shares:?} band {b}: {} > {bound}", worst[b]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_is_exceeded_by_a_sixteenth_where_there_is_room_for_it() {
+        for (shares, expected) in
+            [([0.5, 0.2, 0.05], [0.734_375, 0.2125, 0.053_125]), ([0.5, 0.3, 0.2], [0.5, 0.3, 0.2])]
+        {
+            let mut order = BandOrder::new(shares.into_iter());
+            let mut sent = [0u32; 3];
+            for _ in 0..100_000 {
+                let band = order.choose(0b111).unwrap();
+                order.sent(band, 10, 0b111);
+                sent[band] += 1;
+            }
+            for (sent, expected) in sent.into_iter().zip(expected) {
+                assert!(
+                    (f64::from(sent) / 1e5 - expected).abs() < 1e-4,
+                    "{shares:?}: {sent}, expected {expected}"
+                );
             }
         }
     }

@@ -1,8 +1,11 @@
-//! How does a last answer reach a client that is still sending?
+//! How does a last answer reach a client that is still sending, and what of one that does not read?
 //!
 //! A socket that is closed with bytes unread resets the connection, and the reset may overtake the answer that says
 //! what was wrong with them (RFC 9112, section 9.6). So the sending side is closed first, and what still comes is
 //! read and forgotten for a moment.
+//!
+//! A client that does not read its answer would hold it, its connection and its place at a backend for ever: when
+//! nothing can be written for as long as a stream may be silent, the connection ends.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 
 /// How long the other side has to notice the end.
 const LINGER: Duration = Duration::from_millis(500);
@@ -23,11 +27,30 @@ const MOST_BYTES: u64 = 1024 * 1024;
 pub(super) struct Lingering {
     /// `None` only while it is dropped.
     socket: Option<(TcpStream, OwnedSemaphorePermit)>,
+    /// How long the other side may read nothing.
+    patience: Duration,
+    /// Set while it reads nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Lingering {
-    pub(super) fn new(socket: TcpStream, permit: OwnedSemaphorePermit) -> Self {
-        Self { socket: Some((socket, permit)) }
+    pub(super) fn new(socket: TcpStream, permit: OwnedSemaphorePermit, patience: Duration) -> Self {
+        Self { socket: Some((socket, permit)), patience, stalled: None }
+    }
+
+    /// The same unless nothing could be written for too long.
+    fn unless_stalled(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn socket(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -46,7 +69,9 @@ impl AsyncRead for Lingering {
 
 impl AsyncWrite for Lingering {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().socket()?.poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = this.socket()?.poll_write(cx, buf);
+        this.unless_stalled(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -62,7 +87,9 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().socket()?.poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = this.socket()?.poll_write_vectored(cx, bufs);
+        this.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -33,9 +33,12 @@ pub(crate) enum Broken {
     /// The whole took too long.
     #[error("the answer took longer than {0:?}")]
     Late(Duration),
-    /// The body of the request was too long, too slow or malformed.
+    /// The body of the request was too long or malformed.
     #[error("the body of the request: {0}")]
     Request(&'static str),
+    /// The body of the request did not come in time.
+    #[error("the body of the request did not come in time")]
+    RequestLate,
 }
 
 /// The body of a request on its way to a backend.
@@ -49,6 +52,8 @@ pub(crate) enum RequestBody {
         body: Incoming,
         /// Bytes that may still come.
         left: usize,
+        /// When all of it must have come.
+        until: Pin<Box<Sleep>>,
     },
 }
 
@@ -59,19 +64,23 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream { body, left } => Pin::new(body).poll_frame(cx).map(|frame| match frame? {
-                Ok(frame) => {
+            Self::Stream { body, left, until } => match Pin::new(body).poll_frame(cx) {
+                Poll::Pending => until.as_mut().poll(cx).map(|()| Some(Err(Broken::RequestLate))),
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Ready(Some(Ok(frame))) => {
                     let length = frame.data_ref().map_or(0, Bytes::len);
-                    match left.checked_sub(length) {
+                    Poll::Ready(Some(match left.checked_sub(length) {
                         Some(rest) => {
                             *left = rest;
-                            Some(Ok(frame))
+                            Ok(frame)
                         }
-                        None => Some(Err(Broken::Request("too long"))),
-                    }
+                        None => Err(Broken::Request("too long")),
+                    }))
                 }
-                Err(_) => Some(Err(Broken::Request("it broke off or is malformed"))),
-            }),
+                Poll::Ready(Some(Err(_))) => {
+                    Poll::Ready(Some(Err(Broken::Request("it broke off or is malformed"))))
+                }
+            },
         }
     }
 
@@ -141,6 +150,8 @@ pub(crate) struct Passing {
     /// When the whole must have come, and how long that is; not for streams.
     until: Option<(Instant, Duration)>,
     last: Instant,
+    /// Whether its stream is quiet and its place at the backend given to another.
+    paused: bool,
     /// Made when nothing was there for the first time.
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -170,7 +181,7 @@ impl Passing {
         idle: Duration,
         until: Option<(Instant, Duration)>,
     ) -> Self {
-        let mut passing = Self { body, meter, idle, until, last: Instant::now(), alarm: None };
+        let mut passing = Self { body, meter, idle, until, last: Instant::now(), paused: false, alarm: None };
         if passing.body.is_end_stream() {
             passing.settle(None);
         }
@@ -181,6 +192,11 @@ impl Passing {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.last = Instant::now();
+                if std::mem::take(&mut self.paused)
+                    && let Some(meter) = &mut self.meter
+                {
+                    meter.forward.resume();
+                }
                 if let (Some(meter), Some(data)) = (&mut self.meter, frame.data_ref()) {
                     meter.see(data, self.last);
                 }
@@ -208,20 +224,34 @@ impl Passing {
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         loop {
             let idle_until = self.last + self.idle;
-            let (at, broken) = match self.until {
+            let (end, broken) = match self.until {
                 Some((until, whole)) if until < idle_until => (until, Broken::Late(whole)),
                 _ => (idle_until, Broken::Idle(self.idle)),
             };
+            let quiet_at = self.quiet_at().filter(|at| *at < end);
+            let at = quiet_at.unwrap_or(end);
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             if alarm.as_mut().poll(cx).is_pending() {
                 // It may ring early, for pieces only note their time; then it is set again.
                 return Poll::Pending;
             }
-            if Instant::now() >= at {
+            if Instant::now() < at {
+                alarm.as_mut().reset(at);
+            } else if quiet_at.is_none() {
                 return Poll::Ready(broken);
+            } else if let Some(meter) = &mut self.meter {
+                self.paused = true;
+                alarm.as_mut().reset(end);
+                meter.forward.pause(meter.state.clock.now());
+                meter.state.pump();
             }
-            alarm.as_mut().reset(at);
         }
+    }
+
+    /// When its stream counts as quiet.
+    fn quiet_at(&self) -> Option<Instant> {
+        let meter = self.meter.as_ref().filter(|meter| meter.stream && meter.begun && !self.paused)?;
+        Some(self.last + meter.state.settings.quiet_after)
     }
 
     fn settle(&mut self, broken: Option<Outcome>) {

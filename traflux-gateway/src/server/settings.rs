@@ -25,6 +25,8 @@ pub struct ServerSettings {
     pub max_idle_per_host: usize,
     /// Time after which an idle connection to a backend is closed.
     pub idle_timeout: Duration,
+    /// Time after which a stream that says nothing no longer counts as in flight at its backend.
+    pub quiet_after: Duration,
     /// How often files of certificates and keys are looked at.
     pub watch_interval: Duration,
 }
@@ -44,6 +46,7 @@ impl Default for ServerSettings {
             max_idle_per_host: 1024,
             // Below the minute or more that servers usually wait, so that a request rarely meets a closing connection.
             idle_timeout: Duration::from_secs(50),
+            quiet_after: Duration::from_secs(5),
             watch_interval: Duration::from_secs(1),
         }
     }

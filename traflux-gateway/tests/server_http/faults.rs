@@ -48,6 +48,123 @@ async fn a_body_that_does_not_come_in_time_is_408() {
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_is_408_whether_or_not_it_is_read_first() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.body_timeout = Duration::from_millis(200);
+    let gateway = gateway(&plan).await;
+    for kind in ["application/json", "application/octet-stream"] {
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        let (mut read, mut write) = TcpStream::connect(gateway.address()).await.unwrap().into_split();
+        write.write_all(head.as_bytes()).await.unwrap();
+        let trickle = tokio::spawn(async move {
+            while write.write_all(b"1\r\n{\r\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let mut answer = Vec::new();
+        let _ =
+            tokio::time::timeout(PATIENCE, read.read_to_end(&mut answer)).await.expect("it was let go on");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 408") && answer.contains("\"request_timeout\""),
+            "{kind}: {answer}"
+        );
+        trickle.abort();
+    }
+    assert_eq!(gateway.tally().row("default", "only").of(Outcome::Success), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_cut_off() {
+    let mock = slow_mock(1_000_000, 0.0).await;
+    let mut plan = to(&mock.url());
+    plan.server.stream_idle_timeout = Duration::from_millis(300);
+    let gateway = gateway(&plan).await;
+    let body = streamed(1_000_000);
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let row = gateway.tally().row("default", "only");
+    until(|| mock.open() == 1).await;
+    // More than any buffer between holds, none of which is read.
+    until(|| row.of(Outcome::Cancelled) == 1).await;
+    until(|| mock.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_bound_ends_a_request_of_http2_alone() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.max_header_bytes = 16 * 1024;
+    let gateway = gateway(&plan).await;
+    let long = "a".repeat(40_000);
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<http_body_util::Full<bytes::Bytes>>();
+    let request = |long: &str| {
+        http::Request::post(format!("http://{}/v1/chat/completions", gateway.address()))
+            .header("x-long", long)
+            .body(http_body_util::Full::new(bytes::Bytes::from(chat(1))))
+            .unwrap()
+    };
+    let answer = tokio::time::timeout(PATIENCE, client.request(request(&long))).await.unwrap();
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == 431));
+    assert_eq!(mock.requests(), 0);
+    let answer = tokio::time::timeout(PATIENCE, client.request(request("short"))).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn a_backend_that_resets_its_connection_is_502_before_the_answer_and_torn_within() {
+    let head: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+    for answer in [&b""[..], head] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut buffer = [0; 4096];
+                let _ = socket.read(&mut buffer).await;
+                let _ = socket.write_all(answer).await;
+                // Long enough for what was written to be read before the reset.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                socket.set_zero_linger().unwrap();
+            }
+        });
+        let gateway = gateway(&to(&format!("http://{address}"))).await;
+        if answer.is_empty() {
+            let answer = post(gateway.address(), &[], &chat(1)).await;
+            assert_eq!((answer.status, answer.code().as_str()), (502, "backend_reset"));
+        } else {
+            let mut body = open(gateway.address(), false, &[], &chat(1)).await.into_body();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().as_ref(), b"half");
+            assert!(body.frame().await.unwrap().is_err(), "the torn answer looked complete");
+        }
+        until(|| gateway.tally().row("default", "only").of(Outcome::Reset) > 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_sends_malformed_chunks_or_a_head_without_end_is_a_clean_error() {
+    let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nnot-a-size\r\nabc";
+    let (address, _heads) = scripted(chunks).await;
+    let torn = gateway(&to(&format!("http://{address}"))).await;
+    let mut body = open(torn.address(), false, &[], &chat(1)).await.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().as_ref(), b"abc");
+    assert!(body.frame().await.unwrap().is_err(), "the malformed answer looked complete");
+    let endless = [b"HTTP/1.1 200 OK\r\nx-long: ".to_vec(), vec![b'a'; 2_000_000]].concat().leak();
+    let (address, _heads) = scripted(endless).await;
+    let gateway = gateway(&to(&format!("http://{address}"))).await;
+    let answer = post(gateway.address(), &[], &chat(1)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "backend_reset"));
+}
+
+#[tokio::test]
 async fn a_head_beyond_the_bound_is_431() {
     let mock = mock().await;
     let mut plan = to(&mock.url());

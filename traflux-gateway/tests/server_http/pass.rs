@@ -5,6 +5,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use traflux_gateway::Outcome;
 use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::observe::Format;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
 use traflux_gateway::{EngineSettings, QueueSettings};
@@ -207,6 +208,37 @@ async fn whoever_leaves_the_queue_gives_up_the_place_and_the_next_is_served() {
     assert_eq!(read(first).await.status, 200);
     assert_eq!(staying.await.unwrap(), 200);
     assert_eq!((gateway.waiting(), mock.requests()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_quiet_gives_its_place_to_another_and_takes_it_again() {
+    // A word every 2 s.
+    let mock = slow_mock(3, 0.5).await;
+    let engine = EngineSettings {
+        concurrency: ConcurrencySettings::fixed(1),
+        queue: Some(QueueSettings::default()),
+        ..EngineSettings::default()
+    };
+    let settings =
+        ServerSettings { engine, quiet_after: Duration::from_millis(50), ..ServerSettings::default() };
+    let gateway = Gateway::start(&to(&mock.url()), settings).await.unwrap();
+    let in_flight = || {
+        let scraped = gateway.engine().scrape(traflux_core::Timestamp::ZERO, Format::Prometheus);
+        let line = scraped.lines().find(|line| line.contains("in_flight") && !line.starts_with('#'));
+        line.unwrap().rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let mut quiet = open(gateway.address(), false, &[], &streamed(3)).await.into_body();
+    quiet.frame().await.unwrap().unwrap();
+    until(|| in_flight() == "0").await;
+    let other = open(gateway.address(), false, &[], &streamed(1)).await;
+    assert_eq!(other.status(), 200, "the place of a quiet stream was kept");
+    // Both go on to their ends, and nothing stays behind.
+    assert_eq!(read(other).await.status, 200);
+    while let Some(frame) = quiet.frame().await {
+        frame.unwrap();
+    }
+    until(|| in_flight() == "0").await;
+    assert_eq!(gateway.tally().row("default", "only").of(Outcome::Success), 2);
 }
 
 #[tokio::test]

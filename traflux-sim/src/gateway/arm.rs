@@ -43,10 +43,14 @@ impl Arm {
         }
     }
 
-    /// The engine with a queue.
+    /// The engine with this queue.
     #[must_use]
     pub fn queued(name: &'static str, queue: QueueSettings, tells_deadlines: bool) -> Self {
-        let settings = EngineSettings { queue: Some(queue), ..EngineSettings::default() };
+        Self::with_queue(name, Some(queue), tells_deadlines)
+    }
+
+    fn with_queue(name: &'static str, queue: Option<QueueSettings>, tells_deadlines: bool) -> Self {
+        let settings = EngineSettings { queue, ..EngineSettings::default() };
         Self::Engine { name, algorithm: Algorithm::default(), settings: Box::new(settings), tells_deadlines }
     }
 
@@ -68,12 +72,7 @@ impl Arm {
                 vec![
                     Self::queued("engine, queue", QueueSettings::default(), true),
                     Self::queued("engine, FCFS queue", plain, false),
-                    Self::Engine {
-                        name: "engine, no queue",
-                        algorithm: Algorithm::default(),
-                        settings: Box::default(),
-                        tells_deadlines: true,
-                    },
+                    Self::with_queue("engine, no queue", None, true),
                     Self::Peer(Peer::LeastRequest),
                 ]
             }

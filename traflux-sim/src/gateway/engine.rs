@@ -29,7 +29,6 @@ pub(super) struct EngineClient<'a> {
     tickets: HashMap<(usize, Ticket), usize>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a request holds either, most of them the large one")]
 enum Held {
     Forward(Forward),
     Waiting(Waiting),
@@ -68,6 +67,8 @@ impl<'a> EngineClient<'a> {
                 self.tickets.insert(waiting.ticket(), request);
                 self.held.insert(request, Held::Waiting(waiting));
             }
+            // No scenario has a limit that may be waited for.
+            Decision::Later(_) => steps.push(Step::Refuse { request, reason: "later" }),
             Decision::Refuse(refusal) => {
                 steps.push(Step::Refuse { request, reason: refusal.reason.code() });
             }

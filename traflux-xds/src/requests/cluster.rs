@@ -24,6 +24,8 @@ use crate::proto::*;
 const COMPARED: usize = 16;
 /// How many are drawn and compared beyond that.
 const CHOICES: u32 = 6;
+/// What an endpoint takes of its share of requests in flight at most, as the engine has it.
+const BALANCE_PERCENT: u32 = 200;
 
 /// Where a route sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -415,7 +417,7 @@ fn policy(algorithm: Algorithm, endpoints: usize, slow_start: Option<&BreakerPla
             "envoy.load_balancing_policies.maglev",
             pack_any(Maglev {
                 consistent_hashing_lb_config: Some(ConsistentHashingLbConfig {
-                    hash_balance_factor: uint32(125),
+                    hash_balance_factor: uint32(BALANCE_PERCENT),
                     ..ConsistentHashingLbConfig::default()
                 }),
                 ..Maglev::default()
@@ -473,7 +475,7 @@ fn algorithm_report(
         ),
         Algorithm::ConsistentHash => report.approximated(
             field,
-            "maglev, hash_balance_factor 125, hash_policy",
+            "maglev, hash_balance_factor 200, hash_policy",
             "bounded as in the plan, but another hash: a key lives at another endpoint than in the engine",
         ),
         Algorithm::Adaptive => report.approximated(

@@ -1,0 +1,141 @@
+//! Requests that have their turn later.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use traflux_core::Timestamp;
+use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::health::Outcome;
+use traflux_gateway::{Client, Decision, End, Engine, EngineSettings, Forward, Later, Reason, Request};
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::from_secs_f64(1_000.0 + seconds)
+}
+
+fn engine(json: &str, settings: &EngineSettings) -> Engine {
+    let plan: RequestPlan = serde_json::from_str(json).unwrap();
+    Engine::new(&plan, settings, at(0.0)).unwrap()
+}
+
+/// Ten requests a second for each tenant, one after another, who waits at most so long.
+fn paced(max_wait_ms: u64) -> Engine {
+    let plan = format!(
+        r#"{{"backends": {{"a": {{}}, "b": {{}}}}, "routing": {{"default": {{"backend": ["a", "b"]}}}},
+            "limits": [{{"name": "pace", "unit": "requests", "amount": 10, "period_ms": 1000, "shape": "pacing",
+                         "by": "tenant", "max_wait_ms": {max_wait_ms}}}]}}"#
+    );
+    engine(&plan, &EngineSettings::default())
+}
+
+fn ask<'a>(tenant: &'a str) -> Request<'a> {
+    Request { client: Client { tenant, ..Client::default() }, ..Request::default() }
+}
+
+#[track_caller]
+fn forward(decision: Decision) -> Forward {
+    match decision {
+        Decision::Forward(forward) => forward,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn later(decision: Decision) -> Later {
+    match decision {
+        Decision::Later(later) => later,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn near(time: Duration, expected_ms: u128) {
+    assert!(time.as_millis().abs_diff(expected_ms) <= 1, "{time:?}, expected {expected_ms} ms");
+}
+
+#[test]
+fn turns_come_in_the_order_of_arrival_and_hold_no_place_meanwhile() {
+    let engine = paced(10_000);
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let turns: Vec<_> = (0..3).map(|_| later(engine.decide(&ask("t"), at(0.0)))).collect();
+    for (turn, expected) in turns.iter().zip([100, 200, 300]) {
+        near(turn.after(at(0.0)), expected);
+        assert_eq!(turn.limit().as_deref(), Some("pace"));
+    }
+    let idle = engine.explain(&ask("t"), at(0.0));
+    assert!(
+        idle.candidates.iter().all(|one| one.in_flight.0 == 0),
+        "who waits for a turn is nowhere in flight"
+    );
+    // Another tenant has turns of its own.
+    forward(engine.decide(&ask("other"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    for turn in turns {
+        let due = turn.due();
+        let early = later(turn.go_on(at(0.05)));
+        assert_eq!(early.due(), due, "who comes too early waits on");
+        forward(early.go_on(due)).finish(due, &End::of(Outcome::Success));
+    }
+}
+
+#[test]
+fn who_leaves_gives_the_turn_to_those_who_come_later() {
+    let engine = paced(150);
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let turn = later(engine.decide(&ask("t"), at(0.0)));
+    let Decision::Refuse(refusal) = engine.decide(&ask("t"), at(0.0)) else {
+        panic!("beyond the longest wait")
+    };
+    assert_eq!((refusal.reason, refusal.limit.as_deref()), (Reason::Limited, Some("pace")));
+    near(refusal.retry_after.unwrap(), 200);
+    drop(turn);
+    near(later(engine.decide(&ask("t"), at(0.0))).after(at(0.0)), 100);
+}
+
+#[test]
+fn nobody_waits_beyond_the_deadline() {
+    let engine = paced(10_000);
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let hurried = Request { deadline: Some(at(0.05)), ..ask("t") };
+    let Decision::Refuse(refusal) = engine.decide(&hurried, at(0.0)) else { panic!("it would be late") };
+    assert_eq!(refusal.reason, Reason::Limited);
+    // It took no turn.
+    near(later(engine.decide(&ask("t"), at(0.0))).after(at(0.0)), 100);
+}
+
+#[test]
+fn whose_backend_is_full_by_then_is_decided_about_anew() {
+    let text = r#"{"backends": {"a": {}}, "routing": {"default": {"backend": "a"}}, "limits": [
+        {"name": "pace", "unit": "requests", "amount": 10, "period_ms": 1000, "burst": 1, "max_wait_ms": 1000,
+         "by": "tenant"}]}"#;
+    let settings = EngineSettings { concurrency: ConcurrencySettings::fixed(1), ..EngineSettings::default() };
+    let engine = engine(text, &settings);
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let turn = later(engine.decide(&ask("t"), at(0.0)));
+    let other = forward(engine.decide(&ask("other"), at(0.05)));
+    let Decision::Refuse(refusal) = turn.go_on(at(0.2)) else { panic!("the backend is full") };
+    assert_eq!(refusal.reason, Reason::Saturated);
+    other.finish(at(0.2), &End::of(Outcome::Success));
+    // What it had reserved is free again.
+    forward(engine.decide(&ask("t"), at(0.2))).finish(at(0.2), &End::of(Outcome::Success));
+}
+
+#[test]
+fn a_failed_attempt_has_its_turn_again() {
+    let engine = paced(1_000);
+    let first = forward(engine.decide(&ask("t"), at(0.0)));
+    let place = first.backend().to_owned();
+    // What failed was not used, but its turn has passed.
+    let second = later(first.retry(at(0.01), &End::of(Outcome::ConnectFailure)));
+    let second = forward(second.go_on(at(0.2)));
+    assert_eq!(second.attempt(), 2);
+    assert_ne!(second.backend(), place);
+    second.finish(at(0.3), &End::of(Outcome::Success));
+}
+
+#[test]
+fn what_cannot_be_waited_for_is_refused_with_its_key() {
+    let text = r#"{"limits": [{"name": "l", "unit": "concurrency", "amount": 1, "max_wait_ms": 5}]}"#;
+    let plan: RequestPlan = serde_json::from_str(text).unwrap();
+    let error = Engine::new(&plan, &EngineSettings::default(), at(0.0)).unwrap_err();
+    assert!(error.to_string().contains("max_wait_ms"), "{error}");
+}
