@@ -22,6 +22,7 @@ pub mod observation;
 pub mod plan;
 pub mod problem;
 pub mod reward;
+pub mod shortest;
 pub mod split;
 pub mod stages;
 pub mod telemetry;
@@ -55,6 +56,7 @@ pub use problem::{
     TwoStage,
 };
 pub use reward::{FleetReward, Reward, RewardWeights};
+pub use shortest::ShortestPaths;
 pub use split::{Split, WeightTable, quantize};
 pub use stages::{
     Actuator, BoxFuture, Estimator, Guard, MetricsSource, Policy, Recorder, RewardFunction, StateEncoder,

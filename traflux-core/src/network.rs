@@ -195,6 +195,18 @@ impl Network {
         (NodeIx::from(source), NodeIx::from(rest + usize::from(rest >= source)))
     }
 
+    /// Checks that a matrix has a row for every node.
+    ///
+    /// # Errors
+    /// [`NetworkError::Length`] when it is for another number of nodes.
+    pub fn check_matrix(&self, demands: &TrafficMatrix) -> Result<(), NetworkError> {
+        let (got, expected) = (demands.nodes(), self.nodes.len());
+        if got == expected {
+            return Ok(());
+        }
+        Err(NetworkError::Length { what: "traffic matrix", got, expected })
+    }
+
     /// Load divided by capacity, at its greatest; 0 without links.
     ///
     /// `loads`: bit/s by link.
@@ -540,6 +552,21 @@ impl Routing {
             .map(|at| &self.reroutings[at])
     }
 
+    /// The share of all traffic that leaves the base, in [0, 1], for any demands; 0 without traffic.
+    ///
+    /// # Panics
+    /// When the routing or the matrix is one of another network.
+    #[must_use]
+    pub fn rerouted_share(&self, network: &Network, demands: &TrafficMatrix) -> f64 {
+        let total = demands.total();
+        let leaves = self.reroutings.iter().map(|rerouting| {
+            let (source, target) = network.pair(rerouting.pair);
+            demands.demand(source, target) * (1.0 - rerouting.base_share)
+        });
+        // An empty sum is −0.
+        if total > 0.0 { (leaves.sum::<f64>() / total + 0.0).min(1.0) } else { 0.0 }
+    }
+
     /// Load of each link in bit/s for any demands, not only those the routing was made for.
     ///
     /// # Panics
@@ -626,6 +653,11 @@ mod tests {
         let partly = Rerouting { pair, base_share: 0.25, paths: vec![path([2, 3], 0.75)] };
         let routing = Routing::new(&network, vec![partly]).unwrap();
         assert_eq!(routing.loads(&network, &base, &demands), [0.5e9, 0.5e9, 1.5e9, 1.5e9]);
+        assert_eq!(routing.rerouted_share(&network, &demands), 0.75);
+        assert_eq!(routing.rerouted_share(&network, &TrafficMatrix::zero(4)), 0.0);
+        assert!(network.check_matrix(&demands).is_ok());
+        let other = NetworkError::Length { what: "traffic matrix", got: 3, expected: 4 };
+        assert_eq!(network.check_matrix(&TrafficMatrix::zero(3)), Err(other));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod affinity;
 pub mod backend;
 pub mod congestion;
+pub mod control;
 pub mod form;
 pub mod health;
 pub mod identity;

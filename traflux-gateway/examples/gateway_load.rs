@@ -5,6 +5,8 @@
 //! Three processes on this machine: a backend that answers at once, a gateway before it with rules, two limits and a
 //! key table, and this one, which sends an open-loop load, in turn straight to the backend and through the gateway,
 //! and counts from when each request was due. Then it changes the plan under load, and opens streams that say nothing.
+//! All of it with settings as they are by default. `gateway_load hedge` shows what a second attempt does to the tail of
+//! backends that stall.
 #![allow(clippy::print_stdout)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -28,9 +30,10 @@ fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["mock", tokens_per_second] => mock(tokens_per_second.parse()?),
         ["gateway", backend, protocol] => gateway(backend, protocol == "http2"),
+        ["hedge"] => hedge(),
         [] => measure(5000.0, 5, 10_000),
         [rate, rounds, streams] => measure(rate.parse()?, rounds.parse()?, streams.parse()?),
-        _ => Err("usage: gateway_load [REQUESTS_PER_SECOND ROUNDS STREAMS]".into()),
+        _ => Err("usage: gateway_load [hedge | REQUESTS_PER_SECOND ROUNDS STREAMS]".into()),
     }
 }
 
@@ -240,6 +243,50 @@ fn measure(rate: f64, rounds: u64, streams: usize) -> Result<(), Failure> {
     drop(backend);
     for (protocol, count) in [("http2", streams), ("http1", streams * 9 / 20)] {
         idle(&runtime, protocol, count)?;
+    }
+    Ok(())
+}
+
+/// Two backends, one in fifty of whose answers takes a second longer, with and without hedges.
+fn hedge() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for retry in ["{}", r#"{"hedge": {}}"#, r#"{"hedge": {"delay_ms": 100}}"#] {
+        runtime.block_on(async {
+            let mock = |seed| {
+                MockBackend::start(MockSettings {
+                    first_token: Duration::from_millis(20),
+                    spread: 0.3,
+                    stall_share: 0.02,
+                    stall: Duration::from_secs(1),
+                    seed,
+                    ..MockSettings::default()
+                })
+            };
+            let (a, b) = (mock(1).await?, mock(2).await?);
+            let json = format!(
+                r#"{{"server": {{"listen": "127.0.0.1:0"}}, "retry": {retry},
+                "backends": {{"a": {{"url": "{}"}}, "b": {{"url": "{}"}}}},
+                "routing": {{"default": {{"backend": ["a", "b"], "algorithm": "least-latency"}}}}}}"#,
+                a.url(),
+                b.url()
+            );
+            let gateway = Gateway::start(&serde_json::from_str(&json)?, ServerSettings::default()).await?;
+            let mut load = Load::start(&load(&format!("http://{}", gateway.address()), 100.0, 30.0, 5))?;
+            load.finish().await;
+            let ms = |share| load.total().quantile(share).unwrap_or_default().as_secs_f64() * 1e3;
+            let rows = gateway.tally().rows();
+            let hedges: u64 = rows.iter().map(|(_, _, row)| row.hedges()).sum();
+            let won: u64 = rows.iter().map(|(_, _, row)| row.hedges_won()).sum();
+            println!(
+                "{retry:<28} p50 {:>5.0} ms, p99 {:>5.0} ms, p99.9 {:>5.0} ms; {} answers, {} errors, {hedges} second attempts, {won} of them first",
+                ms(0.5),
+                ms(0.99),
+                ms(0.999),
+                load.total().count(),
+                load.errors(),
+            );
+            Ok::<_, Failure>(())
+        })?;
     }
     Ok(())
 }

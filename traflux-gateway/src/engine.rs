@@ -25,6 +25,7 @@ mod explain;
 mod forward;
 mod levels;
 mod probing;
+mod readings;
 mod scrape;
 mod settings;
 mod upkeep;
@@ -41,6 +42,7 @@ pub use decision::{Decision, Reason, Refusal};
 pub use explain::{CandidateTrace, Explanation, LimitTrace, RuleTrace};
 pub use forward::{End, Forward, Later};
 pub use probing::{ProbeQuestion, ProbeStatus};
+pub use readings::BackendReading;
 pub use settings::EngineSettings;
 pub use waiting::Waiting;
 
@@ -106,6 +108,10 @@ impl Engine {
         registry.adaptive.clear();
         registry.probes.follow(&compiled, now);
         self.shared.compiled.store(Arc::new(compiled));
+        if !registry.set.is_empty() {
+            // New pools begin with the weights of the plan; a controller's go on without a gap.
+            self.adapt(&mut registry, now);
+        }
         Ok(())
     }
 

@@ -52,8 +52,8 @@ pub use affinity::{AffinityKey, Maglev, PinTable, Session};
 pub use alias::AliasTable;
 pub use balance::{Algorithm, BalanceSettings, EndpointTable, PickRequest, Pool};
 pub use engine::{
-    Decision, End, Engine, EngineSettings, Explanation, Forward, Later, ProbeQuestion, ProbeStatus, Reason,
-    Refusal, Waiting,
+    BackendReading, Decision, End, Engine, EngineSettings, Explanation, Forward, Later, ProbeQuestion,
+    ProbeStatus, Reason, Refusal, Waiting,
 };
 pub use error::GatewayError;
 pub use identity::IdentityTable;

@@ -293,14 +293,76 @@ fn metrics_say_what_happened() {
     }
 }
 
+/// Who gets how many of 1000 requests, of which those to `slow` take ten times as long as others.
+fn picks(engine: &Engine, start: f64, slow: &str) -> BTreeMap<String, u32> {
+    let mut picks = BTreeMap::new();
+    for step in 0..1000 {
+        let now = start + f64::from(step) * 0.001;
+        let forward = forward(engine.decide(&Request::default(), at(now)));
+        let backend = forward.backend().to_owned();
+        let latency = if backend == slow { 0.5 } else { 0.05 };
+        *picks.entry(format!("{backend} {}", forward.url())).or_default() += 1;
+        forward.finish(at(now + latency), &success(0, 0));
+    }
+    picks
+}
+
 #[test]
-fn weights_of_a_controller_count_under_adaptive() {
+fn weights_of_a_controller_are_shares_of_requests_while_they_are_fresh() {
     let json = r#"{"routing": {"rules": [{"name": "all", "route": {"backend": ["a", "b"]}}]}}"#;
     let engine = engine(json, &EngineSettings::default());
-    engine.set_weights(at(0.0), "all", &[("a", 900), ("b", 100)]);
+    engine.set_weights(at(0.0), "all", &[("a", 9000), ("b", 1000)]);
     let text = engine.scrape(at(0.0), traflux_gateway::observe::Format::Prometheus);
     assert!(text.contains(r#"traflux_gateway_plan_share_ratio{rule="all",backend="a"} 0.9"#), "{text}");
-    assert!(matches!(engine.decide(&Request::default(), at(0.1)), Decision::Forward(_)));
+    let nine_in_ten = BTreeMap::from([("a ".to_owned(), 900), ("b ".to_owned(), 100)]);
+    assert_eq!(picks(&engine, 0.0, "a"), nine_in_ten, "however slow it is");
+    // A reload makes new pools, for which the weights still count.
+    engine.reload(&plan(json), &EngineSettings::default(), at(2.0)).unwrap();
+    assert_eq!(picks(&engine, 2.0, "a"), nine_in_ten);
+    for second in 20..40 {
+        engine.upkeep(at(f64::from(second)));
+    }
+    let later = picks(&engine, 40.0, "a");
+    assert!(later["a "] < 300, "30 s later the engine goes by what it observes: {later:?}");
+}
+
+#[test]
+fn a_backends_weight_is_that_of_its_endpoints_together_and_goes_before_tiers() {
+    let json = r#"{
+        "backends": {
+            "a": {"url": [{"url": "http://a1", "weight": 2}, "http://a2", {"url": "http://a3", "tier": 1}]},
+            "b": {"url": {"url": "http://b1", "tier": 1}}
+        },
+        "routing": {"default": {"backend": ["a", "b"]}}
+    }"#;
+    let engine = engine(json, &EngineSettings::default());
+    engine.set_weights(at(0.0), "default", &[("a", 6000), ("b", 4000)]);
+    let expected = [("a http://a1", 400), ("a http://a2", 200), ("b http://b1", 400)];
+    let expected: BTreeMap<String, u32> = expected.map(|(name, count)| (name.to_owned(), count)).into();
+    assert_eq!(picks(&engine, 0.0, ""), expected);
+    // Weight 0 in a higher tier: it stands by.
+    engine.set_weights(at(2.0), "default", &[("a", 10_000), ("b", 0)]);
+    let alone = picks(&engine, 2.0, "");
+    assert_eq!(alone.keys().collect::<Vec<_>>(), ["a http://a1", "a http://a2"], "{alone:?}");
+}
+
+#[test]
+fn readings_say_who_is_busy_and_who_is_ejected() {
+    let json = r#"{"routing": {"default": {"backend": ["a", "b"], "algorithm": "round-robin"}}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let held = forward(engine.decide(&Request::default(), at(0.0)));
+    let busy = held.backend().to_owned();
+    let readings = engine.readings(at(0.0));
+    assert_eq!((readings[busy.as_str()].in_flight, readings[busy.as_str()].ejected), (1, false));
+    held.finish(at(0.1), &success(1, 1));
+    for step in 0..40 {
+        let now = f64::from(step) * 0.01;
+        let forward = forward(engine.decide(&Request::default(), at(now)));
+        let outcome = if forward.backend() == "b" { Outcome::Reset } else { Outcome::Success };
+        forward.finish(at(now), &End::of(outcome));
+    }
+    let readings = engine.readings(at(0.5));
+    assert!(readings["b"].ejected && !readings["a"].ejected, "{readings:?}");
 }
 
 #[test]

@@ -137,19 +137,18 @@ fn less(a: f64, b: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::generate::{BackboneConfig, backbone};
-    use crate::shortest::ToTarget;
-    use traflux_core::{BitRate, Latency, Link, Node};
+    use traflux_core::{BitRate, Latency, Link, Node, ShortestPaths};
 
     fn agree(network: &Network, lengths: &[f64]) {
         let mut distances = Distances::new(network);
         // What was there before must not matter.
         distances.set(&vec![1e-9; lengths.len()]);
         distances.set(lengths);
-        let mut search = ToTarget::default();
+        let mut search = ShortestPaths::default();
         for target in (0..network.nodes().len()).map(NodeIx::from) {
-            search.search(network, target, |link| lengths[link.ix()]);
+            search.towards(network, target, |link| lengths[link.ix()]);
             for source in (0..network.nodes().len()).map(NodeIx::from) {
-                let (found, expected) = (distances.between(source, target), search.distance[source.ix()]);
+                let (found, expected) = (distances.between(source, target), search.distance(source));
                 let same = found == expected || (found - expected).abs() <= 1e-12 * expected;
                 assert!(same, "{source:?} to {target:?}: {found}, not {expected}");
             }

@@ -16,9 +16,9 @@
 
 use std::collections::BinaryHeap;
 
-use traflux_core::{BaseRouting, GroupIx, LinkIx, Network, NetworkError, NodeIx, TrafficMatrix};
-
-use crate::shortest::ToTarget;
+use traflux_core::{
+    BaseRouting, GroupIx, LinkIx, Network, NetworkError, NodeIx, ShortestPaths, TrafficMatrix,
+};
 
 /// Two paths tie when their weights differ by no more than this, relative to the shorter. Sums of real-valued
 /// weights in another order differ by some 1e-15; weights that people set differ by more than 1e-6.
@@ -27,7 +27,7 @@ pub const TIE_TOLERANCE: f64 = 1e-9;
 /// The links over which each node forwards towards one target.
 #[derive(Debug, Clone, Default)]
 pub struct NextHops {
-    search: ToTarget,
+    search: ShortestPaths,
     offsets: Vec<u32>,
     links: Vec<LinkIx>,
 }
@@ -50,17 +50,18 @@ impl NextHops {
     /// When the network has no such node.
     pub fn compute(&mut self, network: &Network, target: NodeIx) {
         let links = network.links();
-        self.search.search(network, target, |link| links[link.ix()].weight);
+        self.search.towards(network, target, |link| links[link.ix()].weight);
+        let (distances, ranks) = (self.search.distances(), self.search.ranks());
         self.offsets.clear();
         self.links.clear();
         self.offsets.push(0);
         for node in 0..network.nodes().len() {
-            let (distance, rank) = (self.search.distance[node], self.search.rank[node]);
+            let (distance, rank) = (distances[node], ranks[node]);
             if distance.is_finite() {
                 for &link in network.out_links(NodeIx::from(node)) {
                     let head = links[link.ix()].head.ix();
-                    let through = links[link.ix()].weight + self.search.distance[head];
-                    if self.search.rank[head] < rank && through <= distance * (1.0 + TIE_TOLERANCE) {
+                    let through = links[link.ix()].weight + distances[head];
+                    if ranks[head] < rank && through <= distance * (1.0 + TIE_TOLERANCE) {
                         self.links.push(link);
                     }
                 }
@@ -79,13 +80,13 @@ impl NextHops {
     /// Weight of a shortest path from a node to the target; infinite where there is none.
     #[must_use]
     pub fn distance(&self, node: NodeIx) -> f64 {
-        self.search.distance[node.ix()]
+        self.search.distance(node)
     }
 
     /// The nodes that reach the target, nearest first, the target itself included.
     #[must_use]
     pub fn nearest_first(&self) -> &[NodeIx] {
-        &self.search.settled
+        self.search.settled()
     }
 }
 
@@ -112,7 +113,7 @@ pub fn ecmp(network: &Network) -> Result<BaseRouting, NetworkError> {
 /// [`NetworkError::Length`] for a matrix of another number of nodes, [`NetworkError::Disconnected`] for a
 /// demand that no path serves.
 pub fn ecmp_loads(network: &Network, demands: &TrafficMatrix) -> Result<Vec<f64>, NetworkError> {
-    check_nodes(network, demands)?;
+    network.check_matrix(demands)?;
     let mut loads = vec![0.0; network.links().len()];
     let mut hops = NextHops::default();
     let mut transit = vec![0.0; network.nodes().len()];
@@ -149,7 +150,7 @@ pub fn check_served(
     base: &BaseRouting,
     demands: &TrafficMatrix,
 ) -> Result<(), NetworkError> {
-    check_nodes(network, demands)?;
+    network.check_matrix(demands)?;
     for (pair, demand) in demands.pairs().enumerate() {
         let pair = GroupIx::from(pair);
         if demand > 0.0 && base.of(pair).next().is_none() {
@@ -158,14 +159,6 @@ pub fn check_served(
         }
     }
     Ok(())
-}
-
-pub(crate) fn check_nodes(network: &Network, demands: &TrafficMatrix) -> Result<(), NetworkError> {
-    if demands.nodes() == network.nodes().len() {
-        return Ok(());
-    }
-    let (got, expected) = (demands.nodes(), network.nodes().len());
-    Err(NetworkError::Length { what: "traffic matrix", got, expected })
 }
 
 fn disconnected(network: &Network, source: NodeIx, target: NodeIx, demand: f64) -> NetworkError {
@@ -192,16 +185,16 @@ impl Spread {
             return fractions;
         }
         self.amount[source.ix()] = 1.0;
-        self.waiting.push(hops.search.rank[source.ix()]);
+        self.waiting.push(hops.search.ranks()[source.ix()]);
         while let Some(rank) = self.waiting.pop() {
-            let node = hops.search.settled[rank as usize];
+            let node = hops.search.settled()[rank as usize];
             let next = hops.of(node);
             let part = std::mem::take(&mut self.amount[node.ix()]) / next.len().max(1) as f64;
             for &link in next {
                 fractions.push((link, part));
                 let head = network.links()[link.ix()].head;
                 if self.amount[head.ix()] == 0.0 {
-                    self.waiting.push(hops.search.rank[head.ix()]);
+                    self.waiting.push(hops.search.ranks()[head.ix()]);
                 }
                 self.amount[head.ix()] += part;
             }

@@ -106,7 +106,7 @@ impl Failure {
     /// # Errors
     /// [`NetworkError::Length`] for a matrix of another number of nodes.
     pub fn served(&self, demands: &TrafficMatrix) -> Result<(TrafficMatrix, BitRate), NetworkError> {
-        crate::ecmp::check_nodes(&self.network, demands)?;
+        self.network.check_matrix(demands)?;
         let (mut served, mut lost) = (demands.clone(), BitRate::ZERO);
         for &pair in &self.unreachable {
             let (source, target) = self.network.pair(pair);

@@ -23,13 +23,12 @@ mod quick;
 mod relief;
 pub mod select;
 pub mod selection;
-mod shortest;
 
 pub use ecmp::{NextHops, TIE_TOLERANCE, check_served, ecmp, ecmp_loads};
 pub use encode::NetworkEncoder;
 pub use error::TeError;
 pub use failure::{Cut, Failure, RiskGroup, group_failures, link_failures, node_failures};
-pub use metrics::{delay_ratio, performance_ratio, rerouted_share, routing_change, selected_share};
+pub use metrics::{delay_ratio, performance_ratio, routing_change, selected_share};
 pub use paths::{Path, PathFinder};
 pub use select::{
     EcmpOnly, FixedSet, GreedyRelief, QuickSelector, TopK, TopKCritical, TopKRelief, share_of_pairs,

@@ -5,13 +5,12 @@
 //! the least total length (Suurballe 1974), and all shortest paths. Equal lengths are ordered by number of
 //! links and then by positions of links, so the answer depends on nothing but the arguments.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap};
 
-use traflux_core::{LinkIx, Network, NetworkError, NodeIx};
+use traflux_core::{LinkIx, Network, NetworkError, NodeIx, ShortestPaths};
 
 use crate::ecmp::TIE_TOLERANCE;
-use crate::shortest::{Distance, Entry, ToTarget};
 
 /// A path and its length.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +38,7 @@ pub struct Path {
 pub struct PathFinder<'a> {
     network: &'a Network,
     lengths: Vec<f64>,
-    to_target: ToTarget,
+    to_target: ShortestPaths,
     search: Search,
 }
 
@@ -66,7 +65,7 @@ impl<'a> PathFinder<'a> {
     }
 
     fn unchecked(network: &'a Network, lengths: Vec<f64>) -> Self {
-        Self { network, lengths, to_target: ToTarget::default(), search: Search::default() }
+        Self { network, lengths, to_target: ShortestPaths::default(), search: Search::default() }
     }
 
     /// A shortest path; `None` where there is none or source and target are the same node.
@@ -92,7 +91,7 @@ impl<'a> PathFinder<'a> {
         }
         // Distances to the target in the whole network never overestimate those in what is left of it: they
         // lead every search below straight to the target.
-        self.to_target.search(self.network, target, |link| self.lengths[link.ix()]);
+        self.to_target.towards(self.network, target, |link| self.lengths[link.ix()]);
         let mut candidates = BTreeSet::new();
         let mut found: Vec<Candidate> = Vec::new();
         if let Some(first) = self.deviate(&[], &found, source, target) {
@@ -134,7 +133,7 @@ impl<'a> PathFinder<'a> {
             .filter(|path| path.links.len() > at && path.links[..at] == *prefix)
             .map(|path| path.links[at])
             .collect();
-        let (lengths, remaining) = (&self.lengths, &self.to_target.distance);
+        let (lengths, remaining) = (&self.lengths, self.to_target.distances());
         let mut links = prefix.to_vec();
         let allowed = |from: NodeIx, link| from != node || !taken.contains(&link);
         self.search.run(self.network, node, target, lengths, remaining, allowed, &mut links).then(|| {
@@ -158,51 +157,37 @@ impl<'a> PathFinder<'a> {
         let (network, nodes) = (self.network, self.network.nodes().len());
         let mut used = vec![false; network.links().len()];
         let mut potential = vec![0.0; nodes];
-        let mut distance = vec![f64::INFINITY; nodes];
-        let mut parent: Vec<Option<LinkIx>> = vec![None; nodes];
-        let mut heap: BinaryHeap<Entry> = BinaryHeap::new();
+        let mut residual = ShortestPaths::default();
         let mut count = 0;
         while count < limit {
-            distance.fill(f64::INFINITY);
-            parent.fill(None);
-            distance[source.ix()] = 0.0;
-            heap.push(Reverse((Distance(0.0), source.0)));
-            while let Some(Reverse((Distance(reached), node))) = heap.pop() {
-                if reached > distance[node as usize] {
-                    continue;
-                }
-                let node = NodeIx(node);
-                let forward = network.out_links(node).iter().filter(|link| !used[link.ix()]);
-                let backward = network.in_links(node).iter().filter(|link| used[link.ix()]);
+            let (used_now, potential_now, lengths) = (&used, &potential, &self.lengths);
+            residual.search(nodes, source, |node| {
+                let forward = network.out_links(node).iter().filter(|link| !used_now[link.ix()]);
+                let backward = network.in_links(node).iter().filter(|link| used_now[link.ix()]);
                 let steps = forward.map(|l| (*l, 1.0)).chain(backward.map(|l| (*l, -1.0)));
-                for (link, sign) in steps {
+                steps.map(move |(link, sign)| {
                     let ends = &network.links()[link.ix()];
                     let next = if sign > 0.0 { ends.head } else { ends.tail };
                     let reduced =
-                        sign * self.lengths[link.ix()] + potential[node.ix()] - potential[next.ix()];
+                        sign * lengths[link.ix()] + potential_now[node.ix()] - potential_now[next.ix()];
                     // Below zero by a rounding error at most.
-                    let through = reached + reduced.max(0.0);
-                    if through < distance[next.ix()] {
-                        distance[next.ix()] = through;
-                        parent[next.ix()] = Some(link);
-                        heap.push(Reverse((Distance(through), next.0)));
-                    }
-                }
-            }
-            if distance[target.ix()].is_infinite() {
+                    (next, link, reduced.max(0.0))
+                })
+            });
+            if residual.distance(target).is_infinite() {
                 break;
             }
             let mut at = target;
-            while let Some(link) = parent[at.ix()].filter(|_| at != source) {
+            while let Some(link) = residual.through(at) {
                 let ends = &network.links()[link.ix()];
                 // A link in use is crossed backwards and set free.
                 at = if used[link.ix()] { ends.head } else { ends.tail };
                 used[link.ix()] = !used[link.ix()];
             }
-            for node in 0..nodes {
+            for (potential, distance) in potential.iter_mut().zip(residual.distances()) {
                 // A node that cannot be reached now cannot be reached later.
-                if distance[node].is_finite() {
-                    potential[node] += distance[node];
+                if distance.is_finite() {
+                    *potential += distance;
                 }
             }
             count += 1;
@@ -238,9 +223,9 @@ impl<'a> PathFinder<'a> {
     /// When the network has no such node.
     #[must_use]
     pub fn all_shortest(&mut self, source: NodeIx, target: NodeIx, limit: usize) -> Vec<Path> {
-        self.to_target.search(self.network, target, |link| self.lengths[link.ix()]);
+        self.to_target.towards(self.network, target, |link| self.lengths[link.ix()]);
         let mut paths = Vec::new();
-        let (distance, rank) = (&self.to_target.distance, &self.to_target.rank);
+        let (distance, rank) = (self.to_target.distances(), self.to_target.ranks());
         if source == target || distance[source.ix()].is_infinite() {
             return paths;
         }
@@ -278,6 +263,24 @@ impl<'a> PathFinder<'a> {
     }
 }
 
+/// A length as a key of a heap or a sorted set: never NaN, so the order is total.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Distance(f64);
+
+impl Eq for Distance {}
+
+impl Ord for Distance {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Distance {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// A path in the order in which paths are given: by length, number of links, positions of links.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
@@ -297,7 +300,8 @@ struct Search {
     distance: Vec<f64>,
     parent: Vec<LinkIx>,
     now: u32,
-    heap: BinaryHeap<Entry>,
+    /// A node and how far its paths are at least; the node breaks ties, so the order of settling is determined.
+    heap: BinaryHeap<Reverse<(Distance, u32)>>,
 }
 
 impl Search {

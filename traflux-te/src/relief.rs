@@ -10,10 +10,9 @@
 //!
 //! These are the lengths of Young (1995) and of Garg and Könemann (2007) with one step of their methods.
 
-use traflux_core::{BaseRouting, GroupIx, Network, NodeIx};
+use traflux_core::{BaseRouting, GroupIx, Network, NodeIx, ShortestPaths};
 
 use crate::distances::Distances;
-use crate::shortest::ToTarget;
 
 /// A gain of less, relative to the cost of the base, is none: sums of prices in another order differ by 1e-15
 /// or so.
@@ -34,7 +33,7 @@ pub(crate) struct Relief {
     pub(crate) network: Network,
     pub(crate) inverse_capacities: Vec<f64>,
     pub(crate) prices: Vec<f64>,
-    pub(crate) search: ToTarget,
+    pub(crate) search: ShortestPaths,
     distances: Distances,
 }
 
@@ -45,7 +44,7 @@ impl Relief {
             network: network.clone(),
             inverse_capacities,
             prices: Vec::new(),
-            search: ToTarget::default(),
+            search: ShortestPaths::default(),
             distances: Distances::new(network),
         }
     }
@@ -60,7 +59,7 @@ impl Relief {
     /// Searches the cheapest paths to one target under the prices.
     pub(crate) fn search(&mut self, target: NodeIx) {
         let prices = &self.prices;
-        self.search.search(&self.network, target, |link| prices[link.ix()]);
+        self.search.towards(&self.network, target, |link| prices[link.ix()]);
     }
 
     /// What each pair gains, 0 for pairs that the base does not join.

@@ -29,6 +29,7 @@
 //! | `retry` | `retry_policy`, `retry_budget` | native but for rates of retries and `hedge`, which is unsupported |
 //! | `affinity` | `stateful_session`, `hash_policy` | approximated |
 //! | `congestion` | `adaptive_concurrency`, `admission_control` | approximated: one for all backends |
+//! | `control` | | needs the controller, which sends weights over xDS |
 //! | `server` | listener, connection manager, `DownstreamTlsContext`, `body_size_limit` | native but for reload of certificates, waiting connections, body and drain times |
 //!
 //! Envoy keeps state for each cluster. A backend that routes use with different algorithms or health checks is several
@@ -153,6 +154,9 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
     filters.extend(limits);
     filters.extend(congestion::filters(&plan.congestion, &mut report));
     filters.extend(affinity::filter(plan.affinity.as_ref(), &mut report));
+    if plan.control.is_some() {
+        report.needs("control", "the controller (`traflux run`), which sends weights over xDS");
+    }
     health::report(plan, &mut report);
     cluster::pool_report(&mut report);
     listener::report(&plan.server, &mut report);

@@ -2,7 +2,8 @@
 //!
 //! The loop: observe → estimate → act → optimise → guard → control → learn. Its stages are the traits of
 //! [`traflux_core::stages`]; [`Controller::tick`] goes once around. [`service`] runs it beside Envoy and
-//! Prometheus; [`Config`] is what an operator writes; [`lab`] plays it on a simulated fleet. [`te`] does the same for
+//! Prometheus; [`Config`] is what an operator writes; [`lab`] plays it on a simulated fleet; [`gateway`] runs it beside the
+//! request engine in one process. [`te`] does the same for
 //! the links of a network.
 
 pub mod api;
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod doctor;
+pub mod gateway;
 pub mod lab;
 mod progress;
 pub mod service;
@@ -21,7 +23,6 @@ pub use controller::{
     ControlConfig, Controller, Decision, DecisionLog, Fleet, Mode, Stages, StateStore, StoreError,
 };
 pub use traflux_core as core;
-pub use traflux_gateway as gateway;
 pub use traflux_lp as lp;
 pub use traflux_policy as policy;
 pub use traflux_prom as prom;

@@ -96,6 +96,29 @@ fn the_file_of_the_documentation_has_no_warning() {
 }
 
 #[test]
+fn the_check_says_what_the_controller_will_move() {
+    let plan = "
+routing: { default: { backend: [a, b] } }
+control: { capacity_rps: { a: 50 } }
+";
+    let (passed, said) = check(plan, &["--strict"]);
+    assert!(
+        passed && said.contains("control: moves the weights of default; capacity to be learned: b"),
+        "{said}"
+    );
+    let (passed, said) = check(&plan.replace("[a, b]", "a"), &["--strict"]);
+    assert!(
+        !passed && said.contains("warning: control: no rule under `adaptive` has two backends"),
+        "{said}"
+    );
+    let (passed, said) = check(&plan.replace("a: 50", "c: 50"), &[]);
+    assert!(!passed && said.contains("control.capacity_rps.c: no backend has this name"), "{said}");
+    let frozen = plan.replace("capacity_rps: { a: 50 }", "mode: frozen, checkpoint: /nowhere");
+    let (passed, said) = check(&frozen, &[]);
+    assert!(!passed && said.contains("control.checkpoint: checkpoint /nowhere"), "{said}");
+}
+
+#[test]
 fn the_schema_of_a_gateway_is_one_of_its_own() {
     let output = traflux(&["schema", "gateway"]);
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

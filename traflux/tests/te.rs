@@ -141,6 +141,37 @@ fn bad_input_is_named() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("units of network and matrices may not fit"));
 }
 
+#[test]
+fn what_makes_no_sense_is_refused_by_its_name_and_nothing_that_was_found_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    made(at);
+    std::fs::write(at.join("empty.rows"), "").unwrap();
+    let told = refused(at, &["solve", "backbone.json", "empty.rows"]);
+    assert!(told.contains("empty.rows: it holds no matrix"), "{told}");
+    let told = refused(at, &["solve", "backbone.json", "tm.rows", "--limit", "0"]);
+    assert!(told.contains("--limit 0 leaves none of its matrices"), "{told}");
+    let told = refused(at, &["solve", "backbone.json", "tm.rows", "--unit", "parsec"]);
+    assert!(told.contains("expected a unit of rates") && !told.contains("line 1"), "{told}");
+    let told = refused(at, &["paths", "backbone.json", "tm.rows", "--least", "5", "--most", "2"]);
+    assert!(told.contains("--least 5 is more than --most 2"), "{told}");
+    let told = refused(at, &["paths", "backbone.json", "tm.rows", "--tolerance", "nan"]);
+    assert!(told.contains("--tolerance NaN must be finite"), "{told}");
+    let told = refused(at, &["evaluate", "backbone.json", "tm.rows", "--checkpoint", "empty.rows"]);
+    assert!(told.contains("empty.rows: checkpoint is truncated"), "{told}");
+    // No clock holds that many seconds.
+    let told = said(at, &["paths", "backbone.json", "tm.rows", "--limit", "1", "--deadline-s", "1e300"]);
+    assert!(told.contains("1 matrix they were chosen for"), "{told}");
+    // One matrix has none before it.
+    let evaluate = ["evaluate", "backbone.json", "tm.rows", "--limit", "1", "--selectors", "top-k"];
+    let told = said(at, &evaluate);
+    assert!(!told.contains("-0.0") && told.contains("–"), "{told}");
+    let output = te(at, &[&evaluate[..], &["--html", "nowhere/te.html"]].concat());
+    assert!(!output.status.success());
+    assert!(String::from_utf8(output.stdout).unwrap().contains("top-k"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("nowhere/te.html"));
+}
+
 /// Three nodes; nothing leads from c to a, and two links from a to b.
 const ONE_WAY: &str = r#"{"directed": true, "nodes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"},
     {"id": 2, "name": "c"}], "links": [{"source": 0, "target": 1, "capacity": 1e9},

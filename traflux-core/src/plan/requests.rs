@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::affinity::AffinityPlan;
 use super::backend::BackendPlan;
 use super::congestion::CongestionPlan;
+use super::control::ControlPlan;
 use super::health::HealthPlan;
 use super::identity::IdentityPlan;
 use super::limit::LimitPlan;
@@ -47,6 +48,10 @@ pub struct RequestPlan {
     pub affinity: Option<AffinityPlan>,
     /// Control by what comes back.
     pub congestion: CongestionPlan,
+    /// A controller beside the engine; without it weights under `adaptive` follow what the engine alone observes. An
+    /// engine inside another program does not look at it: who puts one together gives it to a controller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlPlan>,
 }
 
 impl RequestPlan {
@@ -145,6 +150,9 @@ impl RequestPlan {
                     return wrong(format!("backends.{name}.{key}"), problem);
                 }
             }
+        }
+        if let Some(control) = &self.control {
+            control.validate(&self.backend_names())?;
         }
         for (ix, key) in self.identity.api_keys.iter().enumerate() {
             if key.sha256.len() != 64 || !key.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -112,6 +112,7 @@ pub struct AdaptiveWeights {
     settings: AdaptiveSettings,
     shares: Vec<f64>,
     weights: Vec<u32>,
+    led: bool,
 }
 
 impl AdaptiveWeights {
@@ -124,7 +125,7 @@ impl AdaptiveWeights {
     /// As [`AdaptiveSettings::validate`].
     pub fn new(settings: AdaptiveSettings) -> Result<Self, GatewayError> {
         settings.validate()?;
-        Ok(Self { settings, shares: Vec::new(), weights: Vec::new() })
+        Ok(Self { settings, shares: Vec::new(), weights: Vec::new(), led: false })
     }
 
     /// The weights from now on, by position. Every reading of positive weight gets a positive one.
@@ -138,6 +139,7 @@ impl AdaptiveWeights {
                 && now.since(set.at) <= self.settings.fresh_for
                 && set.weights.iter().any(|weight| *weight > 0)
         });
+        self.led = fresh.is_some();
         if let Some(set) = fresh {
             // Own steps begin from there when the controller falls silent.
             let total: f64 = set.weights.iter().map(|w| f64::from(*w)).sum();
@@ -163,6 +165,12 @@ impl AdaptiveWeights {
             *share /= total.max(f64::MIN_POSITIVE);
         }
         &self.weights
+    }
+
+    /// Whether the weights of the last update are those of a controller.
+    #[must_use]
+    pub const fn is_led(&self) -> bool {
+        self.led
     }
 
     fn target(&self, readings: &[Reading]) -> Vec<f64> {

@@ -232,7 +232,7 @@ impl Pool {
     }
 
     /// One drawn by weight.
-    #[inline]
+    #[inline(always)]
     fn sample(&self, tier: &Tier, request: &Gated<'_>, draws: &mut Draws) -> Option<u32> {
         for _ in 0..TRIES {
             let position = tier.table.draw_by(draws.next())?;
@@ -286,13 +286,16 @@ impl Pool {
         }
         let mut drawn = [0u32; MOST_CHOICES];
         let choices = (self.settings.choices as usize).clamp(1, MOST_CHOICES);
-        for turn in 0..choices {
+        let (mut turn, mut tried) = (0, false);
+        while turn < choices {
             drawn[turn] = self.sample(tier, request, draws)?;
-            if turn == 1 && drawn[1] == drawn[0] {
-                // With two choices a second draw of the same would waste the comparison.
-                drawn[1] = self.sample(tier, request, draws)?;
+            // With two choices a second draw of the same would waste the comparison.
+            if turn == 1 && drawn[1] == drawn[0] && !tried {
+                tried = true;
+                continue;
             }
             best = best.min(rank(drawn[turn], turn as u32));
+            turn += 1;
         }
         Some(drawn[(best & 0xffff_ffff) as usize])
     }
@@ -324,8 +327,10 @@ impl Pool {
                 && slot.endpoint.error_ratio(view.now) <= limits.error_limit
                 && terms.quota_left() >= limits.quota_reserve
                 && !view.is_crowded_unknown(slot, load);
-            let cost =
-                terms.price.expected(request.prompt_tokens, request.cached_tokens, view.output_tokens).0;
+            let cost = terms
+                .price
+                .expected(request.prompt_tokens, request.cached_tokens, view.output_tokens as u32)
+                .0;
             if within && cheapest.is_none_or(|(c, w, _)| (cost, weighed) < (c, w)) {
                 cheapest = Some((cost, weighed, *position));
             }
@@ -390,17 +395,22 @@ impl Pool {
     }
 
     /// Whether a member may be chosen and its slow start lets it into this choice.
-    #[inline]
+    #[inline(always)]
     fn admits(&self, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
         self.may_take(position, request) && self.is_warm_enough(position, request, draws)
     }
 
     /// Whether a member may be chosen at all.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn may_take(&self, position: u32, request: &Gated<'_>) -> bool {
         !(self.slots[position as usize].endpoint.is_draining()
-            || request.some_shut
-                && (!self.eligibility.is_open(position as usize) || request.excluded.contains(&position)))
+            || request.some_shut && self.is_shut(position, request))
+    }
+
+    /// Whether a member is closed, or excluded by a request.
+    #[inline(never)]
+    fn is_shut(&self, position: u32, request: &Gated<'_>) -> bool {
+        !self.eligibility.is_open(position as usize) || request.excluded.contains(&position)
     }
 
     #[inline]
@@ -413,11 +423,13 @@ impl Pool {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_warm_enough(&self, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
-        if !request.some_warming {
-            return true;
-        }
+        !request.some_warming || self.is_ramped(position, request, draws)
+    }
+
+    #[inline(never)]
+    fn is_ramped(&self, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
         let now = request.now;
         let age = now.since(self.slots[position as usize].endpoint.started_at());
         let share = self.settings.slow_start.share(age);
@@ -425,16 +437,18 @@ impl Pool {
     }
 
     #[inline]
-    fn view<'a>(&self, request: &'a PickRequest<'a>) -> View<'a> {
+    fn view(&self, request: &PickRequest<'_>) -> View {
         let pool_latency = self.shared.latency.value();
+        let pool_latency = if pool_latency > 0.0 { pool_latency } else { 1.0 };
         let written = self.shared.written.value();
         let written = if written > 0.0 { written } else { 1.0 };
+        let first = self.slots.first();
         View {
-            request,
-            output_tokens: (request.output_tokens as f32 * written) as u32,
             now: Tick::of(request.now),
             estimate: self.estimate,
-            pool_latency: if pool_latency > 0.0 { pool_latency } else { 1.0 },
+            prompt_factor: first.map_or(1.0, |slot| slot.endpoint.prompt_factor(request.fresh_tokens())),
+            output_tokens: request.output_tokens as f32 * written,
+            pool_latency,
             failure_latencies: self.settings.failure_latencies,
         }
     }
@@ -473,22 +487,23 @@ impl Loads for &[u32] {
 }
 
 /// What a request sees of the pool.
-struct View<'a> {
-    request: &'a PickRequest<'a>,
-    /// To expect in the answer.
-    output_tokens: u32,
+struct View {
     now: Tick,
     estimate: Estimate,
+    /// One for all endpoints, which are of one table.
+    prompt_factor: f32,
+    /// To expect in the answer.
+    output_tokens: f32,
     pool_latency: f32,
     failure_latencies: f32,
 }
 
-impl View<'_> {
-    #[inline]
+impl View {
+    #[inline(always)]
     fn unit_latency(&self, slot: &Slot) -> f32 {
-        let (prompt, output) = (self.request.fresh_tokens(), self.output_tokens);
-        let unit = slot.endpoint.unit_latency(self.now, self.estimate, prompt, output);
-        unit.unwrap_or(self.pool_latency * UNKNOWN)
+        let unit =
+            slot.endpoint.unit_latency_by(self.now, self.estimate, self.prompt_factor, self.output_tokens);
+        if unit > 0.0 { unit } else { self.pool_latency * UNKNOWN }
     }
 
     #[inline]
@@ -510,13 +525,13 @@ impl View<'_> {
         self.weigh(slot, load, self.expected_latency(slot, load))
     }
 
-    /// The same with load counted once more.
-    #[inline]
+    /// The same with load counted once more. Always inlined, as all that is done once for each choice.
+    #[inline(always)]
     fn latency_cost(&self, slot: &Slot, load: f32) -> f32 {
         self.weigh(slot, load, self.unit_latency(slot) * (load + 1.0))
     }
 
-    #[inline]
+    #[inline(always)]
     fn weigh(&self, slot: &Slot, load: f32, mut cost: f32) -> f32 {
         if self.is_crowded_unknown(slot, load) {
             cost *= 1000.0;

@@ -309,15 +309,32 @@ impl Endpoint {
         prompt_tokens: u32,
         output_tokens: u32,
     ) -> Option<f32> {
+        let unit =
+            self.unit_latency_by(now, estimate, self.prompt_factor(prompt_tokens), output_tokens as f32);
+        (unit > 0.0).then_some(unit)
+    }
+
+    /// How many times as long the first token of such a prompt takes as that of an empty one.
+    #[inline]
+    pub(crate) fn prompt_factor(&self, prompt_tokens: u32) -> f32 {
+        1.0 + prompt_tokens as f32 * self.learning.per_prompt_token
+    }
+
+    /// The same from what is one for all endpoints of a table; 0 while nothing is known.
+    #[inline]
+    pub(crate) fn unit_latency_by(
+        &self,
+        now: Tick,
+        estimate: Estimate,
+        prompt_factor: f32,
+        output_tokens: f32,
+    ) -> f32 {
         let first = match estimate {
             Estimate::Mean => self.first.value(),
             Estimate::Peak => self.peak.at(now, self.learning.decay).unwrap_or(0.0),
             Estimate::Percentile => self.quantile.value().unwrap_or(0.0),
         };
-        let per_token = if output_tokens > 0 { self.per_token.value() } else { 0.0 };
-        let unit = first * (1.0 + prompt_tokens as f32 * self.learning.per_prompt_token)
-            + output_tokens as f32 * per_token;
-        (unit > 0.0).then_some(unit)
+        first * prompt_factor + output_tokens * self.per_token.value()
     }
 
     /// The share of answers that failed, as it counts now: it fades while nothing is heard, by `1 / (1 + Δt/τ)`.
@@ -337,7 +354,7 @@ impl Endpoint {
 
     #[inline]
     fn normalize(&self, seconds: f32, prompt_tokens: u32, ahead: u32) -> f32 {
-        seconds / ((1.0 + prompt_tokens as f32 * self.learning.per_prompt_token) * crowding(ahead))
+        seconds / (self.prompt_factor(prompt_tokens) * crowding(ahead))
     }
 
     /// Learns from a wait without an answer, unless an answer would have been expected later.

@@ -294,6 +294,12 @@ impl Pool {
         self.slots.get(position).map(|slot| slot.weight)
     }
 
+    /// The tier at a position.
+    #[must_use]
+    pub fn tier(&self, position: usize) -> Option<u8> {
+        self.terms.get(position).map(|terms| terms.tier)
+    }
+
     /// The position of an endpoint, by its id.
     #[inline]
     #[must_use]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::limit::{
     ScopeSettings, Unit,
 };
 use crate::observe::{DeciderIx, RouteIx, SeriesIx, TenantMetrics};
+use crate::queue::QueueSettings;
 use crate::request::Request;
 use crate::retry::{Fallback, Hedge, RetryBudget};
 use crate::rule::{Matcher, excludes, order};
@@ -56,7 +58,11 @@ pub(super) struct Compiled {
     /// Whether some limit may be waited for.
     pub(super) is_patient: bool,
     pub(super) tenants: Arc<KeyTable>,
+    /// Keys found last in the limiter's table of tenants, by number of the tenant; 0 for none.
+    tenant_keys: Arc<[AtomicU64]>,
     pub(super) used: Arc<TenantMetrics>,
+    /// Bands of the queue's classes, and of requests without a class.
+    bands: Vec<u8>,
     pub(super) rooms: Vec<Arc<Room>>,
     /// Rooms of earlier plans in which somebody may still wait.
     pub(super) former: Vec<Weak<Room>>,
@@ -92,8 +98,15 @@ pub(super) struct RoutePool {
     pub(super) probed: bool,
     /// When its requests are hedged; `None` where none are.
     pub(super) hedge: Option<Arc<Hedge>>,
-    /// Weights of the plan, by position.
-    pub(super) planned: Arc<[u32]>,
+    /// Weights and tiers of the plan, by position.
+    pub(super) planned: Arc<[Place]>,
+}
+
+/// How much of its tier's traffic a member takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) weight: u32,
+    pub(super) tier: u8,
 }
 
 /// One endpoint of a route.
@@ -117,6 +130,13 @@ pub(super) struct CompiledLimit {
     by_backend: bool,
     /// Limits of their own for some keys.
     overrides: FxHashMap<Box<str>, LimitIx>,
+}
+
+/// Keys found for a request: limits of one scope share one.
+struct Found<'a> {
+    /// Where the key of the tenant is that was found at its last request.
+    seen: Option<&'a AtomicU64>,
+    last: Option<(ScopeIx, Key)>,
 }
 
 thread_local! {
@@ -201,8 +221,10 @@ impl Compiled {
             limiter,
             limits,
             is_patient: plan.limits.iter().any(|limit| limit.max_wait.is_some_and(|wait| !wait.is_zero())),
+            tenant_keys: (0..tenants.capacity()).map(|_| AtomicU64::new(0)).collect(),
             tenants,
             used: Arc::clone(&registry.used),
+            bands: settings.queue.iter().flat_map(bands).collect(),
             former: former(before, &rooms),
             rooms,
             counters,
@@ -219,6 +241,7 @@ impl Compiled {
         // Beyond what the table holds, tenants share the place of the nameless one.
         let name = request.client.tenant;
         let tenant = self.tenants.find(name).or_else(|| self.tenants.insert(name, |_| false));
+        let seen = tenant.and_then(|tenant| self.tenant_keys.get(tenant.slot() as usize));
         let tenant = tenant.or_else(|| self.tenants.find("")).map_or(0, Key::slot);
         let mut admission = Admission::blank();
         let kept = &mut *admission;
@@ -231,7 +254,7 @@ impl Compiled {
         kept.tokens = request.tokens;
         kept.deadline = request.deadline;
         kept.arrived = now;
-        let (mut failed, mut found) = (None, None);
+        let (mut failed, mut found) = (None, Found { seen, last: None });
         self.limit_rules.each(request, |ix| {
             if failed.is_none() {
                 failed = self.add_limit(kept, &mut found, ix, request, now).err();
@@ -254,14 +277,15 @@ impl Compiled {
 
     fn band(&self, request: &Request<'_>) -> u8 {
         let Some(queue) = &self.settings.queue else { return 0 };
-        queue.band_of(request.client.user_tier, request.kind)
+        let class = queue.class_of(request.client.user_tier, request.kind);
+        self.bands[class.unwrap_or(queue.classes.len())]
     }
 
-    /// Adds a limit that holds. `found` is the key found last, and for which scope: limits of one scope share it.
+    /// Adds a limit that holds.
     fn add_limit(
         &self,
         admission: &mut Kept,
-        found: &mut Option<(ScopeIx, Key)>,
+        found: &mut Found<'_>,
         ix: usize,
         request: &Request<'_>,
         now: Timestamp,
@@ -270,14 +294,26 @@ impl Compiled {
         if limit.by.is_empty() {
             return admission.limits.try_push((limit.ix, Key::ONLY)).map_err(|_| Reason::TooManyKeys);
         }
-        let same = found.filter(|(scope, _)| limit.scope == Some(*scope) && limit.overrides.is_empty());
+        let same = found.last.filter(|(scope, _)| limit.scope == Some(*scope) && limit.overrides.is_empty());
         if let (Some((_, key)), false) = (same, limit.by_backend) {
             return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
         }
         if let [scope] = &limit.by[..]
             && !limit.by_backend
         {
-            return self.add_key(admission, found, limit, scope_value(scope, request), now);
+            let seen = found.seen.filter(|_| *scope == LimitScope::Tenant && limit.overrides.is_empty());
+            if let (Some(seen), Some(scope)) = (seen, limit.scope) {
+                let key = Key::unpacked(seen.load(Ordering::Relaxed));
+                if self.limiter.is_key(scope, key) {
+                    found.last = Some((scope, key));
+                    return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
+                }
+            }
+            self.add_key(admission, found, limit, scope_value(scope, request), now)?;
+            if let (Some(seen), Some((_, key))) = (seen, found.last) {
+                seen.store(key.packed(), Ordering::Relaxed);
+            }
+            return Ok(());
         }
         KEY.with_borrow_mut(|key| {
             key.clear();
@@ -299,14 +335,14 @@ impl Compiled {
     fn add_key(
         &self,
         admission: &mut Kept,
-        found: &mut Option<(ScopeIx, Key)>,
+        found: &mut Found<'_>,
         limit: &CompiledLimit,
         name: &str,
         now: Timestamp,
     ) -> Result<(), Reason> {
         let (ix, key) = self.limit_key(limit, name, now).ok_or(Reason::TooManyKeys)?;
         if ix == limit.ix {
-            *found = limit.scope.map(|scope| (scope, key));
+            found.last = limit.scope.map(|scope| (scope, key));
         }
         admission.limits.try_push((ix, key)).map_err(|_| Reason::TooManyKeys)
     }
@@ -382,6 +418,11 @@ impl Compiled {
     pub(super) fn is_by_backend(&self, ix: LimitIx) -> bool {
         self.limits.iter().any(|l| l.by_backend && (l.ix == ix || l.overrides.values().any(|own| *own == ix)))
     }
+}
+
+fn bands(queue: &QueueSettings) -> impl Iterator<Item = u8> {
+    let classes = (0..queue.classes.len()).map(Some).chain([None]);
+    classes.map(|class| queue.band(class))
 }
 
 fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
@@ -749,7 +790,7 @@ impl Builder<'_> {
                 if model == OTHER_MODEL { before.models.len() as u32 + 1 } else { before.model(model) };
             same.pools.get(model as usize)?.as_ref()
         });
-        let planned = members.iter().map(|member| member.weight).collect();
+        let planned = members.iter().map(|m| Place { weight: m.weight, tier: m.tier }).collect();
         let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
             Some(before) => before.pool.reconfigured(settings, members)?,

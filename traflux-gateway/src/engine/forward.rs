@@ -16,7 +16,7 @@ use super::compile::{Compiled, Route, RouteMember, RoutePool};
 use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::waiting;
-use crate::balance::{Answer, PickRequest};
+use crate::balance::{Answer, LoadUnit, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
 use crate::health::Entry;
 use crate::limit::{Cost, Denial, DenialReason};
@@ -72,6 +72,8 @@ pub(super) struct Hold {
     route: u32,
     position: u32,
     ahead: u32,
+    /// Tokens that count as in flight there, where those are the load.
+    held_tokens: u64,
     sent: Timestamp,
     first_token: Option<Duration>,
     /// `None` while its stream is quiet.
@@ -394,10 +396,15 @@ fn hold(
     (slot, requests_mark, tokens_mark, entry): Taken,
     now: Timestamp,
 ) {
+    let held_tokens = match pool.pool.settings().load {
+        LoadUnit::Tokens => admission.tokens.total(),
+        LoadUnit::Requests => 0,
+    };
     admission.hold = Some(Hold {
         route,
         position: position as u32,
-        ahead: pool.pool.start(position, admission.tokens.total()),
+        ahead: pool.pool.start(position, held_tokens),
+        held_tokens,
         sent: now,
         first_token: None,
         slot: Some(slot),
@@ -839,7 +846,7 @@ impl Forward {
                 output_tokens: output,
                 output_limit: small(tokens.output),
                 ahead: hold.ahead,
-                held_tokens: tokens.total(),
+                held_tokens: hold.held_tokens,
             },
         );
     }

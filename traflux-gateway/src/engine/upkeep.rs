@@ -3,17 +3,17 @@
 //! Off the path of requests, a few times a second: requests that have waited too long leave, endpoints that were
 //! away come back, and weights follow what was observed or what a controller sent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use traflux_core::Timestamp;
 use traflux_core::plan::routing::Algorithm;
 
 use super::backend::SetByController;
-use super::compile::{Compiled, RoutePool};
+use super::compile::{Compiled, Place, RoutePool};
 use super::waiting;
 use super::{Engine, Registry};
-use crate::balance::{AdaptiveWeights, Reading, SetWeights};
+use crate::balance::{self, AdaptiveWeights, BalanceSettings, Member, Reading, SetWeights};
 use crate::error::GatewayError;
 
 /// Weights that differ by less than this share stay as they are: every change makes new tables.
@@ -39,7 +39,13 @@ impl Engine {
     }
 
     /// Takes weights that a controller computed for the backends of a rule under `adaptive`; they count while they are
-    /// fresh. Backends that are not named keep the weight of the plan.
+    /// fresh ([`AdaptiveSettings::fresh_for`](balance::AdaptiveSettings::fresh_for)), so renew them.
+    ///
+    /// While they count, weights are shares of requests: turns go round by weight, and nothing that the engine observes
+    /// weighs against them but health and room. A backend of positive weight carries traffic beside the others,
+    /// whatever its tier, and spreads it over its endpoints as the plan has it; one of weight 0 and a higher tier stands
+    /// by. Backends that are not named keep the weight of the plan. Weights that differ from those in force by less
+    /// than a hundredth of themselves change nothing.
     pub fn set_weights(&self, now: Timestamp, rule: &str, weights: &[(&str, u32)]) {
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let weights: HashMap<String, u32> =
@@ -49,7 +55,7 @@ impl Engine {
     }
 
     /// Puts weights in force that follow latency, errors and price, or the controller.
-    fn adapt(&self, registry: &mut Registry, now: Timestamp) {
+    pub(super) fn adapt(&self, registry: &mut Registry, now: Timestamp) {
         let before = self.shared.compiled.load_full();
         let mut next: Option<Compiled> = None;
         for (route_ix, route) in
@@ -83,19 +89,11 @@ fn adapt_pool(
             let endpoint = pool.pool.endpoint(position)?;
             Some(Reading {
                 price: pool.members[position].price.expected(1000, 0, 300),
-                ..Reading::of(endpoint, pool.planned[position], now)
+                ..Reading::of(endpoint, pool.planned[position].weight, now)
             })
         })
         .collect();
-    let set = registry.set.get(&**rule).map(|set| {
-        let weights: Vec<u32> = pool
-            .members
-            .iter()
-            .zip(pool.planned.iter())
-            .map(|(member, planned)| set.weights.get(&*member.state.name).copied().unwrap_or(*planned))
-            .collect();
-        (weights, set.at)
-    });
+    let set = registry.set.get(&**rule).map(|set| (pool.led_by(&set.weights), set.at));
     let key = (Arc::clone(rule), model);
     let adaptive = match registry.adaptive.entry(key) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -103,13 +101,29 @@ fn adapt_pool(
             entry.insert(AdaptiveWeights::new(compiled.settings.adaptive)?)
         }
     };
-    let set = set.as_ref().map(|(weights, at)| SetWeights { weights, at: *at });
-    let weights = adaptive.update(now, &readings, set);
-    if !differs(&pool.pool_weights(), weights) {
+    let weights_set: Option<(Vec<u32>, Timestamp)> =
+        set.as_ref().map(|(places, at)| (places.iter().map(|place| place.weight).collect(), *at));
+    let set_weights = weights_set.as_ref().map(|(weights, at)| SetWeights { weights, at: *at });
+    let weights = adaptive.update(now, &readings, set_weights).to_vec();
+    let (algorithm, places) = match set.filter(|_| adaptive.is_led()) {
+        Some((places, _)) => (balance::Algorithm::SmoothWeighted, places),
+        None => {
+            let tiers = pool.planned.iter().map(|place| place.tier);
+            let places = weights.iter().zip(tiers).map(|(weight, tier)| Place { weight: *weight, tier });
+            (balance::Algorithm::Adaptive, places.collect())
+        }
+    };
+    if pool.pool.settings().algorithm == algorithm && !differs(&pool.places(), &places) {
         return Ok(None);
     }
+    let members = places.iter().enumerate().filter_map(|(position, place)| {
+        let endpoint = Arc::clone(pool.pool.endpoint(position)?);
+        let price = pool.members[position].price;
+        Some(Member { endpoint, weight: place.weight, tier: place.tier, price })
+    });
+    let settings = BalanceSettings { algorithm, ..*pool.pool.settings() };
     Ok(Some(RoutePool {
-        pool: pool.pool.with_weights(weights)?,
+        pool: pool.pool.reconfigured(settings, members)?,
         members: Arc::clone(&pool.members),
         health: pool.health.clone(),
         probed: pool.probed,
@@ -118,19 +132,63 @@ fn adapt_pool(
     }))
 }
 
-/// Whether some share differs by more than the dead band.
-fn differs(before: &[u32], after: &[u32]) -> bool {
-    let sum = |weights: &[u32]| weights.iter().map(|w| f64::from(*w)).sum::<f64>().max(1.0);
+/// Whether some tier or, by more than the dead band, some share differs.
+fn differs(before: &[Place], after: &[Place]) -> bool {
+    let sum = |places: &[Place]| places.iter().map(|p| f64::from(p.weight)).sum::<f64>().max(1.0);
     let (old, new) = (sum(before), sum(after));
     before.iter().zip(after).any(|(b, a)| {
-        let (b, a) = (f64::from(*b) / old, f64::from(*a) / new);
-        (a - b).abs() > DEAD_BAND * a.max(b)
+        let shares = (f64::from(b.weight) / old, f64::from(a.weight) / new);
+        b.tier != a.tier || (shares.1 - shares.0).abs() > DEAD_BAND * shares.0.max(shares.1)
     })
 }
 
 impl RoutePool {
-    /// Weights in force, by position.
-    fn pool_weights(&self) -> Vec<u32> {
-        (0..self.members.len()).map(|position| self.pool.weight(position).unwrap_or(0)).collect()
+    /// Places in force, by position.
+    fn places(&self) -> Vec<Place> {
+        (0..self.members.len())
+            .map(|position| Place {
+                weight: self.pool.weight(position).unwrap_or(0),
+                tier: self.pool.tier(position).unwrap_or(0),
+            })
+            .collect()
+    }
+
+    /// Places by a controller's weights of backends.
+    fn led_by(&self, weights: &HashMap<String, u32>) -> Vec<Place> {
+        let name = |position: usize| &*self.members[position].state.name;
+        // By backend and tier: weight of the plan and members that have any.
+        let mut parts: BTreeMap<(&str, u8), (u64, u32)> = BTreeMap::new();
+        let mut first: BTreeMap<&str, u8> = BTreeMap::new();
+        for (position, place) in self.planned.iter().enumerate().filter(|(_, place)| place.weight > 0) {
+            let part = parts.entry((name(position), place.tier)).or_default();
+            part.0 += u64::from(place.weight);
+            part.1 += 1;
+            let tier = first.entry(name(position)).or_insert(place.tier);
+            *tier = place.tier.min(*tier);
+        }
+        // So that a backend's weight can be divided among its endpoints.
+        let scale = f64::from(parts.values().map(|part| part.1).max().unwrap_or(1).min(64));
+        self.planned
+            .iter()
+            .enumerate()
+            .map(|(position, place)| {
+                let (Some(first), Some(part)) =
+                    (first.get(name(position)), parts.get(&(name(position), place.tier)))
+                else {
+                    return Place { weight: 0, ..*place };
+                };
+                match weights.get(name(position)) {
+                    Some(0) if place.tier > 0 => *place,
+                    Some(0) => Place { weight: 0, ..*place },
+                    Some(weight) => {
+                        let share = f64::from(place.weight) / part.0 as f64;
+                        let weight = (f64::from(*weight) * share * scale).round() as u32;
+                        let weight = if place.weight > 0 { weight.max(1) } else { 0 };
+                        Place { weight, tier: place.tier.saturating_sub(*first) }
+                    }
+                    None => Place { weight: place.weight.saturating_mul(scale as u32), ..*place },
+                }
+            })
+            .collect()
     }
 }

@@ -68,7 +68,8 @@ impl Word for AtomicU64 {
     }
     #[inline]
     fn replace(&self, old: u64, new: u64) -> Result<u64, u64> {
-        self.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire)
+        // Sequentially consistent for who charges without holding its key, see `keys`.
+        self.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::Acquire)
     }
     #[inline]
     fn store(&self, value: u64, order: Ordering) {
@@ -98,14 +99,14 @@ pub enum Shortfall {
     AboveBurst,
 }
 
-/// Consumption of one key: five words, all zero when new.
+/// Consumption of one key: four words, half a cache line, all zero when new.
 #[derive(Debug, Default)]
+#[repr(align(32))]
 pub struct BucketCell<W = AtomicU64> {
     consumed: W,
     latest: W,
+    /// Ticks that refunds gave back. Only who holds `refunding` writes it.
     returned: W,
-    /// Ticks that refunds have taken, counted before `consumed` falls. Only who holds `refunding` writes it.
-    claimed: W,
     /// 1 while somebody gives back.
     refunding: W,
 }
@@ -202,17 +203,14 @@ impl<W: Word> BucketCell<W> {
             let consumed = self.consumed.load(Ordering::Acquire);
             let latest = self.latest.load(Ordering::Acquire);
             let granted = if level(latest, granted) > 0 { latest } else { granted };
-            let claimed = self.claimed.load(Ordering::Relaxed);
+            let returned = self.returned.load(Ordering::Relaxed);
             let own = charged.saturating_sub(level(granted, receipt.start));
-            let shared = level(receipt.finish.wrapping_sub(claimed), granted);
+            let shared = level(receipt.finish.wrapping_sub(returned), granted);
             let ticks = excess.min(own.max(shared));
             if ticks == 0 {
                 return 0;
             }
             if self.consumed.replace(consumed, consumed.wrapping_sub(ticks)).is_ok() {
-                // Nobody else writes these two while `refunding` is held.
-                self.claimed.store(claimed.wrapping_add(ticks), Ordering::Relaxed);
-                let returned = self.returned.load(Ordering::Relaxed);
                 self.returned.store(returned.wrapping_add(ticks), Ordering::Release);
                 return ticks;
             }
@@ -224,6 +222,11 @@ impl<W: Word> BucketCell<W> {
     #[must_use]
     pub fn level(&self, granted: u64) -> u64 {
         level(self.consumed.load(Ordering::Relaxed), granted)
+    }
+
+    /// Whether nothing is used; for whoever takes the cell from its key, see `keys`.
+    pub(super) fn is_idle(&self, granted: u64) -> bool {
+        level(self.consumed.load(Ordering::SeqCst), granted) == 0
     }
 
     #[inline]
@@ -332,13 +335,7 @@ mod tests {
 
         fn cell() -> Arc<BucketCell<Explored>> {
             let word = || Explored::new(0);
-            Arc::new(BucketCell {
-                consumed: word(),
-                latest: word(),
-                returned: word(),
-                claimed: word(),
-                refunding: word(),
-            })
+            Arc::new(BucketCell { consumed: word(), latest: word(), returned: word(), refunding: word() })
         }
 
         #[test]

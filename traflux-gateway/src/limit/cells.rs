@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bucket::{BucketCell, Receipt, Shortfall};
+use super::keys::KeyTable;
 use super::meter::Meter;
 use super::setting_error;
 use super::settings::{LimitRule, LimitSettings, Unit};
@@ -35,6 +36,31 @@ impl<T: Default> Cells<T> {
     }
 }
 
+/// The buckets of a limit, one per slot.
+#[derive(Debug, Clone)]
+pub(super) enum Buckets {
+    /// In the entries of the keys, beside their names.
+    First(Arc<KeyTable>),
+    Own(Cells<BucketCell>),
+}
+
+impl Buckets {
+    fn new(slots: usize, keys: Option<&Arc<KeyTable>>) -> Self {
+        match keys {
+            Some(keys) if keys.take_first() => Self::First(Arc::clone(keys)),
+            _ => Self::Own(Cells::new(slots)),
+        }
+    }
+
+    #[inline]
+    fn at(&self, slot: usize) -> &BucketCell {
+        match self {
+            Self::First(keys) => keys.first(slot),
+            Self::Own(cells) => cells.at(slot),
+        }
+    }
+}
+
 /// One rule with its cells.
 #[derive(Debug, Clone)]
 pub(super) struct Limit {
@@ -53,7 +79,7 @@ pub(super) enum Counting {
     Metered {
         meter: Meter,
         paced: bool,
-        cells: Cells<BucketCell>,
+        cells: Buckets,
     },
     Sliding {
         window: SlidingWindow,
@@ -98,24 +124,25 @@ impl LimitLevel {
 }
 
 impl Limit {
-    /// A limit whose cells are all new.
+    /// A limit whose cells are all new, one for each slot of the keys of its scope.
     pub(super) fn new(
         settings: &LimitSettings,
         scope: Option<usize>,
-        slots: usize,
+        keys: Option<&Arc<KeyTable>>,
         now_ns: u64,
     ) -> Result<Self, GatewayError> {
+        let slots = keys.map_or(1, |keys| keys.capacity());
         let counting = match settings.rule {
             LimitRule::SlidingWindow { amount, period } => Counting::Sliding {
                 window: SlidingWindow::new(amount, period_ns(period)),
                 cells: Cells::new(slots),
             },
             LimitRule::InFlight { amount } => Counting::InFlight { most: amount, cells: Cells::new(slots) },
-            rule => Counting::Metered {
-                meter: meter(settings, rule, now_ns)?,
-                paced: matches!(rule, LimitRule::Pacing { .. }),
-                cells: Cells::new(slots),
-            },
+            rule => {
+                let meter = meter(settings, rule, now_ns)?;
+                let paced = matches!(rule, LimitRule::Pacing { .. });
+                Counting::Metered { meter, paced, cells: Buckets::new(slots, keys) }
+            }
         };
         Ok(Self {
             name: settings.name.as_str().into(),
@@ -302,7 +329,7 @@ impl Limit {
     /// Whether the cell is as good as new.
     pub(super) fn is_idle(&self, slot: usize, now_ns: u64) -> bool {
         match &self.counting {
-            Counting::Metered { meter, cells, .. } => cells.at(slot).level(meter.granted(now_ns)) == 0,
+            Counting::Metered { meter, cells, .. } => cells.at(slot).is_idle(meter.granted(now_ns)),
             Counting::Sliding { window, cells } => window.used(&mut lock(cells.at(slot)), now_ns) == 0,
             Counting::InFlight { cells, .. } => cells.at(slot).load(Ordering::Acquire) == 0,
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 
+use super::bucket::Receipt;
 use super::cells::{Counting, Limit, LimitLevel, Refused};
 use super::keys::{Key, KeyTable};
 use super::settings::{LimiterSettings, ScopeSettings, Unit};
@@ -80,7 +81,6 @@ impl Limiter {
         let mut limits = Vec::with_capacity(settings.limits.len());
         for limit in &settings.limits {
             let scope = limit.scope.as_ref().and_then(|name| scopes.iter().position(|s| s.name == *name));
-            let slots = scope.map_or(1, |ix| scopes[ix].keys.capacity());
             let old = self.inner.limits.iter().find(|old| *old.name == *limit.name);
             let old =
                 old.filter(|old| old.scope.map(|ix| &self.inner.scopes[ix].name) == limit.scope.as_ref());
@@ -90,7 +90,7 @@ impl Limiter {
             };
             limits.push(match kept {
                 Some(kept) => Limit { scope, ..kept },
-                None => Limit::new(limit, scope, slots, nanos(now))?,
+                None => Limit::new(limit, scope, scope.map(|ix| &scopes[ix].keys), nanos(now))?,
             });
         }
         let counters = Arc::clone(&self.inner.counters);
@@ -124,6 +124,12 @@ impl Limiter {
         table.find(name).or_else(|| self.new_key(now, scope, name))
     }
 
+    /// Whether a key that was found before in a scope is still that of its string.
+    #[inline]
+    pub(crate) fn is_key(&self, scope: ScopeIx, key: Key) -> bool {
+        self.inner.scopes.get(usize::from(scope.0)).is_some_and(|scope| scope.keys.find_again(key))
+    }
+
     #[cold]
     fn new_key(&self, now: Timestamp, scope: ScopeIx, name: &str) -> Option<Key> {
         let scope = usize::from(scope.0);
@@ -154,20 +160,33 @@ impl Limiter {
             return Check::Never;
         }
         let now_ns = nanos(now);
-        let charge = |slot: usize| match limit.charge(slot, now_ns, units) {
-            Ok(_) => Check::Allowed,
-            Err(Refused::Wait(ns)) => Check::Wait(Duration::from_nanos(ns)),
-            Err(Refused::Never | Refused::InFlight) => Check::Never,
-        };
-        let Some(scope) = limit.scope else { return charge(0) };
+        let Some(scope) = limit.scope else { return limit.charge(0, now_ns, units).into() };
         let keys = &self.inner.scopes[scope].keys;
-        if let Some(check) = keys.with_slot(name, |slot| charge(slot as usize)) {
-            return check;
+        if let Some(key) = keys.find(name) {
+            let charged = limit.charge(key.slot as usize, now_ns, units);
+            if keys.is_owner(key) {
+                return charged.into();
+            }
+            // At this very moment the slot passed to another key, which is not to pay for this one.
+            if let Ok(receipt) = charged {
+                limit.end(key.slot as usize, now_ns, receipt, units, 0);
+            }
         }
-        if self.new_key(now, ScopeIx(scope as u16), name).is_none() {
-            return Check::NoRoom;
+        self.check_held(now, limit, scope, name, units)
+    }
+
+    /// The same for a key that is new or has lost its slot.
+    #[cold]
+    fn check_held(&self, now: Timestamp, limit: &Limit, scope: usize, name: &str, units: u64) -> Check {
+        let keys = &self.inner.scopes[scope].keys;
+        while let Some(key) = self.new_key(now, ScopeIx(scope as u16), name) {
+            if keys.hold(key) {
+                let charged = limit.charge(key.slot as usize, nanos(now), units);
+                keys.release(key.slot);
+                return charged.into();
+            }
         }
-        keys.with_slot(name, |slot| charge(slot as usize)).unwrap_or(Check::NoRoom)
+        Check::NoRoom
     }
 
     /// Charges what has been used already, whatever the level: debt beyond the limit, which time repays. `false` for a
@@ -222,6 +241,17 @@ impl Limiter {
                 name: settings.name.clone(),
                 keys: Arc::new(KeyTable::new(settings.max_keys, self.inner.seed.wrapping_add(ix as u64))),
             }),
+        }
+    }
+}
+
+impl From<Result<Receipt, Refused>> for Check {
+    #[inline]
+    fn from(charged: Result<Receipt, Refused>) -> Self {
+        match charged {
+            Ok(_) => Self::Allowed,
+            Err(Refused::Wait(ns)) => Self::Wait(Duration::from_nanos(ns)),
+            Err(Refused::Never | Refused::InFlight) => Self::Never,
         }
     }
 }

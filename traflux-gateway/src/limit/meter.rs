@@ -86,6 +86,8 @@ pub struct Meter {
     burst: u64,
     /// The largest charge, in units.
     largest: u64,
+    /// Ticks of one unit, which is what most charges are.
+    one: u64,
     /// `G` at the anchor.
     anchor_ticks: u64,
     flow: Flow,
@@ -121,6 +123,7 @@ impl Meter {
             down,
             burst: 0,
             largest: 0,
+            one: 0,
             anchor_ticks: 0,
             flow: Flow::Continuous { anchor_ns: now_ns, per_ns: 0 },
         };
@@ -155,6 +158,7 @@ impl Meter {
         Ok(Self {
             burst: burst_ticks,
             largest: (burst_ticks << self.down) >> self.up,
+            one: ((1 << self.up) + ((1 << self.down) - 1)) >> self.down,
             anchor_ticks: self.granted(now_ns),
             flow,
             ..*self
@@ -211,6 +215,10 @@ impl Meter {
     #[inline]
     #[must_use]
     pub fn ticks(&self, units: u64) -> Option<u64> {
+        if units == 1 {
+            // A burst is at least one unit.
+            return Some(self.one);
+        }
         (units <= self.largest).then(|| self.ticks_of_any(units))
     }
 

@@ -163,8 +163,8 @@ pub struct LimitSettings {
 pub struct ScopeSettings {
     /// Its name.
     pub name: String,
-    /// The most keys at a time; idle ones make room. Each limit of the scope takes 32 bytes for each from the start,
-    /// a sliding window 168.
+    /// The most keys at a time; idle ones make room. The scope takes about 105 bytes for each from the start, each of
+    /// its limits but the first 32, a sliding window 168.
     pub max_keys: usize,
 }
 

@@ -205,11 +205,19 @@ impl QueueSettings {
     /// The band of a request: the first class that matches, else the last band.
     #[must_use]
     pub fn band_of(&self, tier: &str, request_type: &str) -> u8 {
+        self.band(self.class_of(tier, request_type))
+    }
+
+    /// The class of a request.
+    pub(crate) fn class_of(&self, tier: &str, request_type: &str) -> Option<usize> {
         let fits = |pattern: &Option<String>, text: &str| pattern.as_deref().is_none_or(|p| p == text);
-        self.classes
-            .iter()
-            .find(|c| fits(&c.tier, tier) && fits(&c.request_type, request_type))
-            .and_then(|c| self.bands.iter().position(|b| b.name == c.band))
+        self.classes.iter().position(|c| fits(&c.tier, tier) && fits(&c.request_type, request_type))
+    }
+
+    /// The band of a class; the last where there is none.
+    pub(crate) fn band(&self, class: Option<usize>) -> u8 {
+        class
+            .and_then(|ix| self.bands.iter().position(|b| b.name == self.classes[ix].band))
             .unwrap_or(self.bands.len().saturating_sub(1)) as u8
     }
 

@@ -1,10 +1,10 @@
 //! Which rules may hold for a path?
 //!
-//! Exact paths and paths with what lies below them are sorted into one list, each with the set of all rules that
-//! hold there. The last of the list that is not behind a path is the path itself, or begins with whatever covers
-//! the path, so the longest that covers it is among its prefixes, which are chained. Prefixes of characters and
-//! regular expressions cannot be sorted so: rules with those are members of every set and judged one by one
-//! afterwards. A look-up takes O(log n) comparisons and no memory of its own.
+//! Exact paths and paths with what lies below them stand in one tree of their common beginnings (a radix tree: D. R.
+//! Morrison, "PATRICIA", JACM 15, 1968), each with the set of all rules that hold there. A walk down the tree ends at the
+//! path itself or passes all that cover it, the longest last. Prefixes of characters and regular expressions cannot be
+//! sorted so: rules with those are members of every set and judged one by one afterwards. A look-up reads each byte of
+//! the path at most once and takes no memory of its own.
 
 use std::collections::BTreeMap;
 
@@ -12,29 +12,25 @@ use traflux_core::plan::matching::PathMatch;
 
 use super::bits::BitRows;
 
-/// Stands for no leaf.
-const NONE: u32 = u32::MAX;
-
 /// Sets of rules by path.
 #[derive(Clone)]
 pub(crate) struct PathIndex {
-    /// In the order of their texts.
-    leaves: Vec<Leaf>,
+    root: Node,
     sets: BitRows,
-    /// The set for a path that no leaf covers.
+    /// The set for a path that nothing covers.
     elsewhere: usize,
 }
 
-/// A text at which the set of rules changes.
-#[derive(Debug, Clone)]
-struct Leaf {
-    text: Box<str>,
-    /// The set for the path that is this text.
-    at: usize,
-    /// The set for paths that are longer and begin with this text, which then ends in a slash.
+/// What some texts have in common after their parent's part.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    part: Box<[u8]>,
+    /// The set for the path that ends here.
+    at: Option<usize>,
+    /// The set for longer paths, where the text so far ends in a slash that covers them.
     below: Option<usize>,
-    /// The longest other leaf with a set for paths below that this text begins with.
-    parent: u32,
+    /// Parts of these begin with different bytes.
+    children: Vec<Node>,
 }
 
 impl PathIndex {
@@ -69,20 +65,15 @@ impl PathIndex {
                 everywhere(paths[*ix]) || paths[*ix].is_some_and(|p| p.holds(probe) == Some(true))
             }))
         };
-        let mut leaves: Vec<Leaf> = Vec::with_capacity(texts.len());
-        // Leaves with something below that the last text begins with, the longest last.
-        let mut covering: Vec<u32> = Vec::new();
+        let mut root = Node::default();
         for (text, below) in texts {
-            while covering.pop_if(|ix| !text.starts_with(&*leaves[*ix as usize].text)).is_some() {}
-            let parent = covering.last().copied().unwrap_or(NONE);
-            if below {
-                covering.push(leaves.len() as u32);
-            }
             // What is probed is a path below that no exact rule can name, because it is longer than any.
             let below = below.then(|| set_at(&format!("{text}{rest}")));
-            leaves.push(Leaf { at: set_at(&text), below, parent, text: text.into() });
+            let at = set_at(&text);
+            let node = root.node(text.as_bytes());
+            (node.at, node.below) = (Some(at), below);
         }
-        Self { leaves, sets, elsewhere }
+        Self { root, sets, elsewhere }
     }
 
     /// Rules that may hold for a path, and for certain when they have an exact path or one with what lies below.
@@ -91,17 +82,40 @@ impl PathIndex {
     }
 
     fn set(&self, path: &str) -> Option<usize> {
-        let behind = self.leaves.partition_point(|leaf| *leaf.text <= *path);
-        let mut leaf = self.leaves.get(behind.checked_sub(1)?)?;
-        if *leaf.text == *path {
-            return Some(leaf.at);
-        }
+        let (mut node, mut rest, mut covered) = (&self.root, path.as_bytes(), None);
         loop {
-            match leaf.below {
-                Some(below) if path.starts_with(&*leaf.text) => return Some(below),
-                _ => leaf = self.leaves.get(leaf.parent as usize)?,
+            let Some(first) = rest.first() else { return node.at.or(covered) };
+            covered = node.below.or(covered);
+            let Some(child) = node.children.iter().find(|child| child.part[0] == *first) else {
+                return covered;
+            };
+            // Byte by byte: parts are too short for a call.
+            if rest.len() < child.part.len() || child.part.iter().zip(rest).any(|(a, b)| a != b) {
+                return covered;
             }
+            (node, rest) = (child, &rest[child.part.len()..]);
         }
+    }
+}
+
+impl Node {
+    /// The node of a text, a new one if there is none yet.
+    fn node(&mut self, text: &[u8]) -> &mut Self {
+        let Some(first) = text.first() else { return self };
+        let Some(ix) = self.children.iter().position(|child| child.part[0] == *first) else {
+            self.children.push(Self { part: text.into(), ..Self::default() });
+            let last = self.children.len() - 1;
+            return &mut self.children[last];
+        };
+        let child = &mut self.children[ix];
+        let common = child.part.iter().zip(text).take_while(|(a, b)| a == b).count();
+        if common < child.part.len() {
+            let (part, rest) = child.part.split_at(common);
+            let (part, rest) = (part.into(), rest.into());
+            let below = Self { part: rest, ..std::mem::take(child) };
+            *child = Self { part, children: vec![below], ..Self::default() };
+        }
+        child.node(&text[common..])
     }
 }
 

@@ -165,7 +165,9 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
             let counted = state.engine.scrape(state.clock.now(), Format::Prometheus);
             let kept = state.keeper.as_ref().map(|keeper| keeper.exposition()).unwrap_or_default();
             let asked = exposition(&state.engine.probe_statuses());
-            let mut response = text(StatusCode::OK, counted + &state.tally.exposition() + &kept + &asked);
+            let others = state.shown.text();
+            let page = counted + &state.tally.exposition() + &kept + &asked + &others;
+            let mut response = text(StatusCode::OK, page);
             let kind = HeaderValue::from_static("text/plain; version=0.0.4");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response

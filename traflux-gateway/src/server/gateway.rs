@@ -1,7 +1,7 @@
 //! What runs, and how does it start, change and stop?
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -56,8 +56,27 @@ pub(crate) struct State {
     pub(super) keeper: Option<Arc<Keeper>>,
     /// Whether new requests should go elsewhere.
     pub(super) draining: watch::Receiver<bool>,
+    /// Metrics of what runs beside the gateway.
+    pub(super) shown: Shown,
     /// Reloads come one after another.
     reloading: Mutex<()>,
+}
+
+/// Texts in the format of Prometheus that somebody else makes.
+#[derive(Default)]
+pub(super) struct Shown(RwLock<Vec<Box<dyn Fn() -> String + Send + Sync>>>);
+
+impl Shown {
+    /// All of them now.
+    pub(super) fn text(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().map(|metrics| metrics()).collect()
+    }
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Shown").finish_non_exhaustive()
+    }
 }
 
 impl Gateway {
@@ -81,6 +100,7 @@ impl Gateway {
             settings,
             keeper,
             draining: draining.clone(),
+            shown: Shown::default(),
             reloading: Mutex::new(()),
         });
         let (listener, address) = listener::bind(&plan.server.listen).await?;
@@ -116,6 +136,17 @@ impl Gateway {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.state.engine
+    }
+
+    /// The clock that it goes by.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.state.clock
+    }
+
+    /// Shows more metrics on the administrative side: a text in the format of Prometheus, made anew at each look.
+    pub fn show(&self, metrics: impl Fn() -> String + Send + Sync + 'static) {
+        self.state.shown.0.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(metrics));
     }
 
     /// What has passed so far.

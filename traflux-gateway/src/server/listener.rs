@@ -127,14 +127,14 @@ async fn connection(
     match &live.tls {
         None => {
             drop(live);
-            http(state, builder, socket, Peer { address, tls: false }, patience).await;
+            http(state, builder, socket, Peer::new(address, false), patience).await;
         }
         Some(config) => {
             let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
             drop(live);
             // Whoever does not finish the handshake is told nothing, for there is no way to.
             if let Ok(Ok(stream)) = tokio::time::timeout(patience, handshake).await {
-                http(state, builder, stream, Peer { address, tls: true }, patience).await;
+                http(state, builder, stream, Peer::new(address, true), patience).await;
             }
         }
     }
@@ -157,7 +157,7 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             let state = Arc::clone(&state);
             // In a box of its own, which goes when the head of the answer is there: what a connection holds for its
             // whole life would otherwise have room for all of it.
-            let answer = Box::pin(proxy::serve(state, peer, request));
+            let answer = Box::pin(proxy::serve(state, peer.clone(), request));
             async move { Ok::<_, Infallible>(answer.await) }
         }
     });
@@ -168,6 +168,8 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut told = false;
     loop {
         tokio::select! {
+            // Most of what happens is the connection's.
+            biased;
             // Whatever went wrong, the connection has ended, and its requests were settled by their bodies.
             _ = connection.as_mut() => return,
             () = first.as_mut(), if waits_for_first => {

@@ -48,10 +48,19 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The other end of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Peer {
-    pub(super) address: SocketAddr,
-    pub(super) tls: bool,
+    /// Its address, as backends are told.
+    forwarded_for: HeaderValue,
+    tls: bool,
+}
+
+impl Peer {
+    pub(super) fn new(address: SocketAddr, tls: bool) -> Self {
+        // An address is visible ASCII.
+        let forwarded_for = HeaderValue::try_from(address.ip().to_string());
+        Self { forwarded_for: forwarded_for.unwrap_or(HeaderValue::from_static("unknown")), tls }
+    }
 }
 
 /// What an answer of the gateway's own is made of before it is one.
@@ -125,11 +134,15 @@ async fn pass(
     let keyed = !client.key.is_empty();
     let decision = decide(state, &live, &parts, client, &asked);
     let (model, stream) = (asked.model.to_owned(), asked.stream);
-    let forward = match settle_on(state, decision, deadline).await {
-        Ok(forward) => forward,
-        Err(refused) => return Ok(refused.answer(state, &live)),
+    let forward = match decision {
+        Ok(Decision::Forward(forward)) => forward,
+        // In boxes, here and below, is what few requests need: all of them would have room for it otherwise.
+        other => match Box::pin(settle_on(state, other, deadline)).await {
+            Ok(forward) => forward,
+            Err(refused) => return Ok(refused.answer(state, &live)),
+        },
     };
-    prepare(&mut parts, peer, !model.is_empty() || stream);
+    prepare(&mut parts, &peer, !model.is_empty() || stream);
     let Parts { method, uri, mut headers, .. } = parts;
     let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut way = Way { state, live: &live, forward, deadline, model, stream, tokens };
@@ -153,7 +166,7 @@ async fn pass(
         };
         match way.attempt(response, &outgoing).await {
             Attempt::Answered(response) => return Ok(response),
-            Attempt::Again(next) => way = next,
+            Attempt::Again(next) => way = *next,
             Attempt::Failed(problem) => return Err(problem),
         }
     }
@@ -173,13 +186,13 @@ pub(super) struct Outgoing<'a> {
 impl Outgoing<'_> {
     /// Sends it with a body; `None` when the plan in force does not know the backend.
     fn send(&self, state: &State, forward: &Forward, body: RequestBody) -> Option<ResponseFuture> {
-        if let Some((upstream, uri)) = target(self.live, forward, &self.path) {
-            return Some(self.send_to(upstream, uri, body));
+        if let Some((upstream, target)) = target(self.live, forward, &self.path) {
+            return Some(self.send_to(upstream, target, body));
         }
         // Decided by a plan that came after this request.
         let changed = state.settled();
-        let (upstream, uri) = target(&changed, forward, &self.path)?;
-        Some(self.send_to(upstream, uri, body))
+        let (upstream, target) = target(&changed, forward, &self.path)?;
+        Some(self.send_to(upstream, target, body))
     }
 
     /// Sends it as often as wanted; `None` also where that cannot be done.
@@ -187,8 +200,11 @@ impl Outgoing<'_> {
         self.send(state, forward, RequestBody::Whole(self.body.clone()?))
     }
 
-    fn send_to(&self, upstream: &Upstream, uri: Uri, body: RequestBody) -> ResponseFuture {
+    fn send_to(&self, upstream: &Upstream, (uri, host): Target, body: RequestBody) -> ResponseFuture {
         let mut headers = self.headers.clone();
+        if let Some(host) = host {
+            headers.insert(HOST, host);
+        }
         upstream.authorize(&mut headers, self.keyed);
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -198,10 +214,13 @@ impl Outgoing<'_> {
     }
 }
 
+/// Where an attempt goes, and its host header.
+type Target = (Uri, Option<HeaderValue>);
+
 /// The backend of an attempt and where the attempt goes, if a plan knows both.
-fn target<'a>(live: &'a Live, forward: &Forward, path: &PathAndQuery) -> Option<(&'a Upstream, Uri)> {
+fn target<'a>(live: &'a Live, forward: &Forward, path: &PathAndQuery) -> Option<(&'a Upstream, Target)> {
     let upstream = live.upstreams.find(forward.backend())?;
-    Some((upstream, upstream.uri(forward.url(), path)?))
+    Some((upstream, upstream.target(forward.url(), path)?))
 }
 
 /// What a request asks for.
@@ -339,7 +358,7 @@ struct Way<'a> {
 
 enum Attempt<'a> {
     Answered(Response<AnswerBody>),
-    Again(Way<'a>),
+    Again(Box<Way<'a>>),
     Failed(Wrong),
 }
 
@@ -353,7 +372,10 @@ impl<'a> Way<'a> {
         let per_try = live.plan.retry.per_try_timeout.filter(|_| again);
         let until =
             limit.into_iter().chain(per_try).map(|limit| first.sent + limit).fold(deadline, Instant::min);
-        let (Runner { forward, sent, row, .. }, head) = first.race(state, outgoing, until).await;
+        let (Runner { forward, sent, row, .. }, head) = match first.forward.hedge_at().filter(|_| again) {
+            None => first.alone(until).await,
+            Some(_) => Box::pin(first.race(state, outgoing, until)).await,
+        };
         let way = Self { state, live, forward, deadline, model, stream, tokens };
         let (outcome, problem) = match head {
             Some(Ok(response)) => {
@@ -365,10 +387,10 @@ impl<'a> Way<'a> {
                     return Attempt::Answered(way.answer(response, outcome, feedback, sent, limit, row));
                 }
                 row.ended(outcome);
-                return match way.retry(outcome, &feedback).await {
+                return match Box::pin(way.retry(outcome, &feedback)).await {
                     Ok(next) => {
                         row.retried();
-                        Attempt::Again(next)
+                        Attempt::Again(Box::new(next))
                     }
                     // Nobody else can do it: the client gets what the backend said.
                     Err((way, _)) => Attempt::Answered(way.unmetered(response, limit, sent)),
@@ -399,10 +421,10 @@ impl<'a> Way<'a> {
             state.pump();
             return Attempt::Failed(problem);
         }
-        match way.retry(outcome, &Feedback::NONE).await {
+        match Box::pin(way.retry(outcome, &Feedback::NONE)).await {
             Ok(next) => {
                 row.retried();
-                Attempt::Again(next)
+                Attempt::Again(Box::new(next))
             }
             Err(_) => Attempt::Failed(problem),
         }
@@ -524,7 +546,7 @@ fn read_facts(bytes: &Bytes) -> RequestFacts<'_> {
 }
 
 /// Makes the client's head one for backends.
-fn prepare(parts: &mut Parts, peer: Peer, metered: bool) {
+fn prepare(parts: &mut Parts, peer: &Peer, metered: bool) {
     let host = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
     let headers = &mut parts.headers;
     // Trailers are the one thing that a hop may announce for the next (gRPC needs it).
@@ -539,14 +561,19 @@ fn prepare(parts: &mut Parts, peer: Peer, metered: bool) {
         headers.insert(X_FORWARDED_HOST, host);
     }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if peer.tls { "https" } else { "http" }));
-    let mut through = Vec::new();
-    for value in headers.get_all(&X_FORWARDED_FOR) {
-        through.extend_from_slice(value.as_bytes());
-        through.extend_from_slice(b", ");
-    }
-    through.extend_from_slice(peer.address.ip().to_string().as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&through) {
-        headers.insert(X_FORWARDED_FOR, value);
+    let own = peer.forwarded_for.clone();
+    if headers.contains_key(&X_FORWARDED_FOR) {
+        let mut through = Vec::new();
+        for value in headers.get_all(&X_FORWARDED_FOR) {
+            through.extend_from_slice(value.as_bytes());
+            through.extend_from_slice(b", ");
+        }
+        through.extend_from_slice(own.as_bytes());
+        if let Ok(value) = HeaderValue::from_bytes(&through) {
+            headers.insert(X_FORWARDED_FOR, value);
+        }
+    } else {
+        headers.insert(X_FORWARDED_FOR, own);
     }
     if metered {
         // Usage cannot be read from what is compressed.

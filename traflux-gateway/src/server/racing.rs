@@ -39,19 +39,15 @@ impl Runner {
         Self { forward, sent: Instant::now(), row, response, is_second: false }
     }
 
+    /// Runs it by itself until it has a head or it is too late.
+    pub(super) async fn alone(mut self, until: Instant) -> (Self, Head) {
+        let head = tokio::time::timeout_at(until, &mut self.response).await;
+        (self, head.ok())
+    }
+
     /// Runs it, and others beside it where the engine gives leave, until one has a good head, all have failed or it is
     /// too late.
-    pub(super) async fn race(
-        mut self,
-        state: &State,
-        outgoing: &Outgoing<'_>,
-        until: Instant,
-    ) -> (Self, Head) {
-        let late = self.late(state);
-        if late.is_none() {
-            let head = tokio::time::timeout_at(until, &mut self.response).await;
-            return (self, head.ok());
-        }
+    pub(super) async fn race(self, state: &State, outgoing: &Outgoing<'_>, until: Instant) -> (Self, Head) {
         let mut running = vec![self];
         loop {
             let late = running[0].late(state);

@@ -43,26 +43,29 @@ impl Stamp {
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, then drains it. `read` makes a plan of the file's text; what happens is
-/// told to `tell`, a line at a time.
+/// told to `tell`, a line at a time. The future that `beside` makes of the running gateway runs until the drain: a
+/// controller of its engine, for one.
 ///
 /// # Errors
 /// [`GatewayError`] when it cannot start. Later a file that holds no plan changes nothing; it is told.
-pub fn run(
+pub fn run<F: Future<Output = ()> + Send + 'static>(
     settings: RunSettings,
     read: impl Fn(&str) -> Result<RequestPlan, String>,
     mut tell: impl FnMut(&str),
+    beside: impl FnOnce(&Gateway) -> F,
 ) -> Result<Drained, GatewayError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| GatewayError::Listen { address: "runtime".into(), reason: e.to_string() })?;
-    runtime.block_on(serve(settings, read, &mut tell))
+    runtime.block_on(serve(settings, read, &mut tell, beside))
 }
 
-async fn serve(
+async fn serve<F: Future<Output = ()> + Send + 'static>(
     settings: RunSettings,
     read: impl Fn(&str) -> Result<RequestPlan, String>,
     tell: &mut impl FnMut(&str),
+    beside: impl FnOnce(&Gateway) -> F,
 ) -> Result<Drained, GatewayError> {
     let RunSettings { file, server, watch_interval } = settings;
     let read = || {
@@ -78,6 +81,7 @@ async fn serve(
     if let Some(address) = gateway.admin_address() {
         tell(&format!("metrics and explanations on http://{address}"));
     }
+    let beside = tokio::spawn(beside(&gateway));
     loop {
         let forced = tokio::select! {
             signal = signals.next() => match signal {
@@ -97,6 +101,7 @@ async fn serve(
             Err(error) => tell(&format!("the old plan stays in force: {error}")),
         }
     }
+    beside.abort();
     tell("draining");
     let drained = gateway.drain().await;
     tell(&format!("{} connections ended, {} were cut off", drained.finished, drained.cut_off));

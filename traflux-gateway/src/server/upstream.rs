@@ -54,6 +54,8 @@ struct Address {
     url: String,
     scheme: Scheme,
     authority: Authority,
+    /// What HTTP/1.1 calls it.
+    host: HeaderValue,
     /// Put before the path; empty or without a slash at its end.
     prefix: String,
 }
@@ -119,20 +121,21 @@ impl Upstream {
         &self.http
     }
 
-    /// Where a request for `path` goes at one of its addresses.
-    pub(super) fn uri(&self, url: &str, path: &PathAndQuery) -> Option<Uri> {
+    /// Where a request for `path` goes at one of its addresses, and the host header that HTTP/1.1 has for it.
+    pub(super) fn target(&self, url: &str, path: &PathAndQuery) -> Option<(Uri, Option<HeaderValue>)> {
         let address = self.addresses.iter().find(|address| address.url == url)?;
         let path = if address.prefix.is_empty() {
             path.clone()
         } else {
             PathAndQuery::try_from(format!("{}{path}", address.prefix)).ok()?
         };
-        Uri::builder()
+        let uri = Uri::builder()
             .scheme(address.scheme.clone())
             .authority(address.authority.clone())
             .path_and_query(path)
             .build()
-            .ok()
+            .ok()?;
+        Some((uri, (!self.connection.http2).then(|| address.host.clone())))
     }
 
     /// A path of the host of one of its addresses, whatever path the address has.
@@ -183,7 +186,13 @@ impl Address {
             return Err(format!("`{url}` has a query"));
         }
         let prefix = path.path().trim_end_matches('/').to_owned();
-        Ok(Self { url: url.to_owned(), scheme, authority, prefix })
+        let usual = if scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = match authority.port_u16().filter(|port| *port != usual) {
+            Some(port) => format!("{}:{port}", authority.host()),
+            None => authority.host().to_owned(),
+        };
+        let host = HeaderValue::try_from(host).map_err(|e| format!("`{url}`: {e}"))?;
+        Ok(Self { url: url.to_owned(), scheme, authority, host, prefix })
     }
 }
 
@@ -281,13 +290,15 @@ mod tests {
     #[test]
     fn a_path_of_the_address_goes_before_that_of_the_request() {
         let path = PathAndQuery::from_static("/v1/chat?x=1");
-        for (url, expected) in [
-            ("http://h:1", "http://h:1/v1/chat?x=1"),
-            ("https://h/", "https://h/v1/chat?x=1"),
-            ("http://h/openai/", "http://h/openai/v1/chat?x=1"),
+        for (url, expected, expected_host) in [
+            ("http://h:1", "http://h:1/v1/chat?x=1", "h:1"),
+            ("https://h/", "https://h/v1/chat?x=1", "h"),
+            ("http://h:80/openai/", "http://h:80/openai/v1/chat?x=1", "h"),
         ] {
-            let uri = upstream(url, false).uri(url, &path).map(|uri| uri.to_string());
-            assert_eq!(uri.as_deref(), Some(expected));
+            let (uri, host) = upstream(url, false).target(url, &path).unzip();
+            assert_eq!(uri.map(|uri| uri.to_string()).as_deref(), Some(expected));
+            let host = host.flatten().map(|host| host.as_bytes().to_vec());
+            assert_eq!(host.as_deref(), Some(expected_host.as_bytes()));
         }
     }
 

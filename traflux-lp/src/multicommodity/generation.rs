@@ -5,10 +5,10 @@
 
 use std::time::Instant;
 
-use traflux_core::{LinkIx, Network, PathShare};
+use traflux_core::{LinkIx, Network, NodeIx, PathShare, ShortestPaths};
 
+use super::graph::Graph;
 use super::master::{Entering, Master, NONE, slack};
-use super::shortest::{Graph, ShortestPaths};
 use super::{Commodity, FlowError, FlowProblem, FlowStatus, OPTIMAL_GAP, passed};
 
 /// Reduced costs above minus this are none, relative to the price of the commodity.
@@ -21,6 +21,8 @@ const PIVOTS_PER_LOOK: usize = 16;
 const TREES_PER_LOOK: usize = 16;
 /// After so many pivots without a step the next ones are drawn.
 const STALLED: usize = 200;
+/// A warm start is tried when at least this part of the commodities was there before.
+const KEPT: f64 = 0.8;
 /// A problem that takes more pivots than this for each set and row is not solved.
 const PIVOTS_PER_ROW: usize = 200;
 
@@ -222,6 +224,15 @@ impl Generation {
         self.uses.clear();
     }
 
+    /// Whether a problem has so much in common with the one before that its basis is a good start.
+    pub(super) fn is_like_before(&self, problem: &FlowProblem<'_>) -> bool {
+        let kept = problem.commodities.iter().filter(|commodity| self.set(commodity).is_some()).count();
+        let most = self.sets().max(problem.commodities.len());
+        let columns = 8 * self.sets() + 64 * self.links();
+        let too_many = !self.listed && self.master.columns.count() > columns;
+        kept as f64 >= KEPT * most as f64 && !too_many
+    }
+
     /// The set of a commodity, where there is one.
     pub(super) fn set(&self, commodity: &Commodity) -> Option<u32> {
         let set = self.set_of_pair[commodity.source.ix() * self.graph.nodes() + commodity.target.ix()];
@@ -263,9 +274,9 @@ impl Generation {
         if self.trees[source as usize].is_empty() {
             self.lengths.clear();
             self.lengths.extend(network.links().iter().map(|link| link.weight));
-            self.shortest.run(&self.graph, source, &self.lengths);
-            let links =
-                (0..self.graph.nodes() as u32).map(|node| self.shortest.through(node).unwrap_or(NONE));
+            self.graph.search(source, &self.lengths, &mut self.shortest);
+            let nodes = (0..self.graph.nodes()).map(NodeIx::from);
+            let links = nodes.map(|node| self.shortest.through(node).map_or(NONE, |link| link.0));
             self.trees[source as usize].extend(links);
         }
         let tree = &self.trees[source as usize];
@@ -273,7 +284,7 @@ impl Generation {
         let mut node = target;
         while tree[node as usize] != NONE {
             self.path.push(tree[node as usize]);
-            node = self.graph.tail(tree[node as usize]);
+            node = self.graph.tail(LinkIx(tree[node as usize])).0;
         }
         if self.path.is_empty() {
             return Err(disconnected(network, commodity));
@@ -350,9 +361,9 @@ impl Generation {
                 return None;
             }
             if !self.listed {
-                self.shortest.run(&self.graph, source as u32, smooth.unwrap_or(lengths));
+                self.graph.search(source as u32, smooth.unwrap_or(lengths), &mut self.shortest);
                 if smooth.is_some() {
-                    self.shortest.along(&self.graph, lengths, &mut self.sums);
+                    self.graph.along(&self.shortest, lengths, &mut self.sums);
                 }
             }
             for at in 0..self.by_source[source].len() {
@@ -372,7 +383,7 @@ impl Generation {
                     }
                 } else {
                     let own = self.set_costs[set as usize] + self.uses[set as usize] * budget_length;
-                    least = own + self.shortest.distance(target);
+                    least = own + self.shortest.distances()[target as usize];
                 }
                 if let Some(special) = self.special(set) {
                     // Link costs are for paths.
@@ -398,7 +409,7 @@ impl Generation {
                 }
                 let start = self.found_links.len();
                 if column == NONE {
-                    self.shortest.path_to(&self.graph, target, &mut self.path);
+                    self.graph.path_to(&self.shortest, target, &mut self.path);
                     self.found_links.extend_from_slice(&self.path);
                 }
                 self.found.push(Found { score, set, column, path: start..self.found_links.len() });
@@ -451,10 +462,10 @@ impl Generation {
                 let relative = loads[link] / (capacity * busiest.max(f64::MIN_POSITIVE));
                 lengths[link] = (steepness * (relative - 1.0)).exp() / capacity;
             }
-            self.shortest.run(&self.graph, source as u32, &lengths);
+            self.graph.search(source as u32, &lengths, &mut self.shortest);
             for at in 0..self.by_source[source].len() {
                 let set = self.by_source[source][at];
-                self.shortest.path_to(&self.graph, self.ends[set as usize].1, &mut self.path);
+                self.graph.path_to(&self.shortest, self.ends[set as usize].1, &mut self.path);
                 let demand = self.master.demand[set as usize];
                 for link in &self.path {
                     loads[*link as usize] += demand;

@@ -28,8 +28,6 @@ const LEAST_SMOOTHING: f64 = 0.01;
 const STEEPNESS: f64 = 30.0;
 /// Smoothing is halved after a round with fewer columns than this.
 const FEW: usize = 8;
-/// A warm start is tried when at least this part of the commodities was there before.
-const KEPT: f64 = 0.8;
 /// What a second objective pays for the hops that break its ties, relative to what it is about.
 const TIE: f64 = 1e-6;
 
@@ -289,12 +287,7 @@ impl MinMaxSolver {
             return Ok(false);
         }
         let generation = &mut self.generation;
-        let known = |commodity: &&Commodity| generation.set(commodity).is_some();
-        let kept = problem.commodities.iter().filter(known).count();
-        let most = generation.sets().max(problem.commodities.len());
-        let columns = 8 * generation.sets() + 64 * generation.links();
-        let too_many = !generation.listed && generation.master.columns.count() > columns;
-        if (kept as f64) < KEPT * most as f64 || too_many {
+        if !generation.is_like_before(problem) {
             return Ok(false);
         }
         generation.master.demand.fill(0.0);

@@ -23,8 +23,8 @@
 //! * [`MinMaxSolver`]: this problem, exactly, over all paths or listed ones, alone or with a second objective
 //!   ([`Preference`]) that decides among the optimal flows.
 //! * [`LargeSolver`]: the same for hundreds of nodes, to a tolerance, with a certified gap.
-//! * [`max_concurrent_flow`] and [`max_total_flow`]: how much fits.
-//! * [`least_delay`]: a convex cost of every link instead of the maximum.
+//! * [`max_concurrent_flow`] and [`max_total_flow`]: how much fits; [`TotalFlowSolver`] for a sequence.
+//! * [`least_delay`]: a convex cost of every link instead of the maximum; [`DelaySolver`] for a sequence.
 //! * [`choose_paths`]: which few paths of each pair to set up, from matrices of the past.
 //! * [`check`]: whether flows are what they claim.
 //!
@@ -56,21 +56,23 @@ mod columns;
 mod delay;
 mod error;
 mod generation;
+mod graph;
 mod inverse;
 mod large;
 mod master;
 mod min_max;
 mod path_sets;
 pub mod select;
-mod shortest;
 mod throughput;
 
-pub use delay::{DelayCurve, DelaySolution, least_delay};
+pub use delay::{DelayCurve, DelaySolution, DelaySolver, least_delay};
 pub use error::FlowError;
 pub use large::{FlowPaths, LargeSolution, LargeSolver};
 pub use min_max::{MinMaxSolver, Preference};
 pub use path_sets::{NamedPaths, PathChoice, PathSets, PathSetsFit, PathSetsStatus, choose_paths};
-pub use throughput::{ConcurrentFlow, TotalFlow, max_concurrent_flow, max_total_flow};
+pub use throughput::{
+    ConcurrentFlow, TotalFlow, TotalFlowSolver, max_concurrent_flow, max_concurrent_flow_by, max_total_flow,
+};
 
 use std::time::Instant;
 
@@ -106,7 +108,7 @@ impl<'a> FlowProblem<'a> {
     /// # Errors
     /// [`NetworkError::Length`] when the matrix is for another number of nodes.
     pub fn all(network: &'a Network, demands: &TrafficMatrix) -> Result<Self, NetworkError> {
-        fits(network, demands)?;
+        network.check_matrix(demands)?;
         let commodities = (0..network.pair_count())
             .filter_map(|pair| commodity(network, demands, GroupIx::from(pair)))
             .collect();
@@ -124,7 +126,7 @@ impl<'a> FlowProblem<'a> {
         demands: &TrafficMatrix,
         critical: &[GroupIx],
     ) -> Result<Self, NetworkError> {
-        fits(network, demands)?;
+        network.check_matrix(demands)?;
         let mut background = base.loads(network, demands);
         let mut pairs = critical.to_vec();
         pairs.sort_unstable();
@@ -144,17 +146,6 @@ impl<'a> FlowProblem<'a> {
         }
         Ok(Self { network, commodities, background })
     }
-}
-
-fn fits(network: &Network, demands: &TrafficMatrix) -> Result<(), NetworkError> {
-    if demands.nodes() == network.nodes().len() {
-        return Ok(());
-    }
-    Err(NetworkError::Length {
-        what: "traffic matrix",
-        got: demands.nodes(),
-        expected: network.nodes().len(),
-    })
 }
 
 fn commodity(network: &Network, demands: &TrafficMatrix, pair: GroupIx) -> Option<Commodity> {

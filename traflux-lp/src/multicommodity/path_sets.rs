@@ -15,11 +15,11 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use traflux_core::{GroupIx, LinkIx, Network, NodeIx, TrafficMatrix};
+use traflux_core::{GroupIx, LinkIx, Network, NodeIx, ShortestPaths, TrafficMatrix};
 
+use super::graph::Graph;
 use super::min_max::Growth;
-use super::shortest::{Graph, ShortestPaths};
-use super::{Commodity, FlowError, FlowProblem, FlowSolution, MinMaxSolver, fits, passed, relative_gap};
+use super::{Commodity, FlowError, FlowProblem, FlowSolution, MinMaxSolver, passed, relative_gap};
 
 /// How many times paths are looked for in place of those that the limit took away.
 const REPAIRS: usize = 2;
@@ -197,7 +197,7 @@ pub fn choose_paths(
 ) -> Result<PathSets, FlowError> {
     super::generation::valid("tolerance", 0, choice.tolerance)?;
     for matrix in matrices {
-        fits(network, matrix)?;
+        network.check_matrix(matrix)?;
     }
     let mut search = Search::new(network, matrices, choice.clone(), deadline);
     search.bound()?;
@@ -438,9 +438,9 @@ fn given_paths(network: &Network, most: usize, deadline: Option<Instant>) -> Vec
     for pair in 0..network.pair_count() {
         let (source, target) = network.pair(GroupIx::from(pair));
         if root.replace(source) != Some(source) {
-            tree.run(&graph, source.0, &weights);
+            graph.search(source.0, &weights, &mut tree);
         }
-        tree.path_to(&graph, target.0, &mut path);
+        graph.path_to(&tree, target.0, &mut path);
         let links: Vec<LinkIx> = path.iter().map(|link| LinkIx(*link)).collect();
         pairs.push(if links.is_empty() { Vec::new() } else { vec![links] });
     }
@@ -458,8 +458,8 @@ fn given_paths(network: &Network, most: usize, deadline: Option<Instant>) -> Vec
             for link in &paths[paths.len() - 1] {
                 lengths[link.ix()] += shared;
             }
-            tree.run(&graph, source.0, &lengths);
-            tree.path_to(&graph, target.0, &mut path);
+            graph.search(source.0, &lengths, &mut tree);
+            graph.path_to(&tree, target.0, &mut path);
             let links: Vec<LinkIx> = path.iter().map(|link| LinkIx(*link)).collect();
             if paths.contains(&links) {
                 break;

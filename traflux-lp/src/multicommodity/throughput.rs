@@ -9,10 +9,10 @@
 
 use std::time::Instant;
 
-use traflux_core::{Link, PathShare};
+use traflux_core::{Link, Network, PathShare, ShortestPaths};
 
-use super::generation::{Ended, Generation};
-use super::shortest::{Graph, ShortestPaths};
+use super::generation::{Ended, Generation, until};
+use super::graph::Graph;
 use super::{
     Commodity, FlowError, FlowProblem, FlowSolution, FlowStatus, MinMaxSolver, OPTIMAL_GAP, passed,
     relative_gap,
@@ -83,7 +83,8 @@ impl TotalFlow {
 /// By how much all demands can grow together.
 ///
 /// The least utilisation is a convex function of the factor; Newton's method from above finds where it is 1
-/// and needs few steps, each a warm start of [`MinMaxSolver`].
+/// and needs few steps, each a warm start of [`MinMaxSolver`]. For a sequence of problems on one network see
+/// [`max_concurrent_flow_by`].
 ///
 /// # Errors
 /// As [`MinMaxSolver::solve`].
@@ -91,7 +92,18 @@ pub fn max_concurrent_flow(
     problem: &FlowProblem<'_>,
     deadline: Option<Instant>,
 ) -> Result<ConcurrentFlow, FlowError> {
-    let mut solver = MinMaxSolver::new(problem.network);
+    max_concurrent_flow_by(&mut MinMaxSolver::new(problem.network), problem, deadline)
+}
+
+/// The same by a solver that is kept for a sequence of problems on one network.
+///
+/// # Errors
+/// As [`MinMaxSolver::solve`].
+pub fn max_concurrent_flow_by(
+    solver: &mut MinMaxSolver,
+    problem: &FlowProblem<'_>,
+    deadline: Option<Instant>,
+) -> Result<ConcurrentFlow, FlowError> {
     solver.check(problem)?;
     let capacities: Vec<f64> = problem.network.links().iter().map(|link| link.capacity.get()).collect();
     let links = capacities.len();
@@ -177,9 +189,9 @@ fn blocked(problem: &FlowProblem<'_>) -> Option<Vec<f64>> {
     let mut source = None;
     let blocked = problem.commodities.iter().filter(|commodity| commodity.demand > 0.0).any(|commodity| {
         if source.replace(commodity.source) != Some(commodity.source) {
-            shortest.run(&graph, commodity.source.0, &prices);
+            graph.search(commodity.source.0, &prices, &mut shortest);
         }
-        shortest.distance(commodity.target.0) > 0.0
+        shortest.distance(commodity.target) > 0.0
     });
     blocked.then_some(prices)
 }
@@ -219,12 +231,152 @@ fn fit(
 
 /// How much of the demands fits at most. A commodity that no path joins gets nothing.
 ///
+/// For a sequence of problems on one network see [`TotalFlowSolver`].
+///
 /// # Errors
 /// [`FlowError`] for vectors that do not fit or numbers that are not finite and not negative.
 pub fn max_total_flow(problem: &FlowProblem<'_>, deadline: Option<Instant>) -> Result<TotalFlow, FlowError> {
-    let mut generation = Generation::new(problem.network);
-    generation.check(problem)?;
-    generation.path_cost = -1.0;
+    TotalFlowSolver::new(problem.network).solve(problem, deadline)
+}
+
+/// A solver for how much fits that is kept for a sequence of problems on one network: it starts from the optimum
+/// before when demands and background have changed. The total does not depend on what was solved before; which of
+/// several optimal flows is found may.
+#[derive(Debug, Clone)]
+pub struct TotalFlowSolver {
+    generation: Generation,
+    warm: bool,
+}
+
+impl TotalFlowSolver {
+    /// A solver for one network.
+    #[must_use]
+    pub fn new(network: &Network) -> Self {
+        Self { generation: Generation::new(network), warm: false }
+    }
+
+    /// As [`max_total_flow`].
+    ///
+    /// # Errors
+    /// As [`max_total_flow`]; [`FlowError::OtherNetwork`] for a problem on another network than that of
+    /// [`TotalFlowSolver::new`].
+    pub fn solve(
+        &mut self,
+        problem: &FlowProblem<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<TotalFlow, FlowError> {
+        self.generation.check(problem)?;
+        self.generation.master.pivots = 0;
+        let kept = self.start_warm(problem, deadline);
+        if !kept {
+            self.start_cold(problem);
+        }
+        let mut bound = Bound::default();
+        let mut ended = self.maximize(&mut bound, deadline);
+        if kept && ended == Ended::Stuck {
+            // The basis of another problem may be a bad one for this.
+            self.start_cold(problem);
+            ended = self.maximize(&mut bound, deadline);
+        }
+        self.warm = ended != Ended::Stuck;
+        let generation = &self.generation;
+        let (paths, _, loads) = generation.shares(problem);
+        let routed = |(commodity, paths): (&Commodity, &Vec<PathShare>)| {
+            commodity.demand * paths.iter().map(|path| path.share).sum::<f64>()
+        };
+        let total: f64 = problem.commodities.iter().zip(&paths).map(routed).sum();
+        let upper_bound = (bound.value * generation.unit).max(total);
+        Ok(TotalFlow {
+            total,
+            upper_bound,
+            status: ended.status(relative_gap(upper_bound, total)),
+            paths,
+            loads,
+            link_prices: bound.lengths,
+            iterations: generation.master.pivots,
+        })
+    }
+
+    /// Nothing flows.
+    fn start_cold(&mut self, problem: &FlowProblem<'_>) {
+        let generation = &mut self.generation;
+        generation.clear();
+        generation.path_cost = -1.0;
+        add(generation, problem);
+        generation.set_slacks(1.0);
+        generation.master.start_on_keys();
+        generation.master.update_prices();
+    }
+
+    /// Takes over the basis before; false where that is not worth it.
+    fn start_warm(&mut self, problem: &FlowProblem<'_>, deadline: Option<Instant>) -> bool {
+        let generation = &mut self.generation;
+        if !std::mem::take(&mut self.warm) || !generation.is_like_before(problem) {
+            return false;
+        }
+        generation.master.demand.fill(0.0);
+        add(generation, problem);
+        generation.set_slacks(1.0);
+        let most = 20 * generation.links();
+        let repaired = generation.master.refactor() && generation.master.repair(until(most, deadline));
+        generation.master.update_prices();
+        repaired
+    }
+
+    /// Grows trees and pivots until bound and flows meet.
+    fn maximize(&mut self, bound: &mut Bound, deadline: Option<Instant>) -> Ended {
+        let generation = &mut self.generation;
+        // A warm start may leave prices below zero behind.
+        let settled = generation.settle(deadline);
+        let mut blur = BLUR;
+        loop {
+            let lengths: Vec<f64> =
+                generation.master.price.iter().map(|price| price.max(0.0) + blur).collect();
+            // The first round has no deadline: without it nothing at all is proven.
+            let late = if bound.lengths.is_empty() { None } else { deadline };
+            let Some(round) = generation.price(&lengths, None, late) else { return Ended::Late };
+            let capacity: f64 = generation.master.limit.iter().zip(&lengths).map(|(left, y)| left * y).sum();
+            if capacity - round.cost < bound.value {
+                bound.value = capacity - round.cost;
+                bound.lengths = lengths;
+            }
+            if settled != Ended::Done {
+                return settled;
+            }
+            if !round.found && blur > 0.0 && relative_gap(bound.value, routed(generation)) > OPTIMAL_GAP {
+                // Next to nothing fits, so that even the blur counts.
+                blur = 0.0;
+                continue;
+            }
+            if !round.found || bound.value - routed(generation) <= GAP * bound.value {
+                return Ended::Done;
+            }
+            if passed(deadline) {
+                return Ended::Late;
+            }
+            let ended = generation.pivot(deadline);
+            if ended != Ended::Done {
+                return ended;
+            }
+        }
+    }
+}
+
+/// The least upper bound that was proven, in units, and the prices that prove it.
+#[derive(Debug)]
+struct Bound {
+    value: f64,
+    lengths: Vec<f64>,
+}
+
+impl Default for Bound {
+    fn default() -> Self {
+        Self { value: f64::INFINITY, lengths: Vec::new() }
+    }
+}
+
+/// Adds demands to the sets there are, makes those that are missing, and limits loads by what the background leaves.
+fn add(generation: &mut Generation, problem: &FlowProblem<'_>) {
     for commodity in &problem.commodities {
         if let Some(set) = generation.set(commodity) {
             generation.master.demand[set as usize] += commodity.demand / generation.unit;
@@ -232,58 +384,10 @@ pub fn max_total_flow(problem: &FlowProblem<'_>, deadline: Option<Instant>) -> R
             generation.add_special_set(commodity, std::iter::empty());
         }
     }
-    let unit = generation.unit;
     for link in 0..generation.links() {
-        let left = generation.capacities[link] - problem.background[link] / unit;
+        let left = generation.capacities[link] - problem.background[link] / generation.unit;
         generation.master.limit[link] = left.max(0.0);
     }
-    generation.set_slacks(1.0);
-    generation.master.start_on_keys();
-    generation.master.update_prices();
-    let mut ended = Ended::Done;
-    let (mut upper_bound, mut link_prices) = (f64::INFINITY, Vec::new());
-    let mut blur = BLUR;
-    loop {
-        let lengths: Vec<f64> = generation.master.price.iter().map(|price| price.max(0.0) + blur).collect();
-        // The first round has no deadline: without it nothing at all is proven.
-        let late = if link_prices.is_empty() { None } else { deadline };
-        let Some(round) = generation.price(&lengths, None, late) else {
-            ended = Ended::Late;
-            break;
-        };
-        let capacity: f64 = generation.master.limit.iter().zip(&lengths).map(|(left, y)| left * y).sum();
-        if capacity - round.cost < upper_bound {
-            upper_bound = capacity - round.cost;
-            link_prices = lengths;
-        }
-        if !round.found && blur > 0.0 && relative_gap(upper_bound, routed(&generation)) > OPTIMAL_GAP {
-            // Next to nothing fits, so that even the blur counts.
-            blur = 0.0;
-            continue;
-        }
-        if !round.found || upper_bound - routed(&generation) <= GAP * upper_bound {
-            break;
-        }
-        ended = if passed(deadline) { Ended::Late } else { generation.pivot(deadline) };
-        if ended != Ended::Done {
-            break;
-        }
-    }
-    let (paths, _, loads) = generation.shares(problem);
-    let routed = |(commodity, paths): (&Commodity, &Vec<PathShare>)| {
-        commodity.demand * paths.iter().map(|path| path.share).sum::<f64>()
-    };
-    let total: f64 = problem.commodities.iter().zip(&paths).map(routed).sum();
-    let upper_bound = (upper_bound * unit).max(total);
-    Ok(TotalFlow {
-        total,
-        upper_bound,
-        status: ended.status(relative_gap(upper_bound, total)),
-        paths,
-        loads,
-        link_prices,
-        iterations: generation.master.pivots,
-    })
 }
 
 /// What the basis carries.

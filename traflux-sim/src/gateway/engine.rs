@@ -29,7 +29,6 @@ pub(super) struct EngineClient<'a> {
     tickets: HashMap<(usize, Ticket), usize>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a request holds either, most of them the large one")]
 enum Held {
     Forward(Forward),
     Waiting(Waiting),

@@ -2,7 +2,6 @@
 
 use traflux_core::{GroupIx, Routing, TrafficMatrix};
 use traflux_lp::multicommodity::select::SelectionEvaluator;
-use traflux_te::metrics::rerouted_share;
 use traflux_te::{performance_ratio, selected_share};
 
 use crate::error::SimError;
@@ -49,7 +48,7 @@ pub fn judge(
         // The optimum is exact to rounding only, and so is what is measured against it.
         performance_ratio: performance_ratio(optimal, utilization).min(1.0),
         selected_share: selected_share(network, met, critical),
-        moved_share: rerouted_share(network, &outcome.routing, met),
+        moved_share: outcome.routing.rerouted_share(network, met),
         routing: outcome.routing,
         loads,
     })

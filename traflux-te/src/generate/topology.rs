@@ -1,17 +1,14 @@
 //! Which links join how many nodes?
 
-use std::cmp::Reverse;
-
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use traflux_core::NetworkError;
-use traflux_core::{BitRate, Latency, Link, Network, Node, NodeIx};
+use traflux_core::{BitRate, Latency, Link, LinkIx, Network, Node, NodeIx, ShortestPaths};
 
 use super::rng;
 use crate::error::{TeError, require};
-use crate::shortest::{Distance, ToTarget};
 
 /// Light in fibre covers two thirds of what it does in vacuum.
 const FIBRE_KM_PER_SECOND: f64 = 200_000.0;
@@ -194,20 +191,24 @@ pub fn backbone(config: &BackboneConfig, seed: u64) -> Result<Network, TeError> 
     let wanted = (degree * nodes as f64 / 2.0).round() as usize;
     if edges.len() < wanted {
         let present = Adjacency::new(nodes, &edges);
-        let (mut search, mut saving) = (ToTarget::default(), Vec::new());
+        let (mut search, mut saving) = (ShortestPaths::default(), Vec::new());
         for a in 0..nodes {
             // Edges have no direction: the way to `a` is as long as the way from it.
-            search.search_over(nodes, NodeIx::from(a), |node| {
+            search.search(nodes, NodeIx::from(a), |node| {
                 let (from, positions) = (node.ix(), &positions);
-                let others = present.of[from].iter().map(|(other, _)| *other);
-                others.map(move |other| (NodeIx::from(other), distance(positions, from, other)))
+                let edges = present.of[from].iter();
+                edges.map(move |(other, edge)| {
+                    (NodeIx::from(*other), LinkIx::from(*edge), distance(positions, from, *other))
+                })
             });
             for b in (a + 1..nodes).filter(|b| !present.joins(a, *b) && is_gabriel(&positions, a, *b)) {
                 let direct = distance(&positions, a, b).max(LEAST_KM);
-                saving.push((Reverse(Distance(search.distance[b] / direct)), a, b));
+                saving.push((search.distance(NodeIx::from(b)) / direct, a, b));
             }
         }
-        saving.sort_unstable();
+        saving.sort_unstable_by(|one, other| {
+            other.0.total_cmp(&one.0).then((one.1, one.2).cmp(&(other.1, other.2)))
+        });
         edges.extend(saving.iter().take(wanted - edges.len()).map(|(_, a, b)| (*a, *b)));
     }
     config.links.network(positions, edges, seed)

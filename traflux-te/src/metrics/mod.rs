@@ -2,7 +2,8 @@
 //!
 //! Measures of one matrix are those of Zhang et al. (2020): [`performance_ratio`] and [`delay_ratio`] compare
 //! with the optimum, [`selected_share`] is their rerouting disturbance. It counts all traffic of the chosen
-//! pairs, whether it moved or not, [`rerouted_share`] what of it leaves the base; [`routing_change`] counts what really moves from one routing to the next.
+//! pairs, whether it moved or not, [`Routing::rerouted_share`] what of it leaves the base; [`routing_change`] counts
+//! what really moves from one routing to the next.
 //! [`Summary`] and [`PairedDifference`] say what many matrices have in common, with intervals.
 
 mod statistics;
@@ -12,8 +13,6 @@ pub use statistics::{BootstrapConfig, Interval, PairedDifference, Summary};
 use std::collections::{BTreeMap, BTreeSet};
 
 use traflux_core::{BaseRouting, GroupIx, LinkIx, Network, NetworkError, Rerouting, Routing, TrafficMatrix};
-
-use crate::ecmp::check_nodes;
 
 /// Utilisation of ECMP at which delays are compared (Zhang et al. 2020).
 pub const DELAY_UTILIZATION: f64 = 0.9;
@@ -43,21 +42,6 @@ pub fn selected_share(network: &Network, demands: &TrafficMatrix, pairs: &[Group
     let total = demands.total();
     // An empty sum is −0.
     if total > 0.0 { (pairs.into_iter().map(of).sum::<f64>() / total + 0.0).min(1.0) } else { 0.0 }
-}
-
-/// The share of all traffic that leaves the base under a routing, in [0, 1]; 0 without traffic.
-///
-/// # Panics
-/// When the routing or the matrix is one of another network.
-#[must_use]
-pub fn rerouted_share(network: &Network, routing: &Routing, demands: &TrafficMatrix) -> f64 {
-    let total = demands.total();
-    let leaves = routing.reroutings().iter().map(|rerouting| {
-        let (source, target) = network.pair(rerouting.pair);
-        demands.demand(source, target) * (1.0 - rerouting.base_share)
-    });
-    // An empty sum is −0.
-    if total > 0.0 { (leaves.sum::<f64>() / total + 0.0).min(1.0) } else { 0.0 }
 }
 
 /// End-to-end delay in a model of queues, `Ω = Σ_l y_l / (c_l − y_l)` with load `y` and capacity `c`
@@ -124,7 +108,7 @@ pub fn routing_change(
     current: &Routing,
     demands: &TrafficMatrix,
 ) -> Result<RoutingChange, NetworkError> {
-    check_nodes(network, demands)?;
+    network.check_matrix(demands)?;
     let (mut before, mut after) =
         (previous.reroutings().iter().peekable(), current.reroutings().iter().peekable());
     let (mut change, mut moved) = (RoutingChange::default(), 0.0);

@@ -250,7 +250,7 @@ impl Relief {
         if node == target {
             return None;
         }
-        let (distance, rank) = (&self.search.distance, &self.search.rank);
+        let (distance, rank) = (self.search.distances(), self.search.ranks());
         let head = |link: &LinkIx| self.network.links()[link.ix()].head.ix();
         let through = |link: &LinkIx| self.prices[link.ix()] + distance[head(link)];
         let links = self.network.out_links(node).iter().copied();

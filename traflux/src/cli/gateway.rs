@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use traflux_core::Rate;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::{Matcher, Severity, review, server};
 
 use super::Failure;
+use crate::controller::Fleet;
+use crate::gateway::{EngineController, controlled};
 
 /// Arguments of `traflux gateway`.
 #[derive(Debug, Args)]
@@ -70,7 +73,7 @@ pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
             let read = |text: &str| {
                 crate::config::read_yaml::<RequestPlan>(text).map_err(|problem| problem.to_string())
             };
-            server::run(server::RunSettings::new(file), read, tell)?;
+            server::run(server::RunSettings::new(file), read, tell, control)?;
             Ok(ExitCode::SUCCESS)
         }
         (None, None) if args.demo => {
@@ -79,6 +82,14 @@ pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
         }
         (None, None) => Err("nothing to do: expected `check FILE`, `--config FILE` or `--demo`".into()),
     }
+}
+
+/// The controller beside a gateway, for as long as that runs.
+fn control(gateway: &server::Gateway) -> impl Future<Output = ()> + Send + use<> {
+    let clock = gateway.clock();
+    let controller = EngineController::new(gateway.engine().clone());
+    gateway.show(controller.metrics());
+    controller.run(move || clock.now(), |line| println!("{line}"))
 }
 
 /// Reads a plan of requests.
@@ -123,8 +134,31 @@ fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
         };
         println!("{severity}: {finding}");
     }
-    let warned = findings.iter().any(|finding| finding.severity() == Severity::Warning);
+    let mut warned = findings.iter().any(|finding| finding.severity() == Severity::Warning);
+    if plan.control.is_some() {
+        match controlled(&plan).map_err(|problem| format!("{file}: {problem}"))? {
+            Some(fleet) => describe(&fleet),
+            None => {
+                warned = true;
+                println!("warning: control: no rule under `adaptive` has two backends of positive weight");
+            }
+        }
+    }
     Ok(if args.strict && warned { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What the controller will move, and which capacities it has to learn.
+fn describe(fleet: &Fleet) {
+    let topology = &fleet.topology;
+    let rules: Vec<_> = topology.flows().iter().map(|flow| flow.name.as_str()).collect();
+    let unknown = topology.resources().iter().filter(|resource| resource.capacity == Rate::ZERO);
+    let unknown: Vec<_> = unknown.map(|resource| resource.name.as_str()).collect();
+    let learned = if unknown.is_empty() {
+        String::new()
+    } else {
+        format!("; capacity to be learned: {}", unknown.join(", "))
+    };
+    println!("control: moves the weights of {}{learned}", rules.join(", "));
 }
 
 /// The configuration goes to standard output, the report to standard error.

@@ -7,7 +7,7 @@ use traflux_prom::Exporter;
 use crate::controller::{Controller, Decision};
 
 /// Writes one tick into the exporter.
-pub(super) fn record(exporter: &Exporter, controller: &Controller, decision: &Decision, took: Duration) {
+pub(crate) fn record(exporter: &Exporter, controller: &Controller, decision: &Decision, took: Duration) {
     let topology = &controller.fleet().topology;
     let evidence = controller.evidence();
     exporter.record_tick(took);

@@ -16,6 +16,7 @@ mod source;
 mod state;
 
 pub use command::{Command, CommandError, Reply, TrainReply, TrainRequest};
+pub(crate) use export::record;
 pub use parameters::{ParameterPatch, Parameters};
 pub use prepare::{Prepared, prepare};
 pub use run::{RunError, run};

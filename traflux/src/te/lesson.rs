@@ -72,6 +72,10 @@ pub(super) fn candidates(cases: &[Case], options: &TrainOptions) -> Vec<Lesson> 
     let small = cases.iter().all(|case| case.network.pair_count() <= ORACLE_PAIRS);
     let teachers = match options.teacher {
         Some(teacher) => vec![teacher],
+        // On the matrix after, it counts more which pairs matter than which of them are easily told.
+        None if small && options.example_updates > 0 && options.stale => {
+            vec![SelectorKind::Oracle, SelectorKind::Quick]
+        }
         None if small && options.example_updates > 0 => vec![SelectorKind::Quick, SelectorKind::Oracle],
         None => vec![SelectorKind::Quick],
     };

@@ -50,7 +50,7 @@ impl Comparison {
                 summary.min,
                 100.0 * mean(&arm.selected),
                 known(100.0 * mean(&arm.rerouted)),
-                known(if self.tolerance > 0.0 { f64::NAN } else { mean(&arm.changed_pairs) }),
+                known(if arm.changed_pairs.is_empty() { f64::NAN } else { mean(&arm.changed_pairs) }),
                 median(&arm.selection_us),
             );
             if with_delay {

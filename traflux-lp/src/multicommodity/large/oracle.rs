@@ -4,7 +4,8 @@
 //! target's. Sources are split into a fixed number of blocks whose sums are added in order, so that the answer
 //! does not depend on the number of threads.
 
-use super::super::shortest::ShortestPaths;
+use traflux_core::ShortestPaths;
+
 use super::pool::Path;
 use super::reduce::{CoreDemands, NONE, Place, Reduced};
 
@@ -226,7 +227,7 @@ impl<'a> Oracle<'a> {
         let work = self.trees.chunks_mut(per_block).enumerate().map(|(block, trees)| {
             move || {
                 for (at, tree) in trees.iter_mut().enumerate() {
-                    tree.run(&reduced.graph, (block * per_block + at) as u32, &lengths.segments);
+                    reduced.graph.search((block * per_block + at) as u32, &lengths.segments, tree);
                 }
             }
         });

@@ -3,7 +3,9 @@
 //! Paths that start alike share their start: one tree of paths for each junction, in one arena. A path is the
 //! tree's node at its end. Parents come before their children.
 
-use super::super::shortest::{Graph, ShortestPaths};
+use traflux_core::ShortestPaths;
+
+use super::super::graph::Graph;
 use super::reduce::NONE;
 
 /// Paths between junctions.
@@ -60,7 +62,7 @@ impl PathTree {
         paths[root as usize] = root;
         for node in tree.settled() {
             if let Some(segment) = tree.through(*node) {
-                paths[*node as usize] = self.extend(paths[graph.tail(segment) as usize], segment);
+                paths[node.ix()] = self.extend(paths[graph.tail(segment).ix()], segment.0);
             }
         }
     }

@@ -11,7 +11,7 @@
 //! Maps of backbones are mostly chains: of 754 nodes, 200 may be junctions.
 
 use super::super::FlowProblem;
-use super::super::shortest::Graph;
+use super::super::graph::Graph;
 
 /// No node, no link.
 pub(super) const NONE: u32 = u32::MAX;

@@ -2,7 +2,7 @@
 
 use traflux_core::{BaseRouting, GroupIx, Network, Routing, TrafficMatrix};
 
-use super::super::{FlowError, FlowProblem, MinMaxSolver, Preference, fits};
+use super::super::{FlowError, FlowProblem, MinMaxSolver, Preference};
 use super::FractionalBound;
 
 /// One door to all that a choice of pairs is judged by, on one network and base; solvers are kept between calls.
@@ -90,7 +90,7 @@ impl SelectionEvaluator {
     /// # Errors
     /// [`FlowError::Network`] for a matrix of another number of nodes.
     pub fn base_utilization(&self, demands: &TrafficMatrix) -> Result<f64, FlowError> {
-        fits(&self.network, demands)?;
+        self.network.check_matrix(demands)?;
         Ok(self.network.max_utilization(&self.base.loads(&self.network, demands)))
     }
 
@@ -116,13 +116,11 @@ impl SelectionEvaluator {
         let problem = critical(&self.network, &self.base, demands, chosen)?;
         let preference = Preference::LeastRerouted(&self.base);
         let solution = self.least_rerouted.solve_preferring(&problem, preference, None)?;
-        let leaving = problem.commodities.iter().zip(&solution.base_share);
-        let leaving: f64 = leaving.map(|(commodity, stays)| commodity.demand * (1.0 - stays)).sum();
-        let total = demands.total();
+        let routing = solution.routing(&problem)?;
         Ok(SelectionOutcome {
             utilization: solution.utilization,
-            routing: solution.routing(&problem)?,
-            rerouted_share: if total > 0.0 { leaving / total } else { 0.0 },
+            rerouted_share: routing.rerouted_share(&self.network, demands),
+            routing,
             loads: solution.loads,
         })
     }

@@ -23,7 +23,7 @@ use traflux_core::{BaseRouting, GroupIx, Network, TrafficMatrix};
 
 use super::super::generation::{Ended, Generation, disconnected, until};
 use super::super::master::NONE;
-use super::super::{Commodity, FlowError, FlowStatus, commodity, fits, passed, relative_gap};
+use super::super::{Commodity, FlowError, FlowStatus, commodity, passed, relative_gap};
 
 /// The gap at which the solver is done, relative.
 const GAP: f64 = 1e-11;
@@ -150,7 +150,7 @@ impl FractionalBound {
         pairs: &[GroupIx],
         count: usize,
     ) -> Result<f64, FlowError> {
-        fits(&self.network, demands)?;
+        self.network.check_matrix(demands)?;
         let unit = self.generation.unit;
         let mut may_move = vec![false; self.network.pair_count()];
         for pair in pairs {

@@ -1,8 +1,8 @@
 //! What is it worth to let a pair leave the base, as the prices of links have it?
 
-use traflux_core::{BaseRouting, GroupIx, Network, TrafficMatrix};
+use traflux_core::{BaseRouting, GroupIx, Network, ShortestPaths, TrafficMatrix};
 
-use super::super::shortest::{Graph, ShortestPaths};
+use super::super::graph::Graph;
 
 /// Computes gains, in memory that is kept.
 #[derive(Debug, Clone)]
@@ -32,12 +32,12 @@ impl Gains {
             let pair = GroupIx::from(pair);
             let (source, target) = network.pair(pair);
             if pair.ix() % (network.nodes().len() - 1) == 0 {
-                self.shortest.run(&self.graph, source.0, prices);
+                self.graph.search(source.0, prices, &mut self.shortest);
             }
             let demand = demands.demand(source, target);
             if demand > 0.0 {
                 let along: f64 = base.of(pair).map(|(link, part)| part * prices[link.ix()]).sum();
-                *gain = demand * (along - self.shortest.distance(target.0)).max(0.0);
+                *gain = demand * (along - self.shortest.distance(target)).max(0.0);
             }
         }
         gains

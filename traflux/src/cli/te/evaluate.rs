@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use traflux_policy::Checkpoint;
 
 use super::input::{
-    InputArgs, PairCount, end_on_interrupt, limit, matrices_text, name_of, save, say, warn_of_units,
+    InputArgs, PairCount, checkpoint, end_on_interrupt, limit, matrices_text, name_of, save, say,
+    warn_of_units,
 };
 use crate::cli::Failure;
 use crate::progress::Progress;
@@ -29,7 +29,8 @@ pub(in crate::cli) struct EvaluateArgs {
     /// Most pairs that may be rerouted, or a share of all.
     #[arg(short, long, value_name = "COUNT|SHARE%", default_value = "10%")]
     k: PairCount,
-    /// Who chooses; unless given all selectors, beyond 100 nodes those without a linear program.
+    /// Who chooses, of ecmp, top-k, top-k-critical, top-k-relief, greedy-relief, quick, relax-and-round, least-moved,
+    /// dual-guided and oracle; unless given all of them, beyond 100 nodes those without a linear program.
     #[arg(long, value_name = "SELECTORS", value_delimiter = ',')]
     selectors: Vec<SelectorKind>,
     /// The first matrices are history: a fixed set is found on them, and the others are played.
@@ -105,6 +106,13 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode, Failure> {
     let result = play(&network, &matrices, &options, &mut |done| bar.set(done));
     drop(bar);
     let comparison = result?;
+    warn_of_units(comparison.optimal.iter().copied());
+    // What was found is shown even where a file cannot be written.
+    if args.json {
+        say(&(serde_json::to_string_pretty(&comparison)? + "\n"))?;
+    } else {
+        say(&format!("{}{:.1} s\n", comparison.table(), began.elapsed().as_secs_f64()))?;
+    }
     if let Some(path) = &args.csv {
         save(path, &comparison.csv())?;
     }
@@ -114,17 +122,9 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode, Failure> {
             format!("intervals: 95 %, bootstrap over blocks of up to {} neighbouring matrices", args.block),
         ];
         save(path, &comparison.html(&args.input.name(), &network, &notes))?;
-    }
-    warn_of_units(comparison.optimal.iter().copied());
-    if args.json {
-        say(&(serde_json::to_string_pretty(&comparison)? + "\n"))?;
-    } else {
-        let mut text = comparison.table();
-        text += &format!("{:.1} s\n", began.elapsed().as_secs_f64());
-        if let Some(path) = &args.html {
-            text += &format!("report: {}\n", path.display());
+        if !args.json {
+            say(&format!("report: {}\n", path.display()))?;
         }
-        say(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -133,7 +133,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode, Failure> {
 fn trained(files: &[PathBuf]) -> Result<Vec<TrainedArm>, Failure> {
     let mut arms: Vec<TrainedArm> = Vec::new();
     for path in files {
-        let checkpoint = Checkpoint::load(path)?;
+        let checkpoint = checkpoint(path)?;
         let alike = arms.iter().find(|arm| same_training(&arm.checkpoint, &checkpoint));
         let family = alike.map_or_else(|| unique(path, &arms), |arm| arm.family.clone());
         let name = if files.len() == 1 { "learned".to_owned() } else { unique(path, &arms) };

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use traflux_core::{BitRate, Network, TrafficMatrix};
+use traflux_policy::{Checkpoint, CheckpointError};
 use traflux_te::format::{
-    Format, NetworkFile, RateUnit, ReadOptions, Warning, matrices_in_file, parse_rate, read_network_file,
+    Format, FormatError, NetworkFile, RateUnit, ReadOptions, Warning, matrices_in_file, parse_rate,
+    read_network_file,
 };
 use traflux_te::share_of_pairs;
 
@@ -21,6 +23,8 @@ const INTERRUPTED: i32 = 130;
 const IMPLAUSIBLE: f64 = 10.0;
 /// Nor below this.
 const NEGLIGIBLE: f64 = 1e-3;
+/// Seconds beyond which a limit of time is as good as none; more may be more than a clock can hold.
+const LONGEST: f64 = 1e9;
 /// Warnings of a file that are shown one by one.
 const WARNINGS_SHOWN: usize = 5;
 
@@ -144,10 +148,9 @@ impl LoadArgs {
             .into());
         }
         if read.is_empty() {
-            let of = matrices.unwrap_or(from);
-            return Err(
-                format!("{}: no matrix is left, --every {every}, --limit {limit}", of.display()).into()
-            );
+            // The first matrix is always one of every N.
+            let why = if limit == 0 { "--limit 0 leaves none of its matrices" } else { "it holds no matrix" };
+            return Err(format!("{}: {why}", matrices.unwrap_or(from).display()).into());
         }
         Ok((network, read))
     }
@@ -230,15 +233,22 @@ impl FromStr for PairCount {
 }
 
 pub(super) fn format(text: &str) -> Result<Format, String> {
-    text.parse().map_err(|problem: traflux_te::format::FormatError| problem.to_string())
+    text.parse().map_err(of_argument)
 }
 
 pub(super) fn unit(text: &str) -> Result<RateUnit, String> {
-    text.parse().map_err(|problem: traflux_te::format::FormatError| problem.to_string())
+    text.parse().map_err(of_argument)
 }
 
 pub(super) fn rate(text: &str) -> Result<BitRate, String> {
-    parse_rate(text).map_err(|problem| problem.to_string())
+    parse_rate(text).map_err(of_argument)
+}
+
+/// An argument has no lines and columns.
+fn of_argument(problem: FormatError) -> String {
+    let place = problem.place().map_or_else(String::new, |place| format!("{place}: "));
+    let text = problem.to_string();
+    text.strip_prefix(&place).unwrap_or(&text).to_owned()
 }
 
 /// Says on standard error what was read in a way its author may not have meant.
@@ -276,9 +286,17 @@ pub(super) fn limit(name: &str, seconds: Option<f64>) -> Result<Limit, Failure> 
         Some(seconds) if !(seconds.is_finite() && seconds > 0.0) => {
             Err(format!("{name} {seconds} must be finite and positive").into())
         }
-        Some(seconds) => Ok(Limit::after(Duration::from_secs_f64(seconds.min(1e9)))),
+        Some(seconds) => Ok(Limit::after(Duration::from_secs_f64(seconds.min(LONGEST)))),
         None => Ok(Limit::default()),
     }
+}
+
+/// `--deadline-s` of a command for which no time at all is a limit too.
+pub(super) fn deadline(seconds: f64) -> Result<Duration, Failure> {
+    if !(seconds.is_finite() && seconds >= 0.0) {
+        return Err(format!("--deadline-s {seconds} must be finite and not negative").into());
+    }
+    Ok(Duration::from_secs_f64(seconds.min(LONGEST)))
 }
 
 /// `1 matrix`, `2 matrices`.
@@ -298,6 +316,14 @@ pub(super) fn say(text: &str) -> Result<(), Failure> {
 /// Writes a file.
 pub(super) fn save(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|problem| format!("{}: {problem}", path.display()).into())
+}
+
+/// Reads a trained policy.
+pub(super) fn checkpoint(path: &Path) -> Result<Checkpoint, String> {
+    Checkpoint::load(path).map_err(|problem| match problem {
+        CheckpointError::Io { .. } => problem.to_string(),
+        _ => format!("{}: {problem}", path.display()),
+    })
 }
 
 /// A warning on standard error.

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use traflux_lp::multicommodity::{
     FlowProblem, MinMaxSolver, PathChoice, PathSets, PathSetsFit, PathSetsStatus, Preference, choose_paths,
 };
 
-use super::input::{InputArgs, save, say};
+use super::input::{InputArgs, deadline, matrices_text, save, say};
 use crate::cli::Failure;
 
 #[derive(Debug, Args)]
@@ -60,8 +60,12 @@ struct Path<'a> {
 
 pub(super) fn paths(args: &PathsArgs) -> Result<ExitCode, Failure> {
     let (network, matrices) = args.input.load()?;
-    if !(args.deadline_s.is_finite() && args.deadline_s >= 0.0) {
-        return Err(format!("--deadline-s {} must be finite and not negative", args.deadline_s).into());
+    let limit = deadline(args.deadline_s)?;
+    if !(args.tolerance.is_finite() && args.tolerance >= 0.0) {
+        return Err(format!("--tolerance {} must be finite and not negative", args.tolerance).into());
+    }
+    if args.least > args.most {
+        return Err(format!("--least {} is more than --most {}", args.least, args.most).into());
     }
     let history = args.history.map_or(matrices.len(), NonZeroUsize::get);
     if history > matrices.len() {
@@ -70,7 +74,7 @@ pub(super) fn paths(args: &PathsArgs) -> Result<ExitCode, Failure> {
         );
     }
     let choice = PathChoice { least_paths: args.least, most_paths: args.most, tolerance: args.tolerance };
-    let deadline = Instant::now() + Duration::from_secs_f64(args.deadline_s);
+    let deadline = Instant::now() + limit;
     let (known, later) = matrices.split_at(history);
     let sets = choose_paths(&network, known, &choice, Some(deadline))?;
     let mut text = format!(
@@ -81,10 +85,10 @@ pub(super) fn paths(args: &PathsArgs) -> Result<ExitCode, Failure> {
         sets.most_paths()
     );
     let fits = gaps(sets.fits.iter().map(PathSetsFit::gap));
-    text += &format!("{:>5} matrices they were chosen for: {fits}\n", known.len());
+    text += &format!("{} they were chosen for: {fits}\n", matrices_text(known.len()));
     if !later.is_empty() {
         let fits = gaps(judge(&network, &sets, later)?.into_iter());
-        text += &format!("{:>5} matrices after these: {fits}\n", later.len());
+        text += &format!("{} after these: {fits}\n", matrices_text(later.len()));
     }
     text += match sets.status {
         PathSetsStatus::Reached => "",
@@ -118,7 +122,11 @@ fn gaps(gaps: impl Iterator<Item = f64>) -> String {
     let gaps: Vec<f64> = gaps.collect();
     let mean = gaps.iter().sum::<f64>() / gaps.len().max(1) as f64;
     let worst = gaps.iter().copied().fold(0.0, f64::max);
-    format!("at most {:.3} % above the optimum over all paths, worst {:.3} %", mean * 100.0, worst * 100.0)
+    format!(
+        "{:.3} % above the optimum over all paths in the mean, {:.3} % at worst",
+        mean * 100.0,
+        worst * 100.0
+    )
 }
 
 fn named<'a>(network: &'a Network, sets: &PathSets) -> Vec<Pair<'a>> {

@@ -3,18 +3,18 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use traflux_core::{BaseRouting, GroupIx, Network, PathShare, Policy, TrafficMatrix};
 use traflux_lp::multicommodity::{
-    DelayCurve, FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, least_delay,
-    max_concurrent_flow, max_total_flow,
+    DelayCurve, DelaySolver, FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, TotalFlowSolver,
+    max_concurrent_flow_by,
 };
 use traflux_te::{NetworkEncoder, check_served, ecmp};
 
-use super::input::{InputArgs, PairCount, matrices_text, save, say, warn_of_units};
+use super::input::{InputArgs, PairCount, deadline, matrices_text, save, say, warn_of_units};
 use crate::cli::Failure;
 use crate::te::SelectorKind;
 
@@ -22,6 +22,8 @@ use crate::te::SelectorKind;
 pub(super) const LARGE: usize = 100;
 /// That tolerance.
 const LARGE_TOLERANCE: f64 = 1e-4;
+/// Pieces of the delay curve.
+const DELAY_PIECES: usize = 20;
 /// Links that a table shows.
 const LINKS_SHOWN: usize = 5;
 
@@ -60,13 +62,13 @@ pub(in crate::cli) struct SolveArgs {
     /// What is sought.
     #[arg(long, value_enum, default_value_t = Objective::Utilization)]
     objective: Objective,
-    /// Among flows of the least utilisation.
+    /// Which of the flows of the least utilisation.
     #[arg(long, value_enum, default_value_t = Second::None)]
     second: Second,
     /// Reroute this many pairs only (or a share of all, such as 10%); all others follow ECMP.
     #[arg(short, long, value_name = "COUNT|SHARE%")]
     k: Option<PairCount>,
-    /// Who chooses them.
+    /// Who chooses them; names as for `traflux te evaluate --selectors`.
     #[arg(long, value_name = "SELECTOR", default_value = "top-k-critical", requires = "k")]
     select: SelectorKind,
     /// Time limit for each matrix, in seconds; what is found by then is shown with its gap.
@@ -123,9 +125,7 @@ struct RoutedPath {
 
 pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
     let (network, matrices) = args.input.load()?;
-    if !(args.deadline_s.is_finite() && args.deadline_s >= 0.0) {
-        return Err(format!("--deadline-s {} must be finite and not negative", args.deadline_s).into());
-    }
+    deadline(args.deadline_s)?;
     if let Some(gap) = args.tolerance.filter(|gap| !(0.0..1.0).contains(gap)) {
         return Err(format!("--tolerance {gap} is outside [0, 1)").into());
     }
@@ -143,10 +143,11 @@ pub(super) fn solve(args: &SolveArgs) -> Result<ExitCode, Failure> {
     if args.objective == Objective::Utilization && args.k.is_none() {
         warn_of_units(all.iter().map(|found| found.value));
     }
+    // What was found is shown even where a file cannot be written.
+    say(&if args.json { serde_json::to_string_pretty(&all)? + "\n" } else { table(args, &network, &all) })?;
     if let Some(path) = &args.out {
         save(path, &serde_json::to_string_pretty(&routings)?)?;
     }
-    say(&if args.json { serde_json::to_string_pretty(&all)? + "\n" } else { table(args, &network, &all) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -177,6 +178,8 @@ struct Session<'a> {
     base: Option<BaseRouting>,
     chooser: Option<(NetworkEncoder, Box<dyn Policy>)>,
     solver: MinMaxSolver,
+    delay: DelaySolver,
+    total: TotalFlowSolver,
     /// Set: to a tolerance.
     large: Option<LargeSolver>,
 }
@@ -199,12 +202,21 @@ impl<'a> Session<'a> {
             tolerance,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         });
-        Ok(Self { args, network, base, chooser, solver: MinMaxSolver::new(network), large })
+        Ok(Self {
+            args,
+            network,
+            base,
+            chooser,
+            solver: MinMaxSolver::new(network),
+            delay: DelaySolver::new(network, DelayCurve::queueing(DELAY_PIECES)),
+            total: TotalFlowSolver::new(network),
+            large,
+        })
     }
 
     fn matrix(&mut self, matrix: usize, demands: &TrafficMatrix) -> Result<(Found, Vec<Routed>), Failure> {
         let began = Instant::now();
-        let deadline = Some(began + Duration::from_secs_f64(self.args.deadline_s.min(1e9)));
+        let deadline = Some(began + deadline(self.args.deadline_s)?);
         let problem = match (&mut self.chooser, &self.base) {
             (Some((encoder, policy)), Some(base)) => {
                 check_served(self.network, base, demands)?;
@@ -234,15 +246,15 @@ impl<'a> Session<'a> {
                 }
             },
             Objective::Delay => {
-                let s = least_delay(&problem, &DelayCurve::queueing(20), deadline)?;
+                let s = self.delay.solve(&problem, deadline)?;
                 (s.cost, s.lower_bound, s.status, s.loads, s.paths, none, s.iterations)
             }
             Objective::Concurrent => {
-                let s = max_concurrent_flow(&problem, deadline)?;
+                let s = max_concurrent_flow_by(&mut self.solver, &problem, deadline)?;
                 (s.factor, s.upper_bound, s.status, s.loads, s.paths, none, s.iterations)
             }
             Objective::Total => {
-                let s = max_total_flow(&problem, deadline)?;
+                let s = self.total.solve(&problem, deadline)?;
                 (s.total, s.upper_bound, s.status, s.loads, s.paths, none, s.iterations)
             }
         };

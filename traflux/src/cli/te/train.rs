@@ -12,7 +12,7 @@ use traflux_te::QuickChoice;
 use traflux_te::generate::{BackboneConfig, TrafficModel, backbone};
 
 use super::evaluate::block;
-use super::input::{LoadArgs, PairCount, end_on_interrupt, limit, name_of, save, say};
+use super::input::{LoadArgs, PairCount, checkpoint, end_on_interrupt, limit, name_of, save, say};
 use crate::cli::Failure;
 use crate::progress::Progress;
 use crate::te::{
@@ -92,9 +92,9 @@ pub(in crate::cli) struct TrainArgs {
     /// Who is imitated; unless given, `quick` or, up to 1000 pairs, the oracle, as a short training with each says.
     #[arg(long, value_name = "SELECTOR", help_heading = "Trainings")]
     teacher: Option<SelectorKind>,
-    /// Which quick choice the policy is shown, `rounds` or `fractions`.
-    #[arg(long, value_name = "KIND", default_value = "rounds", value_parser = quick_choice, help_heading = "Trainings")]
-    quick_choice: QuickChoice,
+    /// Which quick choice the policy is shown, `rounds` or `fractions`; rounds unless given, with --stale fractions.
+    #[arg(long, value_name = "KIND", value_parser = quick_choice, help_heading = "Trainings")]
+    quick_choice: Option<QuickChoice>,
     /// Without weights of its own for every pair: for use on other networks.
     #[arg(long, help_heading = "Trainings")]
     any_network: bool,
@@ -110,7 +110,8 @@ pub(in crate::cli) struct TrainArgs {
     /// Ends the training after so many seconds and tests the best by then.
     #[arg(long, value_name = "SECONDS", help_heading = "Trainings")]
     deadline_s: Option<f64>,
-    /// Whom the policy is tested beside; unless given Top-K critical, greedy relief and relax and round.
+    /// Whom the policy is tested beside, named as for `traflux te evaluate --selectors`; unless given Top-K critical,
+    /// greedy relief and relax and round.
     #[arg(long, value_name = "SELECTORS", value_delimiter = ',', help_heading = "The test")]
     rivals: Vec<SelectorKind>,
     /// Without the search for a fixed set among the rivals.
@@ -172,8 +173,9 @@ pub(super) fn train(args: &TrainArgs) -> Result<ExitCode, Failure> {
     let Watcher { bar, files } = watcher;
     drop(bar);
     let study = result?;
-    let mut text = study.table();
+    say(&study.table())?;
     args.write(&study, &cases)?;
+    let mut text = String::new();
     for path in files.written.into_inner().unwrap_or_default() {
         text += &format!("policy: {}\n", path.display());
     }
@@ -261,7 +263,12 @@ impl TrainArgs {
         Ok(StudyOptions {
             train: TrainOptions {
                 teacher: self.teacher,
-                quick_choice: self.quick_choice,
+                // Fractions are smoother from one matrix to the next, and so say more about it.
+                quick_choice: self.quick_choice.unwrap_or(if self.stale {
+                    FRACTIONS
+                } else {
+                    QuickChoice::DEFAULT
+                }),
                 example_updates: self.examples,
                 updates: self.updates,
                 identities,
@@ -402,7 +409,7 @@ impl Watch for Watcher {
         if !self.files.resume || !best.exists() || !last.exists() {
             return Ok(None);
         }
-        let load = |path: &Path| Checkpoint::load(path).map_err(|e| EvaluateError::Watcher(e.to_string()));
+        let load = |path: &Path| checkpoint(path).map_err(EvaluateError::Watcher);
         let earlier = Earlier { last: load(&last)?, best: load(&best)? };
         self.files.note(best);
         Ok(Some(earlier))
