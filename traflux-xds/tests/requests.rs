@@ -115,6 +115,18 @@ fn a_plain_plan_is_native_throughout() {
 }
 
 #[test]
+fn what_envoy_does_otherwise_is_told_even_where_nobody_set_it() {
+    let compiled = compiled(json!({}));
+    assert_eq!(compiled.not_native().count(), 0);
+    let usual: Vec<_> = compiled.usual().iter().map(|field| field.path.as_str()).collect();
+    for path in ["health.breaker.trials", "retry.retry_on", "retry.patience_ms", "server.request_timeout_ms"]
+    {
+        assert!(usual.contains(&path), "{path}: {usual:?}");
+    }
+    assert!(compiled.usual().iter().all(|field| field.support != Support::Native));
+}
+
+#[test]
 fn rules_become_routes_in_the_order_of_priority() {
     let text = compiled(json!({
         "retry": {"max_attempts": 1},

@@ -270,13 +270,11 @@ fn retry_report(retry: &RetryPlan, report: &mut Report) {
     for field in ["base_ms", "max_ms"] {
         report.native(format!("retry.{field}"), "retry_back_off: full jitter as in the plan");
     }
-    if retry.patience != default.patience {
-        report.approximated(
-            "retry.patience_ms",
-            "rate_limited_retry_back_off",
-            "Retry-After in seconds only; a longer one is ignored and the usual wait is taken",
-        );
-    }
+    report.approximated(
+        "retry.patience_ms",
+        "rate_limited_retry_back_off",
+        "Retry-After in seconds only; a longer one is ignored and the usual wait is taken",
+    );
     if retry.retry_on != default.retry_on {
         for (ix, cause) in retry.retry_on.iter().enumerate() {
             let field = format!("retry.retry_on[{ix}]");
@@ -301,6 +299,12 @@ fn retry_report(retry: &RetryPlan, report: &mut Report) {
                 }
             }
         }
+    } else {
+        report.approximated(
+            "retry.retry_on",
+            "retry_policy",
+            "of what is limited only 429 and 529; 503 with Retry-After counts as gateway_error",
+        );
     }
     if retry.hedge.is_some() {
         report.unsupported(
