@@ -75,7 +75,7 @@ impl Engine {
     /// # Errors
     /// [`GatewayError`] for what the plan or the settings cannot mean, with the path of the key.
     pub fn new(plan: &RequestPlan, settings: &EngineSettings, now: Timestamp) -> Result<Self, GatewayError> {
-        let settings = &settings.following(plan)?;
+        settings.validate()?;
         let mut registry = Registry::new(settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
         registry.probes.follow(&compiled, now);
@@ -100,7 +100,7 @@ impl Engine {
         settings: &EngineSettings,
         now: Timestamp,
     ) -> Result<(), GatewayError> {
-        let settings = &settings.following(plan)?;
+        settings.validate()?;
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.compiled.load_full();
         let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;

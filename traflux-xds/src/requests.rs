@@ -158,6 +158,7 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
         report.needs("control", "the controller (`traflux run`), which sends weights over xDS");
     }
     health::report(plan, &mut report);
+    congestion::queue_report(&plan.queue, &mut report);
     cluster::pool_report(&mut report);
     listener::report(&plan.server, &mut report);
 

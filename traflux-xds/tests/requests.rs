@@ -75,7 +75,16 @@ fn the_maximal_plan_has_every_key_of_the_schema() {
     properties(&schema, &mut wanted);
     keys(&serde_json::from_str(MAXIMAL).unwrap(), &mut present);
     // Other forms of fields that the plan can have in one form only.
-    for other in ["below", "service", "block_bytes", "blocks"] {
+    for other in [
+        "below",
+        "service",
+        "block_bytes",
+        "blocks",
+        "increase",
+        "decrease",
+        "latency_limit_ms",
+        "long_windows",
+    ] {
         wanted.remove(other);
     }
     let missing: Vec<_> = wanted.difference(&present).collect();

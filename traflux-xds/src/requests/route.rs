@@ -42,6 +42,7 @@ pub(crate) fn routes(
         let expressed = conditions(&rule.matches, &format!("{at}.match"), left_out, identity, report);
         let target = clusters.target(&rule.name, &format!("{at}.route"), &rule.route, report)?;
         timeout_report(&format!("{at}.route"), &rule.route, report);
+        queue_report(&format!("{at}.route"), &rule.route, report);
         if let Expressed::As(conditions) = expressed {
             reads_body |= !conditions.metadata.is_empty();
             routes.extend(variants(plan, identity, &rule.name, &conditions, &rule.route, &target));
@@ -50,6 +51,7 @@ pub(crate) fn routes(
     if let Some(route) = &plan.routing.default {
         let target = clusters.target("default", "routing.default", route, report)?;
         timeout_report("routing.default", route, report);
+        queue_report("routing.default", route, report);
         routes.extend(variants(plan, identity, "default", &Conditions::default(), route, &target));
     }
     if identity.closed {
@@ -176,6 +178,15 @@ fn hash_policy(plan: &RequestPlan, route: &RoutePlan, identity: &Identity) -> Ve
         Some(AffinitySource::User | AffinitySource::Prefix { .. }) | None => user(),
     };
     vec![route_action::HashPolicy { policy_specifier: Some(specifier), terminal: false }]
+}
+
+/// Says that there are no bands to choose from.
+fn queue_report(at: &str, route: &RoutePlan, report: &mut Report) {
+    for (field, set) in [("band", route.band.is_some()), ("value", route.value.is_some())] {
+        if set {
+            report.unsupported(format!("{at}.{field}"), "Envoy has no queue of requests");
+        }
+    }
 }
 
 fn timeout_report(at: &str, route: &RoutePlan, report: &mut Report) {
