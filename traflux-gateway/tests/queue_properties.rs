@@ -294,6 +294,27 @@ fn a_lower_band_gets_its_share_while_better_bands_never_run_dry() {
 }
 
 #[test]
+fn a_tenant_that_used_beyond_all_bounds_has_its_turn_again_after_a_million_rounds() {
+    let mut settings = one_band(Order::Fcfs, true);
+    settings.quantum_tokens = 1;
+    let mut queue = RequestQueue::new(&settings).unwrap();
+    let item = |tenant| Item { tenant, cost_tokens: 1_000, ..Item::default() };
+    waits(&mut queue, at(0), &item(0));
+    waits(&mut queue, at(0), &item(1));
+    queue.settle(0, 0, 0, u64::MAX);
+    // 2^20 rounds of one token, and what the other is ahead.
+    for sent in 0..1_060 {
+        let next = *queue.dequeue(at(0), u64::MAX, &mut Vec::new()).request().unwrap();
+        if next.tenant == 0 {
+            assert!(sent > 1_000, "{sent}");
+            return;
+        }
+        waits(&mut queue, at(0), &item(1));
+    }
+    panic!("it never has its turn");
+}
+
+#[test]
 fn teams_share_equally_however_many_keys_they_have() {
     let mut queue = RequestQueue::new(&one_band(Order::Fcfs, true)).unwrap();
     // Team 10 has keys 0 to 3, team 11 key 4; organisation 20 owns both, organisation 21 owns key 5 directly.
