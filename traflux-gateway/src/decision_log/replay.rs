@@ -109,7 +109,6 @@ pub fn replay<R: BufRead>(log: &mut LogReader<R>) -> Result<Replayed, GatewayErr
 }
 
 /// A request that has been decided about and has not ended.
-#[expect(clippy::large_enum_variant, reason = "few are waiting, and all are in one table")]
 enum Held {
     Forward(Forward),
     Later(Later),
