@@ -94,7 +94,7 @@ fn a_split_that_leaves_its_weights_is_told() {
 #[test]
 fn a_tenant_that_is_crowded_out_lowers_the_index() {
     let mut plan = plan(r#"{"routing": {"default": {"backend": "a"}}, "queue": {"max_waiting": 0}}"#);
-    plan.congestion.concurrency = ConcurrencyPlan::fixed(4);
+    plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(4));
     let engine = Engine::new(&plan, &EngineSettings::default(), at(0.0)).unwrap();
     engine.upkeep(at(0.0));
     assert_eq!(engine.fairness(), None);
