@@ -11,6 +11,7 @@
 //! | [`congestion`], [`health`] | how much may a backend be asked for, and is it fit to serve? |
 //! | [`retry`] | what follows a failed attempt? |
 //! | [`observe`] | what does the gateway see of itself? |
+//! | [`decision_log`] | what was decided, and would it be decided so again? |
 //! | [`wire`], [`identity`] | what do bodies say about tokens, and who asks? |
 //!
 //! Time and randomness are arguments: nothing here has a clock or does I/O, so equal calls give equal decisions.
@@ -24,6 +25,7 @@ pub mod affinity;
 pub mod alias;
 pub mod balance;
 pub mod congestion;
+pub mod decision_log;
 pub mod engine;
 pub mod error;
 pub mod health;
@@ -70,18 +72,18 @@ pub use weighted::{SmoothWeighted, WeightedRandom};
 pub use wire::{BodyKind, RequestFacts, SseParser, TokenEstimator, Usage, UsageReader};
 
 // Queues.
-pub use queue::{QueueSettings, RequestQueue};
+pub use queue::{QueuePlan, RequestQueue};
 
 // Limits
 pub use limit::{Cost, Denial, DenialReason, Limiter, LimiterSettings, Reservation, TokenBucket};
 
 // Congestion, health and retries.
 pub use congestion::{
-    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings,
-    Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottleSettings,
+    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencyPlan, CoolDown, CoolDownSettings,
+    Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottlePlan,
 };
-pub use health::{HealthGroup, HealthSettings, Probe, ProbeSettings};
-pub use retry::{BudgetSettings, Fallback, Hedge, RetryBudget, RetryPolicy};
+pub use health::{HealthGroup, HealthPlan, Probe, ProbePlan};
+pub use retry::{BudgetPlan, Fallback, Hedge, RetryBudget, RetryPlan};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

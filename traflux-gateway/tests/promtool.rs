@@ -14,7 +14,7 @@ use std::time::Duration;
 use traflux_gateway::observe::{
     AlertSettings, BackendModel, BandIx, Decider, DeciderIx, Format, LatencyKind, LatencyObjective, Level,
     Levels, Metrics, MetricsLayout, MetricsSettings, Objective, Outcome, ReasonIx, RequestRecord, Route,
-    RouteIx, Scrape, SeriesIx, TenantExposure, WaitObjective, alert_rules,
+    RouteIx, Scrape, SeriesIx, Signal, TenantExposure, WaitObjective, alert_rules,
 };
 
 const MINUTES: u64 = 190;
@@ -73,6 +73,9 @@ impl Levels for Minute {
         visit(Level::PlanShare { rule: "chat", backend: "a", share: 0.5 });
         visit(Level::PlanShare { rule: "chat", backend: "b", share: 0.5 });
         visit(Level::Fairness { scope: "tenants", jain: if late { 0.5 } else { 0.99 } });
+        if (110..150).contains(&self.0) {
+            visit(Level::Anomaly(&Signal::Split { rule: "chat".into(), backend: "b".into() }));
+        }
     }
 }
 
@@ -157,6 +160,7 @@ fn rule_test(scrapes: &[String]) -> String {
                 "TrafluxGatewayQueueWait",
                 "TrafluxGatewayUnfair",
                 "TrafluxGatewaySplitOffPlan",
+                "TrafluxGatewayAnomaly",
             ],
         ),
         (
@@ -270,7 +274,7 @@ fn an_objective_that_is_no_bound_of_the_histogram_is_refused() {
     let mut settings = settings();
     settings.objectives[0].latency.as_mut().unwrap().limit = Duration::from_millis(1234);
     let error = alert_rules(&settings, &MetricsSettings::default()).unwrap_err();
-    assert_eq!(error.to_string(), "setting `limit_ms` is 1234, expected one of latency_bounds_ms");
+    assert_eq!(error.to_string(), "`limit_ms` is 1234, expected one of latency_bounds_ms");
     settings.objectives[0].latency = None;
     settings.objectives[0].success = 1.0;
     assert!(alert_rules(&settings, &MetricsSettings::default()).is_err());

@@ -63,7 +63,7 @@ fn limits_let_the_same_requests_through() {
                 forward.finish(at, &ended(200));
                 true
             }
-            Decision::Wait(_) | Decision::Refuse(_) => false,
+            Decision::Wait(_) | Decision::Later(_) | Decision::Refuse(_) => false,
         };
         granted[which][0] += i64::from(there);
         granted[which][1] += i64::from(here);
@@ -127,7 +127,7 @@ fn tried(engine: &Engine, request: &Request<'_>, at: Timestamp, attempts: &mut u
         }
         match sent.retry(at, &ended(status)) {
             Decision::Forward(next) => sent = next,
-            Decision::Wait(_) | Decision::Refuse(_) => return status,
+            Decision::Wait(_) | Decision::Later(_) | Decision::Refuse(_) => return status,
         }
     }
 }

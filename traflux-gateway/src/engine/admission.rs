@@ -44,6 +44,8 @@ pub(super) struct Admission {
 /// What stands in the box.
 #[derive(Debug)]
 pub(super) struct Kept {
+    /// By which the log calls it, once somebody was given it.
+    pub(super) number: Option<u64>,
     /// Position of the route.
     pub(super) route: u32,
     /// Position of the model, see `Compiled::model`.
@@ -54,6 +56,8 @@ pub(super) struct Kept {
     pub(super) stream: bool,
     pub(super) idempotence: Idempotence,
     pub(super) tokens: TokenEstimate,
+    /// Held for it while it waits.
+    pub(super) bytes: u64,
     pub(super) deadline: Option<Timestamp>,
     pub(super) arrived: Timestamp,
     /// Its place at a backend; `None` before there is one, and once that has ended.
@@ -81,6 +85,7 @@ pub(super) struct Kept {
 impl Kept {
     fn new() -> Self {
         Self {
+            number: None,
             route: 0,
             model: 0,
             tenant: 0,
@@ -88,6 +93,7 @@ impl Kept {
             stream: false,
             idempotence: Idempotence::NonIdempotent,
             tokens: TokenEstimate::default(),
+            bytes: 0,
             deadline: None,
             arrived: Timestamp::ZERO,
             hold: None,
@@ -114,6 +120,7 @@ impl Kept {
         another.stream = self.stream;
         another.idempotence = self.idempotence;
         another.tokens = self.tokens;
+        another.bytes = self.bytes;
         another.deadline = self.deadline;
         another.arrived = self.arrived;
         another.limits.clone_from(&self.limits);
@@ -125,6 +132,7 @@ impl Kept {
 
     /// Forgets the request; plain numbers stay until the next one writes its own.
     fn clear(&mut self) {
+        self.number = None;
         self.hold = None;
         self.send_after = Duration::ZERO;
         self.leave = None;

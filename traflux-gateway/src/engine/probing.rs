@@ -14,7 +14,8 @@ use traflux_core::Timestamp;
 
 use super::Engine;
 use super::compile::{Compiled, RoutePool};
-use crate::health::{NextProbe, Probe, ProbeKind, ProbeResult, ProbeSettings, ProbeState};
+use crate::decision_log::entry::Call;
+use crate::health::{NextProbe, Probe, ProbeKind, ProbePlan, ProbeResult, ProbeState};
 
 /// A question to an endpoint. Ask it and call [`Engine::on_probe`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct ProbeQuestion {
     pub kind: ProbeKind,
     /// When to give up; an answer after that counts as none.
     pub give_up: Timestamp,
-    attempt: u64,
+    pub(crate) attempt: u64,
 }
 
 /// What is known of an endpoint by asking.
@@ -53,7 +54,7 @@ type Endpoint = (Arc<str>, Arc<str>);
 /// All endpoints that are asked.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    settings: ProbeSettings,
+    plan: ProbePlan,
     endpoints: BTreeMap<Endpoint, Asked>,
 }
 
@@ -67,7 +68,7 @@ struct Asked {
 impl Probes {
     /// Asks those that a plan wants asked; what is known of those that stay remains.
     pub(super) fn follow(&mut self, compiled: &Compiled, now: Timestamp) {
-        let settings = &compiled.settings.probe;
+        let plan = &compiled.plan.health.probe;
         let mut before = std::mem::take(&mut self.endpoints);
         for pool in compiled.pools().filter(|pool| pool.probed) {
             for member in pool.members.iter() {
@@ -76,19 +77,19 @@ impl Probes {
                     continue;
                 }
                 let asked = match before.remove(&endpoint) {
-                    Some(asked) if self.settings == *settings => asked,
-                    Some(asked) => Asked { probe: asked.probe.with_settings(settings.clone(), now), ..asked },
+                    Some(asked) if self.plan == *plan => asked,
+                    Some(asked) => Asked { probe: asked.probe.with_plan(plan.clone(), now), ..asked },
                     None => {
                         let mut hasher = FxHasher::default();
                         endpoint.hash(&mut hasher);
                         let seed = compiled.settings.seed ^ hasher.finish();
-                        Asked { probe: Probe::new(settings.clone(), now, seed), passed: 0, failed: 0 }
+                        Asked { probe: Probe::new(plan.clone(), now, seed), passed: 0, failed: 0 }
                     }
                 };
                 self.endpoints.insert(endpoint, asked);
             }
         }
-        self.settings = settings.clone();
+        self.plan = plan.clone();
         for pool in compiled.pools() {
             self.tell(pool, now);
         }
@@ -111,6 +112,7 @@ impl Engine {
     /// endpoint has two at a time. Call it several times in the shortest interval of the plan's probes.
     #[must_use]
     pub fn probes(&self, now: Timestamp, most: usize) -> Vec<ProbeQuestion> {
+        let mut turn = self.shared.log.as_deref().map(|log| log.begin());
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due: Vec<(Timestamp, Endpoint)> = registry
             .probes
@@ -120,9 +122,15 @@ impl Engine {
             .filter(|(due, _)| *due <= now)
             .map(|(due, endpoint)| (due, endpoint.clone()))
             .collect();
+        if due.is_empty() {
+            return Vec::new();
+        }
+        if let Some(turn) = &mut turn {
+            turn.write(Call::AskProbes { most: most as u64 }, Some(now));
+        }
         due.sort();
         let (mut questions, mut silent) = (Vec::new(), Vec::new());
-        let kind = registry.probes.settings.probe.clone();
+        let kind = registry.probes.plan.probe.clone();
         for (_, endpoint) in due.into_iter().take(most) {
             let Some(asked) = registry.probes.endpoints.get_mut(&endpoint) else { continue };
             let before = asked.probe.is_usable();
@@ -154,6 +162,7 @@ impl Engine {
         question: &ProbeQuestion,
         result: ProbeResult,
     ) -> Option<ProbeState> {
+        let _turn = self.shared.turn(now, || Call::probe(question, result));
         let endpoint = (Arc::clone(&question.backend), Arc::clone(&question.url));
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = registry.probes.endpoints.get_mut(&endpoint)?;

@@ -4,22 +4,25 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use traflux_core::Timestamp;
+use traflux_core::plan::queue::QueuePlan;
+use traflux_core::{PlanError, Timestamp};
 
 use super::admission::Admission;
 use super::compile::Compiled;
 use super::decision::{Decision, Reason, Refusal};
 use super::forward::{Forward, Later, place};
-use super::{Engine, Shared};
+use super::{Engine, Shared, logged};
 use crate::error::GatewayError;
-use crate::queue::{self, Dequeued, Dropped, Item, Outlook, QueueSettings, RequestQueue, Ticket};
+use crate::limit::{Key, KeyTable};
+use crate::observe::TenantIx;
+use crate::queue::{self, Dequeued, Dropped, Item, Outlook, RequestQueue, Ticket};
 
 /// The queue of all requests that want the same backends.
 #[derive(Debug)]
 pub(super) struct Room {
     /// Whose room it is, sorted.
     pub(super) backends: Vec<String>,
-    pub(super) settings: QueueSettings,
+    pub(super) plan: QueuePlan,
     /// Requests that wait, to be read without the lock. Relaxed: who sees an old number acts as a moment earlier, and
     /// the next end of a request looks again.
     count: AtomicUsize,
@@ -46,6 +49,8 @@ pub struct Waiting {
     ticket: Ticket,
     outlook: Outlook,
     given_up: bool,
+    /// Its engine and its number, where there is a log.
+    pub(super) logged: Option<(Arc<Shared>, u64)>,
 }
 
 impl Waiting {
@@ -79,6 +84,16 @@ impl std::fmt::Debug for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        if self.logged.is_some() {
+            logged::left(self);
+        } else {
+            self.left_now();
+        }
+    }
+}
+
+impl Waiting {
+    pub(super) fn left_now(&mut self) {
         if std::mem::replace(&mut self.given_up, true) {
             return;
         }
@@ -94,9 +109,13 @@ impl Drop for Waiting {
 }
 
 impl Room {
-    pub(super) fn new(backends: Vec<String>, settings: &QueueSettings) -> Result<Self, GatewayError> {
+    pub(super) fn new(
+        backends: Vec<String>,
+        plan: &QueuePlan,
+        tenants: &KeyTable,
+    ) -> Result<Self, GatewayError> {
         let inner = Inner {
-            queue: RequestQueue::new(settings)?,
+            queue: queue(plan, tenants)?,
             waiting: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
@@ -104,7 +123,7 @@ impl Room {
         };
         Ok(Self {
             backends,
-            settings: settings.clone(),
+            plan: plan.clone(),
             count: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             inner: Mutex::new(inner),
@@ -118,7 +137,12 @@ impl Room {
 
     /// Corrects what a tenant was charged when its request left the queue.
     pub(super) fn settle(&self, band: u8, tenant: u32, charged: u64, used: u64) {
-        self.lock().queue.settle(band, tenant, charged, used);
+        self.lock().queue.settle(band, self.tenant(tenant), charged, used);
+    }
+
+    /// The number of a tenant in the queue: those beyond what is told apart share one place.
+    fn tenant(&self, tenant: u32) -> u32 {
+        tenant.min(self.plan.max_tenants - 1)
     }
 
     /// How much waits in a band.
@@ -134,6 +158,37 @@ impl Room {
         self.count.store(inner.queue.load().items as usize, Ordering::Relaxed);
         self.ready.store(inner.ready.len(), Ordering::Relaxed);
     }
+}
+
+/// A queue in which the tenants and groups of the plan have their weights.
+fn queue(plan: &QueuePlan, tenants: &KeyTable) -> Result<RequestQueue, GatewayError> {
+    let mut queue = RequestQueue::new(plan)?;
+    let number = |kind: &str, name: &str| {
+        // A group is a tenant without requests of its own, under a name that no tenant has.
+        let found = if kind == "groups" {
+            tenants.insert(&format!("\n{name}"), |_| false)
+        } else {
+            tenants.insert(name, |_| false)
+        };
+        let number = found.map(Key::slot).filter(|slot| *slot < plan.max_tenants);
+        number.ok_or_else(|| PlanError::Key {
+            path: format!("queue.{kind}.{name}"),
+            problem: format!(
+                "has no place among {} tenants",
+                tenants.capacity().min(plan.max_tenants as usize)
+            ),
+        })
+    };
+    let all = plan
+        .groups
+        .iter()
+        .map(|share| ("groups", share))
+        .chain(plan.tenants.iter().map(|share| ("tenants", share)));
+    for (kind, (name, share)) in all {
+        let group = share.group.as_deref().map(|group| number("groups", group)).transpose()?;
+        queue.set_tenant(number(kind, name)?, group, share.weight)?;
+    }
+    Ok(queue)
 }
 
 impl Inner {
@@ -184,6 +239,7 @@ impl Inner {
             let Some((compiled, admission)) = self.fetch(late.payload) else { continue };
             let reason = Reason::Dropped(late.reason);
             compiled.count_refusal(Some(admission.route), reason);
+            compiled.used.refused(TenantIx(admission.tenant), admission.tokens.total());
             let refusal = compiled.refusal(Some(admission.route), reason);
             self.ready.push_back((late.ticket, Decision::Refuse(refusal)));
         }
@@ -202,13 +258,14 @@ pub(super) fn enqueue(
     let route = admission.route;
     let mut inner = room.lock();
     let item = Item {
-        tenant: admission.tenant,
+        tenant: room.tenant(admission.tenant),
         band: admission.band,
         cost_tokens: admission.tokens.total(),
+        bytes: admission.bytes,
         deadline: admission.deadline,
         service: compiled.service(&admission, now),
+        value: compiled.routes[route as usize].value,
         payload: inner.keep((Arc::clone(compiled), admission)) as u64,
-        ..Item::default()
     };
     let mut dropped = std::mem::take(&mut inner.dropped);
     let answer = inner.queue.enqueue(now, &item, &mut dropped);
@@ -216,7 +273,7 @@ pub(super) fn enqueue(
     inner.refuse_dropped();
     let decision = match answer {
         queue::Admission::Waits { ticket, outlook } => {
-            Decision::Wait(Waiting { room: Arc::clone(room), ticket, outlook, given_up: false })
+            Decision::Wait(Waiting { room: Arc::clone(room), ticket, outlook, given_up: false, logged: None })
         }
         queue::Admission::Refused { reason, retry_after } => {
             inner.fetch(item.payload);
@@ -266,6 +323,13 @@ impl Engine {
     /// The next decision for somebody who waits: its number, and where it goes or why it does not. Ask after every
     /// [`finish`](super::Forward::finish) and after [`upkeep`](Self::upkeep).
     pub fn take_ready(&self) -> Option<((usize, Ticket), Decision)> {
+        match &self.shared.log {
+            None => self.take_ready_now(),
+            Some(log) => logged::take_ready(self, log),
+        }
+    }
+
+    pub(super) fn take_ready_now(&self) -> Option<((usize, Ticket), Decision)> {
         self.shared.compiled.load().all_rooms().find_map(|room| {
             if room.ready.load(Ordering::Relaxed) == 0 {
                 return None;
