@@ -12,10 +12,11 @@ use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{
     Algorithm, FallbackBudget, FallbackCause, FallbackPlan, RoutePlan, RulePlan, WeightedBackend,
 };
-use traflux_gateway::affinity::{AffinitySettings, KeySource};
+use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
+use traflux_gateway::queue::TenantShare;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Later, Outcome,
-    QueueSettings, Request, TokenEstimate, Usage, Waiting,
+    QueuePlan, Request, TokenEstimate, Usage, Waiting,
 };
 
 use crate::{coin, number, one};
@@ -186,26 +187,31 @@ fn with_request<T>(bytes: &mut Unstructured<'_>, now: Timestamp, each: impl FnOn
 }
 
 fn settings(bytes: &mut Unstructured<'_>) -> EngineSettings {
+    EngineSettings { seed: number(bytes, 3), max_keys: one(bytes, &[100, 1, 3]), ..EngineSettings::default() }
+}
+
+fn affinity(bytes: &mut Unstructured<'_>) -> Option<AffinityPlan> {
     let keys = [
-        KeySource::User,
-        KeySource::Cookie("s".into()),
-        KeySource::Header("x-team".into()),
-        KeySource::PREFIX,
+        AffinitySource::User,
+        AffinitySource::Cookie("s".into()),
+        AffinitySource::Header("x-team".into()),
+        AffinitySource::PREFIX,
     ];
-    EngineSettings {
-        seed: number(bytes, 3),
-        affinity: coin(bytes).then(|| AffinitySettings {
-            key: one(bytes, &keys),
-            max_pins: 64,
-            ..AffinitySettings::default()
-        }),
-        queue: coin(bytes).then(|| QueueSettings {
-            limits: traflux_gateway::queue::Limits { max_items: 20, ..Default::default() },
-            ..QueueSettings::default()
-        }),
-        max_keys: one(bytes, &[100, 1, 3]),
-        ..EngineSettings::default()
+    coin(bytes).then(|| AffinityPlan { key: one(bytes, &keys), max_pins: 64, ..AffinityPlan::default() })
+}
+
+fn queue(bytes: &mut Unstructured<'_>) -> QueuePlan {
+    let mut queue = QueuePlan { max_waiting: one(bytes, &[20, 0, 1]), ..QueuePlan::default() };
+    for tenant in TENANTS {
+        if coin(bytes) {
+            continue;
+        }
+        let group = coin(bytes).then(|| "group".to_owned());
+        queue.tenants.insert(tenant.to_owned(), TenantShare { weight: one(bytes, &[1, 7, 1 << 20]), group });
     }
+    queue.groups.insert("group".to_owned(), TenantShare::default());
+    queue.deadline_header = coin(bytes).then(|| "X-Team".to_owned());
+    queue
 }
 
 fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
@@ -221,6 +227,8 @@ fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
         health_check: one(bytes, &[None, Some(true), Some(false)]),
         timeout: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(30))]),
         fallback: ["a", "b", "d"].into_iter().filter_map(|name| fallback(bytes, name)).collect(),
+        band: coin(bytes).then(|| one(bytes, &["batch", "interactive"]).to_owned()),
+        value: coin(bytes).then(|| one(bytes, &[0, 1, u32::MAX])),
     }
 }
 
@@ -256,6 +264,9 @@ fn price(bytes: &mut Unstructured<'_>) -> PricePlan {
 fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
     let mut plan = RequestPlan::default();
     plan.routing.strategy = one(bytes, &Algorithm::ALL);
+    plan.retry.max_attempts = one(bytes, &[3, 1, 100]);
+    plan.affinity = affinity(bytes);
+    plan.queue = queue(bytes);
     for ix in 0..number(bytes, 3) {
         let rule = RulePlan {
             name: format!("rule {ix}"),

@@ -4,7 +4,7 @@ use traflux_core::Timestamp;
 use traflux_core::plan::identity::{ApiKeyPlan, ClientPlan, IdentityPlan, TrustedNames};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::RoutePlan;
-use traflux_gateway::affinity::{AffinitySettings, KeySource};
+use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
 use traflux_gateway::{Engine, EngineSettings, IdentityTable, Request};
 
 /// SHA-256 of `secret`.
@@ -52,9 +52,13 @@ pub fn check(data: &[u8]) {
     }
     let mut plan = RequestPlan::default();
     plan.routing.default = Some(RoutePlan::to(["a", "b", "c"]));
-    for key in [KeySource::Cookie("session".into()), KeySource::Header("x-session".into()), KeySource::User] {
-        let affinity = Some(AffinitySettings { key, max_pins: 64, ..AffinitySettings::default() });
-        let settings = EngineSettings { affinity, max_keys: 10, ..EngineSettings::default() };
+    for key in [
+        AffinitySource::Cookie("session".into()),
+        AffinitySource::Header("x-session".into()),
+        AffinitySource::User,
+    ] {
+        plan.affinity = Some(AffinityPlan { key, max_pins: 64, ..AffinityPlan::default() });
+        let settings = EngineSettings { max_keys: 10, ..EngineSettings::default() };
         let engine = Engine::new(&plan, &settings, Timestamp::ZERO).expect("the plan is right");
         let request = Request { headers: &headers, claims: &claims, client, ..Request::default() };
         let backend = |now| {
@@ -62,15 +66,15 @@ pub fn check(data: &[u8]) {
             forward.backend().to_owned()
         };
         let first = backend(Timestamp::ZERO);
-        if has_session(&headers, &settings) {
+        if has_session(&headers, &plan) {
             assert_eq!(backend(Timestamp::ZERO), first, "a session stays where it was");
         }
     }
 }
 
 /// Whether the request certainly belongs to a session: by a cookie in its plainest form.
-fn has_session(headers: &[(&str, &str)], settings: &EngineSettings) -> bool {
-    let Some(AffinitySettings { key: KeySource::Cookie(_), .. }) = &settings.affinity else { return false };
+fn has_session(headers: &[(&str, &str)], plan: &RequestPlan) -> bool {
+    let Some(AffinityPlan { key: AffinitySource::Cookie(_), .. }) = &plan.affinity else { return false };
     let cookie = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("cookie"));
     cookie.is_some_and(|(_, cookie)| cookie.split("; ").any(|pair| pair == "session=1"))
 }

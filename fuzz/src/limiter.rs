@@ -220,7 +220,8 @@ impl Model {
                         let sum = current.map(|t| u128::from(t.units)).sum::<u128>();
                         assert!(sum <= u128::from(amount), "{sum} in a window of {rule:?}: {taken:?}");
                     }
-                    LimitRule::CalendarMonth { .. } => {}
+                    // Turns are checked where they are waited for.
+                    LimitRule::CalendarMonth { .. } | LimitRule::Pacing { .. } => {}
                 }
             }
         }

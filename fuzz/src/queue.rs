@@ -6,8 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::arbitrary::Unstructured;
 use traflux_core::Timestamp;
 use traflux_gateway::queue::{
-    Admission, BandSettings, Dequeued, Dropped, Item, Limits, Order, QueueSettings, RequestQueue, Shed,
-    Ticket,
+    Admission, BandPlan, Dequeued, Dropped, Item, Order, QueuePlan, RequestQueue, Ticket,
 };
 
 use crate::{coin, number, one};
@@ -21,7 +20,7 @@ struct Waiting {
 }
 
 struct Model {
-    settings: QueueSettings,
+    settings: QueuePlan,
     waiting: BTreeMap<Ticket, Waiting>,
     dropped: Vec<Dropped>,
 }
@@ -132,10 +131,10 @@ impl Model {
 
     fn compare(&self, queue: &RequestQueue, now: Timestamp) {
         let load = queue.load();
-        let limits = &self.settings.limits;
+        let limits = &self.settings;
         assert_eq!(load.items, self.waiting.len() as u64);
         assert!(
-            load.items <= limits.max_items as u64
+            load.items <= u64::from(limits.max_waiting)
                 && load.tokens <= limits.max_tokens
                 && load.bytes <= limits.max_bytes
         );
@@ -161,35 +160,33 @@ fn item(bytes: &mut Unstructured<'_>, now: Timestamp, payload: u64) -> Item {
     }
 }
 
-fn settings(bytes: &mut Unstructured<'_>) -> QueueSettings {
+fn settings(bytes: &mut Unstructured<'_>) -> QueuePlan {
     let millis = |bytes: &mut Unstructured<'_>, most| Duration::from_millis(number(bytes, most));
     let count = 1 + number(bytes, 3);
     let bands = (0..count).map(|band| {
         let target = millis(bytes, 30);
-        BandSettings {
+        BandPlan {
             name: format!("band {band}"),
-            minimum_share: number(bytes, 100) as f64 / 100.0 / count as f64,
+            min_share: number(bytes, 100) as f64 / 100.0 / count as f64,
             order: one(bytes, &ORDERS),
             fair: coin(bytes),
             max_wait: millis(bytes, 1_000),
             standing_after: millis(bytes, 200),
-            shed: coin(bytes).then_some(Shed { target }),
-            ..BandSettings::default()
+            shed_target: coin(bytes).then_some(target),
+            ..BandPlan::default()
         }
     });
-    QueueSettings {
+    QueuePlan {
         bands: bands.collect(),
-        classes: Vec::new(),
-        limits: Limits {
-            max_items: one(bytes, &[40, 1, 3]),
-            max_bytes: one(bytes, &[4_000, 0, 1 << 62]),
-            max_tokens: one(bytes, &[30_000, 1, 1 << 40]),
-        },
+        max_waiting: one(bytes, &[40, 1, 3]),
+        max_bytes: one(bytes, &[4_000, 0, 1 << 62]),
+        max_tokens: one(bytes, &[30_000, 1, 1 << 40]),
         quantum_tokens: one(bytes, &[1, 100, 1 << 40]),
         tenant_threshold: one(bytes, &[None, Some(1.0), Some(1.0 / 256.0), Some(4_096.0)]),
         max_tenants: one(bytes, &[1 << 20, 1, 4]),
         refuse_hopeless: coin(bytes),
         expected_tokens_per_second: one(bytes, &[None, Some(f64::MIN_POSITIVE), Some(1_000.0), Some(1e300)]),
         rate_memory: one(bytes, &[Duration::from_secs(10), Duration::from_nanos(1), Duration::MAX]),
+        ..QueuePlan::default()
     }
 }

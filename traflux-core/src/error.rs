@@ -476,6 +476,17 @@ pub enum PlanError {
     },
 }
 
+impl PlanError {
+    /// The same error of a key that lies below `path`.
+    #[must_use]
+    pub fn under(self, path: &str) -> Self {
+        match self {
+            Self::Key { path: key, problem } => Self::Key { path: format!("{path}.{key}"), problem },
+            other => other,
+        }
+    }
+}
+
 codes!(PlanError {
     Self::Shape { .. } => "plan_shape", false;
     Self::Row { .. } => "plan_row", false;

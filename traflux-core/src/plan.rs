@@ -14,6 +14,8 @@ pub mod identity;
 pub mod limit;
 pub mod matching;
 pub mod pool;
+pub mod queue;
+mod range;
 pub mod requests;
 pub mod retry;
 pub mod routing;

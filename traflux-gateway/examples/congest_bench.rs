@@ -12,24 +12,24 @@ use traflux_core::Timestamp;
 use traflux_core::plan::retry::HedgePlan;
 use traflux_gateway::Rng;
 use traflux_gateway::congestion::{
-    BackendSignal, Ceiling, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings, Feedback,
-    FeedbackSettings, LoadReport, Sample, SignalSettings, Throttle, ThrottleSettings,
+    BackendSignal, Ceiling, ConcurrencyLimit, ConcurrencyPlan, CoolDown, CoolDownSettings, Feedback,
+    FeedbackSettings, LoadReport, Sample, SignalSettings, Throttle, ThrottlePlan,
 };
-use traflux_gateway::health::{Entry, HealthGroup, HealthSettings, Outcome};
-use traflux_gateway::retry::{BudgetSettings, Hedge, RetryBudget};
+use traflux_gateway::health::{Entry, HealthGroup, HealthPlan, Outcome};
+use traflux_gateway::retry::{BudgetPlan, Hedge, RetryBudget};
 
 const ROUNDS: usize = 41;
 const CALLS: u64 = 100_000;
 
 fn main() {
-    let limit = ConcurrencyLimit::new(&ConcurrencySettings::default());
-    let throttle = Throttle::new(&ThrottleSettings::default());
-    let group = HealthGroup::new(HealthSettings::default(), 64);
+    let limit = ConcurrencyLimit::new(&ConcurrencyPlan::default());
+    let throttle = Throttle::new(&ThrottlePlan::default());
+    let group = HealthGroup::new(&HealthPlan::default(), 64);
     let signal = BackendSignal::new(SignalSettings::default());
     signal.report(Timestamp::ZERO, LoadReport { waiting: Some(1.0), ..LoadReport::default() }, 0);
     let cool_down = CoolDown::new(CoolDownSettings::default());
     let ceiling = Ceiling::default();
-    let budget = RetryBudget::new(BudgetSettings::default());
+    let budget = RetryBudget::new(BudgetPlan::default());
     let hedge = Hedge::new(HedgePlan::default());
     let settings = FeedbackSettings::default();
     let headers: [(&[u8], &[u8]); 12] = [

@@ -107,7 +107,7 @@ impl Engine {
         log: Option<Box<DecisionLog>>,
         now: Timestamp,
     ) -> Result<Self, GatewayError> {
-        let settings = &settings.following(plan)?;
+        settings.validate()?;
         let mut registry = Registry::new(settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
         registry.probes.follow(&compiled, now);
@@ -147,7 +147,7 @@ impl Engine {
         settings: &EngineSettings,
         now: Timestamp,
     ) -> Result<(), GatewayError> {
-        let settings = &settings.following(plan)?;
+        settings.validate()?;
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.compiled.load_full();
         let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;

@@ -72,18 +72,18 @@ pub use weighted::{SmoothWeighted, WeightedRandom};
 pub use wire::{BodyKind, RequestFacts, SseParser, TokenEstimator, Usage, UsageReader};
 
 // Queues.
-pub use queue::{QueueSettings, RequestQueue};
+pub use queue::{QueuePlan, RequestQueue};
 
 // Limits
 pub use limit::{Cost, Denial, DenialReason, Limiter, LimiterSettings, Reservation, TokenBucket};
 
 // Congestion, health and retries.
 pub use congestion::{
-    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencySettings, CoolDown, CoolDownSettings,
-    Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottleSettings,
+    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencyPlan, CoolDown, CoolDownSettings,
+    Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottlePlan,
 };
-pub use health::{HealthGroup, HealthSettings, Probe, ProbeSettings};
-pub use retry::{BudgetSettings, Fallback, Hedge, RetryBudget, RetryPolicy};
+pub use health::{HealthGroup, HealthPlan, Probe, ProbePlan};
+pub use retry::{BudgetPlan, Fallback, Hedge, RetryBudget, RetryPlan};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,6 +4,7 @@
 //! names the ends; its methods tell what each part makes of them.
 
 use serde::{Deserialize, Serialize};
+use traflux_core::plan::retry::RetryCause;
 
 /// How a request to a backend ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,6 +82,20 @@ impl Outcome {
     #[must_use]
     pub const fn is_healthy(self) -> bool {
         matches!(self, Self::Success | Self::ClientError)
+    }
+
+    /// What a plan calls it where it may be tried again; `None` for an end that would repeat itself.
+    #[must_use]
+    pub const fn retry_cause(self) -> Option<RetryCause> {
+        match self {
+            Self::Limited => Some(RetryCause::Limited),
+            Self::ServerError => Some(RetryCause::ServerError),
+            Self::GatewayError => Some(RetryCause::GatewayError),
+            Self::ConnectFailure => Some(RetryCause::ConnectFailure),
+            Self::Reset => Some(RetryCause::Reset),
+            Self::Timeout => Some(RetryCause::Timeout),
+            Self::Success | Self::ClientError | Self::LocalTimeout | Self::Cancelled => None,
+        }
     }
 
     /// Whether the request was given up on our side, which says nothing of the endpoint.

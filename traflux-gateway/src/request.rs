@@ -109,6 +109,9 @@ pub struct Request<'a> {
     pub model: &'a str,
     /// Tokens.
     pub tokens: TokenEstimate,
+    /// The most tokens of one answer, where the request says so (`max_tokens`); `None` where an answer ends where the
+    /// model's context does.
+    pub max_answer: Option<u64>,
     /// Whether the answer is asked for as a stream.
     pub stream: bool,
     /// Whether acting on it twice does harm, which decides what may be tried again.
@@ -117,8 +120,18 @@ pub struct Request<'a> {
     pub kind: &'a str,
     /// The prompt, of which beginnings are compared to find caches of it; empty where that is not wanted.
     pub prompt: &'a [u8],
+    /// Bytes that are held for it while it waits, such as its body; 0 where nothing is.
+    pub bytes: u64,
     /// When an answer is of no more use.
     pub deadline: Option<Timestamp>,
+}
+
+impl Request<'_> {
+    /// The tokens that its model must have room for: the prompt and one answer.
+    #[must_use]
+    pub fn context_tokens(&self) -> u64 {
+        self.tokens.input.saturating_add(self.max_answer.unwrap_or(0))
+    }
 }
 
 impl Default for Request<'_> {
@@ -133,10 +146,12 @@ impl Default for Request<'_> {
             client: Client::default(),
             model: "",
             tokens: TokenEstimate::default(),
+            max_answer: None,
             stream: false,
             idempotence: Idempotence::Idempotent,
             kind: "",
             prompt: &[],
+            bytes: 0,
             deadline: None,
         }
     }

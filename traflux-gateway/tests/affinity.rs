@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
-use traflux_gateway::affinity::{AffinityKey, AffinitySettings, KeySource, Session, Stay, prefix_chain};
+use traflux_gateway::affinity::{AffinityKey, AffinityPlan, AffinitySource, Session, Stay, prefix_chain};
 use traflux_gateway::balance::{
     Algorithm, Answer, BalanceSettings, EndpointTable, LatencySettings, Member, Outcome, PickRequest, Pool,
 };
@@ -79,7 +79,7 @@ fn one_hot_key_is_spread_within_the_bound() {
 #[test]
 fn a_session_stays_until_its_endpoint_closes_and_does_not_flap_back() {
     let pool = pool(BalanceSettings::of(Algorithm::LeastLatency), &[1; 5]);
-    let session = Session::new(&AffinitySettings::default()).unwrap();
+    let session = Session::new(&AffinityPlan::default()).unwrap();
     let key = AffinityKey::of(b"user").scoped(AffinityKey::of(b"tenant"));
     let request = |seconds, draw| PickRequest::new(at(seconds), draw);
     let first = session.pick(&pool, &request(1.0, 1), key).unwrap();
@@ -105,7 +105,7 @@ fn a_session_stays_until_its_endpoint_closes_and_does_not_flap_back() {
 #[test]
 fn a_retry_moves_the_session_and_a_drain_does_too() {
     let pool = pool(BalanceSettings::default(), &[1; 3]);
-    let session = Session::new(&AffinitySettings::default()).unwrap();
+    let session = Session::new(&AffinityPlan::default()).unwrap();
     let key = AffinityKey::of(b"user");
     let first = session.pick(&pool, &PickRequest::new(at(1.0), 1), key).unwrap().position;
     let excluded = [first as u32];
@@ -121,7 +121,7 @@ fn a_retry_moves_the_session_and_a_drain_does_too() {
 fn an_overloaded_home_lets_requests_go_but_keeps_the_session() {
     let settings = BalanceSettings { load_factor: 1.25, ..BalanceSettings::of(Algorithm::LeastConnections) };
     let pool = pool(settings, &[1; 4]);
-    let session = Session::new(&AffinitySettings::default()).unwrap();
+    let session = Session::new(&AffinityPlan::default()).unwrap();
     let key = AffinityKey::of(b"hot user");
     let home = session.pick(&pool, &PickRequest::new(at(1.0), 1), key).unwrap().position;
     let mut elsewhere = 0;
@@ -149,7 +149,7 @@ fn an_overloaded_home_lets_requests_go_but_keeps_the_session() {
 
 #[test]
 fn a_conversation_that_grows_stays_and_a_branch_of_it_too() {
-    let settings = AffinitySettings { key: KeySource::PREFIX, ..AffinitySettings::default() };
+    let settings = AffinityPlan { key: AffinitySource::PREFIX, ..AffinityPlan::default() };
     let session = Session::new(&settings).unwrap();
     let pool = pool(BalanceSettings::of(Algorithm::RoundRobin), &[1; 8]);
     let pick = |prompt: &[u8]| {
@@ -175,7 +175,7 @@ fn a_conversation_that_grows_stays_and_a_branch_of_it_too() {
 #[test]
 fn threads_agree_on_where_a_session_is() {
     let pool = maglev(8);
-    let session = Session::new(&AffinitySettings::default()).unwrap();
+    let session = Session::new(&AffinityPlan::default()).unwrap();
     let places: Vec<Vec<usize>> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..4)
             .map(|seed| {
@@ -197,14 +197,14 @@ fn threads_agree_on_where_a_session_is() {
 
 #[test]
 fn settings_name_their_key() {
-    let settings: AffinitySettings =
+    let settings: AffinityPlan =
         serde_json::from_str(r#"{"key": {"header": "x-session"}, "ttl_ms": 5000}"#).unwrap();
-    assert_eq!(settings.key, KeySource::Header("x-session".into()));
+    assert_eq!(settings.key, AffinitySource::Header("x-session".into()));
     assert_eq!(settings.ttl, Duration::from_secs(5));
-    let prefix: AffinitySettings =
+    let prefix: AffinityPlan =
         serde_json::from_str(r#"{"key": {"prefix": {"block_bytes": 512, "blocks": 0}}}"#).unwrap();
-    assert_eq!(prefix.validate().unwrap_err().code(), "gateway_setting");
-    assert!(AffinitySettings { ttl: Duration::from_secs(1 << 30), ..settings }.validate().is_err());
+    assert_eq!(prefix.validate().unwrap_err().code(), "plan_key");
+    assert!(AffinityPlan { ttl: Duration::from_secs(1 << 30), ..settings }.validate().is_err());
 }
 
 proptest! {

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::congestion::{
-    AimdSettings, ConcurrencyLimit, ConcurrencySettings, Gradient2Settings, GradientSettings, LimitAlgorithm,
-    Sample, Slot, VegasSettings,
+    AimdPlan, ConcurrencyAlgorithm, ConcurrencyLimit, ConcurrencyPlan, Gradient2Plan, GradientPlan, Sample,
+    Slot, VegasPlan,
 };
 
 /// A server of `servers` places with a first-come queue: M/G/c with Poisson arrivals, lognormal work.
@@ -40,8 +40,8 @@ struct Outcome {
 const WORK: f64 = 0.1;
 
 /// Runs `seconds` at `load` times the capacity.
-fn run(server: &Server, algorithm: LimitAlgorithm, load: f64, seconds: f64, seed: u64) -> Outcome {
-    let limit = ConcurrencyLimit::new(&ConcurrencySettings { algorithm, ..ConcurrencySettings::default() });
+fn run(server: &Server, algorithm: ConcurrencyAlgorithm, load: f64, seconds: f64, seed: u64) -> Outcome {
+    let limit = ConcurrencyLimit::new(&ConcurrencyPlan { algorithm, ..ConcurrencyPlan::default() });
     let mut rng = Rng::new(seed);
     let at = |nanos: u64| Timestamp::new(Duration::from_nanos(nanos));
     let capacity = server.servers as f64 / WORK;
@@ -106,22 +106,27 @@ fn under_lasting_overload_every_algorithm_keeps_the_server_busy_and_its_queue_sh
     // With c places busy, a limit L and mean work 1, latency is L/c (Little's law). Bounds on L/c follow from
     // each algorithm's fixed point.
     let deep = |servers, sigma| Server { servers, queue: 100_000, sigma, fast: 0.0, slowdown: 1.0 };
-    let cases: [(&str, LimitAlgorithm, Server, f64); 11] = [
-        ("gradient", LimitAlgorithm::default(), deep(20, 0.5), 2.0),
-        ("gradient", LimitAlgorithm::default(), deep(20, 1.0), 2.0),
-        ("gradient", LimitAlgorithm::default(), deep(20, 1.5), 2.0),
-        ("gradient", LimitAlgorithm::default(), deep(200, 0.5), 1.7),
-        ("gradient, half cached", LimitAlgorithm::default(), Server { fast: 0.5, ..deep(20, 0.5) }, 2.0),
+    let cases: [(&str, ConcurrencyAlgorithm, Server, f64); 11] = [
+        ("gradient", ConcurrencyAlgorithm::default(), deep(20, 0.5), 2.0),
+        ("gradient", ConcurrencyAlgorithm::default(), deep(20, 1.0), 2.0),
+        ("gradient", ConcurrencyAlgorithm::default(), deep(20, 1.5), 2.0),
+        ("gradient", ConcurrencyAlgorithm::default(), deep(200, 0.5), 1.7),
+        (
+            "gradient, half cached",
+            ConcurrencyAlgorithm::default(),
+            Server { fast: 0.5, ..deep(20, 0.5) },
+            2.0,
+        ),
         // The queue of before is there when everything takes twice as long.
-        ("gradient, slower", LimitAlgorithm::default(), Server { slowdown: 2.0, ..deep(20, 0.5) }, 2.2),
-        ("gradient", LimitAlgorithm::default(), deep(5, 0.5), 3.0),
-        ("vegas", LimitAlgorithm::Vegas(VegasSettings::default()), deep(20, 0.5), 1.7),
-        ("vegas", LimitAlgorithm::Vegas(VegasSettings::default()), deep(20, 1.5), 1.7),
+        ("gradient, slower", ConcurrencyAlgorithm::default(), Server { slowdown: 2.0, ..deep(20, 0.5) }, 2.2),
+        ("gradient", ConcurrencyAlgorithm::default(), deep(5, 0.5), 3.0),
+        ("vegas", ConcurrencyAlgorithm::Vegas(VegasPlan::default()), deep(20, 0.5), 1.7),
+        ("vegas", ConcurrencyAlgorithm::Vegas(VegasPlan::default()), deep(20, 1.5), 1.7),
         (
             "aimd by latency",
-            LimitAlgorithm::Aimd(AimdSettings {
+            ConcurrencyAlgorithm::Aimd(AimdPlan {
                 latency_limit: Some(Duration::from_millis(500)),
-                ..AimdSettings::default()
+                ..AimdPlan::default()
             }),
             deep(20, 0.5),
             5.0,
@@ -129,7 +134,7 @@ fn under_lasting_overload_every_algorithm_keeps_the_server_busy_and_its_queue_sh
         // A server that refuses when 20 wait.
         (
             "aimd by refusals",
-            LimitAlgorithm::Aimd(AimdSettings::default()),
+            ConcurrencyAlgorithm::Aimd(AimdPlan::default()),
             Server { queue: 20, ..deep(20, 0.5) },
             2.0,
         ),
@@ -165,7 +170,8 @@ fn under_lasting_overload_every_algorithm_keeps_the_server_busy_and_its_queue_sh
 fn gradient2_holds_the_server_busy_where_refusals_bound_it() {
     let server = Server { servers: 20, queue: 40, sigma: 0.5, fast: 0.0, slowdown: 1.0 };
     for seed in 0..3 {
-        let outcome = run(&server, LimitAlgorithm::Gradient2(Gradient2Settings::default()), 2.0, 240.0, seed);
+        let outcome =
+            run(&server, ConcurrencyAlgorithm::Gradient2(Gradient2Plan::default()), 2.0, 240.0, seed);
         eprintln!("gradient2: {outcome:?}");
         assert!(outcome.goodput > 0.93 && outcome.latency < 3.0, "{outcome:?}");
     }
@@ -174,10 +180,10 @@ fn gradient2_holds_the_server_busy_where_refusals_bound_it() {
 #[test]
 fn below_capacity_no_algorithm_turns_much_away() {
     for (name, algorithm) in [
-        ("gradient", LimitAlgorithm::Gradient(GradientSettings::default())),
-        ("vegas", LimitAlgorithm::Vegas(VegasSettings::default())),
-        ("gradient2", LimitAlgorithm::Gradient2(Gradient2Settings::default())),
-        ("aimd", LimitAlgorithm::Aimd(AimdSettings::default())),
+        ("gradient", ConcurrencyAlgorithm::Gradient(GradientPlan::default())),
+        ("vegas", ConcurrencyAlgorithm::Vegas(VegasPlan::default())),
+        ("gradient2", ConcurrencyAlgorithm::Gradient2(Gradient2Plan::default())),
+        ("aimd", ConcurrencyAlgorithm::Aimd(AimdPlan::default())),
     ] {
         let server = Server { servers: 40, queue: 100_000, sigma: 0.5, fast: 0.0, slowdown: 1.0 };
         let outcome = run(&server, algorithm, 0.7, 240.0, 1);
@@ -188,10 +194,10 @@ fn below_capacity_no_algorithm_turns_much_away() {
 
 #[test]
 fn requests_in_flight_end_at_zero_and_never_exceed_the_limit_under_threads() {
-    let limit = ConcurrencyLimit::new(&ConcurrencySettings {
+    let limit = ConcurrencyLimit::new(&ConcurrencyPlan {
         window: Duration::from_micros(100),
         initial: 8,
-        ..ConcurrencySettings::default()
+        ..ConcurrencyPlan::default()
     });
     std::thread::scope(|scope| {
         for thread in 0..4u64 {
@@ -232,14 +238,14 @@ proptest! {
         kind in 0usize..5,
     ) {
         let algorithm = [
-            LimitAlgorithm::Fixed,
-            LimitAlgorithm::Aimd(AimdSettings::default()),
-            LimitAlgorithm::Vegas(VegasSettings::default()),
-            LimitAlgorithm::Gradient(GradientSettings::default()),
-            LimitAlgorithm::Gradient2(Gradient2Settings::default()),
+            ConcurrencyAlgorithm::Fixed,
+            ConcurrencyAlgorithm::Aimd(AimdPlan::default()),
+            ConcurrencyAlgorithm::Vegas(VegasPlan::default()),
+            ConcurrencyAlgorithm::Gradient(GradientPlan::default()),
+            ConcurrencyAlgorithm::Gradient2(Gradient2Plan::default()),
         ][kind].clone();
-        let settings = ConcurrencySettings {
-            algorithm, initial: 5, min: 2, max: 12, window_samples: 2, ..ConcurrencySettings::default()
+        let settings = ConcurrencyPlan {
+            algorithm, initial: 5, min: 2, max: 12, window_samples: 2, ..ConcurrencyPlan::default()
         };
         prop_assert!(settings.validate().is_ok());
         let limit = ConcurrencyLimit::new(&settings);

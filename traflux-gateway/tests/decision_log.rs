@@ -13,8 +13,8 @@ use traflux_gateway::health::{Outcome, ProbeResult};
 use traflux_gateway::observe::Format;
 use traflux_gateway::retry::Idempotence;
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Forward, GatewayError, Later, QueueSettings, Request, Rng,
-    TokenEstimate, Usage, Waiting,
+    Client, Decision, End, Engine, EngineSettings, Forward, GatewayError, Later, Request, Rng, TokenEstimate,
+    Usage, Waiting,
 };
 
 const ALGORITHMS: [&str; 8] = [
@@ -178,6 +178,8 @@ fn with_random_request<T>(rng: &mut Rng, now: u64, with: impl FnOnce(&Request<'_
         },
         model: pick(rng, &["", "small", "large", "unknown"]),
         tokens: TokenEstimate { input: rng.below(800) as u64, output: rng.below(800) as u64 },
+        max_answer: chance(rng, 0.5).then(|| rng.below(900) as u64),
+        bytes: rng.below(10_000) as u64,
         stream: chance(rng, 0.5),
         idempotence: pick(rng, &[Idempotence::Idempotent, Idempotence::NonIdempotent]),
         kind: pick(rng, &["", "interactive", "batch"]),
@@ -218,10 +220,8 @@ fn random_feedback(rng: &mut Rng) -> Feedback {
 }
 
 fn random_settings(rng: &mut Rng) -> EngineSettings {
-    let queue = QueueSettings { max_tenants: 64, ..QueueSettings::default() };
     EngineSettings {
         seed: rng.next_u64(),
-        queue: chance(rng, 0.7).then_some(queue),
         // So few that tables overflow and old keys leave.
         max_keys: pick(rng, &[3, 10_000]),
         adapt_every: Duration::from_millis(500),
@@ -243,7 +243,10 @@ fn run(seed: u64, calls: usize) -> Run {
     let mut rng = Rng::new(seed);
     let settings = random_settings(&mut rng);
     let mut now = 1_700_000_000_000_000_000 + rng.below(1_000_000) as u64;
-    let plan = random_plan(&mut rng);
+    let mut plan = random_plan(&mut rng);
+    if chance(&mut rng, 0.3) {
+        plan.queue.max_waiting = 0;
+    }
     let engine = Engine::with_log(&plan, &settings, &LogSettings::default(), at(now)).unwrap();
     let (mut latest, mut decisions, mut kinds, mut hedged) = (now, 0, [0; 4], 0);
     let mut open: VecDeque<Forward> = VecDeque::new();

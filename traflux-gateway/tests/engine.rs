@@ -7,9 +7,9 @@ use std::time::Duration;
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::Outcome;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Forward, QueueSettings, Reason, Refusal, Request,
+    Client, Decision, End, Engine, EngineSettings, Forward, QueuePlan, Reason, Refusal, Request,
     TokenEstimate, Usage,
 };
 
@@ -23,6 +23,17 @@ fn plan(json: &str) -> RequestPlan {
 
 fn engine(json: &str, settings: &EngineSettings) -> Engine {
     Engine::new(&plan(json), settings, at(0.0)).unwrap()
+}
+
+fn engine_of(plan: &RequestPlan) -> Engine {
+    Engine::new(plan, &EngineSettings::default(), at(0.0)).unwrap()
+}
+
+/// A plan with so much room at each backend.
+fn with_room(json: &str, concurrency: ConcurrencyPlan) -> RequestPlan {
+    let mut plan = plan(json);
+    plan.congestion.concurrency = Some(concurrency);
+    plan
 }
 
 #[track_caller]
@@ -143,13 +154,11 @@ fn a_refusal_for_capacity_cools_the_backend_down_and_the_fallback_serves() {
 }
 
 fn one_at_a_time(queue: bool) -> Engine {
-    let json = r#"{"routing": {"default": {"backend": "a"}}}"#;
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue: queue.then(QueueSettings::default),
-        ..EngineSettings::default()
-    };
-    engine(json, &settings)
+    let mut plan = with_room(r#"{"routing": {"default": {"backend": "a"}}}"#, ConcurrencyPlan::fixed(1));
+    if !queue {
+        plan.queue = QueuePlan::none();
+    }
+    engine_of(&plan)
 }
 
 #[test]
@@ -385,16 +394,8 @@ fn the_budget_of_retries_holds_when_everything_fails() {
 #[test]
 fn a_request_of_a_lower_band_waits_on_when_only_a_better_one_would_fit() {
     // Two places, of which the batch band may fill one.
-    let json = r#"{"routing": {"default": {"backend": "a"}}}"#;
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings {
-            band_shares: vec![1.0, 1.0, 0.5],
-            ..ConcurrencySettings::fixed(2)
-        },
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let engine = engine(json, &settings);
+    let room = ConcurrencyPlan { band_shares: vec![1.0, 1.0, 0.5], ..ConcurrencyPlan::fixed(2) };
+    let engine = engine_of(&with_room(r#"{"routing": {"default": {"backend": "a"}}}"#, room));
     let batch = Request { kind: "batch", ..chat("t", 1, 1) };
     let first = forward(engine.decide(&batch, at(0.0)));
     let Decision::Wait(waiting) = engine.decide(&batch, at(0.0)) else { panic!() };
@@ -409,15 +410,12 @@ fn a_request_of_a_lower_band_waits_on_when_only_a_better_one_would_fit() {
 
 #[test]
 fn who_waits_goes_on_after_a_reload_that_no_longer_knows_the_backend() {
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let engine = engine(r#"{"routing": {"default": {"backend": "a"}}}"#, &settings);
+    let plan = |json| with_room(json, ConcurrencyPlan::fixed(1));
+    let engine = engine_of(&plan(r#"{"routing": {"default": {"backend": "a"}}}"#));
     let held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
     let Decision::Wait(waiting) = engine.decide(&chat("t", 1, 1), at(0.0)) else { panic!() };
-    engine.reload(&plan(r#"{"routing": {"default": {"backend": "b"}}}"#), &settings, at(0.5)).unwrap();
+    let next = plan(r#"{"routing": {"default": {"backend": "b"}}}"#);
+    engine.reload(&next, &EngineSettings::default(), at(0.5)).unwrap();
     assert_eq!(forward(engine.decide(&chat("t", 1, 1), at(0.5))).backend(), "b");
     held.finish(at(1.0), &success(1, 1));
     let (ticket, decision) = engine.take_ready().unwrap();
@@ -426,12 +424,7 @@ fn who_waits_goes_on_after_a_reload_that_no_longer_knows_the_backend() {
 
 #[test]
 fn many_threads_leave_nothing_in_flight() {
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(4),
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let engine = engine(TWO, &settings);
+    let engine = engine_of(&with_room(TWO, ConcurrencyPlan::fixed(4)));
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let engine = &engine;
@@ -489,10 +482,7 @@ fn a_plan_says_how_often_to_try_what_ejects_and_where_sessions_stay() {
 
     let wrong = plan(r#"{"retry": {"max_attempts": 0}}"#);
     let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
-    assert!(error.to_string().starts_with("retry: "), "{error}");
-    let wrong = plan(r#"{"backends": {"a": {"models": {"m": {"context_tokens": 8}}}}}"#);
-    let error = Engine::new(&wrong, &EngineSettings::default(), at(0.0)).unwrap_err();
-    assert_eq!(error.to_string(), "backends.a.models.m.context_tokens: this engine cannot do it yet");
+    assert_eq!(error.to_string(), "retry.max_attempts: 0, expected 1 to 100");
 }
 
 #[test]
@@ -533,4 +523,187 @@ fn levels_of_persistent_limits_come_back_in_another_engine() {
     assert_eq!(refusal(after.decide(&chat("small", 60, 0), at(0.0))).reason, Reason::Limited);
     forward(after.decide(&chat("big", 440, 0), at(0.0))).finish(at(0.0), &success(440, 0));
     assert_eq!(refusal(after.decide(&chat("big", 1, 0), at(0.0))).reason, Reason::Limited);
+}
+
+#[test]
+fn a_request_goes_only_where_the_context_of_its_model_is_long_enough() {
+    let json = r#"{
+        "backends": {
+            "short": {"models": {"m": {"context_tokens": 1000}}},
+            "long": {"models": {"m": {"context_tokens": 8000}}},
+            "open": {"models": {"m": {}, "other": {}}}},
+        "routing": {"rules": [
+            {"name": "two", "match": {"tenant": "two"}, "route": {"backend": ["short", "long"], "algorithm": "round-robin"}},
+            {"name": "on", "match": {"tenant": "on"},
+             "route": {"backend": "short", "fallback": {"backend": "open", "on": ["context"]}}}]}
+    }"#;
+    let engine = engine(json, &EngineSettings::default());
+    let ask = |tenant, input, max_answer| Request { model: "m", max_answer, ..chat(tenant, input, 4096) };
+    let backends = |tenant, input, max_answer| {
+        let way = |_| forward(engine.decide(&ask(tenant, input, max_answer), at(0.0))).backend().to_owned();
+        (0..10).map(way).collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    // What an answer may take counts only where the request says so.
+    assert_eq!(backends("two", 1000, None), ["long", "short"]);
+    assert_eq!(backends("two", 900, Some(100)), ["long", "short"]);
+    assert_eq!(backends("two", 900, Some(101)), ["long"]);
+    assert_eq!(backends("two", 8000, None), ["long"]);
+    let refused = refusal(engine.decide(&ask("two", 8001, None), at(0.0)));
+    assert_eq!((refused.reason, refused.reason.status()), (Reason::ContextExceeded, 413));
+    assert_eq!(refused.reason.code(), "context_exceeded");
+    // One that takes only what is too long for those before it takes nothing else.
+    assert_eq!(backends("on", 1000, None), ["short"]);
+    assert_eq!(backends("on", 1001, None), ["open"]);
+    let unknown = Request { model: "other", ..chat("two", 1, 1) };
+    assert_eq!(refusal(engine.decide(&unknown, at(0.0))).reason, Reason::NoModel);
+
+    let explained = engine.explain(&ask("two", 2000, None), at(0.0));
+    let fits: Vec<_> = explained.candidates.iter().map(|one| (one.backend.as_str(), one.fits)).collect();
+    assert_eq!(fits, [("short", false), ("long", true)]);
+    assert!(explained.refusal.is_none());
+    assert!(explained.to_string().contains("too small with 1000 tokens"), "{explained}");
+    let explained = engine.explain(&ask("two", 9000, None), at(0.0));
+    assert_eq!(explained.refusal.map(|refusal| refusal.reason), Some(Reason::ContextExceeded));
+}
+
+#[test]
+fn a_backend_that_is_ill_is_ill_for_long_requests_too() {
+    let json = r#"{
+        "backends": {
+            "short": {"models": {"m": {"context_tokens": 1000}}},
+            "long": {"models": {"m": {"context_tokens": 8000}}},
+            "open": {"models": {"m": {}}}},
+        "routing": {"default": {"backend": ["short", "long", "open"], "algorithm": "round-robin"}}
+    }"#;
+    let engine = engine(json, &EngineSettings::default());
+    let ask = |input| Request { model: "m", ..chat("t", input, 1) };
+    for step in 0..100 {
+        let now = at(f64::from(step) * 0.01);
+        let way = forward(engine.decide(&ask(1), now));
+        let outcome = if way.backend() == "open" { Outcome::ServerError } else { Outcome::Success };
+        way.finish(now, &End::of(outcome));
+    }
+    engine.upkeep(at(1.0));
+    for _ in 0..20 {
+        let way = forward(engine.decide(&ask(2000), at(1.0)));
+        assert_eq!(way.backend(), "long");
+        way.finish(at(1.0), &success(1, 1));
+    }
+}
+
+/// A plan with one place and this queue.
+fn queued(queue: &str) -> Engine {
+    let json = format!(
+        r#"{{"routing": {{"rules": [{{"name": "later", "match": {{"tenant": "later"}}, "route": {{"backend": "a", "band": "slow"}}}},
+                                    {{"name": "dear", "match": {{"tenant": "dear"}}, "route": {{"backend": "a", "value": 9}}}}],
+                          "default": {{"backend": "a"}}}},
+            "queue": {queue}}}"#
+    );
+    engine_of(&with_room(&json, ConcurrencyPlan::fixed(1)))
+}
+
+/// Lets requests wait, in this order, behind one that is under way, and says in which order they are served.
+fn served(engine: &Engine, requests: &[(&str, Request<'_>)]) -> Vec<String> {
+    let mut held = forward(engine.decide(&chat("first", 1, 1), at(0.0)));
+    let mut waiting = std::collections::HashMap::new();
+    for (name, request) in requests {
+        match engine.decide(request, at(0.0)) {
+            Decision::Wait(place) => drop(waiting.insert(place.ticket(), ((*name).to_owned(), place))),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    let mut order = Vec::new();
+    for step in 1..=requests.len() {
+        held.finish(at(step as f64 * 1e-3), &success(50, 50));
+        let (ticket, decision) = engine.take_ready().unwrap();
+        held = forward(decision);
+        order.push(waiting.remove(&ticket).unwrap().0);
+    }
+    held.finish(at(1.0), &success(50, 50));
+    order
+}
+
+#[test]
+fn route_tier_and_kind_choose_the_band_that_a_request_waits_in() {
+    let queue = r#"{"bands": [{"name": "best", "user_tier": "gold", "kind": "interactive"}, {"name": "usual"}, {"name": "slow"}]}"#;
+    let gold =
+        Request { client: Client { tenant: "g", user_tier: "gold", ..Client::default() }, ..chat("g", 1, 1) };
+    let requests = [
+        ("later", Request { kind: "interactive", ..chat("later", 1, 1) }),
+        ("usual", chat("t", 1, 1)),
+        ("interactive", Request { kind: "interactive", ..chat("t", 1, 1) }),
+        ("gold", gold),
+    ];
+    let order = served(&queued(queue), &requests);
+    assert_eq!(order[2..], ["usual", "later"]);
+}
+
+#[test]
+fn the_header_and_the_band_give_a_deadline_and_the_earliest_goes_first() {
+    let queue = r#"{"bands": [{"name": "usual", "deadline_ms": 20000, "fair": false}, {"name": "slow"}], "deadline_header": "X-Deadline-Ms"}"#;
+    let hurried = [("x-deadline-ms", "5000")];
+    let nonsense = [("x-deadline-ms", "soon")];
+    let requests = [
+        ("told", Request { deadline: Some(at(10.0)), ..chat("t", 1, 1) }),
+        ("nonsense", Request { headers: &nonsense, ..chat("t", 1, 1) }),
+        ("hurried", Request { headers: &hurried, ..chat("t", 1, 1) }),
+    ];
+    assert_eq!(served(&queued(queue), &requests), ["hurried", "told", "nonsense"]);
+
+    // Nobody is served after the deadline.
+    let engine = queued(queue);
+    let held = forward(engine.decide(&chat("first", 1, 1), at(0.0)));
+    let Decision::Wait(place) = engine.decide(&Request { headers: &hurried, ..chat("t", 1, 1) }, at(0.0))
+    else {
+        panic!()
+    };
+    engine.upkeep(at(6.0));
+    let (ticket, decision) = engine.take_ready().unwrap();
+    assert_eq!(ticket, place.ticket());
+    assert_eq!(refusal(decision).reason.code(), "queue_deadline_missed");
+    held.finish(at(6.0), &success(1, 1));
+}
+
+#[test]
+fn what_a_route_is_worth_goes_first_where_the_band_goes_by_value() {
+    let queue =
+        r#"{"bands": [{"name": "usual", "order": "value_density", "fair": false}, {"name": "slow"}]}"#;
+    let requests =
+        [("cheap", chat("t", 500, 500)), ("dear", chat("dear", 500, 500)), ("small", chat("t", 20, 20))];
+    // Worth per 1000 tokens: 1, 9 and 25.
+    assert_eq!(served(&queued(queue), &requests), ["small", "dear", "cheap"]);
+}
+
+#[test]
+fn tenants_share_the_queue_by_their_weights_and_those_of_their_groups() {
+    let queue = r#"{"bands": [{"name": "usual"}, {"name": "slow"}], "quantum_tokens": 100,
+        "tenants": {"a": {"weight": 3}, "c": {"group": "g"}, "d": {"group": "g"}}, "groups": {"g": {"weight": 2}}}"#;
+    let one = |name: &'static str| (name, chat(name, 50, 50));
+    let requests: Vec<_> = (0..24).flat_map(|_| ["a", "b", "c", "d"].map(one)).collect();
+    let order = served(&queued(queue), &requests);
+    // Of every six: three of `a`, one of `b`, and two of the group, one each.
+    let of = |name: &str| order[..36].iter().filter(|served| *served == name).count();
+    assert_eq!(["a", "b", "c", "d"].map(of), [18, 6, 6, 6]);
+}
+
+#[test]
+fn a_request_that_would_hold_too_many_bytes_does_not_wait() {
+    let engine = queued(r#"{"bands": [{"name": "usual"}, {"name": "slow"}], "max_bytes": 1000}"#);
+    let _held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    let refused = refusal(engine.decide(&Request { bytes: 2000, ..chat("t", 1, 1) }, at(0.0)));
+    assert_eq!(refused.reason.code(), "queue_too_large");
+}
+
+#[test]
+fn a_reload_puts_other_settings_of_health_and_congestion_in_force() {
+    let json = r#"{"routing": {"default": {"backend": "a"}}, "queue": {"max_waiting": 0}}"#;
+    let engine = engine_of(&with_room(json, ConcurrencyPlan::fixed(1)));
+    let held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    assert_eq!(refusal(engine.decide(&chat("t", 1, 1), at(0.0))).reason, Reason::Saturated);
+    let next = with_room(json, ConcurrencyPlan::fixed(2));
+    engine.reload(&next, &EngineSettings::default(), at(0.0)).unwrap();
+    let both = [(); 2].map(|()| forward(engine.decide(&chat("t", 1, 1), at(0.0))));
+    assert_eq!(refusal(engine.decide(&chat("t", 1, 1), at(0.0))).reason, Reason::Saturated);
+    held.finish(at(0.1), &success(1, 1));
+    both.into_iter().for_each(|way| way.finish(at(0.1), &success(1, 1)));
 }

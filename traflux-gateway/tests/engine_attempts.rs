@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use traflux_core::Timestamp;
+use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::Outcome;
-use traflux_gateway::congestion::{ConcurrencySettings, ThrottleSettings};
+use traflux_gateway::congestion::{ConcurrencyPlan, ThrottlePlan};
 use traflux_gateway::retry::Idempotence;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Forward, Request, TokenEstimate, Usage,
@@ -17,16 +18,15 @@ fn at(milliseconds: u64) -> Timestamp {
 }
 
 fn engine(json: &str) -> Engine {
-    Engine::new(&serde_json::from_str(json).unwrap(), &settings(), at(0)).unwrap()
+    Engine::new(&plan(json), &EngineSettings::default(), at(0)).unwrap()
 }
 
-/// Room for all, so that only what is tested refuses.
-fn settings() -> EngineSettings {
-    EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1000),
-        throttle: ThrottleSettings { min_requests: u64::MAX, ..ThrottleSettings::default() },
-        ..EngineSettings::default()
-    }
+/// A plan with room for all, so that only what is tested refuses.
+fn plan(json: &str) -> RequestPlan {
+    let mut plan: RequestPlan = serde_json::from_str(json).unwrap();
+    plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(1000));
+    plan.congestion.throttle = Some(ThrottlePlan { min_requests: u64::MAX, ..ThrottlePlan::default() });
+    plan
 }
 
 fn ask() -> Request<'static> {
@@ -89,8 +89,8 @@ fn a_backend_that_stands_in_takes_its_causes_up_to_its_budget_and_the_next_the_r
 fn a_budget_that_is_spent_outlives_a_reload() {
     let engine = engine(CHAIN);
     ends(&engine, 100, Outcome::GatewayError);
-    let plan = serde_json::from_str(CHAIN).unwrap();
-    engine.reload(&plan, &settings(), at(0)).unwrap();
+    let plan = plan(CHAIN);
+    engine.reload(&plan, &EngineSettings::default(), at(0)).unwrap();
     // A quarter of a hundred more.
     assert_eq!(ends(&engine, 100, Outcome::GatewayError), (25, 75, 0));
 }

@@ -3,7 +3,7 @@
 
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::health::Outcome;
 use traflux_gateway::{
     Decision, End, Engine, EngineSettings, Forward, Reason, Request, TokenEstimate, Usage,
@@ -14,15 +14,9 @@ fn at(seconds: f64) -> Timestamp {
 }
 
 fn engine(json: &str, limit: u32) -> Engine {
-    let plan: RequestPlan = serde_json::from_str(json).unwrap();
-    let settings = EngineSettings { concurrency: fixed(limit), ..EngineSettings::default() };
-    Engine::new(&plan, &settings, at(0.0)).unwrap()
-}
-
-/// The default but for the limit.
-fn fixed(limit: u32) -> ConcurrencySettings {
-    let ConcurrencySettings { algorithm, initial, min, max, .. } = ConcurrencySettings::fixed(limit);
-    ConcurrencySettings { algorithm, initial, min, max, ..ConcurrencySettings::default() }
+    let mut plan: RequestPlan = serde_json::from_str(json).unwrap();
+    plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(limit));
+    Engine::new(&plan, &EngineSettings::default(), at(0.0)).unwrap()
 }
 
 fn forward(decision: Decision) -> Forward {
@@ -146,7 +140,7 @@ fn answers_are_expected_to_be_as_long_as_answers_were_and_not_as_they_may_be() {
 
 #[test]
 fn a_session_yields_when_its_backend_has_more_than_twice_its_share() {
-    use traflux_gateway::affinity::{AffinityKey, AffinitySettings, Session, Stay};
+    use traflux_gateway::affinity::{AffinityKey, AffinityPlan, Session, Stay};
     use traflux_gateway::balance::{
         BalanceSettings, EndpointTable, LatencySettings, Member, PickRequest, Pool,
     };
@@ -154,7 +148,7 @@ fn a_session_yields_when_its_backend_has_more_than_twice_its_share() {
     let table = EndpointTable::new(&LatencySettings::default());
     let members = ["a", "b", "c", "d"].map(|name| Member::new(table.endpoint(name, at(0.0)), 1));
     let pool = Pool::new(BalanceSettings::default(), members, 1).unwrap();
-    let session = Session::new(&AffinitySettings::default()).unwrap();
+    let session = Session::new(&AffinityPlan::default()).unwrap();
     let key = AffinityKey::of(b"ann");
     let pick = || session.pick(&pool, &PickRequest::new(at(0.0), 7), key).unwrap();
     let home = pick().position;

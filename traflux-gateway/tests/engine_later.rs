@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::health::Outcome;
-use traflux_gateway::{Client, Decision, End, Engine, EngineSettings, Forward, Later, Reason, Request};
+use traflux_gateway::{
+    Client, Decision, End, Engine, EngineSettings, Forward, Later, QueuePlan, Reason, Request,
+};
 
 fn at(seconds: f64) -> Timestamp {
     Timestamp::from_secs_f64(1_000.0 + seconds)
@@ -107,8 +109,10 @@ fn whose_backend_is_full_by_then_is_decided_about_anew() {
     let text = r#"{"backends": {"a": {}}, "routing": {"default": {"backend": "a"}}, "limits": [
         {"name": "pace", "unit": "requests", "amount": 10, "period_ms": 1000, "burst": 1, "max_wait_ms": 1000,
          "by": "tenant"}]}"#;
-    let settings = EngineSettings { concurrency: ConcurrencySettings::fixed(1), ..EngineSettings::default() };
-    let engine = engine(text, &settings);
+    let mut plan: RequestPlan = serde_json::from_str(text).unwrap();
+    plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(1));
+    plan.queue = QueuePlan::none();
+    let engine = Engine::new(&plan, &EngineSettings::default(), at(0.0)).unwrap();
     forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
     let turn = later(engine.decide(&ask("t"), at(0.0)));
     let other = forward(engine.decide(&ask("other"), at(0.05)));

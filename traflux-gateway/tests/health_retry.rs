@@ -9,13 +9,11 @@ use proptest::prelude::*;
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::congestion::{
-    Ceiling, CoolDown, CoolDownSettings, Quota, Refill, Resource, Throttle, ThrottleSettings, Verdict, Wait,
+    Ceiling, CoolDown, CoolDownSettings, Quota, Refill, Resource, Throttle, ThrottlePlan, Verdict, Wait,
 };
-use traflux_gateway::health::{
-    Entry, HealthGroup, HealthSettings, Outcome, OutlierSettings, ProbeResult, Reason,
-};
+use traflux_gateway::health::{Entry, HealthGroup, HealthPlan, Outcome, OutlierPlan, ProbeResult, Reason};
 use traflux_gateway::retry::{
-    Attempt, BudgetSettings, Idempotence, Progress, RetryBudget, RetryDecision, RetryPolicy, StopReason,
+    Attempt, BudgetPlan, Idempotence, Progress, RetryBudget, RetryDecision, RetryPlan, StopReason, decide,
 };
 
 fn at(milliseconds: u64) -> Timestamp {
@@ -48,14 +46,14 @@ proptest! {
         share in 0.0f64..=1.0,
         steps in prop::collection::vec((any::<u16>(), 0u64..3_000), 1..600),
     ) {
-        let outlier = OutlierSettings {
+        let outlier = OutlierPlan {
             max_ejected_share: share,
             success_rate_min_requests: 5,
             success_rate_min_endpoints: 2,
             failure_min_requests: 5,
-            ..OutlierSettings::default()
+            ..OutlierPlan::default()
         };
-        let group = HealthGroup::new(HealthSettings { outlier, panic_threshold: 0.0, ..HealthSettings::default() }, endpoints);
+        let group = HealthGroup::new(&HealthPlan { outlier, panic_threshold: 0.0, ..HealthPlan::default() }, endpoints);
         let most = outlier.max_ejected(endpoints);
         prop_assert!(most as f64 <= share * endpoints as f64 + 1e-6);
         let mut open = Vec::new();
@@ -88,7 +86,7 @@ proptest! {
     fn an_ejected_endpoint_returns_once_it_is_well(
         steps in prop::collection::vec((0usize..3, 0usize..10, 0u64..5_000), 0..300),
     ) {
-        let group = HealthGroup::new(HealthSettings::default(), 3);
+        let group = HealthGroup::new(&HealthPlan::default(), 3);
         let mut time = 0;
         for (endpoint, outcome, step) in steps {
             time += step;
@@ -117,7 +115,7 @@ proptest! {
         rate in 0.0f64..3.0,
         steps in prop::collection::vec((0u8..4, 0u64..400), 1..800),
     ) {
-        let settings = BudgetSettings { ratio, min_per_second: rate, min_concurrency: 1_000, ..BudgetSettings::default() };
+        let settings = BudgetPlan { ratio, min_per_second: rate, min_concurrency: 1_000, ..BudgetPlan::default() };
         let budget = RetryBudget::new(settings);
         let (mut requests, mut retries) = (VecDeque::new(), VecDeque::new());
         let mut time = 100_000u64;
@@ -155,7 +153,8 @@ proptest! {
         flags in 0u8..4,
         draw in any::<u64>(),
     ) {
-        let policy = RetryPolicy { retry_on: OUTCOMES.into_iter().filter(|o| o.is_failure()).collect(), ..RetryPolicy::default() };
+        let causes = OUTCOMES.into_iter().filter(|o| o.is_failure()).filter_map(Outcome::retry_cause);
+        let plan = RetryPlan { retry_on: causes.collect(), ..RetryPlan::default() };
         let attempt = Attempt {
             number,
             outcome: OUTCOMES[outcome],
@@ -166,15 +165,15 @@ proptest! {
             time_left: left.map(Duration::from_millis),
             elsewhere: flags & 2 == 0,
         };
-        match policy.decide(&attempt, draw) {
+        match decide(&plan, &attempt, draw) {
             RetryDecision::Stop(reason) => {
                 prop_assert_eq!(reason == StopReason::Streaming, attempt.progress == Progress::Streaming);
             }
             RetryDecision::Retry { after, elsewhere } => {
-                prop_assert!(attempt.progress < Progress::Streaming && number < policy.max_attempts);
+                prop_assert!(attempt.progress < Progress::Streaming && number < plan.max_attempts);
                 prop_assert!(attempt.outcome.is_failure());
                 prop_assert!(attempt.time_left.is_none_or(|left| after < left));
-                prop_assert!(after <= policy.max + policy.patience);
+                prop_assert!(after <= plan.max + plan.patience);
                 if !elsewhere {
                     prop_assert!(attempt.retry_after.is_none_or(|stated| after >= stated));
                 }
@@ -187,7 +186,7 @@ proptest! {
         counts in prop::collection::vec((0u32..200, 0u32..200), 4),
         k in 1.0f64..5.0,
     ) {
-        let settings = ThrottleSettings { tolerance: vec![k], min_requests: 0, max_probability: 1.0, ..ThrottleSettings::default() };
+        let settings = ThrottlePlan { tolerance: vec![k], min_requests: 0, max_probability: 1.0, ..ThrottlePlan::default() };
         let throttle = Throttle::new(&settings);
         let (mut requests, mut accepts) = (0.0, 0.0);
         for (band, (sent, accepted)) in counts.into_iter().enumerate() {
@@ -265,7 +264,7 @@ fn a_learned_ceiling_uses_a_providers_quota_and_is_hardly_ever_refused() {
 
 #[test]
 fn a_throttled_client_stops_hammering_a_dead_backend_and_finds_it_again() {
-    let throttle = Throttle::new(&ThrottleSettings::default());
+    let throttle = Throttle::new(&ThrottlePlan::default());
     let mut rng = Rng::new(1);
     let mut sent = [0u32; 3];
     for second in 0..900u64 {
@@ -287,7 +286,7 @@ fn a_throttled_client_stops_hammering_a_dead_backend_and_finds_it_again() {
 
 #[test]
 fn a_group_is_used_from_many_threads_and_keeps_its_bound() {
-    let group = HealthGroup::new(HealthSettings::default(), 8);
+    let group = HealthGroup::new(&HealthPlan::default(), 8);
     std::thread::scope(|scope| {
         for thread in 0..4u64 {
             let group = &group;

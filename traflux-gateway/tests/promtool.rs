@@ -274,7 +274,7 @@ fn an_objective_that_is_no_bound_of_the_histogram_is_refused() {
     let mut settings = settings();
     settings.objectives[0].latency.as_mut().unwrap().limit = Duration::from_millis(1234);
     let error = alert_rules(&settings, &MetricsSettings::default()).unwrap_err();
-    assert_eq!(error.to_string(), "setting `limit_ms` is 1234, expected one of latency_bounds_ms");
+    assert_eq!(error.to_string(), "`limit_ms` is 1234, expected one of latency_bounds_ms");
     settings.objectives[0].latency = None;
     settings.objectives[0].success = 1.0;
     assert!(alert_rules(&settings, &MetricsSettings::default()).is_err());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
-use traflux_gateway::queue::{BandSettings, Item, Order, QueueSettings, RequestQueue};
+use traflux_gateway::queue::{BandPlan, Item, Order, QueuePlan, RequestQueue};
 
 const SECOND: u64 = 1_000_000_000;
 /// Requests that the service runs at a time, and how fast each.
@@ -46,7 +46,7 @@ fn time(nanos: u64) -> Timestamp {
 }
 
 /// Runs `seconds` of arrivals through a queue. `blind`: the queue is told no deadline.
-fn simulate(seed: u64, settings: &QueueSettings, source: &Source, seconds: u64, blind: bool) -> Outcome {
+fn simulate(seed: u64, settings: &QueuePlan, source: &Source, seconds: u64, blind: bool) -> Outcome {
     let mut queue = RequestQueue::new(settings).unwrap();
     let (mut arrivals, mut sizes) = (Rng::stream(seed, 1), Rng::stream(seed, 2));
     let mut surprises = Rng::stream(seed, 3);
@@ -114,12 +114,11 @@ fn simulate(seed: u64, settings: &QueueSettings, source: &Source, seconds: u64, 
     outcome
 }
 
-fn one_band(order: Order, fair: bool, refuse_hopeless: bool) -> QueueSettings {
-    QueueSettings {
-        bands: vec![BandSettings { order, fair, ..BandSettings::default() }],
-        classes: Vec::new(),
+fn one_band(order: Order, fair: bool, refuse_hopeless: bool) -> QueuePlan {
+    QueuePlan {
+        bands: vec![BandPlan { order, fair, ..BandPlan::default() }],
         refuse_hopeless,
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     }
 }
 
@@ -209,10 +208,8 @@ fn equal_tenants_that_always_wait_get_equal_tokens_however_they_ask() {
 #[test]
 fn every_band_gets_at_least_its_share_and_nothing_is_idle() {
     let shares = [0.0, 0.25, 0.1];
-    let band =
-        |b: usize| BandSettings { name: b.to_string(), minimum_share: shares[b], ..BandSettings::default() };
-    let settings =
-        QueueSettings { bands: (0..3).map(band).collect(), classes: Vec::new(), ..QueueSettings::default() };
+    let band = |b: usize| BandPlan { name: b.to_string(), min_share: shares[b], ..BandPlan::default() };
+    let settings = QueuePlan { bands: (0..3).map(band).collect(), ..QueuePlan::default() };
     // Each band alone asks for twice what there is.
     let source = Source { tenants: 10, bands: 3, load: 6.0, greed: 1.0, slack: (1.0, 20.0), surprise: 0.0 };
     for seed in 0..3 {

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::queue::{
-    Admission, BandSettings, Bound, Dequeued, DropReason, Dropped, Item, Limits, Order, QueueSettings,
-    Refusal, RequestQueue, Shed, Ticket,
+    Admission, BandPlan, Bound, Dequeued, DropReason, Dropped, Item, Order, QueuePlan, Refusal, RequestQueue,
+    Ticket,
 };
 
 const ORDERS: [Order; 5] =
@@ -23,13 +23,12 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::new(ms(millis))
 }
 
-fn one_band(order: Order, fair: bool) -> QueueSettings {
-    QueueSettings {
-        bands: vec![BandSettings { order, fair, ..BandSettings::default() }],
-        classes: Vec::new(),
+fn one_band(order: Order, fair: bool) -> QueuePlan {
+    QueuePlan {
+        bands: vec![BandPlan { order, fair, ..BandPlan::default() }],
         refuse_hopeless: false,
         tenant_threshold: None,
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     }
 }
 
@@ -45,27 +44,28 @@ fn next(queue: &mut RequestQueue, now: Timestamp) -> Option<u64> {
 }
 
 /// A queue of two to four small bands in which everything happens.
-fn crowded(seed: u64) -> QueueSettings {
+fn crowded(seed: u64) -> QueuePlan {
     let mut rng = Rng::new(seed);
     let count = 2 + rng.below(3);
-    let bands = (0..count).map(|b| BandSettings {
+    let bands = (0..count).map(|b| BandPlan {
         name: format!("band {b}"),
-        minimum_share: rng.uniform() / count as f64,
+        min_share: rng.uniform() / count as f64,
         order: ORDERS[rng.below(5)],
         fair: rng.below(3) > 0,
         max_wait: ms(50 + rng.below(1_000) as u64),
         standing_after: ms(rng.below(200) as u64),
-        shed: (rng.below(2) == 0).then_some(Shed { target: ms(20) }),
-        ..BandSettings::default()
+        shed_target: (rng.below(2) == 0).then_some(ms(20)),
+        ..BandPlan::default()
     });
-    QueueSettings {
+    QueuePlan {
         bands: bands.collect(),
-        classes: Vec::new(),
-        limits: Limits { max_items: 40, max_bytes: 4_000, max_tokens: 30_000 },
+        max_waiting: 40,
+        max_bytes: 4_000,
+        max_tokens: 30_000,
         quantum_tokens: 1 + rng.below(3_000) as u64,
         tenant_threshold: (rng.below(2) == 0).then_some(1.0),
         refuse_hopeless: rng.below(2) == 0,
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     }
 }
 
@@ -76,7 +76,7 @@ struct Waiting {
 
 impl Waiting {
     /// Whether the deadline or the longest wait is over.
-    fn is_late(&self, now: Timestamp, settings: &QueueSettings) -> bool {
+    fn is_late(&self, now: Timestamp, settings: &QueuePlan) -> bool {
         let band = &settings.bands[usize::from(self.item.band)];
         now.since(self.since) > band.max_wait
             || self.item.deadline.is_some_and(|d| now + self.item.service > d)
@@ -211,7 +211,7 @@ proptest! {
         seed in any::<u64>(), quantum in 1u64..5_000, order in 0usize..5
     ) {
         let mut rng = Rng::new(seed);
-        let mut queue = RequestQueue::new(&QueueSettings {
+        let mut queue = RequestQueue::new(&QueuePlan {
             quantum_tokens: quantum,
             ..one_band(ORDERS[order], true)
         }).unwrap();
@@ -262,14 +262,12 @@ fn equal_inputs_give_equal_outcomes() {
 #[test]
 fn a_lower_band_gets_its_share_while_better_bands_never_run_dry() {
     let shares = [0.0, 0.2, 0.1];
-    let band =
-        |b: usize| BandSettings { name: b.to_string(), minimum_share: shares[b], ..BandSettings::default() };
-    let mut queue = RequestQueue::new(&QueueSettings {
+    let band = |b: usize| BandPlan { name: b.to_string(), min_share: shares[b], ..BandPlan::default() };
+    let mut queue = RequestQueue::new(&QueuePlan {
         bands: (0..3).map(band).collect(),
-        classes: Vec::new(),
         refuse_hopeless: false,
         tenant_threshold: None,
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     })
     .unwrap();
     let mut rng = Rng::new(11);
@@ -293,6 +291,27 @@ fn a_lower_band_gets_its_share_while_better_bands_never_run_dry() {
     // The rest goes to the best band: 1 − 0.3 · 17/16.
     let all = sent.iter().sum::<u64>() as f64;
     assert!((sent[0] as f64 / all - 0.681).abs() < 0.005, "{sent:?}");
+}
+
+#[test]
+fn a_tenant_that_used_beyond_all_bounds_has_its_turn_again_after_a_million_rounds() {
+    let mut settings = one_band(Order::Fcfs, true);
+    settings.quantum_tokens = 1;
+    let mut queue = RequestQueue::new(&settings).unwrap();
+    let item = |tenant| Item { tenant, cost_tokens: 1_000, ..Item::default() };
+    waits(&mut queue, at(0), &item(0));
+    waits(&mut queue, at(0), &item(1));
+    queue.settle(0, 0, 0, u64::MAX);
+    // 2^20 rounds of one token, and what the other is ahead.
+    for sent in 0..1_060 {
+        let next = *queue.dequeue(at(0), u64::MAX, &mut Vec::new()).request().unwrap();
+        if next.tenant == 0 {
+            assert!(sent > 1_000, "{sent}");
+            return;
+        }
+        waits(&mut queue, at(0), &item(1));
+    }
+    panic!("it never has its turn");
 }
 
 #[test]
@@ -345,7 +364,7 @@ fn a_new_weight_counts_at_once_while_requests_wait() {
 
 #[test]
 fn a_hundred_thousand_tenants_in_a_tree_are_set_up_quickly() {
-    let mut queue = RequestQueue::new(&QueueSettings::default()).unwrap();
+    let mut queue = RequestQueue::new(&QueuePlan::default()).unwrap();
     for key in 2_000..100_000u32 {
         queue.set_tenant(key, Some(key % 1_000), 1).unwrap();
     }
@@ -384,7 +403,7 @@ fn a_tenant_that_cost_more_than_expected_pays_later() {
 #[test]
 fn a_debt_of_thousands_of_rounds_is_paid_in_full() {
     let mut queue =
-        RequestQueue::new(&QueueSettings { quantum_tokens: 1, ..one_band(Order::Fcfs, true) }).unwrap();
+        RequestQueue::new(&QueuePlan { quantum_tokens: 1, ..one_band(Order::Fcfs, true) }).unwrap();
     let mut sent = [0u64; 2];
     for (tenant, cost_tokens) in [(0, 50_000), (1, 10), (0, 50_000), (1, 10)] {
         waits(&mut queue, at(0), &Item { tenant, cost_tokens, ..Item::default() });
@@ -435,7 +454,7 @@ fn value_per_token_goes_first_and_age_wins_in_the_end() {
 fn a_standing_band_serves_the_newest_first_and_sheds_at_its_target() {
     let mut settings = one_band(Order::AdaptiveLifo, false);
     settings.bands[0].standing_after = ms(100);
-    settings.bands[0].shed = Some(Shed { target: ms(30) });
+    settings.bands[0].shed_target = Some(ms(30));
     let mut queue = RequestQueue::new(&settings).unwrap();
     for payload in 0..6 {
         waits(&mut queue, at(10 * payload), &Item { payload, ..Item::default() });
@@ -458,17 +477,12 @@ fn a_standing_band_serves_the_newest_first_and_sheds_at_its_target() {
 
 #[test]
 fn a_better_band_pushes_out_the_youngest_of_the_lowest_beyond_its_own_part() {
-    let band = |name: &str, minimum_share| BandSettings {
-        name: name.into(),
-        minimum_share,
-        ..BandSettings::default()
-    };
-    let mut queue = RequestQueue::new(&QueueSettings {
+    let band = |name: &str, min_share| BandPlan { name: name.into(), min_share, ..BandPlan::default() };
+    let mut queue = RequestQueue::new(&QueuePlan {
         bands: vec![band("high", 0.0), band("low", 0.2)],
-        classes: Vec::new(),
-        limits: Limits { max_items: 10, ..Limits::default() },
+        max_waiting: 10,
         tenant_threshold: None,
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     })
     .unwrap();
     for payload in 0..10 {
@@ -491,17 +505,12 @@ fn a_better_band_pushes_out_the_youngest_of_the_lowest_beyond_its_own_part() {
 
 #[test]
 fn a_band_that_has_no_request_yet_finds_its_own_part_of_the_queue_free() {
-    let band = |name: &str, minimum_share| BandSettings {
-        name: name.into(),
-        minimum_share,
-        ..BandSettings::default()
-    };
-    let mut queue = RequestQueue::new(&QueueSettings {
+    let band = |name: &str, min_share| BandPlan { name: name.into(), min_share, ..BandPlan::default() };
+    let mut queue = RequestQueue::new(&QueuePlan {
         bands: vec![band("high", 0.5), band("low", 0.3)],
-        classes: Vec::new(),
-        limits: Limits { max_items: 10, ..Limits::default() },
+        max_waiting: 10,
         tenant_threshold: None,
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     })
     .unwrap();
     let mut counts = [0; 2];
@@ -520,7 +529,7 @@ fn a_band_that_has_no_request_yet_finds_its_own_part_of_the_queue_free() {
 #[test]
 fn a_greedy_tenant_leaves_room_for_others() {
     let mut settings = one_band(Order::EarliestDeadline, true);
-    settings.limits.max_items = 1_000;
+    settings.max_waiting = 1_000;
     settings.tenant_threshold = Some(4.0);
     let mut queue = RequestQueue::new(&settings).unwrap();
     let mut fill = |tenant| {
@@ -537,13 +546,12 @@ fn a_greedy_tenant_leaves_room_for_others() {
 
 #[test]
 fn a_tenant_of_a_better_band_pushes_out_though_the_queue_is_full_and_it_waits_already() {
-    let band = |name: &str| BandSettings { name: name.into(), ..BandSettings::default() };
-    let mut queue = RequestQueue::new(&QueueSettings {
+    let band = |name: &str| BandPlan { name: name.into(), ..BandPlan::default() };
+    let mut queue = RequestQueue::new(&QueuePlan {
         bands: vec![band("high"), band("low")],
-        classes: Vec::new(),
-        limits: Limits { max_items: 10, ..Limits::default() },
+        max_waiting: 10,
         tenant_threshold: Some(1.0),
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     })
     .unwrap();
     for tenant in 0..10 {
@@ -609,9 +617,9 @@ fn a_request_that_would_make_an_earlier_promise_late_is_refused() {
 
 #[test]
 fn position_and_time_to_start_are_exact_first_come_first_served() {
-    let mut queue = RequestQueue::new(&QueueSettings {
+    let mut queue = RequestQueue::new(&QueuePlan {
         expected_tokens_per_second: Some(100.0),
-        ..QueueSettings::first_come_first_served()
+        ..QueuePlan::first_come_first_served()
     })
     .unwrap();
     let tickets: Vec<Ticket> =
@@ -629,7 +637,7 @@ fn position_and_time_to_start_are_exact_first_come_first_served() {
 
 #[test]
 fn what_costs_more_than_the_budget_keeps_its_place() {
-    let mut queue = RequestQueue::new(&QueueSettings::first_come_first_served()).unwrap();
+    let mut queue = RequestQueue::new(&QueuePlan::first_come_first_served()).unwrap();
     let large = waits(&mut queue, at(0), &Item { cost_tokens: 100, payload: 1, ..Item::default() });
     waits(&mut queue, at(0), &Item { cost_tokens: 10, payload: 2, ..Item::default() });
     let blocked = queue.dequeue(at(0), 50, &mut Vec::new());
@@ -653,7 +661,7 @@ fn a_clock_that_jumps_back_stands_still() {
 
 #[test]
 fn nonsense_is_refused_and_never_panics() {
-    let mut queue = RequestQueue::new(&QueueSettings::default()).unwrap();
+    let mut queue = RequestQueue::new(&QueuePlan::default()).unwrap();
     let mut refused = |item: Item| match queue.enqueue(at(5), &item, &mut Vec::new()) {
         Admission::Refused { reason, .. } => reason.code(),
         Admission::Waits { .. } => "waits",

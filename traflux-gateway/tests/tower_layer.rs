@@ -13,10 +13,11 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use tower_layer::Layer;
 use tower_service::Service;
+use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::adapter::Clock;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::tower::{Chosen, Described, Refused, TrafluxLayer, TrafluxService};
-use traflux_gateway::{Engine, EngineSettings, QueueSettings, Reason, TokenEstimate};
+use traflux_gateway::{Engine, EngineSettings, Reason, TokenEstimate};
 
 /// A body of given pieces.
 #[derive(Debug, Default)]
@@ -54,14 +55,15 @@ impl Service<Request<()>> for Backend {
     }
 }
 
-fn layer(settings: &EngineSettings) -> TrafluxLayer {
-    let plan = serde_json::from_str(
+fn layer(concurrency: Option<ConcurrencyPlan>) -> TrafluxLayer {
+    let mut plan: RequestPlan = serde_json::from_str(
         r#"{"backends": {"a": {"url": "http://127.0.0.1:1"}}, "routing": {"default": {"backend": "a"}},
             "limits": [{"name": "tpm", "unit": "tokens", "amount": 1000, "by": "tenant"}]}"#,
     )
     .unwrap();
+    plan.congestion.concurrency = concurrency;
     let clock = Clock::start();
-    TrafluxLayer::new(Engine::new(&plan, settings, clock.now()).unwrap(), clock)
+    TrafluxLayer::new(Engine::new(&plan, &EngineSettings::default(), clock.now()).unwrap(), clock)
 }
 
 fn request(output: u64) -> Request<()> {
@@ -91,7 +93,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 #[test]
 fn a_body_that_ends_settles_by_its_usage_and_one_that_is_dropped_by_what_was_seen() {
     block_on(async {
-        let mut service: TrafluxService<Backend> = layer(&EngineSettings::default()).layer(Backend);
+        let mut service: TrafluxService<Backend> = layer(None).layer(Backend);
         for _ in 0..5 {
             // Each reserves 900 of 1000 and uses 15.
             assert_eq!(read(service.call(request(900)).await.unwrap()).await, 2);
@@ -105,13 +107,8 @@ fn a_body_that_ends_settles_by_its_usage_and_one_that_is_dropped_by_what_was_see
 
 #[test]
 fn a_request_beyond_the_room_waits_for_the_body_before_it() {
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
     block_on(async {
-        let mut service = layer(&settings).layer(Backend);
+        let mut service = layer(Some(ConcurrencyPlan::fixed(1))).layer(Backend);
         let first = service.call(request(1)).await.unwrap();
         let mut second = service.call(request(1));
         let waits = std::future::poll_fn(|cx| Poll::Ready(second.as_mut().poll(cx).is_pending())).await;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::congestion::ConcurrencyPlan;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::ConcurrencySettings;
 use traflux_gateway::health::Outcome;
 use traflux_gateway::observe::{AnomalyEvent, Format, Signal};
 use traflux_gateway::{Client, End, Engine, EngineSettings, Forward, Request, Rng, TokenEstimate, Usage};
@@ -93,13 +93,9 @@ fn a_split_that_leaves_its_weights_is_told() {
 
 #[test]
 fn a_tenant_that_is_crowded_out_lowers_the_index() {
-    let plan = plan(r#"{"routing": {"default": {"backend": "a"}}}"#);
-    let settings = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(4),
-        queue: None,
-        ..EngineSettings::default()
-    };
-    let engine = Engine::new(&plan, &settings, at(0.0)).unwrap();
+    let mut plan = plan(r#"{"routing": {"default": {"backend": "a"}}, "queue": {"max_waiting": 0}}"#);
+    plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(4));
+    let engine = Engine::new(&plan, &EngineSettings::default(), at(0.0)).unwrap();
     engine.upkeep(at(0.0));
     assert_eq!(engine.fairness(), None);
     let ask = |tenant: &'static str, now: f64| -> Option<Forward> {

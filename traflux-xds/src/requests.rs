@@ -1,8 +1,9 @@
 //! Which Envoy resources say what a plan for requests says, and how well?
 //!
 //! [`compile`] is pure: a [`RequestPlan`] in; listener, routes and clusters out, and one [`FieldSupport`] for every
-//! field of the plan that is set. What Envoy cannot do is never dropped silently: a field that this compiler does not
-//! know is reported as unsupported. [`Compiled::static_config`] writes the same resources as one configuration file.
+//! field of the plan that is set, and for every one that is as usual and that Envoy does otherwise
+//! ([`Compiled::usual`]). What Envoy cannot do is never dropped silently: a field that this compiler does not know is
+//! reported as unsupported. [`Compiled::static_config`] writes the same resources as one configuration file.
 //!
 //! | plan | resource | how |
 //! |---|---|---|
@@ -73,6 +74,7 @@ use support::Report;
 pub struct Compiled {
     snapshot: Snapshot,
     fields: Vec<FieldSupport>,
+    usual: Vec<FieldSupport>,
     bootstrap: Vec<u8>,
 }
 
@@ -89,7 +91,15 @@ impl Compiled {
         &self.fields
     }
 
-    /// The fields that Envoy does not express just as the plan means them; with none, Envoy does what the engine does.
+    /// The fields that the plan leaves as usual and that Envoy does otherwise. Nobody asked for what they say, so they do
+    /// not count as [`not_native`](Self::not_native).
+    #[must_use]
+    pub fn usual(&self) -> &[FieldSupport] {
+        &self.usual
+    }
+
+    /// The fields that are set and that Envoy does not express just as the plan means them; with none, Envoy does what
+    /// the engine does, but for [`usual`](Self::usual).
     pub fn not_native(&self) -> impl Iterator<Item = &FieldSupport> {
         self.fields.iter().filter(|field| field.support != Support::Native)
     }
@@ -148,6 +158,7 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
         report.needs("control", "the controller (`traflux run`), which sends weights over xDS");
     }
     health::report(plan, &mut report);
+    congestion::queue_report(&plan.queue, &mut report);
     cluster::pool_report(&mut report);
     listener::report(&plan.server, &mut report);
 
@@ -174,9 +185,11 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
     sets[ResourceKind::Cluster.ix()].extend(clusters);
     sets[ResourceKind::Listener.ix()].insert(listener.name.clone(), Resource::new(listener.encode_to_vec()));
     sets[ResourceKind::Route.ix()].insert(routes.name.clone(), Resource::new(routes.encode_to_vec()));
+    let (fields, usual) = report.finish(&json, &default);
     Ok(Compiled {
         snapshot: Snapshot::new(PlanVersion::new(version), sets.map(ResourceSet::new)),
-        fields: report.finish(&json, &default),
+        fields,
+        usual,
         bootstrap: bootstrap.encode_to_vec(),
     })
 }

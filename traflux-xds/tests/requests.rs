@@ -75,7 +75,16 @@ fn the_maximal_plan_has_every_key_of_the_schema() {
     properties(&schema, &mut wanted);
     keys(&serde_json::from_str(MAXIMAL).unwrap(), &mut present);
     // Other forms of fields that the plan can have in one form only.
-    for other in ["below", "service", "block_bytes", "blocks"] {
+    for other in [
+        "below",
+        "service",
+        "block_bytes",
+        "blocks",
+        "increase",
+        "decrease",
+        "latency_limit_ms",
+        "long_windows",
+    ] {
         wanted.remove(other);
     }
     let missing: Vec<_> = wanted.difference(&present).collect();
@@ -103,6 +112,18 @@ fn a_plain_plan_is_native_throughout() {
     }));
     let not_native: Vec<_> = compiled.not_native().collect();
     assert!(not_native.is_empty(), "{not_native:#?}");
+}
+
+#[test]
+fn what_envoy_does_otherwise_is_told_even_where_nobody_set_it() {
+    let compiled = compiled(json!({}));
+    assert_eq!(compiled.not_native().count(), 0);
+    let usual: Vec<_> = compiled.usual().iter().map(|field| field.path.as_str()).collect();
+    for path in ["health.breaker.trials", "retry.retry_on", "retry.patience_ms", "server.request_timeout_ms"]
+    {
+        assert!(usual.contains(&path), "{path}: {usual:?}");
+    }
+    assert!(compiled.usual().iter().all(|field| field.support != Support::Native));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tower::balance::p2c::Balance;
 use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma};
 use traflux_core::Timestamp;
-use traflux_gateway::affinity::{AffinityKey, AffinitySettings, Session};
+use traflux_gateway::affinity::{AffinityKey, AffinityPlan, Session};
 use traflux_gateway::balance::{
     Algorithm, Answer, BalanceSettings, EndpointTable, LatencySettings, Member, Outcome, PickRequest, Pool,
 };
@@ -192,7 +192,7 @@ pub(crate) fn run() {
                 ours.pool.finish(now, position, &Answer::plain(Outcome::Cancelled, Duration::ZERO, ahead));
             })
         });
-        let session = Session::new(&AffinitySettings::default()).expect("valid settings");
+        let session = Session::new(&AffinityPlan::default()).expect("valid settings");
         report(&format!("n {n:>6} Session pinned"), || {
             time(CALLS, |call| {
                 let request = ours.request(now);

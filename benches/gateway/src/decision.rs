@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::affinity::{AffinitySettings, KeySource};
+use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
 use traflux_gateway::health::Outcome;
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Forward, QueueSettings, Request, Rng, TokenEstimate, Usage,
+    Client, Decision, End, Engine, EngineSettings, Forward, Request, Rng, TokenEstimate, Usage,
 };
 
 use crate::harness::{self, Clock, Spread};
@@ -140,14 +140,13 @@ impl Load {
     fn new(algorithm: &str, most: usize, session: bool, real: bool) -> Self {
         let clock = real.then(Clock::new);
         let now = Timestamp::new(Duration::from_secs(1_700_000_000));
-        let affinity = AffinitySettings { key: KeySource::User, ..AffinitySettings::default() };
+        let affinity = AffinityPlan { key: AffinitySource::User, ..AffinityPlan::default() };
         let settings = EngineSettings {
             seed: 1,
-            queue: Some(QueueSettings::default()),
-            affinity: session.then_some(affinity),
             ..EngineSettings::default()
         };
-        let plan: RequestPlan = serde_json::from_str(&plan(algorithm)).expect("a plan");
+        let mut plan: RequestPlan = serde_json::from_str(&plan(algorithm)).expect("a plan");
+        plan.affinity = session.then_some(affinity);
         let begin = clock.as_ref().map_or(now, Clock::now);
         let mut rng = Rng::new(1);
         let mut load = Self {

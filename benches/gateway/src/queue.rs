@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
-use traflux_gateway::queue::{BandSettings, Dropped, Item, Order, QueueSettings, RequestQueue, Shed, Ticket};
+use traflux_gateway::queue::{BandPlan, Dropped, Item, Order, QueuePlan, RequestQueue, Ticket};
 
 const DEPTH: usize = 10_000;
 const TENANTS: usize = 1_000;
@@ -33,28 +33,27 @@ pub fn run() {
     compare("value density, fair", &settings(Order::ValueDensity, true), false, false);
     compare("adaptive LIFO, fair", &settings(Order::AdaptiveLifo, true), false, false);
     compare("first come first served, fair", &settings(Order::Fcfs, true), false, false);
-    compare("first come first served, one band", &QueueSettings::first_come_first_served(), false, false);
+    compare("first come first served, one band", &QueuePlan::first_come_first_served(), false, false);
 }
 
 /// Three bands with shares, controlled delay, feasibility test, thresholds.
-fn settings(order: Order, fair: bool) -> QueueSettings {
-    let band = |name: &str, minimum_share| BandSettings {
+fn settings(order: Order, fair: bool) -> QueuePlan {
+    let band = |name: &str, min_share| BandPlan {
         name: name.into(),
-        minimum_share,
+        min_share,
         order,
         fair,
-        shed: Some(Shed { target: Duration::from_secs(20) }),
+        shed_target: Some(Duration::from_secs(20)),
         standing_after: Duration::from_millis(100),
-        ..BandSettings::default()
+        ..BandPlan::default()
     };
-    QueueSettings {
+    QueuePlan {
         bands: vec![band("interactive", 0.5), band("standard", 0.3), band("batch", 0.1)],
-        classes: Vec::new(),
-        ..QueueSettings::default()
+        ..QueuePlan::default()
     }
 }
 
-fn compare(name: &str, settings: &QueueSettings, teams: bool, cancel: bool) {
+fn compare(name: &str, settings: &QueuePlan, teams: bool, cancel: bool) {
     let items = items(settings.bands.len());
     let mut ours = Ours::new(settings, teams, &items);
     let mut heap = Heap::new(&items);
@@ -102,9 +101,9 @@ struct Ours {
 }
 
 impl Ours {
-    fn new(settings: &QueueSettings, teams: bool, items: &[Item]) -> Self {
+    fn new(settings: &QueuePlan, teams: bool, items: &[Item]) -> Self {
         let mut settings = settings.clone();
-        settings.limits.max_items = 4 * DEPTH as u32;
+        settings.max_waiting = 4 * DEPTH as u32;
         let mut queue = RequestQueue::new(&settings).expect("valid settings");
         if teams {
             for t in 0..TENANTS as u32 {

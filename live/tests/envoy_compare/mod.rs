@@ -63,7 +63,7 @@ fn limits_let_the_same_requests_through() {
                 forward.finish(at, &ended(200));
                 true
             }
-            Decision::Wait(_) | Decision::Refuse(_) => false,
+            Decision::Wait(_) | Decision::Later(_) | Decision::Refuse(_) => false,
         };
         granted[which][0] += i64::from(there);
         granted[which][1] += i64::from(here);
@@ -127,7 +127,7 @@ fn tried(engine: &Engine, request: &Request<'_>, at: Timestamp, attempts: &mut u
         }
         match sent.retry(at, &ended(status)) {
             Decision::Forward(next) => sent = next,
-            Decision::Wait(_) | Decision::Refuse(_) => return status,
+            Decision::Wait(_) | Decision::Later(_) | Decision::Refuse(_) => return status,
         }
     }
 }
@@ -147,7 +147,7 @@ fn the_same_failures_are_tried_again() {
     let (mut attempts, mut differences) = (0, Vec::new());
     for number in 0..200 {
         let method = ["GET", "POST", "PUT", "DELETE"][(draw.next_u64() % 4) as usize];
-        let keyed = draw.next_u64() % 3 == 0;
+        let keyed = draw.next_u64().is_multiple_of(3);
         let headers = keyed.then(|| ("idempotency-key".to_owned(), number.to_string()));
         let sent = Sent {
             method,

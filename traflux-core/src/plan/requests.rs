@@ -12,6 +12,7 @@ use super::health::HealthPlan;
 use super::identity::IdentityPlan;
 use super::limit::LimitPlan;
 use super::pool::PoolPlan;
+use super::queue::QueuePlan;
 use super::retry::RetryPlan;
 use super::routing::{RoutePlan, RoutingPlan};
 use super::server::ServerPlan;
@@ -48,6 +49,8 @@ pub struct RequestPlan {
     pub affinity: Option<AffinityPlan>,
     /// Control by what comes back.
     pub congestion: CongestionPlan,
+    /// Waiting for room.
+    pub queue: QueuePlan,
     /// A controller beside the engine; without it weights under `adaptive` follow what the engine alone observes. An
     /// engine inside another program does not look at it: who puts one together gives it to a controller.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,9 +108,6 @@ impl RequestPlan {
                 }
             }
         }
-        if let Some(hedge) = &self.retry.hedge {
-            hedge.validate()?;
-        }
         let mut names = BTreeSet::new();
         for (ix, limit) in self.limits.iter().enumerate() {
             let path = |key: &str| format!("limits[{ix}].{key}");
@@ -161,6 +161,18 @@ impl RequestPlan {
                 return wrong(format!("identity.api_keys[{ix}].sha256"), problem);
             }
         }
+        self.health.validate().map_err(|error| error.under("health"))?;
+        self.retry.validate().map_err(|error| error.under("retry"))?;
+        if let Some(affinity) = &self.affinity {
+            affinity.validate().map_err(|error| error.under("affinity"))?;
+        }
+        self.congestion.validate().map_err(|error| error.under("congestion"))?;
+        self.queue.validate().map_err(|error| error.under("queue"))?;
+        for (path, route) in self.routes() {
+            if let Some(band) = route.band.as_deref().filter(|band| self.queue.band_named(band).is_none()) {
+                return wrong(format!("{path}.band"), format!("`{band}` is no band of the queue"));
+            }
+        }
         Ok(())
     }
 }
@@ -210,7 +222,10 @@ mod tests {
                 r#"{"routing": {"default": {"backend": "x", "fallback": {"backend": "y", "budget": {"ratio": -1}}}}}"#,
                 "routing.default.fallback[0].budget.ratio: -1 is outside [0, 10]",
             ),
-            (r#"{"retry": {"hedge": {"quantile": 1}}}"#, "retry.hedge.quantile: 1 is outside (0, 1)"),
+            (
+                r#"{"retry": {"hedge": {"quantile": 1}}}"#,
+                "retry.hedge.quantile: 1, expected more than 0, less than 1",
+            ),
             (
                 r#"{"limits": [{"name": "l", "unit": "tokens", "amount": -1}]}"#,
                 "limits[0].amount: -1 is outside (0, 1000000000000000]",

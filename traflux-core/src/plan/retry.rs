@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::form::millis;
+use super::range::{check, check_positive, in_millis};
 use crate::error::PlanError;
 
 /// Retries: which, how often, and how many more requests they may cost.
@@ -12,25 +13,25 @@ use crate::error::PlanError;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPlan {
-    /// Attempts in all, the first included.
+    /// Attempts in all, the first included; 3.
     pub max_attempts: u32,
     /// Time that one attempt has until its first byte; none of its own without it.
     #[serde(rename = "per_try_timeout_ms", with = "millis::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub per_try_timeout: Option<Duration>,
-    /// First bound of the random wait.
+    /// First bound of the random wait; 50 ms.
     #[serde(rename = "base_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub base: Duration,
-    /// Largest bound of the random wait.
+    /// Largest bound of the random wait; 2 s.
     #[serde(rename = "max_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub max: Duration,
-    /// The longest stated wait that is sat out, rather than going elsewhere.
+    /// The longest stated wait that is sat out, rather than going elsewhere; 2 s.
     #[serde(rename = "patience_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub patience: Duration,
-    /// What is retried.
+    /// What is retried; all but timeouts. What may have been acted on is repeated only where acting twice does no harm.
     pub retry_on: Vec<RetryCause>,
     /// What retries and hedges may cost.
     pub budget: BudgetPlan,
@@ -47,15 +48,34 @@ impl Default for RetryPlan {
             base: Duration::from_millis(50),
             max: Duration::from_secs(2),
             patience: Duration::from_secs(2),
+            // An internal error of one backend is worth another.
             retry_on: vec![
                 RetryCause::ConnectFailure,
                 RetryCause::Reset,
                 RetryCause::GatewayError,
+                RetryCause::ServerError,
                 RetryCause::Limited,
             ],
             budget: BudgetPlan::default(),
             hedge: None,
         }
+    }
+}
+
+impl RetryPlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for no attempts, a per-try timeout of zero, a base above the maximum, or a budget out of range.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        check((1..=100).contains(&self.max_attempts), "max_attempts", self.max_attempts, "1 to 100")?;
+        if let Some(timeout) = self.per_try_timeout {
+            check_positive("per_try_timeout_ms", timeout)?;
+        }
+        let (base, max) = (in_millis(self.base), in_millis(self.max));
+        check(base <= max, "base_ms", base, format_args!("at most max_ms ({max})"))?;
+        self.budget.validate().map_err(|error| error.under("budget"))?;
+        self.hedge.map_or(Ok(()), |hedge| hedge.validate()).map_err(|error| error.under("hedge"))
     }
 }
 
@@ -106,21 +126,11 @@ impl HedgePlan {
     /// # Errors
     /// [`PlanError::Key`] for a quantile outside (0, 1), delays out of order, or a number of attempts outside 1 to 8.
     pub fn validate(&self) -> Result<(), PlanError> {
-        let wrong =
-            |key: &str, problem: String| Err(PlanError::Key { path: format!("retry.hedge.{key}"), problem });
-        if !(self.quantile > 0.0 && self.quantile < 1.0) {
-            return wrong("quantile", format!("{} is outside (0, 1)", self.quantile));
-        }
-        if self.min_delay > self.max_delay {
-            return wrong(
-                "min_delay_ms",
-                format!("{:?} is above max_delay_ms {:?}", self.min_delay, self.max_delay),
-            );
-        }
-        if !(1..=8).contains(&self.max_attempts) {
-            return wrong("max_attempts", format!("{} is outside 1 to 8", self.max_attempts));
-        }
-        Ok(())
+        let quantile = self.quantile;
+        check(quantile > 0.0 && quantile < 1.0, "quantile", quantile, "more than 0, less than 1")?;
+        let (min, max) = (in_millis(self.min_delay), in_millis(self.max_delay));
+        check(min <= max, "min_delay_ms", min, format_args!("at most max_delay_ms ({max})"))?;
+        check((1..=8).contains(&self.max_attempts), "max_attempts", self.max_attempts, "1 to 8")
     }
 }
 
@@ -148,17 +158,17 @@ pub enum RetryCause {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct BudgetPlan {
-    /// How far back requests and retries count.
+    /// How far back requests and retries count; 10 s.
     #[serde(rename = "window_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub window: Duration,
-    /// Retries per request.
+    /// Retries per request; 0.2.
     pub ratio: f64,
-    /// Retries per second allowed besides.
+    /// Retries per second allowed besides; 1.
     pub min_per_second: f64,
-    /// Retries in flight as a share of requests in flight.
+    /// Retries in flight as a share of requests in flight; 0.2.
     pub concurrency_share: f64,
-    /// Retries in flight that are always allowed.
+    /// Retries in flight that are always allowed; 3.
     pub min_concurrency: u32,
 }
 
@@ -171,5 +181,24 @@ impl Default for BudgetPlan {
             concurrency_share: 0.2,
             min_concurrency: 3,
         }
+    }
+}
+
+impl BudgetPlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a window of zero, or a ratio, share or rate that is negative or out of reason.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        check_positive("window_ms", self.window)?;
+        check((0.0..=10.0).contains(&self.ratio), "ratio", self.ratio, "0 to 10")?;
+        check(
+            (0.0..=1e6).contains(&self.min_per_second),
+            "min_per_second",
+            self.min_per_second,
+            "0 to 1000000",
+        )?;
+        let share = self.concurrency_share;
+        check((0.0..=10.0).contains(&share), "concurrency_share", share, "0 to 10")
     }
 }

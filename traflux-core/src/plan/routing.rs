@@ -71,6 +71,13 @@ pub struct RoutePlan {
     #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(with = "super::form::OneOrManySchema<FallbackPlan>"))]
     pub fallback: Vec<FallbackPlan>,
+    /// Band of the queue that its requests wait in; without it the queue decides by the user's tier and the kind of
+    /// request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub band: Option<String>,
+    /// What a request is worth, in any unit, where a band's order is `value_density`; 1 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<u32>,
 }
 
 const fn one() -> u32 {
@@ -91,6 +98,8 @@ impl RoutePlan {
             health_check: None,
             timeout: None,
             fallback: Vec::new(),
+            band: None,
+            value: None,
         }
     }
 
@@ -234,6 +243,8 @@ pub enum FallbackCause {
     Unhealthy,
     /// No backend before it serves the model.
     NoModel,
+    /// The request is longer than the context of the model at any backend before it.
+    Context,
 }
 
 /// How much may fall on a backend that stands in for others. Both bounds hold.

@@ -1,31 +1,5 @@
 //! What makes requests belong together?
 
-use serde::{Deserialize, Serialize};
-
-/// Where a key is taken from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum KeySource {
-    /// The value of a header.
-    Header(String),
-    /// The value of a cookie.
-    Cookie(String),
-    /// The user or API key that the request was authenticated as.
-    User,
-    /// The beginning of the prompt.
-    Prefix {
-        /// Bytes of a block: prompts are compared block by block.
-        block_bytes: usize,
-        /// The most blocks that count.
-        blocks: usize,
-    },
-}
-
-impl KeySource {
-    /// The default for prompts: blocks of 256 bytes, some 64 tokens, up to 32.
-    pub const PREFIX: Self = Self::Prefix { block_bytes: 256, blocks: 32 };
-}
-
 /// A 64-bit hash of what requests have in common; the same in every process and on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AffinityKey(pub u64);

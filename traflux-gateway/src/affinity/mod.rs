@@ -15,7 +15,8 @@ pub mod maglev;
 pub mod pins;
 pub mod session;
 
-pub use key::{AffinityKey, KeySource, prefix_chain};
+pub use key::{AffinityKey, prefix_chain};
 pub use maglev::Maglev;
 pub use pins::PinTable;
-pub use session::{AffinitySettings, Placement, Session, Stay};
+pub use session::{Placement, Session, Stay};
+pub use traflux_core::plan::affinity::{AffinityPlan, AffinitySource};

@@ -2,48 +2,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use traflux_core::plan::affinity::AffinityPlan;
 
-use super::key::{AffinityKey, KeySource};
+use super::key::AffinityKey;
 use super::pins::PinTable;
-use crate::balance::settings::within;
 use crate::balance::{PickRequest, Pool};
 use crate::error::GatewayError;
-use crate::units::millis;
-
-/// How sessions are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AffinitySettings {
-    /// What makes requests belong together.
-    pub key: KeySource,
-    /// How long a session is remembered after its last request.
-    #[serde(rename = "ttl_ms", with = "millis")]
-    pub ttl: Duration,
-    /// The most sessions that are remembered, some 16 bytes each.
-    pub max_pins: u32,
-}
-
-impl Default for AffinitySettings {
-    fn default() -> Self {
-        Self { key: KeySource::User, ttl: Duration::from_secs(600), max_pins: 65_536 }
-    }
-}
-
-impl AffinitySettings {
-    /// Checks ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a value out of range.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        if let KeySource::Prefix { block_bytes, blocks } = self.key {
-            within("block_bytes", block_bytes as f64, 1.0, 1e6)?;
-            within("blocks", blocks as f64, 1.0, 1024.0)?;
-        }
-        within("ttl_ms", self.ttl.as_secs_f64() * 1e3, 1.0, PinTable::LONGEST.as_secs_f64() * 1e3)?;
-        within("max_pins", f64::from(self.max_pins), 1.0, f64::from(1 << 28))
-    }
-}
 
 /// Whether a request went where its session was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +50,10 @@ impl Session {
     /// No sessions yet.
     ///
     /// # Errors
-    /// As [`AffinitySettings::validate`].
-    pub fn new(settings: &AffinitySettings) -> Result<Self, GatewayError> {
-        settings.validate()?;
-        Ok(Self { pins: PinTable::new(settings.max_pins as usize), ttl: settings.ttl })
+    /// As [`AffinityPlan::validate`].
+    pub fn new(plan: &AffinityPlan) -> Result<Self, GatewayError> {
+        plan.validate()?;
+        Ok(Self { pins: PinTable::new(plan.max_pins as usize), ttl: plan.ttl })
     }
 
     /// Chooses for a request of session `key`; `None` where nobody may be chosen.

@@ -11,177 +11,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use traflux_core::plan::congestion::{AimdPlan, ConcurrencyAlgorithm, Gradient2Plan, GradientPlan};
 
 use super::baseline::Baseline;
-use crate::error::{GatewayError, check};
-use crate::units::{duration_ms, optional_duration_ms};
-
-/// How a concurrency limit adapts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum LimitAlgorithm {
-    /// Not at all.
-    Fixed,
-    /// By drops alone: additive increase, multiplicative decrease.
-    Aimd(AimdSettings),
-    /// By the queue that latency betrays.
-    Vegas(VegasSettings),
-    /// By the ratio of latency at reduced load to latency now.
-    Gradient(GradientSettings),
-    /// By the ratio of long-term to short-term latency.
-    Gradient2(Gradient2Settings),
-}
-
-impl Default for LimitAlgorithm {
-    fn default() -> Self {
-        Self::Gradient(GradientSettings::default())
-    }
-}
-
-/// AIMD (D.-M. Chiu, R. Jain, "Analysis of the increase and decrease algorithms for congestion avoidance in
-/// computer networks", 1989): `limit + increase` after a window without drops, `limit · decrease` after one
-/// with.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AimdSettings {
-    /// Requests added per window; 1.
-    pub increase: f64,
-    /// Factor after drops, in [0.5, 1); 0.9.
-    pub decrease: f64,
-    /// A latency above this counts as a drop; none.
-    #[serde(rename = "latency_limit_ms", with = "optional_duration_ms")]
-    pub latency_limit: Option<Duration>,
-}
-
-impl Default for AimdSettings {
-    fn default() -> Self {
-        Self { increase: 1.0, decrease: 0.9, latency_limit: None }
-    }
-}
-
-/// TCP Vegas (L. Brakmo, L. Peterson, 1995) in the form for requests of Netflix' concurrency-limits: the queue
-/// is estimated as `limit · (1 − baseline / latency)` and held between `α = 3·log₁₀ limit` and
-/// `β = 6·log₁₀ limit`.
-///
-/// Departure: both latencies are geometric means, and the baseline is measured at reduced load, not as a
-/// minimum, which would take the variation of work for a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VegasSettings {
-    /// Share of the limit at which the baseline is measured, in (0, 1); 0.5.
-    pub probe_share: f64,
-    /// Samples per measurement; 100.
-    pub probe_samples: u32,
-    /// The longest time without a measurement; 120 s: while it measures, the limit is halved.
-    #[serde(rename = "probe_interval_ms", with = "duration_ms")]
-    pub probe_interval: Duration,
-}
-
-impl Default for VegasSettings {
-    fn default() -> Self {
-        Self { probe_share: 0.5, probe_samples: 100, probe_interval: Duration::from_secs(120) }
-    }
-}
-
-/// The gradient controller of Envoy's adaptive concurrency filter:
-/// `gradient = clamp(tolerance · baseline / latency, ½, 2)`, `limit ← gradient · limit + √limit`, smoothed.
-///
-/// Departures: geometric means in place of percentiles, and a baseline measured at a share of the limit, or
-/// whenever load falls low by itself, in place of one measured at three requests every minute. With `c` servers
-/// and even work the limit settles where `limit ≈ tolerance · c + √limit`, and lower where work varies.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GradientSettings {
-    /// Latency, as a multiple of the baseline, up to which the limit grows; 1.25.
-    pub tolerance: f64,
-    /// Weight of the new limit in each window, in (0, 1]; 0.4.
-    pub smoothing: f64,
-    /// Share of the limit at which the baseline is measured, in (0, 1); 0.5.
-    pub probe_share: f64,
-    /// Samples per measurement; 50.
-    pub probe_samples: u32,
-    /// The longest time without a measurement; 120 s: while it measures, the limit is halved.
-    #[serde(rename = "probe_interval_ms", with = "duration_ms")]
-    pub probe_interval: Duration,
-}
-
-impl Default for GradientSettings {
-    fn default() -> Self {
-        Self {
-            tolerance: 1.25,
-            smoothing: 0.4,
-            probe_share: 0.5,
-            probe_samples: 50,
-            probe_interval: Duration::from_secs(120),
-        }
-    }
-}
-
-/// Gradient2 of Netflix' concurrency-limits: `gradient = clamp(tolerance · long / short, ½, 1)`,
-/// `limit ← gradient · limit + queue`, smoothed. It never lowers the limit to probe; in exchange its long-term
-/// average rises with a standing queue, so under lasting overload it needs drops or a maximum to hold it (in
-/// simulation without either, 26 times the server's capacity after four minutes).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Gradient2Settings {
-    /// Latency, as a multiple of the long-term average, that is tolerated; 1.5.
-    pub tolerance: f64,
-    /// Requests added per window; 4.
-    pub queue: f64,
-    /// Weight of the new limit in each window, in (0, 1]; 0.2.
-    pub smoothing: f64,
-    /// Windows that the long-term average reaches back; 600.
-    pub long_windows: u32,
-}
-
-impl Default for Gradient2Settings {
-    fn default() -> Self {
-        Self { tolerance: 1.5, queue: 4.0, smoothing: 0.2, long_windows: 600 }
-    }
-}
-
-impl LimitAlgorithm {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a parameter out of its range.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        let probe = |share: f64, interval: Duration| {
-            check(share > 0.0 && share < 1.0, "probe_share", share, "a share above 0, below 1")?;
-            check(!interval.is_zero(), "probe_interval_ms", interval, "more than 0")
-        };
-        let smoothing = |smoothing: f64| {
-            check(smoothing > 0.0 && smoothing <= 1.0, "smoothing", smoothing, "a share above 0, at most 1")
-        };
-        let tolerance =
-            |tolerance: f64| check((1.0..=10.0).contains(&tolerance), "tolerance", tolerance, "from 1 to 10");
-        match self {
-            Self::Fixed => Ok(()),
-            Self::Aimd(aimd) => {
-                check((0.0..=1e6).contains(&aimd.increase), "increase", aimd.increase, "from 0 to 1000000")?;
-                check(
-                    aimd.decrease >= 0.5 && aimd.decrease < 1.0,
-                    "decrease",
-                    aimd.decrease,
-                    "at least 0.5, below 1",
-                )
-            }
-            Self::Vegas(vegas) => probe(vegas.probe_share, vegas.probe_interval),
-            Self::Gradient(gradient) => {
-                tolerance(gradient.tolerance)?;
-                smoothing(gradient.smoothing)?;
-                probe(gradient.probe_share, gradient.probe_interval)
-            }
-            Self::Gradient2(gradient) => {
-                tolerance(gradient.tolerance)?;
-                smoothing(gradient.smoothing)?;
-                check((0.0..=1e6).contains(&gradient.queue), "queue", gradient.queue, "from 0 to 1000000")?;
-                check(gradient.long_windows > 0, "long_windows", gradient.long_windows, "at least 1")
-            }
-        }
-    }
-}
 
 /// What one window of samples says.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -198,10 +30,10 @@ pub(crate) struct WindowSummary {
 #[derive(Debug)]
 pub(crate) enum Controller {
     Fixed,
-    Aimd(AimdSettings),
+    Aimd(AimdPlan),
     Vegas { baseline: Baseline },
-    Gradient { settings: GradientSettings, baseline: Baseline },
-    Gradient2 { settings: Gradient2Settings, long: Option<f64>, windows: u32 },
+    Gradient { settings: GradientPlan, baseline: Baseline },
+    Gradient2 { settings: Gradient2Plan, long: Option<f64>, windows: u32 },
 }
 
 /// Factor after a window with drops, for the algorithms that go by latency.
@@ -210,18 +42,18 @@ const DROP_DECREASE: f64 = 0.9;
 const GROWS_WHEN_USED: f64 = 0.8;
 
 impl Controller {
-    pub(crate) fn new(algorithm: &LimitAlgorithm) -> Self {
+    pub(crate) fn new(algorithm: &ConcurrencyAlgorithm) -> Self {
         match algorithm {
-            LimitAlgorithm::Fixed => Self::Fixed,
-            LimitAlgorithm::Aimd(settings) => Self::Aimd(*settings),
-            LimitAlgorithm::Vegas(v) => {
+            ConcurrencyAlgorithm::Fixed => Self::Fixed,
+            ConcurrencyAlgorithm::Aimd(settings) => Self::Aimd(*settings),
+            ConcurrencyAlgorithm::Vegas(v) => {
                 Self::Vegas { baseline: Baseline::new(v.probe_share, v.probe_samples, v.probe_interval) }
             }
-            LimitAlgorithm::Gradient(g) => Self::Gradient {
+            ConcurrencyAlgorithm::Gradient(g) => Self::Gradient {
                 settings: *g,
                 baseline: Baseline::new(g.probe_share, g.probe_samples, g.probe_interval),
             },
-            LimitAlgorithm::Gradient2(settings) => {
+            ConcurrencyAlgorithm::Gradient2(settings) => {
                 Self::Gradient2 { settings: *settings, long: None, windows: 0 }
             }
         }
@@ -245,7 +77,7 @@ impl Controller {
 
     /// Whether this latency counts as a drop.
     pub(crate) fn is_drop(&self, latency: Duration) -> bool {
-        matches!(self, Self::Aimd(AimdSettings { latency_limit: Some(most), .. }) if latency > *most)
+        matches!(self, Self::Aimd(AimdPlan { latency_limit: Some(most), .. }) if latency > *most)
     }
 
     /// The limit after a window.
@@ -311,7 +143,7 @@ mod tests {
 
     #[test]
     fn aimd_adds_one_and_takes_a_tenth() {
-        let mut aimd = Controller::new(&LimitAlgorithm::Aimd(AimdSettings::default()));
+        let mut aimd = Controller::new(&ConcurrencyAlgorithm::Aimd(AimdPlan::default()));
         let window = WindowSummary { latency: Some(1e6), in_flight: 20, drops: 0 };
         assert_eq!(aimd.next(0, window, 20.0), 21.0);
         assert_eq!(aimd.next(0, WindowSummary { drops: 3, ..window }, 20.0), 18.0);
@@ -321,7 +153,7 @@ mod tests {
     #[test]
     fn the_gradient_raises_a_limit_that_is_used_and_lowers_one_that_is_half_used() {
         let gradient = |in_flight, latency: f64| {
-            let mut gradient = Controller::new(&LimitAlgorithm::Gradient(GradientSettings::default()));
+            let mut gradient = Controller::new(&ConcurrencyAlgorithm::Gradient(GradientPlan::default()));
             for sample in 0..200u64 {
                 gradient.observe(
                     sample * 10_000_000,
@@ -341,7 +173,7 @@ mod tests {
 
     #[test]
     fn gradient2_shrinks_in_proportion_to_a_jump_of_latency() {
-        let mut gradient = Controller::new(&LimitAlgorithm::Gradient2(Gradient2Settings::default()));
+        let mut gradient = Controller::new(&ConcurrencyAlgorithm::Gradient2(Gradient2Plan::default()));
         let window = |latency| WindowSummary { latency: Some(latency), in_flight: 100, drops: 0 };
         for _ in 0..600 {
             gradient.next(0, window(1e8), 100.0);

@@ -14,86 +14,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::congestion::{ConcurrencyPlan, MAX_BANDS};
 
-use super::algorithm::{Controller, LimitAlgorithm, WindowSummary};
+use super::algorithm::{Controller, WindowSummary};
 use super::baseline::{exponential, logarithm};
-use super::{MAX_BANDS, by_band};
-use crate::error::{GatewayError, check};
-use crate::units::{duration_ms, duration_nanos, nanos};
-
-/// Parameters of [`ConcurrencyLimit`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ConcurrencySettings {
-    /// How the limit adapts; the gradient controller.
-    pub algorithm: LimitAlgorithm,
-    /// The limit to start with; 20.
-    pub initial: u32,
-    /// The smallest limit, at least 1; 2.
-    pub min: u32,
-    /// The largest limit; 1000.
-    pub max: u32,
-    /// Share of the limit that each priority band may fill, the last holding for all further bands; 1: who goes first
-    /// is the queue's to say. At least one request always fits.
-    pub band_shares: Vec<f64>,
-    /// Least length of a window of samples; 250 ms.
-    #[serde(rename = "window_ms", with = "duration_ms")]
-    pub window: Duration,
-    /// Least number of samples in a window; 10. After 20 times its least length it ends with fewer.
-    pub window_samples: u32,
-}
-
-impl Default for ConcurrencySettings {
-    fn default() -> Self {
-        Self {
-            algorithm: LimitAlgorithm::default(),
-            initial: 20,
-            min: 2,
-            max: 1000,
-            band_shares: vec![1.0],
-            window: Duration::from_millis(250),
-            window_samples: 10,
-        }
-    }
-}
-
-impl ConcurrencySettings {
-    /// A limit that does not adapt.
-    #[must_use]
-    pub fn fixed(limit: u32) -> Self {
-        Self {
-            algorithm: LimitAlgorithm::Fixed,
-            initial: limit,
-            min: 1,
-            max: limit.max(1),
-            ..Self::default()
-        }
-    }
-
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] unless `1 ≤ min ≤ initial ≤ max`, shares are in (0, 1] and at most 8,
-    /// and the algorithm's own parameters are in range.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check(self.min >= 1, "min", self.min, "at least 1")?;
-        check(
-            (self.min..=self.max).contains(&self.initial),
-            "initial",
-            self.initial,
-            "a limit between min and max",
-        )?;
-        check(
-            self.band_shares.len() <= MAX_BANDS && self.band_shares.iter().all(|s| *s > 0.0 && *s <= 1.0),
-            "band_shares",
-            &self.band_shares,
-            "up to 8 shares above 0, at most 1",
-        )?;
-        self.algorithm.validate()
-    }
-}
+use super::by_band;
+use crate::units::{duration_nanos, nanos};
 
 /// The place of one request in flight. Give it back by [`ConcurrencyLimit::release`], once.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,9 +64,9 @@ pub enum Sample {
 /// ```
 /// use std::time::Duration;
 /// use traflux_core::Timestamp;
-/// use traflux_gateway::congestion::{ConcurrencyLimit, ConcurrencySettings, Sample};
+/// use traflux_gateway::congestion::{ConcurrencyLimit, ConcurrencyPlan, Sample};
 ///
-/// let limit = ConcurrencyLimit::new(&ConcurrencySettings::fixed(10));
+/// let limit = ConcurrencyLimit::new(&ConcurrencyPlan::fixed(10));
 /// let slot = limit.try_acquire(0).unwrap();
 /// limit.observe(Timestamp::ZERO, &slot, Sample::Latency(Duration::from_millis(300)));
 /// limit.release(slot);
@@ -179,22 +106,22 @@ struct Window {
 impl ConcurrencyLimit {
     /// A limit with nothing in flight. Settings out of range are moved into it.
     #[must_use]
-    pub fn new(settings: &ConcurrencySettings) -> Self {
-        let min = settings.min.max(1);
-        let max = settings.max.max(min);
-        let limit = f64::from(settings.initial.clamp(min, max));
-        let controller = Controller::new(&settings.algorithm);
+    pub fn new(plan: &ConcurrencyPlan) -> Self {
+        let min = plan.min.max(1);
+        let max = plan.max.max(min);
+        let limit = f64::from(plan.initial.clamp(min, max));
+        let controller = Controller::new(&plan.algorithm);
         let effective = (controller.effective(limit) as u32).clamp(min, max);
         Self {
             in_flight: AtomicU32::new(0),
             limit: AtomicU32::new(effective),
             missed_drops: AtomicU32::new(0),
-            shares: by_band(&settings.band_shares, 1.0)
+            shares: by_band(&plan.band_shares, 1.0)
                 .map(|share| (share.clamp(0.0, 1.0) * 65_536.0).ceil() as u32),
             min,
             max,
-            window: duration_nanos(settings.window).max(1),
-            window_samples: settings.window_samples.max(1),
+            window: duration_nanos(plan.window).max(1),
+            window_samples: plan.window_samples.max(1),
             window_state: Mutex::new(Window {
                 controller,
                 limit,
@@ -340,9 +267,8 @@ mod tests {
 
     #[test]
     fn room_is_kept_for_the_bands_above_and_one_request_always_fits() {
-        let settings =
-            ConcurrencySettings { band_shares: vec![1.0, 0.8, 0.5], ..ConcurrencySettings::fixed(10) };
-        let limit = ConcurrencyLimit::new(&settings);
+        let plan = ConcurrencyPlan { band_shares: vec![1.0, 0.8, 0.5], ..ConcurrencyPlan::fixed(10) };
+        let limit = ConcurrencyLimit::new(&plan);
         let mut slots: Vec<Slot> = (0..5).map(|_| limit.try_acquire(2).unwrap()).collect();
         assert_eq!(limit.try_acquire(7), Err(Full { in_flight: 5, ceiling: 5, limit: 10 }));
         slots.extend((0..3).map(|_| limit.try_acquire(1).unwrap()));
@@ -351,21 +277,21 @@ mod tests {
         assert!(limit.try_acquire(0).is_err());
         slots.into_iter().for_each(|slot| limit.release(slot));
         assert_eq!(limit.in_flight(), 0);
-        let one = ConcurrencyLimit::new(&ConcurrencySettings::fixed(1));
+        let one = ConcurrencyLimit::new(&ConcurrencyPlan::fixed(1));
         assert!(one.try_acquire(7).is_ok());
     }
 
     #[test]
     fn settings_survive_a_round_trip_and_unknown_keys_are_refused() {
-        let settings = ConcurrencySettings::default();
-        let text = serde_json::to_string(&settings).unwrap();
-        assert_eq!(serde_json::from_str::<ConcurrencySettings>(&text).unwrap(), settings);
+        let plan = ConcurrencyPlan::default();
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<ConcurrencyPlan>(&text).unwrap(), plan);
         let vegas = r#"{"algorithm": {"kind": "vegas", "probe_interval_ms": 1500}, "window_ms": 0.5}"#;
-        let settings: ConcurrencySettings = serde_json::from_str(vegas).unwrap();
-        assert_eq!(settings.window, Duration::from_micros(500));
-        assert!(settings.validate().is_ok());
-        assert!(serde_json::from_str::<ConcurrencySettings>(r#"{"maximum": 5}"#).is_err());
-        let invalid = ConcurrencySettings { min: 30, ..ConcurrencySettings::default() };
-        assert_eq!(invalid.validate().unwrap_err().code(), "gateway_setting");
+        let plan: ConcurrencyPlan = serde_json::from_str(vegas).unwrap();
+        assert_eq!(plan.window, Duration::from_micros(500));
+        assert!(plan.validate().is_ok());
+        assert!(serde_json::from_str::<ConcurrencyPlan>(r#"{"maximum": 5}"#).is_err());
+        let invalid = ConcurrencyPlan { min: 30, ..ConcurrencyPlan::default() };
+        assert_eq!(invalid.validate().unwrap_err().code(), "plan_key");
     }
 }

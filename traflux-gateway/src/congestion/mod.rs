@@ -13,7 +13,7 @@
 //!
 //! A refusal for lack of capacity (429, a full local queue) belongs here and never counts as ill health.
 
-pub mod algorithm;
+pub(crate) mod algorithm;
 pub(crate) mod baseline;
 pub mod ceiling;
 pub mod concurrency;
@@ -29,17 +29,17 @@ pub(crate) mod sliding;
 pub(crate) mod structured;
 pub mod throttle;
 
-pub use algorithm::{AimdSettings, Gradient2Settings, GradientSettings, LimitAlgorithm, VegasSettings};
 pub use ceiling::{Ceiling, Mark};
-pub use concurrency::{ConcurrencyLimit, ConcurrencySettings, Full, Sample, Slot};
+pub use concurrency::{ConcurrencyLimit, Full, Sample, Slot};
 pub use cooldown::{CoolDown, CoolDownSettings};
 pub use feedback::{Feedback, FeedbackSettings, Quota, Refill, Resource, Wait};
 pub use hint::{ClientHint, HeaderStyle, Level};
 pub use signal::{BackendSignal, LoadReport, SignalSettings};
-pub use throttle::{Throttle, ThrottleSettings, Verdict};
-
-/// Priority bands a part tells apart; band 0 is the most important, later ones share the last.
-pub const MAX_BANDS: usize = 8;
+pub use throttle::{Throttle, Verdict};
+pub use traflux_core::plan::congestion::{
+    AimdPlan, ConcurrencyAlgorithm, ConcurrencyPlan, Gradient2Plan, GradientPlan, MAX_BANDS, ThrottlePlan,
+    VegasPlan,
+};
 
 /// Spreads settings by band over all bands: the last value given holds for the rest.
 pub(crate) fn by_band(values: &[f64], default: f64) -> [f64; MAX_BANDS] {

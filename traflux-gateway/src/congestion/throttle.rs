@@ -9,71 +9,19 @@
 //! - Each priority band has its own `K`, and counts only traffic **at least as important as itself**. The
 //!   lowest band sees all refusals and yields first; the highest is judged by its own fate and not throttled
 //!   because of what was held back below it.
-//! - Below [`min_requests`](ThrottleSettings::min_requests) in the window nothing is rejected: one failure out
+//! - Below [`min_requests`](ThrottlePlan::min_requests) in the window nothing is rejected: one failure out
 //!   of one is no overload.
-//! - `p` stays at or below [`max_probability`](ThrottleSettings::max_probability), so that recovery is seen
+//! - `p` stays at or below [`max_probability`](ThrottlePlan::max_probability), so that recovery is seen
 //!   even when every request is unwelcome.
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::congestion::{MAX_BANDS, ThrottlePlan};
 
+use super::by_band;
 use super::sliding::Sliding;
-use super::{MAX_BANDS, by_band};
-use crate::error::{GatewayError, check};
-use crate::units::{duration_ms, unit_draw};
+use crate::units::unit_draw;
 
 const BUCKETS: usize = 24;
-
-/// Parameters of [`Throttle`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ThrottleSettings {
-    /// How far back counts reach; 2 minutes.
-    #[serde(rename = "window_ms", with = "duration_ms")]
-    pub window: Duration,
-    /// `K` by priority band, at least 1, the last holding for all further bands; 4, 2, 1.5, 1.1.
-    pub tolerance: Vec<f64>,
-    /// Requests in the window below which nothing is rejected; 20.
-    pub min_requests: u64,
-    /// The highest probability of rejection; 0.95.
-    pub max_probability: f64,
-}
-
-impl Default for ThrottleSettings {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(120),
-            tolerance: vec![4.0, 2.0, 1.5, 1.1],
-            min_requests: 20,
-            max_probability: 0.95,
-        }
-    }
-}
-
-impl ThrottleSettings {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a window of zero, a tolerance below 1 or too many of them, or a
-    /// probability outside [0, 1].
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check(!self.window.is_zero(), "window_ms", self.window, "more than 0")?;
-        check(
-            self.tolerance.len() <= MAX_BANDS && self.tolerance.iter().all(|k| (1.0..=1e6).contains(k)),
-            "tolerance",
-            &self.tolerance,
-            "up to 8 numbers of at least 1",
-        )?;
-        check(
-            (0.0..=1.0).contains(&self.max_probability),
-            "max_probability",
-            self.max_probability,
-            "a probability from 0 to 1",
-        )
-    }
-}
 
 /// What to do with a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,9 +40,9 @@ pub enum Verdict {
 ///
 /// ```
 /// use traflux_core::Timestamp;
-/// use traflux_gateway::congestion::{Throttle, ThrottleSettings, Verdict};
+/// use traflux_gateway::congestion::{Throttle, ThrottlePlan, Verdict};
 ///
-/// let throttle = Throttle::new(&ThrottleSettings::default());
+/// let throttle = Throttle::new(&ThrottlePlan::default());
 /// let now = Timestamp::ZERO;
 /// for _ in 0..100 {
 ///     let _ = throttle.decide(now, 1, u64::MAX); // sent, and refused by the backend
@@ -114,12 +62,12 @@ pub struct Throttle {
 impl Throttle {
     /// One that has seen nothing.
     #[must_use]
-    pub fn new(settings: &ThrottleSettings) -> Self {
+    pub fn new(plan: &ThrottlePlan) -> Self {
         Self {
-            tolerance: by_band(&settings.tolerance, 2.0),
-            min_requests: settings.min_requests,
-            max_probability: settings.max_probability,
-            counts: Sliding::new(settings.window, BUCKETS, 2 * MAX_BANDS),
+            tolerance: by_band(&plan.tolerance, 2.0),
+            min_requests: plan.min_requests,
+            max_probability: plan.max_probability,
+            counts: Sliding::new(plan.window, BUCKETS, 2 * MAX_BANDS),
         }
     }
 
@@ -165,6 +113,8 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Rng;
 
@@ -174,8 +124,8 @@ mod tests {
 
     #[test]
     fn the_probability_is_that_of_the_formula() {
-        let settings = ThrottleSettings { tolerance: vec![2.0], ..ThrottleSettings::default() };
-        let throttle = Throttle::new(&settings);
+        let plan = ThrottlePlan { tolerance: vec![2.0], ..ThrottlePlan::default() };
+        let throttle = Throttle::new(&plan);
         for step in 0..100 {
             let _ = throttle.decide(at(0), 0, u64::MAX);
             if step % 4 == 0 {
@@ -189,7 +139,7 @@ mod tests {
 
     #[test]
     fn one_failure_out_of_one_throttles_nothing() {
-        let throttle = Throttle::new(&ThrottleSettings::default());
+        let throttle = Throttle::new(&ThrottlePlan::default());
         for _ in 0..19 {
             assert_eq!(throttle.decide(at(0), 7, 0), Verdict::Send);
         }
@@ -198,7 +148,7 @@ mod tests {
     #[test]
     fn under_a_flood_of_low_priority_the_high_band_is_never_turned_away() {
         // 1000 requests/s are taken on; 300/s are important, 9,700/s are not.
-        let throttle = Throttle::new(&ThrottleSettings::default());
+        let throttle = Throttle::new(&ThrottlePlan::default());
         let mut rng = Rng::new(5);
         let (mut rejected_high, mut sent, mut taken_on) = (0, 0, 0);
         for second in 0..180u64 {

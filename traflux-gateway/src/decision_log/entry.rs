@@ -14,7 +14,7 @@ use crate::affinity::AffinityKey;
 use crate::congestion::{Feedback, LoadReport, Quota, Refill, Resource, Wait};
 use crate::engine::{Decision, End, EngineSettings, Forward, ProbeQuestion};
 use crate::error::GatewayError;
-use crate::health::{Outcome, ProbeResult, ProbeSettings};
+use crate::health::{Outcome, ProbePlan, ProbeResult};
 use crate::limit::Levels;
 use crate::request::{Client, Request, TokenEstimate};
 use crate::retry::Idempotence;
@@ -245,6 +245,12 @@ pub struct Asked<'a> {
     /// Tokens written at most.
     #[serde(rename = "out", skip_serializing_if = "is_zero")]
     pub output: u64,
+    /// The most tokens of one answer, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most: Option<u64>,
+    /// Bytes that are held for it while it waits.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bytes: u64,
     /// Whether a stream is asked for.
     #[serde(skip_serializing_if = "is_false")]
     pub stream: bool,
@@ -418,6 +424,8 @@ impl Asked<'_> {
             client: Client { tenant: &self.tenant, key: &self.key, user: &self.user, user_tier: &self.tier },
             model: &self.model,
             tokens: TokenEstimate { input: self.input, output: self.output },
+            max_answer: self.most,
+            bytes: self.bytes,
             stream: self.stream,
             idempotence: if self.once { Idempotence::NonIdempotent } else { Idempotence::Idempotent },
             kind: &self.kind,
@@ -543,7 +551,7 @@ impl Call<'_> {
             backend: (&**backend).into(),
             url: (&**url).into(),
             // What was asked does not matter to the answer.
-            kind: ProbeSettings::default().probe,
+            kind: ProbePlan::default().probe,
             give_up: time(*give_up),
             attempt: *attempt,
         };

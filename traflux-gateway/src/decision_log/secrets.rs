@@ -48,6 +48,7 @@ impl Visible {
                 headers.insert(name.to_ascii_lowercase());
             }
         }
+        headers.extend(plan.queue.deadline_header.iter().map(|name| name.to_ascii_lowercase()));
         let list = |names: BTreeSet<String>| names.into_iter().collect();
         Self { host, headers: list(headers), claims: list(claims), query: list(query) }
     }
@@ -89,6 +90,8 @@ impl Visible {
             model: request.model.into(),
             input: request.tokens.input,
             output: request.tokens.output,
+            most: request.max_answer,
+            bytes: request.bytes,
             stream: request.stream,
             once: request.idempotence == Idempotence::NonIdempotent,
             kind: request.kind.into(),

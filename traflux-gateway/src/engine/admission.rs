@@ -56,6 +56,8 @@ pub(super) struct Kept {
     pub(super) stream: bool,
     pub(super) idempotence: Idempotence,
     pub(super) tokens: TokenEstimate,
+    /// Held for it while it waits.
+    pub(super) bytes: u64,
     pub(super) deadline: Option<Timestamp>,
     pub(super) arrived: Timestamp,
     /// Its place at a backend; `None` before there is one, and once that has ended.
@@ -91,6 +93,7 @@ impl Kept {
             stream: false,
             idempotence: Idempotence::NonIdempotent,
             tokens: TokenEstimate::default(),
+            bytes: 0,
             deadline: None,
             arrived: Timestamp::ZERO,
             hold: None,
@@ -117,6 +120,7 @@ impl Kept {
         another.stream = self.stream;
         another.idempotence = self.idempotence;
         another.tokens = self.tokens;
+        another.bytes = self.bytes;
         another.deadline = self.deadline;
         another.arrived = self.arrived;
         another.limits.clone_from(&self.limits);

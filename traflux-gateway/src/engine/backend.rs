@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::congestion::CongestionPlan;
 
 use super::probing::Probes;
 use super::settings::EngineSettings;
@@ -59,18 +60,6 @@ pub(super) struct SetByController {
 
 impl Registry {
     pub(super) fn new(settings: &EngineSettings, now: Timestamp) -> Result<Self, GatewayError> {
-        settings.latency.validate()?;
-        settings.concurrency.validate()?;
-        settings.throttle.validate()?;
-        settings.cool_down.validate()?;
-        settings.signal.validate()?;
-        settings.feedback.validate()?;
-        settings.health.validate()?;
-        settings.probe.validate()?;
-        settings.retry.validate()?;
-        settings.retry_budget.validate()?;
-        settings.anomalies.validate()?;
-        settings.hedge.map_or(Ok(()), |hedge| hedge.validate())?;
         let tenants = Arc::new(KeyTable::new(settings.max_keys, settings.seed));
         // Its place is also that of tenants that come when the table is full.
         tenants.insert("", |_| false);
@@ -84,6 +73,11 @@ impl Registry {
             set: HashMap::new(),
             probes: Probes::default(),
         })
+    }
+
+    /// Forgets all states, because their settings changed; those of requests in flight live on until these end.
+    pub(super) fn forget_backends(&mut self) {
+        self.backends.clear();
     }
 
     /// All states, for upkeep and metrics.
@@ -102,14 +96,15 @@ impl Registry {
         &mut self,
         name: &str,
         model: &str,
+        plan: &CongestionPlan,
         settings: &EngineSettings,
     ) -> Arc<BackendState> {
         let key = (name.to_owned(), model.to_owned());
         let state = self.backends.entry(key).or_insert_with(|| {
             Arc::new(BackendState {
                 name: name.into(),
-                concurrency: ConcurrencyLimit::new(&settings.concurrency),
-                throttle: Throttle::new(&settings.throttle),
+                concurrency: ConcurrencyLimit::new(&plan.concurrency.clone().unwrap_or_default()),
+                throttle: Throttle::new(&plan.throttle.clone().unwrap_or_default()),
                 cool_down: CoolDown::new(settings.cool_down),
                 requests_left: Ceiling::default(),
                 tokens_left: Ceiling::default(),

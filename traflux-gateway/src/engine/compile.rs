@@ -1,18 +1,18 @@
 //! How does a plan become something that decides in nanoseconds?
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
+use traflux_core::Timestamp;
 use traflux_core::plan::backend::{BackendPlan, PricePlan};
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, FallbackPlan, RoutePlan};
-use traflux_core::{PlanError, Timestamp};
 
 use super::admission::{Admission, Kept, MOST_BLOCKS};
 use super::backend::{BackendState, Registry};
@@ -20,7 +20,7 @@ use super::counters::Counters;
 use super::decision::{Reason, Refusal};
 use super::settings::EngineSettings;
 use super::waiting::Room;
-use crate::affinity::{AffinityKey, KeySource, Session, prefix_chain};
+use crate::affinity::{AffinityKey, AffinitySource, Session, prefix_chain};
 use crate::balance::{self, Member, Pool, Price};
 use crate::error::GatewayError;
 use crate::health::HealthGroup;
@@ -29,7 +29,6 @@ use crate::limit::{
     ScopeSettings, Unit,
 };
 use crate::observe::{DeciderIx, RouteIx, SeriesIx, TenantMetrics};
-use crate::queue::QueueSettings;
 use crate::request::Request;
 use crate::retry::{Fallback, Hedge, RetryBudget};
 use crate::rule::{Matcher, excludes, order};
@@ -51,7 +50,10 @@ pub(super) struct Compiled {
     /// One per rule, in the same order; then that of the default, then those that routes fall back to.
     pub(super) routes: Vec<Route>,
     default: Option<u32>,
+    /// Header with the deadline of a request, in lower case.
+    deadline_header: Option<Box<str>>,
     models: Arc<FxHashMap<Box<str>, u32>>,
+    contexts: Arc<Contexts>,
     pub(super) limiter: Limiter,
     limit_rules: Arc<Matcher>,
     pub(super) limits: Arc<[CompiledLimit]>,
@@ -61,8 +63,6 @@ pub(super) struct Compiled {
     /// Keys found last in the limiter's table of tenants, by number of the tenant; 0 for none.
     tenant_keys: Arc<[AtomicU64]>,
     pub(super) used: Arc<TenantMetrics>,
-    /// Bands of the queue's classes, and of requests without a class.
-    bands: Vec<u8>,
     pub(super) rooms: Vec<Arc<Room>>,
     /// Rooms of earlier plans in which somebody may still wait.
     pub(super) former: Vec<Weak<Room>>,
@@ -74,7 +74,7 @@ pub(super) struct Compiled {
 pub(super) struct Route {
     pub(super) name: Arc<str>,
     pub(super) algorithm: Algorithm,
-    /// By model; `None` where no backend serves it.
+    /// By model, then what has room for more than some context of a model; `None` where no backend serves it.
     pub(super) pools: Vec<Option<Arc<RoutePool>>>,
     pub(super) session: Option<Arc<Session>>,
     /// The route to turn to when this one cannot serve.
@@ -85,6 +85,10 @@ pub(super) struct Route {
     pub(super) rooms: Vec<Option<u32>>,
     pub(super) budget: Arc<RetryBudget>,
     pub(super) decider: DeciderIx,
+    /// The band that the plan names.
+    band: Option<u8>,
+    /// What a request is worth in the queue.
+    pub(super) value: u32,
 }
 
 /// The endpoints of a route that serve a model.
@@ -116,8 +120,48 @@ pub(super) struct RouteMember {
     /// Base URL; empty for a backend that is known by name alone.
     pub(super) url: Arc<str>,
     pub(super) price: Price,
+    /// The most tokens of input and one answer; `None` where the plan does not say.
+    pub(super) context: Option<u64>,
     pub(super) series: SeriesIx,
     pub(super) picks: RouteIx,
+}
+
+/// Which pools have room for a request that is long for its model.
+#[derive(Debug, Default)]
+struct Contexts {
+    /// By model: the lengths that some backends end at, ascending, and the position of the pools of those that go beyond.
+    /// Empty where the plan says nothing of contexts.
+    steps: Vec<Vec<(u64, u32)>>,
+    /// Behind the positions of models: the model and the length.
+    beyond: Vec<(u32, u64)>,
+}
+
+impl Contexts {
+    fn new(plan: &RequestPlan, models: &FxHashMap<Box<str>, u32>) -> Self {
+        let mut lengths = vec![BTreeSet::new(); models.len()];
+        for (model, of_model) in plan.backends.values().flat_map(|backend| &backend.models) {
+            if let (Some(ix), Some(length)) = (models.get(model.as_str()), of_model.context_tokens) {
+                lengths[*ix as usize].insert(length);
+            }
+        }
+        if lengths.iter().all(BTreeSet::is_empty) {
+            return Self::default();
+        }
+        let (mut steps, mut beyond) = (Vec::new(), Vec::new());
+        for (model, lengths) in (0..).zip(&lengths) {
+            let position = |at: usize| (models.len() + 2 + beyond.len() + at) as u32;
+            steps.push(lengths.iter().enumerate().map(|(at, length)| (*length, position(at))).collect());
+            beyond.extend(lengths.iter().map(|length| (model, *length)));
+        }
+        Self { steps, beyond }
+    }
+
+    /// Position of the pools that have room for so many tokens.
+    fn pools_for(&self, model: u32, tokens: u64) -> u32 {
+        let Some(steps) = self.steps.get(model as usize) else { return model };
+        let shorter = steps.iter().take_while(|(length, _)| *length < tokens).last();
+        shorter.map_or(model, |(_, position)| *position)
+    }
 }
 
 /// A limit with its keys.
@@ -153,7 +197,9 @@ impl Compiled {
         now: Timestamp,
     ) -> Result<Self, GatewayError> {
         plan.validate()?;
-        refuse_unkept(plan)?;
+        if before.is_some_and(|before| before.plan.congestion != plan.congestion) {
+            registry.forget_backends();
+        }
         let rule_plans = &plan.routing.rules;
         let order = order(rule_plans);
         let rules = Matcher::new(order.iter().map(|ix| &rule_plans[*ix].matches))?;
@@ -162,12 +208,14 @@ impl Compiled {
             let next = models.len() as u32;
             models.entry(model.as_str().into()).or_insert(next);
         }
+        let contexts = Contexts::new(plan, &models);
         let counters = Counters::new(plan, settings, before.map(|b| &b.counters))?;
         let mut builder = Builder {
             plan,
             settings,
             registry,
             models: &models,
+            contexts: &contexts,
             before,
             now,
             rooms: Vec::new(),
@@ -216,7 +264,9 @@ impl Compiled {
             rules: Arc::new(rules),
             routes,
             default,
+            deadline_header: plan.queue.deadline_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
             models: Arc::new(models),
+            contexts: Arc::new(contexts),
             limit_rules: Arc::new(Matcher::new(plan.limits.iter().map(|limit| &limit.matches))?),
             limiter,
             limits,
@@ -224,7 +274,6 @@ impl Compiled {
             tenant_keys: (0..tenants.capacity()).map(|_| AtomicU64::new(0)).collect(),
             tenants,
             used: Arc::clone(&registry.used),
-            bands: settings.queue.iter().flat_map(bands).collect(),
             former: former(before, &rooms),
             rooms,
             counters,
@@ -243,16 +292,18 @@ impl Compiled {
         let tenant = self.tenants.find(name).or_else(|| self.tenants.insert(name, |_| false));
         let seen = tenant.and_then(|tenant| self.tenant_keys.get(tenant.slot() as usize));
         let tenant = tenant.or_else(|| self.tenants.find("")).map_or(0, Key::slot);
+        let band = self.band(route, request);
         let mut admission = Admission::blank();
         let kept = &mut *admission;
         kept.route = route;
-        kept.model = self.model(request.model);
+        kept.model = self.contexts.pools_for(self.model(request.model), request.context_tokens());
         kept.tenant = tenant;
-        kept.band = self.band(request);
+        kept.band = band;
         kept.stream = request.stream;
         kept.idempotence = request.idempotence;
         kept.tokens = request.tokens;
-        kept.deadline = request.deadline;
+        kept.bytes = request.bytes;
+        kept.deadline = self.deadline(band, request, now);
         kept.arrived = now;
         let (mut failed, mut found) = (None, Found { seen, last: None });
         self.limit_rules.each(request, |ix| {
@@ -263,7 +314,7 @@ impl Compiled {
         if let Some(reason) = failed {
             return Err(self.refusal(Some(route), reason));
         }
-        if let (Some(_), Some(affinity)) = (&self.routes[route as usize].session, &self.settings.affinity) {
+        if let (Some(_), Some(affinity)) = (&self.routes[route as usize].session, &self.plan.affinity) {
             session_keys(&affinity.key, request, &mut kept.session);
         }
         Ok(admission)
@@ -277,7 +328,7 @@ impl Compiled {
     /// Keys of a request's session, as [`admit`](Self::admit) takes them; none where no sessions are kept.
     pub(super) fn session_of(&self, request: &Request<'_>) -> ArrayVec<AffinityKey, MOST_BLOCKS> {
         let mut keys = ArrayVec::new();
-        if let Some(affinity) = &self.settings.affinity {
+        if let Some(affinity) = &self.plan.affinity {
             session_keys(&affinity.key, request, &mut keys);
         }
         keys
@@ -289,10 +340,35 @@ impl Compiled {
         if name.is_empty() { named } else { self.models.get(name).copied().unwrap_or(named + 1) }
     }
 
-    fn band(&self, request: &Request<'_>) -> u8 {
-        let Some(queue) = &self.settings.queue else { return 0 };
-        let class = queue.class_of(request.client.user_tier, request.kind);
-        self.bands[class.unwrap_or(queue.classes.len())]
+    /// Position of the model whose pools these are, however long the request.
+    pub(super) fn model_at(&self, pools: u32) -> u32 {
+        let behind = (pools as usize).checked_sub(self.models.len() + 2);
+        behind.and_then(|at| self.contexts.beyond.get(at)).map_or(pools, |(model, _)| *model)
+    }
+
+    /// Why no backend of a route may have a request, whatever their state.
+    pub(super) fn unserved(&self, route: &Route, pools: u32) -> Reason {
+        let model = self.model_at(pools);
+        if model != pools && route.pools[model as usize].is_some() {
+            Reason::ContextExceeded
+        } else {
+            Reason::NoModel
+        }
+    }
+
+    fn band(&self, route: u32, request: &Request<'_>) -> u8 {
+        let of_kind = || self.plan.queue.band_of(request.client.user_tier, request.kind);
+        self.routes[route as usize].band.unwrap_or_else(of_kind)
+    }
+
+    /// When an answer is of no more use: what the client says, else its band, may only come before what the caller says.
+    fn deadline(&self, band: u8, request: &Request<'_>, now: Timestamp) -> Option<Timestamp> {
+        let told = self.deadline_header.as_deref().and_then(|name| request.headers.value(name));
+        let told = told.and_then(|text| text.trim().parse::<f64>().ok());
+        let told = told.and_then(|millis| Duration::try_from_secs_f64(millis * 1e-3).ok());
+        let left = told.or_else(|| self.plan.queue.bands.get(usize::from(band))?.deadline);
+        let own = left.map(|left| now + left);
+        request.deadline.into_iter().chain(own).min()
     }
 
     /// Adds a limit that holds.
@@ -434,11 +510,6 @@ impl Compiled {
     }
 }
 
-fn bands(queue: &QueueSettings) -> impl Iterator<Item = u8> {
-    let classes = (0..queue.classes.len()).map(Some).chain([None]);
-    classes.map(|class| queue.band(class))
-}
-
 fn former(before: Option<&Compiled>, rooms: &[Arc<Room>]) -> Vec<Weak<Room>> {
     let Some(before) = before else { return Vec::new() };
     let left = before.rooms.iter().filter(|room| !rooms.iter().any(|kept| Arc::ptr_eq(kept, room)));
@@ -529,16 +600,22 @@ fn scope_value<'a>(scope: &LimitScope, request: &Request<'a>) -> &'a str {
     }
 }
 
-fn session_keys(source: &KeySource, request: &Request<'_>, keys: &mut ArrayVec<AffinityKey, MOST_BLOCKS>) {
+fn session_keys(
+    source: &AffinitySource,
+    request: &Request<'_>,
+    keys: &mut ArrayVec<AffinityKey, MOST_BLOCKS>,
+) {
     // Within the tenant, so that nobody finds another's sessions.
     let tenant = AffinityKey::of(request.client.tenant.as_bytes());
     let text = match source {
-        KeySource::Header(name) => request.headers.value(name),
-        KeySource::Cookie(name) => request.headers.value("cookie").and_then(|cookies| cookie(cookies, name)),
-        KeySource::User => {
+        AffinitySource::Header(name) => request.headers.value(name),
+        AffinitySource::Cookie(name) => {
+            request.headers.value("cookie").and_then(|cookies| cookie(cookies, name))
+        }
+        AffinitySource::User => {
             Some(if request.client.user.is_empty() { request.client.key } else { request.client.user })
         }
-        KeySource::Prefix { block_bytes, blocks } => {
+        AffinitySource::Prefix { block_bytes, blocks } => {
             let mut chain = [AffinityKey(0); MOST_BLOCKS];
             let most = (*blocks).min(MOST_BLOCKS);
             let count = prefix_chain(request.prompt, *block_bytes, &mut chain[..most]);
@@ -597,19 +674,6 @@ fn scope_name(by: &[LimitScope]) -> String {
         })
         .collect();
     names.join("/")
-}
-
-/// Refuses keys that would have no effect: a promise that is not kept is worse than none.
-fn refuse_unkept(plan: &RequestPlan) -> Result<(), PlanError> {
-    let mut of_models = plan.backends.iter().flat_map(|(backend, plan)| {
-        plan.models.iter().map(move |(model, plan)| {
-            (format!("backends.{backend}.models.{model}.context_tokens"), plan.context_tokens.is_some())
-        })
-    });
-    match of_models.find(|(_, set)| *set) {
-        Some((path, _)) => Err(PlanError::Key { path, problem: "this engine cannot do it yet".to_owned() }),
-        None => Ok(()),
-    }
 }
 
 fn limiter_settings(plan: &RequestPlan, settings: &EngineSettings) -> Result<LimiterSettings, GatewayError> {
@@ -680,6 +744,7 @@ struct Builder<'a> {
     settings: &'a EngineSettings,
     registry: &'a mut Registry,
     models: &'a FxHashMap<Box<str>, u32>,
+    contexts: &'a Contexts,
     before: Option<&'a Compiled>,
     now: Timestamp,
     rooms: Vec<Arc<Room>>,
@@ -701,22 +766,43 @@ impl Builder<'_> {
         }
         names[self.models.len() + 1] = OTHER_MODEL;
         let rank = routes.iter().filter(|route| *route.name == *name).count();
-        let pools = names
+        let mut pools = names
             .iter()
             .enumerate()
-            .map(|(ix, model)| self.pool(name, plan, algorithm, model, rank, ix))
+            .map(|(ix, model)| self.pool(name, plan, algorithm, model, rank, ix, None))
             .collect::<Result<Vec<_>, _>>()?;
-        let kept = self.before.and_then(|b| b.routes.iter().find(|r| *r.name == *name));
-        let session = match &self.settings.affinity {
+        let contexts = self.contexts;
+        for (ix, length) in &contexts.beyond {
+            let base = pools[*ix as usize].clone();
+            let all = |base: &Arc<RoutePool>| {
+                base.members.iter().all(|m| m.context.is_none_or(|most| most > *length))
+            };
+            let roomier = match base {
+                Some(base) if !all(&base) => {
+                    let model = names[*ix as usize];
+                    self.pool(name, plan, algorithm, model, rank, pools.len(), Some((&base, *length)))?
+                }
+                base => base,
+            };
+            pools.push(roomier);
+        }
+        let kept = self.before.and_then(|b| Some((&b.plan, b.routes.iter().find(|r| *r.name == *name)?)));
+        let session = match &self.plan.affinity {
             Some(affinity) => Some(match kept {
-                Some(Route { session: Some(session), .. }) => Arc::clone(session),
+                Some((before, Route { session: Some(session), .. }))
+                    if before.affinity == self.plan.affinity =>
+                {
+                    Arc::clone(session)
+                }
                 _ => Arc::new(Session::new(affinity)?),
             }),
             None => None,
         };
         let budget = match kept {
-            Some(route) => Arc::clone(&route.budget),
-            None => Arc::new(RetryBudget::new(self.settings.retry_budget)),
+            Some((before, route)) if before.retry.budget == self.plan.retry.budget => {
+                Arc::clone(&route.budget)
+            }
+            _ => Arc::new(RetryBudget::new(self.plan.retry.budget)),
         };
         let entry = fallback.map(|fallback| {
             let same = self.before.and_then(|b| b.routes.iter().filter(|r| *r.name == *name).nth(rank));
@@ -735,13 +821,16 @@ impl Builder<'_> {
             rooms,
             budget,
             decider,
+            band: plan.band.as_deref().and_then(|band| self.plan.queue.band_named(band)),
+            value: plan.value.unwrap_or(1),
         });
         Ok(())
     }
 
     /// Requests that want the same backends wait together.
     fn room(&mut self, pool: Option<&RoutePool>) -> Result<Option<u32>, GatewayError> {
-        let (Some(queue), Some(pool)) = (&self.settings.queue, pool) else { return Ok(None) };
+        let queue = &self.plan.queue;
+        let Some(pool) = pool.filter(|_| queue.max_waiting > 0) else { return Ok(None) };
         let mut backends: Vec<String> = pool.members.iter().map(|m| m.state.name.to_string()).collect();
         backends.sort_unstable();
         backends.dedup();
@@ -750,15 +839,17 @@ impl Builder<'_> {
         }
         let kept = self
             .before
-            .and_then(|b| b.rooms.iter().find(|room| room.backends == backends && room.settings == *queue));
+            .and_then(|b| b.rooms.iter().find(|room| room.backends == backends && room.plan == *queue));
         let room = match kept {
             Some(room) => Arc::clone(room),
-            None => Arc::new(Room::new(backends, queue)?),
+            None => Arc::new(Room::new(backends, queue, &self.registry.tenants)?),
         };
         self.rooms.push(room);
         Ok(Some(self.rooms.len() as u32 - 1))
     }
 
+    /// The pool of a route and model; of those of `beyond` that have room for more than so many tokens.
+    #[expect(clippy::too_many_arguments, reason = "all of them name the pool")]
     fn pool(
         &mut self,
         rule: &str,
@@ -767,6 +858,7 @@ impl Builder<'_> {
         model: &str,
         rank: usize,
         model_ix: usize,
+        beyond: Option<(&RoutePool, u64)>,
     ) -> Result<Option<Arc<RoutePool>>, GatewayError> {
         let unknown = BackendPlan::default();
         let (mut members, mut entries) = (Vec::new(), Vec::new());
@@ -777,7 +869,11 @@ impl Builder<'_> {
             }
             // A backend that lists no models is one and the same under any name of a model.
             let own = if backend.models.contains_key(model) { model } else { "" };
-            let state = self.registry.backend(name, own, self.settings);
+            let context = backend.models.get(model).and_then(|model| model.context_tokens);
+            if beyond.zip(context).is_some_and(|((_, length), most)| most <= length) {
+                continue;
+            }
+            let state = self.registry.backend(name, own, &self.plan.congestion, self.settings);
             let price = price(&backend.price_of(model));
             let bare = [traflux_core::plan::backend::UpstreamEndpoint {
                 url: String::new(),
@@ -798,6 +894,7 @@ impl Builder<'_> {
                     state: Arc::clone(&state),
                     url: endpoint.url.as_str().into(),
                     price,
+                    context,
                     series: self.counters.series(name, own),
                     picks: self.counters.picks(rule, name),
                 });
@@ -809,12 +906,15 @@ impl Builder<'_> {
         let settings =
             crate::balance::BalanceSettings { algorithm: balancing(algorithm), ..self.settings.balance };
         // The pool of the same name, of several (a route and what it falls back to) that of the same rank.
-        let before = self.before.and_then(|before| {
+        let former = || {
+            let before = self.before?;
             let same = before.routes.iter().filter(|route| *route.name == *rule).nth(rank)?;
             let model =
                 if model == OTHER_MODEL { before.models.len() as u32 + 1 } else { before.model(model) };
-            same.pools.get(model as usize)?.as_ref()
-        });
+            same.pools.get(model as usize)?.as_deref()
+        };
+        // What has more room shares all that is learned with those that it was taken from.
+        let before = beyond.map_or_else(former, |(all, _)| Some(all));
         let planned = members.iter().map(|m| Place { weight: m.weight, tier: m.tier }).collect();
         let ids: Vec<u32> = members.iter().map(|member| member.endpoint.id()).collect();
         let pool = match before {
@@ -822,15 +922,17 @@ impl Builder<'_> {
             None => Pool::new(settings, members, self.settings.seed ^ (rank as u64) << 20 ^ model_ix as u64)?,
         };
         let health = (plan.health_check != Some(false)).then(|| {
-            match before.and_then(|b| Some((&b.pool, b.health.as_ref()?))) {
+            let same = || self.before.is_some_and(|before| before.plan.health == self.plan.health);
+            let kept = before.filter(|_| beyond.is_some() || same());
+            match kept.and_then(|b| Some((&b.pool, b.health.as_ref()?))) {
                 Some((pool, health)) => {
                     let positions: Vec<_> = ids.iter().map(|id| pool.position_of(*id)).collect();
                     Arc::new(health.with_endpoints(self.now, &positions))
                 }
-                None => Arc::new(HealthGroup::new(self.settings.health, entries.len())),
+                None => Arc::new(HealthGroup::new(&self.plan.health, entries.len())),
             }
         });
-        let hedge = self.settings.hedge.map(|hedge| {
+        let hedge = self.plan.retry.hedge.map(|hedge| {
             let known = before.and_then(|b| b.hedge.as_ref()).filter(|known| *known.plan() == hedge);
             known.map_or_else(|| Arc::new(Hedge::new(hedge)), Arc::clone)
         });

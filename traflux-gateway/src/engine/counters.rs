@@ -37,7 +37,7 @@ impl Counters {
         settings: &EngineSettings,
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, GatewayError> {
-        let layout = layout(plan, settings);
+        let layout = layout(plan);
         if let Some(before) = before.filter(|before| *before.metrics.layout() == layout) {
             return Ok(Arc::clone(before));
         }
@@ -78,7 +78,7 @@ fn reasons() -> impl Iterator<Item = &'static str> {
     [FORWARDED, WAITING, LATER].into_iter().chain(Reason::codes())
 }
 
-fn layout(plan: &RequestPlan, settings: &EngineSettings) -> MetricsLayout {
+fn layout(plan: &RequestPlan) -> MetricsLayout {
     let mut series = BTreeSet::new();
     for name in plan.backend_names() {
         series.insert((name.to_owned(), String::new()));
@@ -93,7 +93,7 @@ fn layout(plan: &RequestPlan, settings: &EngineSettings) -> MetricsLayout {
         deciders.insert((rule.to_owned(), algorithm.name().to_owned()));
     }
     deciders.insert((NO_RULE.to_owned(), NO_RULE.to_owned()));
-    let bands = settings.queue.iter().flat_map(|queue| queue.bands.iter().map(|band| band.name.clone()));
+    let bands = plan.queue.bands.iter().map(|band| band.name.clone());
     MetricsLayout {
         series: series.into_iter().map(|(backend, model)| BackendModel { backend, model }).collect(),
         routes: routes.into_iter().map(|(rule, backend)| Route { rule, backend }).collect(),

@@ -51,6 +51,8 @@ pub enum Reason {
     NoRoute,
     /// No backend of the route serves the model.
     NoModel,
+    /// The request is longer than the context of its model is at any backend of the route.
+    ContextExceeded,
     /// All backends of the route are ill, drained or of weight 0.
     NoBackend,
     /// All backends of the route have no room.
@@ -76,7 +78,7 @@ impl Reason {
         match self {
             Self::NoRoute | Self::NoModel => 404,
             Self::Limited => 429,
-            Self::TooLarge => 413,
+            Self::TooLarge | Self::ContextExceeded => 413,
             Self::Exhausted => 502,
             Self::NoBackend | Self::Saturated | Self::TooManyKeys | Self::Queue(_) | Self::Dropped(_) => 503,
         }
@@ -94,6 +96,7 @@ impl Reason {
         let own = [
             Self::NoRoute,
             Self::NoModel,
+            Self::ContextExceeded,
             Self::NoBackend,
             Self::Saturated,
             Self::Limited,
@@ -124,6 +127,7 @@ impl Reason {
         match self {
             Self::NoRoute => "no_route",
             Self::NoModel => "no_model",
+            Self::ContextExceeded => "context_exceeded",
             Self::NoBackend => "no_backend",
             Self::Saturated => "saturated",
             Self::Limited => "limited",
@@ -141,6 +145,11 @@ impl fmt::Display for Refusal {
         match self.reason {
             Reason::NoRoute => f.write_str("no rule matches and there is no default route")?,
             Reason::NoModel => f.write_str("no backend of this route serves the model")?,
+            Reason::ContextExceeded => {
+                f.write_str(
+                    "the request is longer than the context of the model at any backend of this route",
+                )?;
+            }
             Reason::NoBackend => f.write_str("no backend of this route is healthy")?,
             Reason::Saturated => f.write_str("no backend of this route has room")?,
             Reason::Limited => f.write_str("a limit is used up")?,

@@ -6,8 +6,9 @@ use std::time::Duration;
 use traflux_core::Timestamp;
 use traflux_core::plan::routing::Algorithm;
 
+use super::admission::Kept;
 use super::compile::Compiled;
-use super::decision::Refusal;
+use super::decision::{Reason, Refusal};
 use crate::balance::estimator::Tick;
 use crate::limit::LimitLevel;
 use crate::request::Request;
@@ -45,6 +46,10 @@ pub struct CandidateTrace {
     pub backend: String,
     /// Its base URL.
     pub url: String,
+    /// The most tokens of input and one answer that its model takes, where the plan says so.
+    pub context_tokens: Option<u64>,
+    /// Whether the request is no longer than that.
+    pub fits: bool,
     /// Weight in force.
     pub weight: u32,
     /// Whether it may be chosen: healthy, not draining, of positive weight.
@@ -89,7 +94,8 @@ impl Compiled {
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (prompt, output) = (small(request.tokens.input), small(request.tokens.output));
         let mut candidates = Vec::new();
-        if let Some(pool) = &route.pools[admission.model as usize] {
+        // Those that the request is too long for are shown as well.
+        if let Some(pool) = &route.pools[self.model_at(admission.model) as usize] {
             for (position, member) in pool.members.iter().enumerate() {
                 let concurrency = &member.state.concurrency;
                 let latency = pool.pool.endpoint(position).and_then(|endpoint| {
@@ -100,6 +106,8 @@ impl Compiled {
                 candidates.push(CandidateTrace {
                     backend: member.state.name.to_string(),
                     url: member.url.to_string(),
+                    context_tokens: member.context,
+                    fits: member.context.is_none_or(|most| request.context_tokens() <= most),
                     weight: pool.pool.weight(position).unwrap_or(0),
                     open: pool.pool.is_open(position),
                     cooling: member.state.cool_down.left(now),
@@ -117,7 +125,24 @@ impl Compiled {
                 level: self.limiter.level(now, *ix, *key),
             })
             .collect();
-        Explanation { algorithm: Some(route.algorithm), candidates, limits, ..none }
+        let refusal = self.unserved_by_all(&admission);
+        Explanation { algorithm: Some(route.algorithm), candidates, limits, refusal, ..none }
+    }
+
+    /// The refusal of a request that neither its route nor any that it falls back to may have.
+    fn unserved_by_all(&self, admission: &Kept) -> Option<Refusal> {
+        let (mut next, mut found) = (Some(admission.route), Reason::NoModel);
+        while let Some(ix) = next {
+            let route = &self.routes[ix as usize];
+            if route.pools[admission.model as usize].is_some() {
+                return None;
+            }
+            if self.unserved(route, admission.model) == Reason::ContextExceeded {
+                found = Reason::ContextExceeded;
+            }
+            next = route.fallback;
+        }
+        Some(self.refusal(Some(admission.route), found))
     }
 }
 
@@ -130,13 +155,14 @@ impl fmt::Display for Explanation {
             }
         }
         if let Some(refusal) = &self.refusal {
-            return writeln!(f, "refused: {refusal}");
+            writeln!(f, "refused: {refusal}")?;
         }
         if let Some(algorithm) = self.algorithm {
             writeln!(f, "chosen by {algorithm} among")?;
         }
         for one in &self.candidates {
             let state = match (one.open, one.cooling) {
+                _ if !one.fits => format!("too small with {} tokens", one.context_tokens.unwrap_or_default()),
                 (false, _) => "closed".to_owned(),
                 (true, Some(left)) => format!("left alone for {:.1} s", left.as_secs_f64()),
                 (true, None) => "open".to_owned(),

@@ -22,7 +22,7 @@ use crate::health::Entry;
 use crate::limit::{Cost, Denial, DenialReason};
 use crate::observe::{RequestRecord, TenantIx};
 use crate::outcome::Outcome;
-use crate::retry::{Attempt, FallbackLeave, Progress, RetryDecision, fallback_cause};
+use crate::retry::{self, Attempt, FallbackLeave, Progress, RetryDecision, fallback_cause};
 use crate::units::{PicoDollars, unit_draw};
 use crate::wire::Usage;
 
@@ -230,7 +230,10 @@ fn attempt(
     while let Some(ix) = next {
         let route = &compiled.routes[ix as usize];
         next = route.fallback;
-        let Some(pool) = &route.pools[admission.model as usize] else { continue };
+        let Some(pool) = &route.pools[admission.model as usize] else {
+            blocked = blocked.or(Blocked::of(compiled.unserved(route, admission.model)));
+            continue;
+        };
         let entry = route.entry.as_deref();
         let mut leave = None;
         if let Some(entry) = entry {
@@ -270,17 +273,19 @@ impl Blocked {
     const fn cause(&self) -> FallbackCause {
         match self.reason {
             Reason::NoModel => FallbackCause::NoModel,
+            Reason::ContextExceeded => FallbackCause::Context,
             Reason::NoBackend => FallbackCause::Unhealthy,
             _ => FallbackCause::Capacity,
         }
     }
 
-    /// The more hopeful of two: room comes back sooner than health, health sooner than a model.
+    /// The more hopeful of two: room comes back sooner than health, health sooner than a longer context or a model.
     fn or(self, other: Self) -> Self {
         let rank = |b: &Self| match b.reason {
             Reason::NoModel => 0,
-            Reason::NoBackend => 1,
-            _ => 2,
+            Reason::ContextExceeded => 1,
+            Reason::NoBackend => 2,
+            _ => 3,
         };
         let wait = match (self.retry_after, other.retry_after) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -716,7 +721,7 @@ impl Forward {
             time_left: self.admission.deadline.map(|deadline| deadline.since(now)),
             elsewhere: self.has_elsewhere(fallback_cause(end.outcome)),
         };
-        let decided = self.compiled.settings.retry.decide(&failed, self.shared.draw());
+        let decided = retry::decide(&self.compiled.plan.retry, &failed, self.shared.draw());
         let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
         let budget = &self.compiled.routes[self.admission.route as usize].budget;
         let Some(leave) = budget.try_retry(now, in_flight) else { return self.exhausted(now) };

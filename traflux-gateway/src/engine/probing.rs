@@ -15,7 +15,7 @@ use traflux_core::Timestamp;
 use super::Engine;
 use super::compile::{Compiled, RoutePool};
 use crate::decision_log::entry::Call;
-use crate::health::{NextProbe, Probe, ProbeKind, ProbeResult, ProbeSettings, ProbeState};
+use crate::health::{NextProbe, Probe, ProbeKind, ProbePlan, ProbeResult, ProbeState};
 
 /// A question to an endpoint. Ask it and call [`Engine::on_probe`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ type Endpoint = (Arc<str>, Arc<str>);
 /// All endpoints that are asked.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    settings: ProbeSettings,
+    plan: ProbePlan,
     endpoints: BTreeMap<Endpoint, Asked>,
 }
 
@@ -68,7 +68,7 @@ struct Asked {
 impl Probes {
     /// Asks those that a plan wants asked; what is known of those that stay remains.
     pub(super) fn follow(&mut self, compiled: &Compiled, now: Timestamp) {
-        let settings = &compiled.settings.probe;
+        let plan = &compiled.plan.health.probe;
         let mut before = std::mem::take(&mut self.endpoints);
         for pool in compiled.pools().filter(|pool| pool.probed) {
             for member in pool.members.iter() {
@@ -77,19 +77,19 @@ impl Probes {
                     continue;
                 }
                 let asked = match before.remove(&endpoint) {
-                    Some(asked) if self.settings == *settings => asked,
-                    Some(asked) => Asked { probe: asked.probe.with_settings(settings.clone(), now), ..asked },
+                    Some(asked) if self.plan == *plan => asked,
+                    Some(asked) => Asked { probe: asked.probe.with_plan(plan.clone(), now), ..asked },
                     None => {
                         let mut hasher = FxHasher::default();
                         endpoint.hash(&mut hasher);
                         let seed = compiled.settings.seed ^ hasher.finish();
-                        Asked { probe: Probe::new(settings.clone(), now, seed), passed: 0, failed: 0 }
+                        Asked { probe: Probe::new(plan.clone(), now, seed), passed: 0, failed: 0 }
                     }
                 };
                 self.endpoints.insert(endpoint, asked);
             }
         }
-        self.settings = settings.clone();
+        self.plan = plan.clone();
         for pool in compiled.pools() {
             self.tell(pool, now);
         }
@@ -130,7 +130,7 @@ impl Engine {
         }
         due.sort();
         let (mut questions, mut silent) = (Vec::new(), Vec::new());
-        let kind = registry.probes.settings.probe.clone();
+        let kind = registry.probes.plan.probe.clone();
         for (_, endpoint) in due.into_iter().take(most) {
             let Some(asked) = registry.probes.endpoints.get_mut(&endpoint) else { continue };
             let before = asked.probe.is_usable();

@@ -56,16 +56,14 @@ struct LevelsNow<'a> {
 
 impl Levels for LevelsNow<'_> {
     fn levels(&self, visit: &mut dyn FnMut(Level<'_>)) {
-        if let Some(queue) = &self.compiled.settings.queue {
-            for (ix, band) in queue.bands.iter().enumerate() {
-                let (mut requests, mut tokens) = (0, 0);
-                for room in &self.compiled.rooms {
-                    let load = room.band_load(ix as u8);
-                    requests += load.items;
-                    tokens += load.tokens;
-                }
-                visit(Level::Queue { band: &band.name, requests, tokens });
+        for (ix, band) in self.compiled.plan.queue.bands.iter().enumerate() {
+            let (mut requests, mut tokens) = (0, 0);
+            for room in &self.compiled.rooms {
+                let load = room.band_load(ix as u8);
+                requests += load.items;
+                tokens += load.tokens;
             }
+            visit(Level::Queue { band: &band.name, requests, tokens });
         }
         // Limits with keys have as many levels as keys; only those without are shown one by one.
         for limit in self.compiled.limits.iter().filter(|limit| limit.is_one()) {

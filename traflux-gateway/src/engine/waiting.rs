@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use traflux_core::Timestamp;
+use traflux_core::plan::queue::QueuePlan;
+use traflux_core::{PlanError, Timestamp};
 
 use super::admission::Admission;
 use super::compile::Compiled;
@@ -12,15 +13,16 @@ use super::decision::{Decision, Reason, Refusal};
 use super::forward::{Forward, Later, place};
 use super::{Engine, Shared, logged};
 use crate::error::GatewayError;
+use crate::limit::{Key, KeyTable};
 use crate::observe::TenantIx;
-use crate::queue::{self, Dequeued, Dropped, Item, Outlook, QueueSettings, RequestQueue, Ticket};
+use crate::queue::{self, Dequeued, Dropped, Item, Outlook, RequestQueue, Ticket};
 
 /// The queue of all requests that want the same backends.
 #[derive(Debug)]
 pub(super) struct Room {
     /// Whose room it is, sorted.
     pub(super) backends: Vec<String>,
-    pub(super) settings: QueueSettings,
+    pub(super) plan: QueuePlan,
     /// Requests that wait, to be read without the lock. Relaxed: who sees an old number acts as a moment earlier, and
     /// the next end of a request looks again.
     count: AtomicUsize,
@@ -107,9 +109,13 @@ impl Waiting {
 }
 
 impl Room {
-    pub(super) fn new(backends: Vec<String>, settings: &QueueSettings) -> Result<Self, GatewayError> {
+    pub(super) fn new(
+        backends: Vec<String>,
+        plan: &QueuePlan,
+        tenants: &KeyTable,
+    ) -> Result<Self, GatewayError> {
         let inner = Inner {
-            queue: RequestQueue::new(settings)?,
+            queue: queue(plan, tenants)?,
             waiting: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
@@ -117,7 +123,7 @@ impl Room {
         };
         Ok(Self {
             backends,
-            settings: settings.clone(),
+            plan: plan.clone(),
             count: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             inner: Mutex::new(inner),
@@ -131,7 +137,12 @@ impl Room {
 
     /// Corrects what a tenant was charged when its request left the queue.
     pub(super) fn settle(&self, band: u8, tenant: u32, charged: u64, used: u64) {
-        self.lock().queue.settle(band, tenant, charged, used);
+        self.lock().queue.settle(band, self.tenant(tenant), charged, used);
+    }
+
+    /// The number of a tenant in the queue: those beyond what is told apart share one place.
+    fn tenant(&self, tenant: u32) -> u32 {
+        tenant.min(self.plan.max_tenants - 1)
     }
 
     /// How much waits in a band.
@@ -147,6 +158,37 @@ impl Room {
         self.count.store(inner.queue.load().items as usize, Ordering::Relaxed);
         self.ready.store(inner.ready.len(), Ordering::Relaxed);
     }
+}
+
+/// A queue in which the tenants and groups of the plan have their weights.
+fn queue(plan: &QueuePlan, tenants: &KeyTable) -> Result<RequestQueue, GatewayError> {
+    let mut queue = RequestQueue::new(plan)?;
+    let number = |kind: &str, name: &str| {
+        // A group is a tenant without requests of its own, under a name that no tenant has.
+        let found = if kind == "groups" {
+            tenants.insert(&format!("\n{name}"), |_| false)
+        } else {
+            tenants.insert(name, |_| false)
+        };
+        let number = found.map(Key::slot).filter(|slot| *slot < plan.max_tenants);
+        number.ok_or_else(|| PlanError::Key {
+            path: format!("queue.{kind}.{name}"),
+            problem: format!(
+                "has no place among {} tenants",
+                tenants.capacity().min(plan.max_tenants as usize)
+            ),
+        })
+    };
+    let all = plan
+        .groups
+        .iter()
+        .map(|share| ("groups", share))
+        .chain(plan.tenants.iter().map(|share| ("tenants", share)));
+    for (kind, (name, share)) in all {
+        let group = share.group.as_deref().map(|group| number("groups", group)).transpose()?;
+        queue.set_tenant(number(kind, name)?, group, share.weight)?;
+    }
+    Ok(queue)
 }
 
 impl Inner {
@@ -216,13 +258,14 @@ pub(super) fn enqueue(
     let route = admission.route;
     let mut inner = room.lock();
     let item = Item {
-        tenant: admission.tenant,
+        tenant: room.tenant(admission.tenant),
         band: admission.band,
         cost_tokens: admission.tokens.total(),
+        bytes: admission.bytes,
         deadline: admission.deadline,
         service: compiled.service(&admission, now),
+        value: compiled.routes[route as usize].value,
         payload: inner.keep((Arc::clone(compiled), admission)) as u64,
-        ..Item::default()
     };
     let mut dropped = std::mem::take(&mut inner.dropped);
     let answer = inner.queue.enqueue(now, &item, &mut dropped);

@@ -13,84 +13,9 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
-
-use crate::error::{GatewayError, check};
-use crate::units::duration_ms;
-
-/// Parameters of [`Breaker`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BreakerSettings {
-    /// Length of the first ejection; 5 s.
-    #[serde(rename = "base_ms", with = "duration_ms")]
-    pub base: Duration,
-    /// The longest ejection; 5 min.
-    #[serde(rename = "max_ms", with = "duration_ms")]
-    pub max: Duration,
-    /// Time without ejection that takes one off the count; 60 s.
-    #[serde(rename = "decay_ms", with = "duration_ms")]
-    pub decay: Duration,
-    /// Trial requests at once while half open; 1.
-    pub trials: u32,
-    /// Trials that must pass; 2.
-    pub trials_to_pass: u32,
-    /// Time after which a trial that never ended no longer counts as open; 60 s.
-    #[serde(rename = "trial_timeout_ms", with = "duration_ms")]
-    pub trial_timeout: Duration,
-    /// Time in which the full share returns; 15 s.
-    #[serde(rename = "ramp_ms", with = "duration_ms")]
-    pub ramp: Duration,
-    /// Share with which the return begins, in (0, 1]; 0.1.
-    pub first_share: f64,
-    /// Failures in a row that end the return; 2.
-    pub relapse: u32,
-}
-
-impl Default for BreakerSettings {
-    fn default() -> Self {
-        Self {
-            base: Duration::from_secs(5),
-            max: Duration::from_secs(300),
-            decay: Duration::from_secs(60),
-            trials: 1,
-            trials_to_pass: 2,
-            trial_timeout: Duration::from_secs(60),
-            ramp: Duration::from_secs(15),
-            first_share: 0.1,
-            relapse: 2,
-        }
-    }
-}
-
-impl BreakerSettings {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a base of zero or above the maximum, a decay of zero, a number of
-    /// trials or failures of zero, or a share outside (0, 1].
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check(
-            !self.base.is_zero() && self.base <= self.max,
-            "base_ms",
-            self.base,
-            "more than 0, at most max_ms",
-        )?;
-        check(!self.decay.is_zero(), "decay_ms", self.decay, "more than 0")?;
-        check(self.trials > 0, "trials", self.trials, "at least 1")?;
-        check(self.trials_to_pass > 0, "trials_to_pass", self.trials_to_pass, "at least 1")?;
-        check(self.relapse > 0, "relapse", self.relapse, "at least 1")?;
-        check(
-            self.first_share > 0.0 && self.first_share <= 1.0,
-            "first_share",
-            self.first_share,
-            "a share above 0, at most 1",
-        )
-    }
-}
+use traflux_core::plan::health::BreakerPlan;
 
 /// Where a breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +55,7 @@ pub enum Entry {
 /// The breaker of one endpoint (and model).
 #[derive(Debug)]
 pub struct Breaker {
-    settings: BreakerSettings,
+    plan: BreakerPlan,
     /// 0 while closed, for the fast path alone. Relaxed: who sees an old value acts as a moment earlier; all
     /// else is behind the lock.
     away: AtomicU8,
@@ -155,16 +80,16 @@ struct Inner {
 impl Breaker {
     /// A closed one.
     #[must_use]
-    pub fn new(settings: BreakerSettings) -> Self {
+    pub fn new(plan: BreakerPlan) -> Self {
         Self {
-            settings,
+            plan,
             away: AtomicU8::new(0),
             inner: Mutex::new(Inner {
                 state: BreakerState::Closed,
                 since: Timestamp::ZERO,
                 until: Timestamp::ZERO,
                 ejections: 0,
-                open_trials: Vec::with_capacity(settings.trials.min(64) as usize),
+                open_trials: Vec::with_capacity(plan.trials.min(64) as usize),
                 next_trial: 0,
                 passed: 0,
                 failures_in_a_row: 0,
@@ -224,9 +149,9 @@ impl Breaker {
             BreakerState::Closed | BreakerState::Returning => Some(Entry::Normal),
             BreakerState::Open => None,
             BreakerState::HalfOpen => {
-                let timeout = self.settings.trial_timeout;
+                let timeout = self.plan.trial_timeout;
                 inner.open_trials.retain(|(_, began)| now.since(*began) < timeout);
-                if inner.open_trials.len() >= self.settings.trials as usize {
+                if inner.open_trials.len() >= self.plan.trials as usize {
                     return None;
                 }
                 let number = inner.next_trial;
@@ -255,7 +180,7 @@ impl Breaker {
                 match well {
                     Some(true) => {
                         inner.passed += 1;
-                        if inner.passed >= self.settings.trials_to_pass {
+                        if inner.passed >= self.plan.trials_to_pass {
                             inner.state = BreakerState::Returning;
                             (inner.since, inner.failures_in_a_row) = (now, 0);
                         }
@@ -269,7 +194,7 @@ impl Breaker {
                 Some(true) => inner.failures_in_a_row = 0,
                 Some(false) => {
                     inner.failures_in_a_row += 1;
-                    if inner.failures_in_a_row >= self.settings.relapse {
+                    if inner.failures_in_a_row >= self.plan.relapse {
                         self.open(&mut inner, now);
                     }
                 }
@@ -291,17 +216,17 @@ impl Breaker {
     #[cold]
     fn share_away(&self, now: Timestamp) -> f64 {
         let inner = self.moved(now);
-        let first = self.settings.first_share;
+        let first = self.plan.first_share;
         match inner.state {
             BreakerState::Closed => 1.0,
             BreakerState::Open => 0.0,
             BreakerState::HalfOpen => {
-                let timeout = self.settings.trial_timeout;
+                let timeout = self.plan.trial_timeout;
                 let out = inner.open_trials.iter().filter(|(_, began)| now.since(*began) < timeout).count();
-                if out >= self.settings.trials as usize { 0.0 } else { first }
+                if out >= self.plan.trials as usize { 0.0 } else { first }
             }
             BreakerState::Returning => {
-                let ramp = self.settings.ramp.as_secs_f64().max(1e-9);
+                let ramp = self.plan.ramp.as_secs_f64().max(1e-9);
                 (first + (1.0 - first) * now.since(inner.since).as_secs_f64() / ramp).min(1.0)
             }
         }
@@ -312,7 +237,7 @@ impl Breaker {
         let mut inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match inner.state {
             BreakerState::Open if now >= inner.until => half_open(&mut inner, now),
-            BreakerState::Returning if now.since(inner.since) >= self.settings.ramp => {
+            BreakerState::Returning if now.since(inner.since) >= self.plan.ramp => {
                 inner.state = BreakerState::Closed;
                 inner.since = now;
                 self.away.store(0, Ordering::Relaxed);
@@ -325,7 +250,7 @@ impl Breaker {
     fn open(&self, inner: &mut Inner, now: Timestamp) {
         if inner.state == BreakerState::Closed {
             let healthy = now.since(inner.since).as_nanos();
-            let decay = self.settings.decay.as_nanos().max(1);
+            let decay = self.plan.decay.as_nanos().max(1);
             inner.ejections =
                 inner.ejections.saturating_sub(u32::try_from(healthy / decay).unwrap_or(u32::MAX));
         }
@@ -333,7 +258,7 @@ impl Breaker {
         let factor = 1u32 << (inner.ejections - 1).min(24);
         inner.state = BreakerState::Open;
         inner.since = now;
-        inner.until = now + self.settings.base.saturating_mul(factor).min(self.settings.max);
+        inner.until = now + self.plan.base.saturating_mul(factor).min(self.plan.max);
         self.away.store(1, Ordering::Relaxed);
     }
 }
@@ -347,6 +272,8 @@ fn half_open(inner: &mut Inner, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(milliseconds: u64) -> Timestamp {
@@ -361,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_ejected_endpoint_returns_through_trials_and_a_growing_share() {
-        let breaker = Breaker::new(BreakerSettings::default());
+        let breaker = Breaker::new(BreakerPlan::default());
         assert_eq!(breaker.try_enter(at(0)), Some(Entry::Normal));
         assert_eq!(breaker.trip(at(0)), Some(at(5_000)));
         assert_eq!(breaker.trip(at(1)), None);
@@ -378,8 +305,7 @@ mod tests {
 
     #[test]
     fn ejections_double_up_to_the_longest_and_are_forgotten_in_time() {
-        let breaker =
-            Breaker::new(BreakerSettings { max: Duration::from_secs(15), ..BreakerSettings::default() });
+        let breaker = Breaker::new(BreakerPlan { max: Duration::from_secs(15), ..BreakerPlan::default() });
         breaker.trip(at(0));
         let first = trial(&breaker, at(5_000));
         assert_eq!(breaker.on_end(at(5_000), first, Some(false)), Some(BreakerState::Open));
@@ -398,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_relapse_while_returning_ejects_again_and_one_failure_is_no_relapse() {
-        let breaker = Breaker::new(BreakerSettings::default());
+        let breaker = Breaker::new(BreakerPlan::default());
         breaker.trip(at(0));
         for _ in 0..2 {
             let passed = trial(&breaker, at(5_000));
@@ -412,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_trial_that_never_ends_does_not_block_for_ever() {
-        let breaker = Breaker::new(BreakerSettings::default());
+        let breaker = Breaker::new(BreakerPlan::default());
         breaker.trip(at(0));
         let lost = trial(&breaker, at(5_000));
         assert_eq!(breaker.try_enter(at(64_999)), None);

@@ -2,65 +2,25 @@
 //!
 //! A [`HealthGroup`] joins active checks, outlier detection and breakers for the endpoints of one backend and
 //! model. The usual answer costs two loads. At most
-//! [`max_ejected_share`](OutlierSettings::max_ejected_share) of the endpoints are away for what they did (open,
+//! [`max_ejected_share`](OutlierPlan::max_ejected_share) of the endpoints are away for what they did (open,
 //! on trial or returning); when by all accounts too few are left, the group panics and uses all.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::health::HealthPlan;
 
-use super::breaker::{Breaker, BreakerSettings, BreakerState, Entry};
-use super::outlier::{EjectionCause, OutlierSettings, Watch, judge};
+use super::breaker::{Breaker, BreakerState, Entry};
+use super::outlier::{EjectionCause, Watch, judge};
 use super::panic::is_panicking;
 use super::probe::ProbeResult;
-use crate::error::{GatewayError, check};
 use crate::outcome::Outcome;
 use crate::units::{duration_nanos, nanos};
 
 /// Events kept until somebody takes them; older ones go first.
 const MAX_EVENTS: usize = 1024;
-
-/// Parameters of [`HealthGroup`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HealthSettings {
-    /// What ejects an endpoint.
-    pub outlier: OutlierSettings,
-    /// How it is kept away and comes back.
-    pub breaker: BreakerSettings,
-    /// Share of healthy endpoints below which all are used, 0 for never; 0.2.
-    pub panic_threshold: f64,
-    /// Whether an active check that passes ends an ejection early; no: an endpoint may well answer its check and
-    /// fail its work.
-    pub probe_ends_ejection: bool,
-}
-
-impl Default for HealthSettings {
-    fn default() -> Self {
-        Self {
-            outlier: OutlierSettings::default(),
-            breaker: BreakerSettings::default(),
-            panic_threshold: 0.2,
-            probe_ends_ejection: false,
-        }
-    }
-}
-
-impl HealthSettings {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a parameter out of its range.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        self.outlier.validate()?;
-        self.breaker.validate()?;
-        let threshold = self.panic_threshold;
-        check((0.0..=1.0).contains(&threshold), "panic_threshold", threshold, "a share from 0 to 1")
-    }
-}
 
 /// Why an endpoint is used as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,10 +120,10 @@ struct Member {
 }
 
 impl Member {
-    fn new(settings: &HealthSettings) -> Self {
+    fn new(plan: &HealthPlan) -> Self {
         Self {
             watch: Watch::default(),
-            breaker: Breaker::new(settings.breaker),
+            breaker: Breaker::new(plan.breaker),
             probe_usable: AtomicBool::new(true),
         }
     }
@@ -173,9 +133,9 @@ impl Member {
 ///
 /// ```
 /// use traflux_core::Timestamp;
-/// use traflux_gateway::health::{HealthGroup, HealthSettings, Outcome, Reason};
+/// use traflux_gateway::health::{HealthGroup, HealthPlan, Outcome, Reason};
 ///
-/// let group = HealthGroup::new(HealthSettings::default(), 2);
+/// let group = HealthGroup::new(&HealthPlan::default(), 2);
 /// let now = Timestamp::ZERO;
 /// for _ in 0..5 {
 ///     let entry = group.try_enter(now, 0).unwrap();
@@ -186,7 +146,7 @@ impl Member {
 /// ```
 #[derive(Debug)]
 pub struct HealthGroup {
-    settings: HealthSettings,
+    plan: HealthPlan,
     /// Shared with the groups this one was made from.
     members: Box<[Arc<Member>]>,
     panicking: AtomicBool,
@@ -206,8 +166,8 @@ struct Events {
 impl HealthGroup {
     /// A group in which all are healthy until told otherwise.
     #[must_use]
-    pub fn new(settings: HealthSettings, endpoints: usize) -> Self {
-        Self::of(settings, (0..endpoints).map(|_| Arc::new(Member::new(&settings))).collect())
+    pub fn new(plan: &HealthPlan, endpoints: usize) -> Self {
+        Self::of(plan.clone(), (0..endpoints).map(|_| Arc::new(Member::new(plan))).collect())
     }
 
     /// The group after endpoints came or went: for each of its endpoints the position it has in this group, or
@@ -218,19 +178,19 @@ impl HealthGroup {
     pub fn with_endpoints(&self, now: Timestamp, positions: &[Option<usize>]) -> Self {
         let member = |position: &Option<usize>| {
             let kept = position.and_then(|position| self.members.get(position)).cloned();
-            kept.unwrap_or_else(|| Arc::new(Member::new(&self.settings)))
+            kept.unwrap_or_else(|| Arc::new(Member::new(&self.plan)))
         };
-        let group = Self::of(self.settings, positions.iter().map(member).collect());
+        let group = Self::of(self.plan.clone(), positions.iter().map(member).collect());
         group.next_sweep.store(self.next_sweep.load(Ordering::Relaxed), Ordering::Relaxed);
         group.panicking.store(self.is_panicking(), Ordering::Relaxed);
         group.review_panic(now, &mut group.lock());
         group
     }
 
-    fn of(settings: HealthSettings, members: Box<[Arc<Member>]>) -> Self {
+    fn of(plan: HealthPlan, members: Box<[Arc<Member>]>) -> Self {
         let endpoints = members.len();
         Self {
-            settings,
+            plan,
             members,
             panicking: AtomicBool::new(false),
             next_sweep: AtomicU64::new(0),
@@ -300,7 +260,7 @@ impl HealthGroup {
     #[inline]
     pub fn record(&self, now: Timestamp, endpoint: usize, entry: Entry, outcome: Outcome) {
         let Some(member) = self.members.get(endpoint) else { return };
-        let cause = member.watch.record(&self.settings.outlier, outcome);
+        let cause = member.watch.record(&self.plan.outlier, outcome);
         if !member.breaker.is_closed() {
             self.record_away(now, endpoint, entry, outcome);
         } else if let Some(cause) = cause {
@@ -314,7 +274,7 @@ impl HealthGroup {
     /// Takes in what an active check found; `usable` as [`Probe::is_usable`](super::Probe::is_usable) has it.
     pub fn on_probe(&self, now: Timestamp, endpoint: usize, usable: bool, result: ProbeResult) {
         let Some(member) = self.members.get(endpoint) else { return };
-        if self.settings.probe_ends_ejection && result == ProbeResult::Passed {
+        if self.plan.probe_ends_ejection && result == ProbeResult::Passed {
             let _one_by_one = self.lock();
             member.breaker.try_early(now);
         }
@@ -379,7 +339,7 @@ impl HealthGroup {
             return;
         }
         member.watch.forget_rows();
-        if self.ejected(now) >= self.settings.outlier.max_ejected(self.members.len()) {
+        if self.ejected(now) >= self.plan.outlier.max_ejected(self.members.len()) {
             events.push(HealthEvent::EjectionSpared { endpoint, at: now, cause });
         } else if member.breaker.trip(now).is_some() {
             events.push(HealthEvent::Ejected { endpoint, at: now, cause });
@@ -395,7 +355,7 @@ impl HealthGroup {
         if at < due {
             return;
         }
-        let interval = duration_nanos(self.settings.outlier.interval).max(1);
+        let interval = duration_nanos(self.plan.outlier.interval).max(1);
         self.next_sweep.store(at.saturating_add(interval), Ordering::Relaxed);
         if due == 0 {
             return;
@@ -404,9 +364,7 @@ impl HealthGroup {
         let mut windows = std::mem::take(&mut events.windows);
         windows.clear();
         windows.extend(self.members.iter().map(|member| member.watch.take_window()));
-        judge(&self.settings.outlier, &windows, |endpoint, cause| {
-            self.eject(now, endpoint, cause, &mut events)
-        });
+        judge(&self.plan.outlier, &windows, |endpoint, cause| self.eject(now, endpoint, cause, &mut events));
         events.windows = windows;
     }
 
@@ -417,7 +375,7 @@ impl HealthGroup {
                 && matches!(member.breaker.state(now), BreakerState::Closed | BreakerState::Returning)
         };
         let healthy = self.members.iter().filter(is_healthy).count();
-        let on = is_panicking(healthy, self.members.len(), self.settings.panic_threshold);
+        let on = is_panicking(healthy, self.members.len(), self.plan.panic_threshold);
         if self.panicking.swap(on, Ordering::Relaxed) != on {
             events.push(HealthEvent::Panic { at: now, on });
         }
@@ -441,6 +399,8 @@ impl Events {
 mod tests {
     use std::time::Duration;
 
+    use traflux_core::plan::health::OutlierPlan;
+
     use super::*;
 
     fn at(milliseconds: u64) -> Timestamp {
@@ -455,7 +415,7 @@ mod tests {
 
     #[test]
     fn refusals_for_lack_of_capacity_never_eject() {
-        let group = HealthGroup::new(HealthSettings::default(), 4);
+        let group = HealthGroup::new(&HealthPlan::default(), 4);
         for step in 0..100_000 {
             let outcome = [Outcome::Limited, Outcome::LocalTimeout, Outcome::Cancelled][step as usize % 3];
             group.record(at(step), 0, Entry::Normal, outcome);
@@ -466,21 +426,21 @@ mod tests {
 
     #[test]
     fn the_only_endpoint_and_the_last_half_stay() {
-        let one = HealthGroup::new(HealthSettings::default(), 1);
+        let one = HealthGroup::new(&HealthPlan::default(), 1);
         fail(&one, at(0), 0, 5);
         assert!(one.eligibility(at(0), 0).eligible);
         let event =
             HealthEvent::EjectionSpared { endpoint: 0, at: at(0), cause: EjectionCause::ConsecutiveErrors };
         assert_eq!(one.take_events(), [event]);
 
-        let four = HealthGroup::new(HealthSettings::default(), 4);
+        let four = HealthGroup::new(&HealthPlan::default(), 4);
         (0..4).for_each(|endpoint| fail(&four, at(0), endpoint, 5));
         assert_eq!(four.ejected(at(0)), 2);
     }
 
     #[test]
     fn an_endpoint_that_recovers_goes_through_all_stages() {
-        let group = HealthGroup::new(HealthSettings::default(), 2);
+        let group = HealthGroup::new(&HealthPlan::default(), 2);
         fail(&group, at(0), 0, 5);
         assert_eq!(group.eligibility(at(100), 0).reason, Reason::Ejected);
         assert_eq!(group.eligibility(at(5_000), 0).reason, Reason::HalfOpen);
@@ -502,7 +462,7 @@ mod tests {
 
     #[test]
     fn when_all_checks_fail_all_endpoints_are_used() {
-        let group = HealthGroup::new(HealthSettings::default(), 5);
+        let group = HealthGroup::new(&HealthPlan::default(), 5);
         for endpoint in 0..4 {
             group.on_probe(at(0), endpoint, false, ProbeResult::Failed);
             assert_eq!(group.eligibility(at(0), endpoint).reason, Reason::ProbeFailed);
@@ -517,8 +477,8 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_fails_nearly_always_is_ejected_though_never_five_times_in_a_row() {
-        let settings = OutlierSettings { consecutive_errors: 0, ..OutlierSettings::default() };
-        let group = HealthGroup::new(HealthSettings { outlier: settings, ..HealthSettings::default() }, 2);
+        let plan = OutlierPlan { consecutive_errors: 0, ..OutlierPlan::default() };
+        let group = HealthGroup::new(&HealthPlan { outlier: plan, ..HealthPlan::default() }, 2);
         for step in 0..40u64 {
             let outcome = if step % 8 == 0 { Outcome::Success } else { Outcome::ServerError };
             group.record(at(1 + step * 250), 0, Entry::Normal, outcome);
@@ -532,7 +492,7 @@ mod tests {
 
     #[test]
     fn endpoints_that_stay_keep_their_health_when_others_come_and_go() {
-        let group = HealthGroup::new(HealthSettings::default(), 3);
+        let group = HealthGroup::new(&HealthPlan::default(), 3);
         fail(&group, at(0), 2, 5);
         let next = group.with_endpoints(at(1), &[Some(2), None, Some(0), None]);
         let reasons: Vec<_> = (0..4).map(|endpoint| next.eligibility(at(1), endpoint).reason).collect();
@@ -545,8 +505,8 @@ mod tests {
 
     #[test]
     fn a_passed_check_ends_an_ejection_where_asked_to() {
-        let settings = HealthSettings { probe_ends_ejection: true, ..HealthSettings::default() };
-        let group = HealthGroup::new(settings, 2);
+        let plan = HealthPlan { probe_ends_ejection: true, ..HealthPlan::default() };
+        let group = HealthGroup::new(&plan, 2);
         fail(&group, at(0), 0, 5);
         group.on_probe(at(100), 0, true, ProbeResult::Passed);
         assert_eq!(group.eligibility(at(100), 0).reason, Reason::HalfOpen);

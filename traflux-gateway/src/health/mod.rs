@@ -1,7 +1,7 @@
 //! Which endpoints are fit to serve?
 //!
 //! - [`Probe`] asks them: an active check as a state machine, the I/O of which is done outside.
-//! - [`OutlierSettings`] watch what they do: errors in a row, success rates that stand out.
+//! - an [`OutlierPlan`] watches what they do: errors in a row, success rates that stand out.
 //! - [`Breaker`] keeps one away and lets it back: ejected, on trial, returning by growing shares.
 //! - [`HealthGroup`] puts these together for the endpoints of one backend and model, bounds how many are away
 //!   at once, and in a panic, when too few would be left, uses all.
@@ -16,8 +16,9 @@ pub mod panic;
 pub mod probe;
 
 pub use crate::outcome::Outcome;
-pub use breaker::{Breaker, BreakerSettings, BreakerState, Entry};
-pub use group::{Eligibility, HealthEvent, HealthGroup, HealthSettings, Reason};
-pub use outlier::{EjectionCause, OutlierSettings};
+pub use breaker::{Breaker, BreakerState, Entry};
+pub use group::{Eligibility, HealthEvent, HealthGroup, Reason};
+pub use outlier::EjectionCause;
 pub use panic::is_panicking;
-pub use probe::{NextProbe, Probe, ProbeKind, ProbeResult, ProbeSettings, ProbeState};
+pub use probe::{NextProbe, Probe, ProbeResult, ProbeState};
+pub use traflux_core::plan::health::{BreakerPlan, HealthPlan, OutlierPlan, ProbeKind, ProbePlan};

@@ -9,89 +9,10 @@
 //! 20 requests on (Envoy: off; 5 and 50).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use traflux_core::plan::health::OutlierPlan;
 
-use crate::error::{GatewayError, check};
 use crate::outcome::Outcome;
-use crate::units::duration_ms;
-
-/// Parameters of outlier detection.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OutlierSettings {
-    /// Failures of any kind in a row that eject, 0 for never; 5.
-    pub consecutive_errors: u32,
-    /// Failures in a row to reach the endpoint or what is behind it (502, 503, 504, no connection, no answer)
-    /// that eject, 0 for never; 0.
-    pub consecutive_gateway_errors: u32,
-    /// Failures in a row without any answer that eject, 0 for never; 0.
-    pub consecutive_local_failures: u32,
-    /// How often rates are judged; 10 s.
-    #[serde(rename = "interval_ms", with = "duration_ms")]
-    pub interval: Duration,
-    /// Standard deviations below the mean at which a success rate stands out, 0 for never; 1.9.
-    pub success_rate_stdev_factor: f64,
-    /// Endpoints with enough requests below which success rates are not compared; 5.
-    pub success_rate_min_endpoints: u32,
-    /// Requests in the interval below which an endpoint's success rate does not count; 100.
-    pub success_rate_min_requests: u32,
-    /// Share of failures that ejects, in (0, 1]; above 1 for never; 0.85.
-    pub failure_share: f64,
-    /// Endpoints with enough requests below which failure shares are not judged; 1.
-    pub failure_min_endpoints: u32,
-    /// Requests in the interval below which an endpoint's failure share does not count; 20.
-    pub failure_min_requests: u32,
-    /// Share of endpoints that may be away at once, in [0, 1]; 0.5.
-    pub max_ejected_share: f64,
-    /// Whether one endpoint may be away even where that is more than the share; no.
-    pub always_eject_one: bool,
-}
-
-impl Default for OutlierSettings {
-    fn default() -> Self {
-        Self {
-            consecutive_errors: 5,
-            consecutive_gateway_errors: 0,
-            consecutive_local_failures: 0,
-            interval: Duration::from_secs(10),
-            success_rate_stdev_factor: 1.9,
-            success_rate_min_endpoints: 5,
-            success_rate_min_requests: 100,
-            failure_share: 0.85,
-            failure_min_endpoints: 1,
-            failure_min_requests: 20,
-            max_ejected_share: 0.5,
-            always_eject_one: false,
-        }
-    }
-}
-
-impl OutlierSettings {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for an interval of zero, or a factor or share that is negative or not
-    /// a number.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check(!self.interval.is_zero(), "interval_ms", self.interval, "more than 0")?;
-        let factor = self.success_rate_stdev_factor;
-        check((0.0..=100.0).contains(&factor), "success_rate_stdev_factor", factor, "from 0 to 100")?;
-        let share = self.failure_share;
-        check(share > 0.0 && share.is_finite(), "failure_share", share, "a share above 0")?;
-        let share = self.max_ejected_share;
-        check((0.0..=1.0).contains(&share), "max_ejected_share", share, "a share from 0 to 1")
-    }
-
-    /// How many of `total` endpoints may be away at once.
-    #[must_use]
-    pub fn max_ejected(&self, total: usize) -> usize {
-        // A hair more, lest 0.3 of 10 be 2.
-        let most = (self.max_ejected_share * total as f64 + 1e-9) as usize;
-        most.max(usize::from(self.always_eject_one)).min(total)
-    }
-}
 
 /// Why an endpoint was ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,7 +64,7 @@ const ONE_REQUEST: u64 = 1 << 32;
 impl Watch {
     /// Takes in the end of a request; tells when errors in a row call for ejection.
     #[inline]
-    pub(crate) fn record(&self, settings: &OutlierSettings, outcome: Outcome) -> Option<EjectionCause> {
+    pub(crate) fn record(&self, plan: &OutlierPlan, outcome: Outcome) -> Option<EjectionCause> {
         if outcome.is_healthy() {
             if self.errors.load(Ordering::Relaxed) != 0 {
                 self.forget_rows();
@@ -151,14 +72,14 @@ impl Watch {
             self.window.fetch_add(ONE_REQUEST + 1, Ordering::Relaxed);
             None
         } else if outcome.is_failure() {
-            self.fail(settings, outcome)
+            self.fail(plan, outcome)
         } else {
             None
         }
     }
 
     #[cold]
-    fn fail(&self, settings: &OutlierSettings, outcome: Outcome) -> Option<EjectionCause> {
+    fn fail(&self, plan: &OutlierPlan, outcome: Outcome) -> Option<EjectionCause> {
         self.window.fetch_add(ONE_REQUEST, Ordering::Relaxed);
         let row = |counter: &AtomicU32, counts: bool, most: u32| {
             if !counts {
@@ -170,9 +91,9 @@ impl Watch {
         };
         let local = outcome.is_local_origin();
         let gateway = local || outcome == Outcome::GatewayError;
-        let by_local = row(&self.local, local, settings.consecutive_local_failures);
-        let by_gateway = row(&self.gateway, gateway, settings.consecutive_gateway_errors);
-        let by_errors = row(&self.errors, true, settings.consecutive_errors);
+        let by_local = row(&self.local, local, plan.consecutive_local_failures);
+        let by_gateway = row(&self.gateway, gateway, plan.consecutive_gateway_errors);
+        let by_errors = row(&self.errors, true, plan.consecutive_errors);
         if by_local {
             Some(EjectionCause::ConsecutiveLocalFailures)
         } else if by_gateway {
@@ -198,11 +119,7 @@ impl Watch {
 }
 
 /// Judges the windows of all endpoints, and calls `eject` for those that stand out, worst first.
-pub(crate) fn judge(
-    settings: &OutlierSettings,
-    windows: &[(u32, u32)],
-    mut eject: impl FnMut(usize, EjectionCause),
-) {
+pub(crate) fn judge(plan: &OutlierPlan, windows: &[(u32, u32)], mut eject: impl FnMut(usize, EjectionCause)) {
     let rates = |least: u32| {
         windows
             .iter()
@@ -211,25 +128,23 @@ pub(crate) fn judge(
             .map(|(ix, (requests, successes))| (ix, f64::from(*successes) / f64::from(*requests)))
     };
     let mut found: Vec<(f64, usize, EjectionCause)> = Vec::new();
-    let compared = rates(settings.success_rate_min_requests).count();
-    if settings.success_rate_stdev_factor > 0.0
-        && compared >= settings.success_rate_min_endpoints.max(2) as usize
-    {
+    let compared = rates(plan.success_rate_min_requests).count();
+    if plan.success_rate_stdev_factor > 0.0 && compared >= plan.success_rate_min_endpoints.max(2) as usize {
         let n = compared as f64;
-        let of = || rates(settings.success_rate_min_requests).map(|(_, rate)| rate);
+        let of = || rates(plan.success_rate_min_requests).map(|(_, rate)| rate);
         let mean = of().sum::<f64>() / n;
         let variance = of().map(|rate| (rate - mean) * (rate - mean)).sum::<f64>() / n;
-        let threshold = mean - settings.success_rate_stdev_factor * variance.sqrt();
+        let threshold = mean - plan.success_rate_stdev_factor * variance.sqrt();
         found.extend(
-            rates(settings.success_rate_min_requests)
+            rates(plan.success_rate_min_requests)
                 .filter(|(_, rate)| *rate < threshold)
                 .map(|(ix, rate)| (rate, ix, EjectionCause::SuccessRate)),
         );
     }
-    if rates(settings.failure_min_requests).count() >= settings.failure_min_endpoints.max(1) as usize {
+    if rates(plan.failure_min_requests).count() >= plan.failure_min_endpoints.max(1) as usize {
         found.extend(
-            rates(settings.failure_min_requests)
-                .filter(|(_, rate)| 1.0 - rate >= settings.failure_share)
+            rates(plan.failure_min_requests)
+                .filter(|(_, rate)| 1.0 - rate >= plan.failure_share)
                 .map(|(ix, rate)| (rate, ix, EjectionCause::FailureShare)),
         );
     }
@@ -243,13 +158,13 @@ mod tests {
 
     #[test]
     fn a_success_starts_the_row_anew_and_kinds_are_counted_apart() {
-        let settings = OutlierSettings {
+        let plan = OutlierPlan {
             consecutive_gateway_errors: 3,
             consecutive_local_failures: 2,
-            ..OutlierSettings::default()
+            ..OutlierPlan::default()
         };
         let watch = Watch::default();
-        let record = |outcome| watch.record(&settings, outcome);
+        let record = |outcome| watch.record(&plan, outcome);
         for _ in 0..4 {
             assert_eq!(record(Outcome::ServerError), None);
         }
@@ -269,26 +184,18 @@ mod tests {
         // Rates 0.99 four times and 0.80: mean 0.952, standard deviation 0.076, threshold 0.8076.
         let windows = [(100, 99), (100, 99), (100, 99), (100, 99), (100, 80), (99, 0)];
         let mut found = Vec::new();
-        let settings = OutlierSettings { failure_share: 2.0, ..OutlierSettings::default() };
-        judge(&settings, &windows, |ix, cause| found.push((ix, cause)));
+        let plan = OutlierPlan { failure_share: 2.0, ..OutlierPlan::default() };
+        judge(&plan, &windows, |ix, cause| found.push((ix, cause)));
         assert_eq!(found, [(4, EjectionCause::SuccessRate)]);
         found.clear();
-        judge(&settings, &windows[..4], |ix, cause| found.push((ix, cause)));
+        judge(&plan, &windows[..4], |ix, cause| found.push((ix, cause)));
         assert!(found.is_empty());
     }
 
     #[test]
     fn the_worst_endpoint_is_judged_first() {
         let mut found = Vec::new();
-        judge(&OutlierSettings::default(), &[(20, 3), (20, 0), (20, 4), (19, 0)], |ix, _| found.push(ix));
+        judge(&OutlierPlan::default(), &[(20, 3), (20, 0), (20, 4), (19, 0)], |ix, _| found.push(ix));
         assert_eq!(found, [1, 0]);
-    }
-
-    #[test]
-    fn the_number_that_may_be_away_is_rounded_down() {
-        let of = |share, total| {
-            OutlierSettings { max_ejected_share: share, ..OutlierSettings::default() }.max_ejected(total)
-        };
-        assert_eq!((of(0.5, 1), of(0.5, 2), of(0.5, 3), of(0.3, 10), of(1.0, 7)), (0, 1, 1, 3, 7));
     }
 }

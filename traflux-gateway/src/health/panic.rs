@@ -3,7 +3,7 @@
 //! When so few are called healthy that sending everything to them would break them too, or when it is likelier
 //! that the checks are wrong (Envoy: panic threshold). Then all endpoints are used. The share of healthy
 //! endpoints below which this happens is 0.5 in Envoy, which presumes nothing else protects the survivors;
-//! here concurrency limits do, and the default in [`HealthSettings`](super::HealthSettings) is 0.2, so that two
+//! here concurrency limits do, and the default in [`HealthPlan`](super::HealthPlan) is 0.2, so that two
 //! dead backends out of three are avoided and three out of three are tried.
 
 /// Whether fewer than a share `threshold` of endpoints are healthy. Never with a threshold of 0, nor without

@@ -28,6 +28,8 @@
 use super::link::{Link, NIL, Shape, last};
 
 const ROUNDS: u64 = 64;
+/// The most rounds that anybody owes: a million quanta.
+const MOST_OWED: i64 = 1 << 20;
 const ROOT: u32 = 0;
 
 /// The nodes of one band: node 0 is the band, node `t + 1` is tenant `t`.
@@ -247,8 +249,7 @@ impl FairTree {
         while node != ROOT {
             // Out under the old key and round, in under the new.
             self.unfile(node);
-            let n = &mut self.nodes[node as usize];
-            n.credit = n.credit.saturating_sub(cost as i64);
+            self.owe(node, cost as i64);
             if empty {
                 empty = self.retire(node);
             } else {
@@ -263,15 +264,30 @@ impl FairTree {
     pub(super) fn charge(&mut self, leaf: u32, cost: i64, items: &[Link]) {
         let mut node = leaf;
         while node != ROOT {
-            let n = &mut self.nodes[node as usize];
-            n.credit = n.credit.saturating_sub(cost);
-            if n.active {
+            self.owe(node, cost);
+            if self.nodes[node as usize].active {
                 self.unfile(node);
                 self.set_key(node, items);
                 self.file(node);
             }
             node = self.nodes[node as usize].parent;
         }
+    }
+
+    /// Charges a node. What it owes beyond [`MOST_OWED`] rounds is forgiven: the search for who is next goes through
+    /// 63 rounds at a step, and must end whatever a request says that it used.
+    #[inline]
+    fn owe(&mut self, node: u32, cost: i64) {
+        let most = self.grant(node).saturating_mul(MOST_OWED);
+        let n = &mut self.nodes[node as usize];
+        n.credit = n.credit.saturating_sub(cost).max(-most);
+    }
+
+    /// What a node may send per round.
+    #[inline]
+    fn grant(&self, node: u32) -> i64 {
+        let weight = u64::from(self.nodes[node as usize].weight);
+        self.quantum.saturating_mul(weight).min(i64::MAX as u64 / 2) as i64
     }
 
     fn calendar_of_parent(&mut self, node: u32) -> &mut Calendar {
@@ -322,10 +338,10 @@ impl FairTree {
     /// Files a node under the first round in which it has credit, at most 63 ahead: what it owes beyond stays owed.
     #[inline]
     fn file(&mut self, node: u32) {
+        let grant = self.grant(node);
         let parent = self.nodes[node as usize].parent;
         let calendar = &mut self.calendars[self.nodes[parent as usize].calendar as usize];
         let n = &mut self.nodes[node as usize];
-        let grant = self.quantum.saturating_mul(u64::from(n.weight)).min(i64::MAX as u64 / 2) as i64;
         if n.credit <= 0 {
             // Most often one round is enough, and no division.
             let rounds = if -n.credit < grant { 1 } else { 1 + n.credit.unsigned_abs() / grant as u64 };

@@ -13,7 +13,7 @@
 //!    (`Q` the quantum).
 //! 4. **Inside a tenant**: an [`Order`]: arrival, deadline, laxity, value density, or newest first under overload.
 //!    The orders that have a key hold across tenants too, inside one round of the round robin: fairness decides how
-//!    much each tenant sends per round, the key decides when in the round. With [`BandSettings::fair`] off the order
+//!    much each tenant sends per round, the key decides when in the round. With [`BandPlan::fair`] off the order
 //!    holds over the whole band.
 //! 5. **Before dispatch** ([`dequeue`](RequestQueue::dequeue)): what cannot start in time any more is dropped and
 //!    reported, never sent.
@@ -31,11 +31,11 @@
 //! ```
 //! use std::time::Duration;
 //! use traflux_core::Timestamp;
-//! use traflux_gateway::queue::{Admission, Dequeued, Item, QueueSettings, RequestQueue};
+//! use traflux_gateway::queue::{Admission, Dequeued, Item, QueuePlan, RequestQueue};
 //!
-//! let settings = QueueSettings::default();
-//! let (interactive, batch) = (settings.band_of("free", "interactive"), settings.band_of("free", "batch"));
-//! let mut queue = RequestQueue::new(&settings)?;
+//! let plan = QueuePlan::default();
+//! let (interactive, batch) = (plan.band_of("free", "interactive"), plan.band_of("free", "batch"));
+//! let mut queue = RequestQueue::new(&plan)?;
 //! let (now, mut dropped) = (Timestamp::ZERO, Vec::new());
 //!
 //! queue.enqueue(now, &Item { band: batch, tenant: 1, cost_tokens: 900, payload: 10, ..Item::default() }, &mut dropped);
@@ -57,12 +57,11 @@ mod patience;
 mod rate;
 mod request_queue;
 mod room;
-mod settings;
 mod ticket;
 
 pub use request_queue::RequestQueue;
 pub use room::Bound;
-pub use settings::{BandClass, BandSettings, Limits, Order, QueueSettings, Shed, ValueOrder};
 pub use ticket::{
     Admission, Dequeued, Dispatched, DropReason, Dropped, Item, Outlook, QueueLoad, Refusal, Ticket,
 };
+pub use traflux_core::plan::queue::{BandPlan, Order, QueuePlan, TenantShare, ValueOrder};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::queue::{Order, QueuePlan};
 
 use super::bands::BandOrder;
 use super::fair::FairTree;
@@ -11,7 +12,6 @@ use super::link::{Around, Link, NIL, Shape, behind};
 use super::patience::Patience;
 use super::rate::RateMeter;
 use super::room::{Bound, Load, Room};
-use super::settings::{Order, QueueSettings};
 use super::ticket::{
     Admission, Dequeued, Dispatched, DropReason, Dropped, Item, Outlook, QueueLoad, Refusal, Ticket,
 };
@@ -93,12 +93,12 @@ impl RequestQueue {
     /// An empty queue.
     ///
     /// # Errors
-    /// Those of [`QueueSettings::validate`].
-    pub fn new(settings: &QueueSettings) -> Result<Self, GatewayError> {
-        settings.validate()?;
-        let items = settings.limits.max_items;
-        let memory = settings.rate_memory.as_secs_f64();
-        let bands = settings.bands.iter().map(|band| {
+    /// [`GatewayError::Plan`] as [`QueuePlan::validate`].
+    pub fn new(plan: &QueuePlan) -> Result<Self, GatewayError> {
+        plan.validate()?;
+        let items = plan.max_waiting;
+        let memory = plan.rate_memory.as_secs_f64();
+        let bands = plan.bands.iter().map(|band| {
             let shape = match band.order {
                 Order::Fcfs | Order::AdaptiveLifo => Shape::List,
                 Order::EarliestDeadline | Order::LeastLaxity | Order::ValueDensity => Shape::Heap,
@@ -106,13 +106,13 @@ impl RequestQueue {
             Band {
                 order: band.order,
                 fair: band.fair,
-                tree: FairTree::new(settings.quantum_tokens, shape),
+                tree: FairTree::new(plan.quantum_tokens, shape),
                 patience: Patience::new(nanos(band.max_wait)),
                 meter: RateMeter::new(memory),
-                inverse_share: 1.0 / band.minimum_share,
+                inverse_share: 1.0 / band.min_share,
                 max_wait: nanos(band.max_wait),
                 standing_after: nanos(band.standing_after),
-                shed_target: band.shed.map(|s| nanos(s.target)),
+                shed_target: band.shed_target.map(nanos),
                 head_start: nanos(band.value.head_start) as f64,
                 max_head_start: nanos(band.value.max_head_start),
                 busy_since: 0,
@@ -134,8 +134,8 @@ impl RequestQueue {
         };
         Ok(Self {
             bands: bands.collect(),
-            order: BandOrder::new(settings.bands.iter().map(|b| b.minimum_share)),
-            room: Room::new(settings),
+            order: BandOrder::new(plan.bands.iter().map(|b| b.min_share)),
+            room: Room::new(plan),
             meter: RateMeter::new(memory),
             slots: vec![vacant; items as usize],
             turns: vec![Link::LOOSE; items as usize],
@@ -146,10 +146,10 @@ impl RequestQueue {
             clock: 0,
             next_sweep: 0,
             family: Vec::new(),
-            tenant_threshold: settings.tenant_threshold.map(|a| (a * 256.0) as u64),
-            max_tenants: settings.max_tenants,
-            refuse_hopeless: settings.refuse_hopeless,
-            expected_seconds_per_token: settings.expected_tokens_per_second.map(|r| 1.0 / r),
+            tenant_threshold: plan.tenant_threshold.map(|a| (a * 256.0) as u64),
+            max_tenants: plan.max_tenants,
+            refuse_hopeless: plan.refuse_hopeless,
+            expected_seconds_per_token: plan.expected_tokens_per_second.map(|r| 1.0 / r),
         })
     }
 

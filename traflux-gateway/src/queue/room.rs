@@ -4,7 +4,7 @@
 //! a band that finds no room to wait would not get its share of the service either. Better bands leave that part
 //! free; lower bands may use it, because a better band pushes them out when it needs it.
 
-use super::settings::{Limits, QueueSettings};
+use traflux_core::plan::queue::QueuePlan;
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,9 +50,8 @@ struct Part {
 }
 
 impl Room {
-    pub(super) fn new(settings: &QueueSettings) -> Self {
-        let Limits { max_items, max_bytes, max_tokens } = settings.limits;
-        let limit = [u64::from(max_items), max_bytes, max_tokens];
+    pub(super) fn new(plan: &QueuePlan) -> Self {
+        let limit = [u64::from(plan.max_waiting), plan.max_bytes, plan.max_tokens];
         let mut reserved = [0; 3];
         let own = |share: f64, reserved: &mut Load| {
             std::array::from_fn(|d| {
@@ -63,7 +62,7 @@ impl Room {
             })
         };
         let part = |share| Part { own: own(share, &mut reserved), used: [0; 3] };
-        let bands: Vec<Part> = settings.bands.iter().map(|b| b.minimum_share).map(part).collect();
+        let bands: Vec<Part> = plan.bands.iter().map(|b| b.min_share).map(part).collect();
         let lower = |b: usize, d: usize| bands[b + 1..].iter().map(|p| p.own[d]).sum::<u64>();
         let largest = (0..bands.len()).map(|b| std::array::from_fn(|d| limit[d] - lower(b, d))).collect();
         Self { limit, used: [0; 3], bands, largest }

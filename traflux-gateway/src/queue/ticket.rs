@@ -11,7 +11,7 @@ use super::room::Bound;
 pub struct Item {
     /// Whose request, a number of the caller; see [`RequestQueue::set_tenant`](super::RequestQueue::set_tenant).
     pub tenant: u32,
-    /// The band, an index into [`QueueSettings::bands`](super::QueueSettings::bands).
+    /// The band, an index into [`QueuePlan::bands`](super::QueuePlan::bands).
     pub band: u8,
     /// The tokens that it is expected to cost, less than 2³²; 0 counts as 1.
     pub cost_tokens: u64,

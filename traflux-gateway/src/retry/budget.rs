@@ -9,71 +9,15 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::retry::BudgetPlan;
 
 use crate::congestion::sliding::Sliding;
-use crate::error::{GatewayError, check};
-use crate::units::duration_ms;
 
 const BUCKETS: usize = 10;
 const REQUESTS: usize = 0;
 const RETRIES: usize = 1;
-
-/// Parameters of [`RetryBudget`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BudgetSettings {
-    /// How far back requests and retries count; 10 s.
-    #[serde(rename = "window_ms", with = "duration_ms")]
-    pub window: Duration,
-    /// Retries per request; 0.2.
-    pub ratio: f64,
-    /// Retries per second allowed besides; 1.
-    pub min_per_second: f64,
-    /// Retries in flight as a share of requests in flight; 0.2.
-    pub concurrency_share: f64,
-    /// Retries in flight that are always allowed; 3.
-    pub min_concurrency: u32,
-}
-
-impl Default for BudgetSettings {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(10),
-            ratio: 0.2,
-            min_per_second: 1.0,
-            concurrency_share: 0.2,
-            min_concurrency: 3,
-        }
-    }
-}
-
-impl BudgetSettings {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a window of zero, or a ratio, share or rate that is negative or out
-    /// of reason.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check(!self.window.is_zero(), "window_ms", self.window, "more than 0")?;
-        check((0.0..=10.0).contains(&self.ratio), "ratio", self.ratio, "from 0 to 10")?;
-        check(
-            (0.0..=1e6).contains(&self.min_per_second),
-            "min_per_second",
-            self.min_per_second,
-            "from 0 to 1000000",
-        )?;
-        check(
-            (0.0..=10.0).contains(&self.concurrency_share),
-            "concurrency_share",
-            self.concurrency_share,
-            "from 0 to 10",
-        )
-    }
-}
 
 /// Leave for one retry in flight. Give it back by [`RetryBudget::finish`].
 #[derive(Debug, PartialEq, Eq)]
@@ -84,9 +28,9 @@ pub struct RetryTicket(());
 ///
 /// ```
 /// use traflux_core::Timestamp;
-/// use traflux_gateway::retry::{BudgetSettings, RetryBudget};
+/// use traflux_gateway::retry::{BudgetPlan, RetryBudget};
 ///
-/// let budget = RetryBudget::new(BudgetSettings { min_per_second: 0.0, ..BudgetSettings::default() });
+/// let budget = RetryBudget::new(BudgetPlan { min_per_second: 0.0, ..BudgetPlan::default() });
 /// let now = Timestamp::ZERO;
 /// (0..10).for_each(|_| budget.request(now));
 /// let first = budget.try_retry(now, 10).unwrap();
@@ -97,7 +41,7 @@ pub struct RetryTicket(());
 /// ```
 #[derive(Debug)]
 pub struct RetryBudget {
-    settings: BudgetSettings,
+    plan: BudgetPlan,
     /// `min_per_second · window`.
     reserve: f64,
     counts: Sliding,
@@ -110,11 +54,11 @@ pub struct RetryBudget {
 impl RetryBudget {
     /// An unused one.
     #[must_use]
-    pub fn new(settings: BudgetSettings) -> Self {
+    pub fn new(plan: BudgetPlan) -> Self {
         Self {
-            settings,
-            reserve: settings.min_per_second * settings.window.as_secs_f64(),
-            counts: Sliding::new(settings.window, BUCKETS, 2),
+            plan,
+            reserve: plan.min_per_second * plan.window.as_secs_f64(),
+            counts: Sliding::new(plan.window, BUCKETS, 2),
             in_flight: AtomicU32::new(0),
             taking: Mutex::new(()),
         }
@@ -131,9 +75,9 @@ impl RetryBudget {
     pub fn try_retry(&self, now: Timestamp, requests_in_flight: u32) -> Option<RetryTicket> {
         let _taking = self.taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.counts.advance(now);
-        let allowed = self.settings.ratio * self.counts.total(REQUESTS) as f64 + self.reserve;
-        let share = (self.settings.concurrency_share * f64::from(requests_in_flight)) as u32;
-        let most = share.max(self.settings.min_concurrency);
+        let allowed = self.plan.ratio * self.counts.total(REQUESTS) as f64 + self.reserve;
+        let share = (self.plan.concurrency_share * f64::from(requests_in_flight)) as u32;
+        let most = share.max(self.plan.min_concurrency);
         // A hair more: 0.2 · 5 is to be 1.
         if (self.counts.total(RETRIES) + 1) as f64 > allowed + 1e-9
             || self.in_flight.load(Ordering::Relaxed) >= most
@@ -169,6 +113,8 @@ impl RetryBudget {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(milliseconds: u64) -> Timestamp {
@@ -177,10 +123,10 @@ mod tests {
 
     #[test]
     fn thin_traffic_may_retry_by_the_reserve() {
-        let budget = RetryBudget::new(BudgetSettings::default());
+        let budget = RetryBudget::new(BudgetPlan::default());
         let granted = (0..100).filter_map(|_| budget.try_retry(at(0), 0)).count();
         assert_eq!(granted, 3, "three at once");
-        let budget = RetryBudget::new(BudgetSettings { min_concurrency: 100, ..BudgetSettings::default() });
+        let budget = RetryBudget::new(BudgetPlan { min_concurrency: 100, ..BudgetPlan::default() });
         let granted = (0..100).filter_map(|_| budget.try_retry(at(0), 0)).count();
         assert_eq!(granted, 10, "one per second of the window");
         assert!(budget.try_retry(at(9_000), 0).is_none());
@@ -189,9 +135,8 @@ mod tests {
 
     #[test]
     fn under_threads_no_more_is_granted_than_the_budget_holds() {
-        let settings =
-            BudgetSettings { min_per_second: 0.0, min_concurrency: 1000, ..BudgetSettings::default() };
-        let budget = RetryBudget::new(settings);
+        let plan = BudgetPlan { min_per_second: 0.0, min_concurrency: 1000, ..BudgetPlan::default() };
+        let budget = RetryBudget::new(plan);
         let granted: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| {

@@ -6,9 +6,10 @@
 //! `max_in_flight` at once. An endpoint that a request was sent to is not asked again, so there are no circles.
 
 use traflux_core::Timestamp;
+use traflux_core::plan::retry::BudgetPlan;
 use traflux_core::plan::routing::{FallbackCause, FallbackPlan};
 
-use super::budget::{BudgetSettings, RetryBudget, RetryTicket};
+use super::budget::{RetryBudget, RetryTicket};
 use crate::outcome::Outcome;
 
 /// What the end of an attempt amounts to; `None` where another backend would do no better.
@@ -57,7 +58,7 @@ impl Fallback {
     #[must_use]
     pub fn new(plan: &FallbackPlan) -> Self {
         let budget = plan.budget.map(|budget| {
-            RetryBudget::new(BudgetSettings {
+            RetryBudget::new(BudgetPlan {
                 window: budget.window,
                 ratio: budget.ratio,
                 min_per_second: budget.min_per_second,

@@ -1,6 +1,6 @@
 //! What follows a failed attempt?
 //!
-//! [`RetryPolicy::decide`] is a function of the attempt alone; leave to retry comes from a
+//! [`decide`] is a function of the plan and the attempt alone; leave to retry comes from a
 //! [`RetryBudget`](super::RetryBudget) apart. In order, an attempt is not repeated when
 //! 1. the client has seen the first byte of an answer (a second answer cannot continue the first),
 //! 2. it succeeded, or failed in a way that would repeat itself or is not asked to be retried,
@@ -12,46 +12,10 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use traflux_core::plan::retry::RetryPlan;
 
-use crate::error::{GatewayError, check};
 use crate::outcome::Outcome;
-use crate::units::{duration_ms, optional_duration_ms, unit_draw};
-
-/// Parameters of retrying.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetryPolicy {
-    /// Attempts in all, the first included; 3.
-    pub max_attempts: u32,
-    /// Time that one attempt has until its first byte; none of its own.
-    #[serde(rename = "per_try_timeout_ms", with = "optional_duration_ms")]
-    pub per_try_timeout: Option<Duration>,
-    /// First bound of the random wait; 50 ms.
-    #[serde(rename = "base_ms", with = "duration_ms")]
-    pub base: Duration,
-    /// Largest bound of the random wait; 2 s.
-    #[serde(rename = "max_ms", with = "duration_ms")]
-    pub max: Duration,
-    /// The longest stated wait that is sat out, rather than going elsewhere; 2 s.
-    #[serde(rename = "patience_ms", with = "duration_ms")]
-    pub patience: Duration,
-    /// What is retried; no connection, reset, 502 to 504, no capacity.
-    pub retry_on: Vec<Outcome>,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            max_attempts: 3,
-            per_try_timeout: None,
-            base: Duration::from_millis(50),
-            max: Duration::from_secs(2),
-            patience: Duration::from_secs(2),
-            retry_on: vec![Outcome::ConnectFailure, Outcome::Reset, Outcome::GatewayError, Outcome::Limited],
-        }
-    }
-}
+use crate::units::unit_draw;
 
 /// How far an attempt got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,98 +124,65 @@ impl StopReason {
     }
 }
 
-impl RetryPolicy {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for no attempts, a per-try timeout of zero, a base above the maximum, or
-    /// an outcome that cannot be retried.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check((1..=100).contains(&self.max_attempts), "max_attempts", self.max_attempts, "from 1 to 100")?;
-        check(
-            self.per_try_timeout != Some(Duration::ZERO),
-            "per_try_timeout_ms",
-            self.per_try_timeout,
-            "more than 0 or null",
-        )?;
-        check(self.base <= self.max, "base_ms", self.base, "at most max_ms")?;
-        let retryable = |outcome: &Outcome| outcome.is_failure() || *outcome == Outcome::Limited;
-        check(
-            self.retry_on.iter().all(retryable),
-            "retry_on",
-            &self.retry_on,
-            "limited, server_error, gateway_error, connect_failure, reset, timeout",
-        )
+/// What follows an attempt. `draw` is 64 random bits.
+///
+/// ```
+/// use std::time::Duration;
+/// use traflux_gateway::health::Outcome;
+/// use traflux_gateway::retry::{Attempt, Idempotence, Progress, RetryDecision, RetryPlan, StopReason, decide};
+///
+/// let attempt = Attempt {
+///     number: 1,
+///     outcome: Outcome::Reset,
+///     progress: Progress::Streaming,
+///     idempotence: Idempotence::Idempotent,
+///     retry_after: None,
+///     should_retry: None,
+///     time_left: None,
+///     elsewhere: true,
+/// };
+/// let plan = RetryPlan::default();
+/// assert_eq!(decide(&plan, &attempt, 0), RetryDecision::Stop(StopReason::Streaming));
+/// let before = Attempt { progress: Progress::Sent, ..attempt };
+/// assert_eq!(decide(&plan, &before, 0), RetryDecision::Retry { after: Duration::ZERO, elsewhere: true });
+/// ```
+pub fn decide(plan: &RetryPlan, attempt: &Attempt, draw: u64) -> RetryDecision {
+    let stop = |reason| RetryDecision::Stop(reason);
+    if attempt.progress == Progress::Streaming {
+        return stop(StopReason::Streaming);
     }
-
-    /// Decides what follows an attempt. `draw` is 64 random bits.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use traflux_gateway::Outcome;
-    /// use traflux_gateway::retry::{Attempt, Idempotence, Progress, RetryDecision, RetryPolicy, StopReason};
-    ///
-    /// let attempt = Attempt {
-    ///     number: 1,
-    ///     outcome: Outcome::Reset,
-    ///     progress: Progress::Streaming,
-    ///     idempotence: Idempotence::Idempotent,
-    ///     retry_after: None,
-    ///     should_retry: None,
-    ///     time_left: None,
-    ///     elsewhere: true,
-    /// };
-    /// let policy = RetryPolicy::default();
-    /// assert_eq!(policy.decide(&attempt, 0), RetryDecision::Stop(StopReason::Streaming));
-    /// let before = Attempt { progress: Progress::Sent, ..attempt };
-    /// assert_eq!(policy.decide(&before, 0), RetryDecision::Retry { after: Duration::ZERO, elsewhere: true });
-    /// ```
-    pub fn decide(&self, attempt: &Attempt, draw: u64) -> RetryDecision {
-        let stop = |reason| RetryDecision::Stop(reason);
-        if attempt.progress == Progress::Streaming {
-            return stop(StopReason::Streaming);
+    let asked_for = attempt.should_retry == Some(true) && attempt.outcome.is_failure();
+    match attempt.outcome {
+        Outcome::Success => return stop(StopReason::Done),
+        outcome if outcome.retry_cause().is_some_and(|cause| plan.retry_on.contains(&cause)) || asked_for => {
         }
-        let asked_for = attempt.should_retry == Some(true) && attempt.outcome.is_failure();
-        match attempt.outcome {
-            Outcome::Success => return stop(StopReason::Done),
-            outcome if self.retry_on.contains(&outcome) || asked_for => {}
-            _ => return stop(StopReason::NotRetryable),
-        }
-        if attempt.should_retry == Some(false) && !attempt.elsewhere {
-            return stop(StopReason::Unwanted);
-        }
-        // A refusal was not acted on, and neither was what was never sent.
-        let untouched = attempt.progress == Progress::Unsent
-            || matches!(attempt.outcome, Outcome::Limited | Outcome::ConnectFailure);
-        if !untouched && attempt.idempotence == Idempotence::NonIdempotent && !asked_for {
-            return stop(StopReason::NotIdempotent);
-        }
-        if attempt.number >= self.max_attempts {
-            return stop(StopReason::Attempts);
-        }
-        let bound = self.base.saturating_mul(1 << attempt.number.saturating_sub(1).min(20)).min(self.max);
-        let jitter = bound.mul_f64(unit_draw(draw));
-        let after = match attempt.retry_after {
-            // Another endpoint need not wait for what this one stated.
-            Some(_) if attempt.elsewhere => jitter,
-            Some(stated) if stated > self.patience => return stop(StopReason::Patience),
-            Some(stated) => stated.saturating_add(jitter),
-            None => jitter,
-        };
-        if attempt.time_left.is_some_and(|left| after >= left) {
-            return stop(StopReason::Deadline);
-        }
-        RetryDecision::Retry { after, elsewhere: attempt.elsewhere }
+        _ => return stop(StopReason::NotRetryable),
     }
-
-    /// How long an attempt may take until its first byte, given the time left for the whole request.
-    #[must_use]
-    pub fn attempt_timeout(&self, time_left: Option<Duration>) -> Option<Duration> {
-        match (self.per_try_timeout, time_left) {
-            (Some(own), Some(left)) => Some(own.min(left)),
-            (own, left) => own.or(left),
-        }
+    if attempt.should_retry == Some(false) && !attempt.elsewhere {
+        return stop(StopReason::Unwanted);
     }
+    // A refusal was not acted on, and neither was what was never sent.
+    let untouched = attempt.progress == Progress::Unsent
+        || matches!(attempt.outcome, Outcome::Limited | Outcome::ConnectFailure);
+    if !untouched && attempt.idempotence == Idempotence::NonIdempotent && !asked_for {
+        return stop(StopReason::NotIdempotent);
+    }
+    if attempt.number >= plan.max_attempts {
+        return stop(StopReason::Attempts);
+    }
+    let bound = plan.base.saturating_mul(1 << attempt.number.saturating_sub(1).min(20)).min(plan.max);
+    let jitter = bound.mul_f64(unit_draw(draw));
+    let after = match attempt.retry_after {
+        // Another endpoint need not wait for what this one stated.
+        Some(_) if attempt.elsewhere => jitter,
+        Some(stated) if stated > plan.patience => return stop(StopReason::Patience),
+        Some(stated) => stated.saturating_add(jitter),
+        None => jitter,
+    };
+    if attempt.time_left.is_some_and(|left| after >= left) {
+        return stop(StopReason::Deadline);
+    }
+    RetryDecision::Retry { after, elsewhere: attempt.elsewhere }
 }
 
 #[cfg(test)]
@@ -270,7 +201,7 @@ mod tests {
     };
 
     fn stops(attempt: Attempt) -> Option<StopReason> {
-        match RetryPolicy::default().decide(&attempt, u64::MAX) {
+        match decide(&RetryPlan::default(), &attempt, u64::MAX) {
             RetryDecision::Stop(reason) => Some(reason),
             RetryDecision::Retry { .. } => None,
         }
@@ -292,7 +223,7 @@ mod tests {
     fn a_stated_wait_is_kept_within_patience_and_not_needed_elsewhere() {
         let limited =
             Attempt { outcome: Outcome::Limited, retry_after: Some(Duration::from_secs(2)), ..ATTEMPT };
-        let RetryDecision::Retry { after, .. } = RetryPolicy::default().decide(&limited, 0) else {
+        let RetryDecision::Retry { after, .. } = decide(&RetryPlan::default(), &limited, 0) else {
             panic!("within patience")
         };
         assert_eq!(after, Duration::from_secs(2));
@@ -307,8 +238,8 @@ mod tests {
 
     #[test]
     fn waits_grow_by_powers_of_two_up_to_the_largest() {
-        let policy = RetryPolicy { max_attempts: 50, ..RetryPolicy::default() };
-        let longest = |number| match policy.decide(&Attempt { number, ..ATTEMPT }, u64::MAX) {
+        let plan = RetryPlan { max_attempts: 50, ..RetryPlan::default() };
+        let longest = |number| match decide(&plan, &Attempt { number, ..ATTEMPT }, u64::MAX) {
             RetryDecision::Retry { after, .. } => after.as_secs_f64(),
             RetryDecision::Stop(_) => f64::NAN,
         };
@@ -320,13 +251,12 @@ mod tests {
 
     #[test]
     fn other_ends_are_not_retried() {
-        for outcome in [Outcome::ClientError, Outcome::Cancelled, Outcome::LocalTimeout, Outcome::ServerError]
-        {
+        for outcome in [Outcome::ClientError, Outcome::Cancelled, Outcome::LocalTimeout, Outcome::Timeout] {
             assert_eq!(stops(Attempt { outcome, ..ATTEMPT }), Some(StopReason::NotRetryable), "{outcome:?}");
         }
         assert_eq!(stops(Attempt { outcome: Outcome::Success, ..ATTEMPT }), Some(StopReason::Done));
         assert_eq!(stops(Attempt { should_retry: Some(false), ..ATTEMPT }), Some(StopReason::Unwanted));
-        let wanted = Attempt { outcome: Outcome::ServerError, should_retry: Some(true), ..ATTEMPT };
+        let wanted = Attempt { outcome: Outcome::Timeout, should_retry: Some(true), ..ATTEMPT };
         assert_eq!(stops(wanted), None);
     }
 }

@@ -167,9 +167,8 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
             let asked = exposition(&state.engine.probe_statuses());
             let recorded =
                 state.recording.as_ref().map(|recording| recording.exposition()).unwrap_or_default();
-            let others = state.shown.text();
-            let page = counted + &state.tally.exposition() + &kept + &asked + &recorded + &others;
-            let mut response = text(StatusCode::OK, page);
+            let own = state.tally.exposition() + &kept + &asked + &recorded + &state.shown.text();
+            let mut response = text(StatusCode::OK, counted + &own);
             let kind = HeaderValue::from_static("text/plain; version=0.0.4");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response

@@ -128,6 +128,11 @@ async fn pass(
         model: facts.as_ref().map_or("", |facts| facts.model.as_ref()),
         stream: facts.as_ref().is_some_and(|facts| facts.stream),
         prompt: facts.as_ref().map_or(&[], |facts| facts.prompt),
+        bytes: match &body {
+            RequestBody::Whole(Some(bytes)) => bytes.len() as u64,
+            _ => 0,
+        },
+        max_answer: facts.as_ref().and_then(|facts| facts.max_answer),
         tokens,
         deadline: server.request_timeout,
     };
@@ -228,6 +233,8 @@ struct Asked<'a> {
     model: &'a str,
     stream: bool,
     prompt: &'a [u8],
+    bytes: u64,
+    max_answer: Option<u64>,
     tokens: TokenEstimate,
     deadline: Duration,
 }
@@ -276,6 +283,7 @@ fn decide(
         client,
         model: asked.model,
         tokens: asked.tokens,
+        max_answer: asked.max_answer,
         stream: asked.stream,
         // A model may be asked twice; of anything else the method and the client say whether it may.
         idempotence: if asked.model.is_empty() {
@@ -285,6 +293,7 @@ fn decide(
         },
         kind: kind(path, asked.stream),
         prompt: asked.prompt,
+        bytes: asked.bytes,
         deadline: Some(now + asked.deadline),
     };
     match state.engine.decide(&request, now) {

@@ -8,7 +8,6 @@ use traflux_core::plan::backend::KeySource;
 use crate::congestion::HeaderStyle;
 use crate::decision_log::LogFileSettings;
 use crate::engine::EngineSettings;
-use crate::queue::QueueSettings;
 use crate::wire::TokenEstimator;
 
 /// How a [`Gateway`](super::Gateway) behaves beyond its plan.
@@ -40,7 +39,6 @@ impl Default for ServerSettings {
             engine: EngineSettings {
                 // Secret, because clients choose some of what is hashed.
                 seed: RandomState::new().hash_one(0),
-                queue: Some(QueueSettings::default()),
                 ..EngineSettings::default()
             },
             estimator: TokenEstimator::default(),

@@ -20,6 +20,8 @@ pub struct RequestFacts<'a> {
     pub stream_usage: bool,
     /// The most tokens to write, where the request says so, for all choices together.
     pub max_output: Option<u64>,
+    /// The most tokens of one choice, where the request says so.
+    pub max_answer: Option<u64>,
     /// The prompt as it stands in the body: what a cache of prompts would see first.
     pub prompt: &'a [u8],
 }
@@ -72,6 +74,7 @@ impl<'a> RequestFacts<'a> {
             model: body.model.unwrap_or_default(),
             stream: body.stream.unwrap_or(false),
             stream_usage: body.stream_options.is_some_and(|o| o.include_usage),
+            max_answer: max_output,
             max_output: max_output.map(|most| most.saturating_mul(body.n.unwrap_or(1).max(1))),
             prompt: prompt.map_or(&[], |raw| raw.get().as_bytes()),
         })

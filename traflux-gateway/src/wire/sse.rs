@@ -60,10 +60,9 @@ impl SseParser {
             };
             self.after_cr = rest[end] == b'\r';
             if self.line.is_empty() && !self.oversized {
-                if end + self.data.len() > self.max_event_bytes {
-                    self.oversized = true;
-                }
-                self.take_line(&rest[..end], &mut each);
+                self.oversized = end + self.data.len() > self.max_event_bytes;
+                // As `keep` leaves it: a mark of byte order alone is no empty line where it is too long.
+                self.take_line(if self.oversized { b":" } else { &rest[..end] }, &mut each);
             } else {
                 self.keep(&rest[..end]);
                 let line = std::mem::take(&mut self.line);
@@ -143,6 +142,18 @@ mod tests {
             parser.push(chunk, |e| found.push((text(e.event), text(e.data))));
         }
         found
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_none_wherever_it_is_cut() {
+        let stream = b"\xef\xbb\xbf\r(";
+        let read = |chunks: &[&[u8]]| {
+            let mut parser = SseParser::new(0);
+            (events(&mut parser, chunks), parser.skipped())
+        };
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(read(&[stream]), read(&bytes));
+        assert_eq!(read(&[stream]), (Vec::new(), 0));
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use traflux_gateway::Outcome;
-use traflux_gateway::congestion::ConcurrencySettings;
+use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::observe::Format;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
-use traflux_gateway::{EngineSettings, QueueSettings};
+use traflux_gateway::{Outcome, QueuePlan};
 
 use crate::common::{chat, gateway, mock, open, plan, post, read, scripted, slow_mock, streamed, to, until};
 
@@ -160,18 +160,20 @@ async fn when_nobody_can_do_it_the_client_gets_what_the_backend_said() {
     assert!(answer.body.contains("as it was told"), "{}", answer.body);
 }
 
+/// A plan that sends one request at a time.
+fn one_at_a_time(url: &str) -> RequestPlan {
+    let mut plan = to(url);
+    plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(1));
+    plan
+}
+
 #[tokio::test]
 async fn requests_beyond_the_room_wait_their_turn() {
     let settings = MockSettings { first_token: Duration::from_millis(50), ..MockSettings::default() };
     let mock = MockBackend::start(settings).await.unwrap();
-    let engine = |queue: Option<QueueSettings>| EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue,
-        ..EngineSettings::default()
-    };
     let run = async |queue| {
-        let settings = ServerSettings { engine: engine(queue), ..ServerSettings::default() };
-        let gateway = Gateway::start(&to(&mock.url()), settings).await.unwrap();
+        let plan = RequestPlan { queue, ..one_at_a_time(&mock.url()) };
+        let gateway = Gateway::start(&plan, ServerSettings::default()).await.unwrap();
         let answers = (0..4).map(|_| {
             let address = gateway.address();
             tokio::spawn(async move { post(address, &[], &chat(5)).await.status })
@@ -182,21 +184,15 @@ async fn requests_beyond_the_room_wait_their_turn() {
         }
         statuses
     };
-    assert_eq!(run(Some(QueueSettings::default())).await, [200; 4]);
-    let without = run(None).await;
+    assert_eq!(run(QueuePlan::default()).await, [200; 4]);
+    let without = run(QueuePlan::none()).await;
     assert!(without.contains(&503), "{without:?}");
 }
 
 #[tokio::test]
 async fn whoever_leaves_the_queue_gives_up_the_place_and_the_next_is_served() {
     let mock = slow_mock(20, 100.0).await;
-    let engine = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let settings = ServerSettings { engine, ..ServerSettings::default() };
-    let gateway = Gateway::start(&to(&mock.url()), settings).await.unwrap();
+    let gateway = Gateway::start(&one_at_a_time(&mock.url()), ServerSettings::default()).await.unwrap();
     let address = gateway.address();
     let first = open(address, false, &[], &streamed(20)).await;
     let leaving = tokio::spawn(async move { post(address, &[], &chat(5)).await.status });
@@ -214,14 +210,8 @@ async fn whoever_leaves_the_queue_gives_up_the_place_and_the_next_is_served() {
 async fn a_stream_that_is_quiet_gives_its_place_to_another_and_takes_it_again() {
     // A word every 2 s.
     let mock = slow_mock(3, 0.5).await;
-    let engine = EngineSettings {
-        concurrency: ConcurrencySettings::fixed(1),
-        queue: Some(QueueSettings::default()),
-        ..EngineSettings::default()
-    };
-    let settings =
-        ServerSettings { engine, quiet_after: Duration::from_millis(50), ..ServerSettings::default() };
-    let gateway = Gateway::start(&to(&mock.url()), settings).await.unwrap();
+    let settings = ServerSettings { quiet_after: Duration::from_millis(50), ..ServerSettings::default() };
+    let gateway = Gateway::start(&one_at_a_time(&mock.url()), settings).await.unwrap();
     let in_flight = || {
         let scraped = gateway.engine().scrape(traflux_core::Timestamp::ZERO, Format::Prometheus);
         let line = scraped.lines().find(|line| line.contains("in_flight") && !line.starts_with('#'));

@@ -16,7 +16,7 @@
 
 use std::time::Instant;
 
-use traflux_core::{Network, PathShare};
+use traflux_core::PathShare;
 
 use super::generation::{Ended, Generation};
 use super::master::Curves;
@@ -126,8 +126,6 @@ impl DelaySolution {
 
 /// Flows of the least sum of a delay curve over all links.
 ///
-/// For a sequence of problems on one network see [`DelaySolver`].
-///
 /// # Errors
 /// As [`MinMaxSolver::solve`](super::MinMaxSolver::solve).
 pub fn least_delay(
@@ -135,161 +133,69 @@ pub fn least_delay(
     curve: &DelayCurve,
     deadline: Option<Instant>,
 ) -> Result<DelaySolution, FlowError> {
-    DelaySolver::new(problem.network, curve.clone()).solve(problem, deadline)
-}
-
-/// A solver for the least delay that is kept for a sequence of problems on one network: it starts from the optimum
-/// before when demands and background have changed. The cost does not depend on what was solved before; which of
-/// several optimal flows is found may.
-#[derive(Debug, Clone)]
-pub struct DelaySolver {
-    generation: Generation,
-    curve: DelayCurve,
-    warm: bool,
-    background: Vec<f64>,
-}
-
-impl DelaySolver {
-    /// A solver for one network and one curve, that of every link.
-    #[must_use]
-    pub fn new(network: &Network, curve: DelayCurve) -> Self {
-        Self { generation: Generation::new(network), curve, warm: false, background: Vec::new() }
-    }
-
-    /// As [`least_delay`].
-    ///
-    /// # Errors
-    /// As [`least_delay`]; [`FlowError::OtherNetwork`] for a problem on another network than that of
-    /// [`DelaySolver::new`].
-    pub fn solve(
-        &mut self,
-        problem: &FlowProblem<'_>,
-        deadline: Option<Instant>,
-    ) -> Result<DelaySolution, FlowError> {
-        self.generation.check(problem)?;
-        let unit = self.generation.unit;
-        self.background.clear();
-        self.background.extend(problem.background.iter().map(|load| load / unit));
-        self.generation.master.pivots = 0;
-        let kept = self.start_warm(problem)?;
-        if !kept {
-            self.start_cold(problem)?;
-        }
-        let (mut lower_bound, mut link_prices) = (f64::NEG_INFINITY, Vec::new());
-        let mut ended = self.minimize(&mut lower_bound, &mut link_prices, deadline);
-        if kept && ended == Ended::Stuck {
-            // The basis of another problem may be a bad one for this.
-            self.start_cold(problem)?;
-            ended = self.minimize(&mut lower_bound, &mut link_prices, deadline);
-        }
-        self.warm = ended != Ended::Stuck;
-        let (paths, _, loads) = self.generation.shares(problem);
-        let used = loads.iter().zip(problem.network.links());
-        let cost: f64 = used.map(|(load, link)| self.curve.at(load / link.capacity.get())).sum();
-        Ok(DelaySolution {
-            cost,
-            lower_bound: lower_bound.min(cost),
-            status: ended.status(relative_gap(cost, lower_bound)),
-            loads,
-            paths,
-            link_prices: link_prices.iter().map(|price| price / unit).collect(),
-            iterations: self.generation.master.pivots,
-        })
-    }
-
-    /// All commodities on one path each.
-    fn start_cold(&mut self, problem: &FlowProblem<'_>) -> Result<(), FlowError> {
-        self.generation.clear();
-        self.add(problem)?;
-        self.generation.set_slacks(1.0);
-        self.generation.master.start_on_keys();
-        let curves = self.curves();
-        self.generation.master.set_curves(curves);
-        self.generation.master.update_prices();
-        Ok(())
-    }
-
-    /// Takes over the basis before, less what the new demands leave no room for; false where that is not worth it.
-    fn start_warm(&mut self, problem: &FlowProblem<'_>) -> Result<bool, FlowError> {
-        if !std::mem::take(&mut self.warm) || !self.generation.is_like_before(problem) {
-            return Ok(false);
-        }
-        self.generation.master.demand.fill(0.0);
-        self.add(problem)?;
-        self.generation.set_slacks(1.0);
-        let curves = self.curves();
-        let kept = self.generation.master.move_curves(curves);
-        self.generation.master.update_prices();
-        Ok(kept)
-    }
-
-    /// Adds demands to the sets there are, and makes those that are missing.
-    fn add(&mut self, problem: &FlowProblem<'_>) -> Result<(), FlowError> {
-        let generation = &mut self.generation;
-        for commodity in &problem.commodities {
-            if let Some(set) = generation.set(commodity) {
-                generation.master.demand[set as usize] += commodity.demand / generation.unit;
-            } else {
-                generation.add_set(problem.network, commodity)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The curve of every link over what is added to its background.
-    fn curves(&self) -> Curves {
-        let mut curves = Curves::new(self.curve.slopes.len());
-        for (capacity, load) in self.generation.capacities.iter().zip(&self.background) {
-            curves.ends.extend(self.curve.ends.iter().map(|end| end * capacity - load));
-            curves.slopes.extend(self.curve.slopes.iter().map(|slope| slope / capacity));
-        }
-        curves
-    }
-
-    /// Grows trees and pivots until bound and cost meet.
-    fn minimize(
-        &mut self,
-        lower_bound: &mut f64,
-        link_prices: &mut Vec<f64>,
-        deadline: Option<Instant>,
-    ) -> Ended {
-        let (generation, curve) = (&mut self.generation, &self.curve);
-        // A warm start may leave prices behind that no slope allows.
-        let settled = generation.settle(deadline);
-        loop {
-            // Beyond the last slope the Lagrangian has no minimum; a price is there only as long as pivots go on.
-            let prices = generation.master.price.iter().zip(&generation.capacities);
-            let lengths: Vec<f64> =
-                prices.map(|(price, capacity)| price.clamp(0.0, curve.steepest() / capacity)).collect();
-            // The first round has no deadline: without it nothing at all is proven.
-            let late = if link_prices.is_empty() { None } else { deadline };
-            let Some(round) = generation.price(&lengths, None, late) else { return Ended::Late };
-            let mut bound = round.cost;
-            for ((capacity, load), length) in generation.capacities.iter().zip(&self.background).zip(&lengths)
-            {
-                bound += least_at(curve, *capacity, *load, *length);
-            }
-            if bound > *lower_bound {
-                *lower_bound = bound;
-                *link_prices = lengths;
-            }
-            if settled != Ended::Done {
-                return settled;
-            }
-            let loads = generation.master.load.iter().zip(&self.background).zip(&generation.capacities);
-            let cost: f64 = loads.map(|((load, fixed), capacity)| curve.at((load + fixed) / capacity)).sum();
-            if !round.found || cost - *lower_bound <= GAP * cost {
-                return Ended::Done;
-            }
-            if passed(deadline) {
-                return Ended::Late;
-            }
-            let ended = generation.pivot(deadline);
-            if ended != Ended::Done {
-                return ended;
-            }
+    let mut generation = Generation::new(problem.network);
+    generation.check(problem)?;
+    for commodity in &problem.commodities {
+        if let Some(set) = generation.set(commodity) {
+            generation.master.demand[set as usize] += commodity.demand / generation.unit;
+        } else {
+            generation.add_set(problem.network, commodity)?;
         }
     }
+    generation.set_slacks(1.0);
+    generation.master.start_on_keys();
+    let unit = generation.unit;
+    let background: Vec<f64> = problem.background.iter().map(|load| load / unit).collect();
+    let mut curves = Curves::new(curve.slopes.len());
+    for (capacity, load) in generation.capacities.iter().zip(&background) {
+        curves.ends.extend(curve.ends.iter().map(|end| end * capacity - load));
+        curves.slopes.extend(curve.slopes.iter().map(|slope| slope / capacity));
+    }
+    generation.master.set_curves(curves);
+    generation.master.update_prices();
+    let mut ended = Ended::Done;
+    let (mut lower_bound, mut link_prices) = (f64::NEG_INFINITY, Vec::new());
+    loop {
+        // Beyond the last slope the Lagrangian has no minimum; a price is there only as long as pivots go on.
+        let prices = generation.master.price.iter().zip(&generation.capacities);
+        let lengths: Vec<f64> =
+            prices.map(|(price, capacity)| price.clamp(0.0, curve.steepest() / capacity)).collect();
+        // The first round has no deadline: without it nothing at all is proven.
+        let late = if link_prices.is_empty() { None } else { deadline };
+        let Some(round) = generation.price(&lengths, None, late) else {
+            ended = Ended::Late;
+            break;
+        };
+        let mut bound = round.cost;
+        for ((capacity, load), length) in generation.capacities.iter().zip(&background).zip(&lengths) {
+            bound += least_at(curve, *capacity, *load, *length);
+        }
+        if bound > lower_bound {
+            lower_bound = bound;
+            link_prices = lengths;
+        }
+        let loads = generation.master.load.iter().zip(&background).zip(&generation.capacities);
+        let cost: f64 = loads.map(|((load, fixed), capacity)| curve.at((load + fixed) / capacity)).sum();
+        if !round.found || cost - lower_bound <= GAP * cost {
+            break;
+        }
+        ended = if passed(deadline) { Ended::Late } else { generation.pivot(deadline) };
+        if ended != Ended::Done {
+            break;
+        }
+    }
+    let (paths, _, loads) = generation.shares(problem);
+    let used = loads.iter().zip(problem.network.links());
+    let cost: f64 = used.map(|(load, link)| curve.at(load / link.capacity.get())).sum();
+    Ok(DelaySolution {
+        cost,
+        lower_bound: lower_bound.min(cost),
+        status: ended.status(relative_gap(cost, lower_bound)),
+        loads,
+        paths,
+        link_prices: link_prices.iter().map(|price| price / unit).collect(),
+        iterations: generation.master.pivots,
+    })
 }
 
 /// `min_{x ≥ 0} φ((b + x) / c) − y x`, which is at 0 or where the slope passes `y c`, for `y c` no more than the

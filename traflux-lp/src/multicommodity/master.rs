@@ -15,11 +15,8 @@
 //! The price of a link that is not tight is the slope of `φ` at its load; those of tight links make the reduced
 //! costs of the basic columns zero. `price` is what one more bit/s on a link costs.
 
-mod curves;
-
 use super::columns::Columns;
 use super::inverse::Inverse;
-pub(super) use curves::Curves;
 
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -48,6 +45,18 @@ enum Leaving {
     Load(u32),
     /// The entering load reaches its next kink.
     Itself,
+}
+
+/// The kinks of `φ` in loads, and its slopes, for each link; without them a limit is hard.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Curves {
+    /// By link, `pieces` slopes each.
+    pub(super) slopes: Vec<f64>,
+    /// By link, `pieces` upper ends each, the last infinite.
+    pub(super) ends: Vec<f64>,
+    pub(super) pieces: usize,
+    /// The piece each link is on; a tight one is at its end.
+    piece: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -84,6 +93,12 @@ pub(super) struct Master {
     touched: Vec<u32>,
     load_change: Vec<f64>,
     ray: Vec<f64>,
+}
+
+impl Curves {
+    pub(super) fn new(pieces: usize) -> Self {
+        Self { pieces, ..Self::default() }
+    }
 }
 
 /// A basis without its numbers.
@@ -155,6 +170,18 @@ impl Master {
         self.basic.push(column);
         self.inverse.grow(&[], &[], coefficient);
         self.recompute();
+    }
+
+    /// Gives links slopes instead of hard limits, each on the piece of its load.
+    pub(super) fn set_curves(&mut self, mut curves: Curves) {
+        curves.piece.clear();
+        for (ends, load) in curves.ends.chunks(curves.pieces).zip(&self.load) {
+            curves.piece.push(ends.iter().position(|end| load < end).unwrap_or(curves.pieces - 1));
+        }
+        for (link, limit) in self.limit.iter_mut().enumerate() {
+            *limit = curves.ends[link * curves.pieces + curves.piece[link]];
+        }
+        self.curves = Some(curves);
     }
 
     pub(super) fn basis(&self) -> Basis {
@@ -245,6 +272,25 @@ impl Master {
             }
         }
         found
+    }
+
+    fn slopes_at(&self, link: usize) -> (f64, f64) {
+        match &self.curves {
+            None => (0.0, f64::INFINITY),
+            Some(curves) => {
+                let at = link * curves.pieces + curves.piece[link];
+                (curves.slopes[at], curves.slopes[at + 1])
+            }
+        }
+    }
+
+    fn floor(&self, link: usize) -> f64 {
+        match &self.curves {
+            Some(curves) if curves.piece[link] > 0 => {
+                curves.ends[link * curves.pieces + curves.piece[link] - 1]
+            }
+            _ => f64::NEG_INFINITY,
+        }
     }
 
     /// Lets something enter as far as it goes; how far, or `None` where nothing stops it or the basis has
@@ -483,6 +529,13 @@ impl Master {
         }
     }
 
+    fn move_piece(&mut self, link: usize, by: isize) {
+        if let Some(curves) = &mut self.curves {
+            curves.piece[link] = curves.piece[link].saturating_add_signed(by);
+            self.limit[link] = curves.ends[link * curves.pieces + curves.piece[link]];
+        }
+    }
+
     fn largest_member(&self, set: u32) -> Option<usize> {
         let members = (0..self.basic.len()).filter(|at| self.columns.set(self.basic[*at]) == set);
         members.max_by(|a, b| self.value[*a].total_cmp(&self.value[*b]))
@@ -574,8 +627,8 @@ impl Master {
         }
     }
 
-    /// What is furthest below zero or, where limits are `hard`, above its limit, in its tolerance.
-    fn most_infeasible(&self, hard: bool) -> Option<(Leaving, f64)> {
+    /// What is furthest below zero or above its limit, in its tolerance.
+    fn most_infeasible(&self) -> Option<(Leaving, f64)> {
         let mut worst = 1.0;
         let mut found = None;
         let mut consider = |leaving, excess: f64, slack: f64| {
@@ -592,7 +645,7 @@ impl Master {
             }
         }
         for link in 0..self.load.len() {
-            if hard && self.place[link] == NONE {
+            if self.place[link] == NONE {
                 let excess = self.load[link] - self.limit[link];
                 consider(Leaving::Load(link as u32), excess, self.load_slack[link]);
             }
@@ -605,7 +658,7 @@ impl Master {
     #[must_use]
     pub(super) fn repair(&mut self, mut may_go_on: impl FnMut() -> bool) -> bool {
         debug_assert!(self.curves.is_none());
-        while let Some((leaving, excess)) = self.most_infeasible(true) {
+        while let Some((leaving, excess)) = self.most_infeasible() {
             if !may_go_on() {
                 return false;
             }

@@ -24,7 +24,7 @@
 //!   ([`Preference`]) that decides among the optimal flows.
 //! * [`LargeSolver`]: the same for hundreds of nodes, to a tolerance, with a certified gap.
 //! * [`max_concurrent_flow`] and [`max_total_flow`]: how much fits; [`TotalFlowSolver`] for a sequence.
-//! * [`least_delay`]: a convex cost of every link instead of the maximum; [`DelaySolver`] for a sequence.
+//! * [`least_delay`]: a convex cost of every link instead of the maximum.
 //! * [`choose_paths`]: which few paths of each pair to set up, from matrices of the past.
 //! * [`check`]: whether flows are what they claim.
 //!
@@ -65,7 +65,7 @@ mod path_sets;
 pub mod select;
 mod throughput;
 
-pub use delay::{DelayCurve, DelaySolution, DelaySolver, least_delay};
+pub use delay::{DelayCurve, DelaySolution, least_delay};
 pub use error::FlowError;
 pub use large::{FlowPaths, LargeSolution, LargeSolver};
 pub use min_max::{MinMaxSolver, Preference};

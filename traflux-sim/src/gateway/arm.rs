@@ -1,8 +1,7 @@
 //! What is compared?
 
 use traflux_core::plan::routing::Algorithm;
-use traflux_gateway::affinity::AffinitySettings;
-use traflux_gateway::{EngineSettings, GatewayError, QueueSettings};
+use traflux_gateway::{GatewayError, QueuePlan};
 
 use super::client::Client;
 use super::engine::EngineClient;
@@ -18,8 +17,8 @@ pub enum Arm {
         name: &'static str,
         /// How it balances.
         algorithm: Algorithm,
-        /// Its settings; the seed is that of the run, and conversations are kept where there are any.
-        settings: Box<EngineSettings>,
+        /// How requests wait.
+        queue: Box<QueuePlan>,
         /// Whether it is told of deadlines.
         tells_deadlines: bool,
     },
@@ -38,20 +37,15 @@ impl Arm {
                 _ => "engine",
             },
             algorithm,
-            settings: Box::default(),
+            queue: Box::default(),
             tells_deadlines: true,
         }
     }
 
-    /// The engine with this queue.
+    /// The engine with another queue than its own.
     #[must_use]
-    pub fn queued(name: &'static str, queue: QueueSettings, tells_deadlines: bool) -> Self {
-        Self::with_queue(name, Some(queue), tells_deadlines)
-    }
-
-    fn with_queue(name: &'static str, queue: Option<QueueSettings>, tells_deadlines: bool) -> Self {
-        let settings = EngineSettings { queue, ..EngineSettings::default() };
-        Self::Engine { name, algorithm: Algorithm::default(), settings: Box::new(settings), tells_deadlines }
+    pub fn queued(name: &'static str, queue: QueuePlan, tells_deadlines: bool) -> Self {
+        Self::Engine { name, algorithm: Algorithm::default(), queue: Box::new(queue), tells_deadlines }
     }
 
     /// What a scenario compares; first the engine with its defaults.
@@ -67,12 +61,11 @@ impl Arm {
                     .collect()
             }
             Loads::Overload(_) => {
-                let plain =
-                    QueueSettings { refuse_hopeless: false, ..QueueSettings::first_come_first_served() };
+                let plain = QueuePlan { refuse_hopeless: false, ..QueuePlan::first_come_first_served() };
                 vec![
-                    Self::queued("engine, queue", QueueSettings::default(), true),
+                    Self::queued("engine, queue", QueuePlan::default(), true),
                     Self::queued("engine, FCFS queue", plain, false),
-                    Self::with_queue("engine, no queue", None, true),
+                    Self::queued("engine, no queue", QueuePlan::none(), true),
                     Self::Peer(Peer::LeastRequest),
                 ]
             }
@@ -100,15 +93,8 @@ impl Arm {
         seed: u64,
     ) -> Result<Box<dyn Client + 'a>, GatewayError> {
         Ok(match self {
-            Self::Engine { algorithm, settings, tells_deadlines, .. } => {
-                let sessions = scenario.tenants.iter().any(|tenant| tenant.sessions.is_some());
-                let affinity = settings.affinity.clone();
-                let settings = EngineSettings {
-                    seed,
-                    affinity: affinity.or(sessions.then(AffinitySettings::default)),
-                    ..(**settings).clone()
-                };
-                Box::new(EngineClient::new(scenario, *algorithm, &settings, *tells_deadlines)?)
+            Self::Engine { algorithm, queue, tells_deadlines, .. } => {
+                Box::new(EngineClient::new(scenario, *algorithm, queue, seed, *tells_deadlines)?)
             }
             Self::Peer(peer) => Box::new(PeerClient::new(*peer, scenario.servers.len(), seed)),
         })

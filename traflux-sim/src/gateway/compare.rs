@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use traflux_gateway::observe::jain_index;
-use traflux_gateway::{GatewayError, QueueSettings};
+use traflux_gateway::{GatewayError, QueuePlan};
 
 use super::arm::Arm;
 use super::outcome::{Outcome, quantile};
@@ -133,12 +133,12 @@ pub fn jain(outcome: &Outcome) -> f64 {
 /// each being a band.
 #[must_use]
 pub fn band_shares(scenario: &Scenario, outcome: &Outcome) -> Vec<f64> {
-    let queue = QueueSettings::default();
+    let queue = QueuePlan::default();
     let total: f64 = outcome.work.iter().sum();
     let got = outcome.work.iter().zip(&outcome.wanted).zip(&scenario.tenants);
     got.map(|((work, wanted), tenant)| {
         let band = &queue.bands[usize::from(queue.band_of("", tenant.kind))];
-        work / (band.minimum_share * total).min(*wanted)
+        work / (band.min_share * total).min(*wanted)
     })
     .collect()
 }

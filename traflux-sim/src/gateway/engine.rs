@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, RoutePlan};
+use traflux_gateway::affinity::AffinityPlan;
 use traflux_gateway::congestion::{Feedback, Wait};
 use traflux_gateway::health::Outcome;
 use traflux_gateway::queue::Ticket;
 use traflux_gateway::{
-    Client as Asker, Decision, End, Engine, EngineSettings, Forward, GatewayError, Request, TokenEstimate,
-    Usage, Waiting,
+    Client as Asker, Decision, End, Engine, EngineSettings, Forward, GatewayError, QueuePlan, Request,
+    TokenEstimate, Usage, Waiting,
 };
 
 use super::arrival::Arrival;
@@ -38,16 +39,21 @@ impl<'a> EngineClient<'a> {
     pub(super) fn new(
         scenario: &'a Scenario,
         algorithm: Algorithm,
-        settings: &EngineSettings,
+        queue: &QueuePlan,
+        seed: u64,
         tells_deadlines: bool,
     ) -> Result<Self, GatewayError> {
         let names: Vec<String> = (0..scenario.servers.len()).map(|ix| format!("backend-{ix}")).collect();
         let mut plan = RequestPlan::default();
         plan.routing.default = Some(RoutePlan::to(&names).by(algorithm));
+        plan.queue = queue.clone();
         let sessions = scenario.tenants.iter().filter_map(|t| t.sessions).map(|(count, _)| count).max();
+        // Conversations are kept where there are any.
+        plan.affinity = sessions.map(|_| AffinityPlan::default());
+        let settings = EngineSettings { seed, ..EngineSettings::default() };
         Ok(Self {
             scenario,
-            engine: Engine::new(&plan, settings, moment(0.0))?,
+            engine: Engine::new(&plan, &settings, moment(0.0))?,
             tells_deadlines,
             places: names.into_iter().enumerate().map(|(ix, name)| (name, ix)).collect(),
             users: (0..sessions.unwrap_or(0)).map(|ix| format!("user-{ix}")).collect(),

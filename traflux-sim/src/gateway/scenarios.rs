@@ -1,9 +1,8 @@
 //! Which scenarios are measured?
 //!
 //! This list was written before anything was measured, so that nobody chose what flatters. All are played with one
-//! configuration: [`EngineSettings::default()`](traflux_gateway::EngineSettings), with the default
-//! [`QueueSettings`](traflux_gateway::QueueSettings) where there is overload, and the default affinity where there are
-//! conversations.
+//! configuration: [`EngineSettings::default()`](traflux_gateway::EngineSettings) and a plan that says nothing but where
+//! to send, with the default affinity where there are conversations.
 //!
 //! Goals:
 //! - balancing: p99 of the time to first token and of the whole time at most 1.05 of the best peer's, each

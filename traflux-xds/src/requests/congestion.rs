@@ -1,6 +1,7 @@
-//! Which filters shed load by what comes back?
+//! Which filters shed load by what comes back, and who waits?
 
 use traflux_core::plan::congestion::{ConcurrencyAlgorithm, CongestionPlan};
+use traflux_core::plan::queue::QueuePlan;
 
 use super::support::Report;
 use crate::proto::rich::*;
@@ -51,12 +52,21 @@ pub(crate) fn filters(plan: &CongestionPlan, report: &mut Report) -> Vec<(String
                     "use `pool.max_requests`, a bound for each cluster",
                 );
             }
+            ConcurrencyAlgorithm::Aimd(_)
+            | ConcurrencyAlgorithm::Vegas(_)
+            | ConcurrencyAlgorithm::Gradient2(_) => {
+                report.unsupported(
+                    "congestion.concurrency",
+                    "Envoy adapts by the gradient controller alone: no limit is set",
+                );
+            }
             ConcurrencyAlgorithm::Gradient(gradient) => {
                 report.approximated(
                     "congestion.concurrency",
                     "adaptive_concurrency",
                     "one for all backends and models; the baseline is measured at three requests in flight, by the median of \
-                     whole answers; `initial`, `smoothing`, `probe_share` and `window_samples` have no counterpart",
+                     whole answers; `initial`, `band_shares`, `smoothing`, `probe_share` and `window_samples` have no \
+                     counterpart",
                 );
                 let params = GradientControllerConfig {
                     sample_aggregate_percentile: Some(Percent { value: 50.0 }),
@@ -88,6 +98,19 @@ pub(crate) fn filters(plan: &CongestionPlan, report: &mut Report) -> Vec<(String
         }
     }
     filters
+}
+
+/// Says that nobody waits.
+pub(crate) fn queue_report(queue: &QueuePlan, report: &mut Report) {
+    if queue.max_waiting == 0 {
+        report.native("queue", "Envoy lets nobody wait either");
+    } else if *queue != QueuePlan::default() {
+        report.unsupported(
+            "queue",
+            "Envoy has no queue of requests: what finds no room is refused at once, but for `pool.max_pending` that wait for \
+             a connection, first come, first served",
+        );
+    }
 }
 
 fn runtime_percent(value: f64) -> Option<RuntimePercent> {

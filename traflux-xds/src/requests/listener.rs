@@ -119,7 +119,6 @@ fn tls(plan: &TlsPlan) -> TransportSocket {
 
 /// Says how the server's settings are expressed.
 pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
-    let default = ServerPlan::default();
     let at = |field: &str| format!("server.{field}");
     report.native(at("listen"), "address of the listener");
     if server.levels_file.is_some() {
@@ -145,40 +144,25 @@ pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
         }
         report.native(at("tls.tls13_only"), "tls_minimum_protocol_version");
     }
-    if server.max_connections != default.max_connections {
-        report.approximated(
-            at("max_connections"),
-            "global_downstream_max_connections",
-            "connections beyond it are closed rather than kept waiting",
-        );
-    }
-    if server.max_header_bytes != default.max_header_bytes {
-        let exact = server.max_header_bytes == kilobytes(server.max_header_bytes) as usize * 1024;
-        report.exact_if(
-            exact,
-            at("max_header_bytes"),
-            "max_request_headers_kb",
-            "whole kilobytes, at most 8192",
-        );
-    }
+    report.approximated(
+        at("max_connections"),
+        "global_downstream_max_connections",
+        "connections beyond it are closed rather than kept waiting",
+    );
+    let exact = server.max_header_bytes == kilobytes(server.max_header_bytes) as usize * 1024;
+    report.exact_if(exact, at("max_header_bytes"), "max_request_headers_kb", "whole kilobytes, at most 8192");
     report.native(at("max_body_bytes"), "body_size_limit");
     report.native(at("header_timeout_ms"), "request_headers_timeout");
-    if server.body_timeout != default.body_timeout {
-        report.approximated(
-            at("body_timeout_ms"),
-            "request_timeout",
-            "one bound on head and body together, the sum of both",
-        );
-    }
-    if server.request_timeout != default.request_timeout {
-        report.approximated(at("request_timeout_ms"), "per_try_idle_timeout", TIMEOUT_GAP);
-    }
+    report.approximated(
+        at("body_timeout_ms"),
+        "request_timeout",
+        "one bound on head and body together, the sum of both",
+    );
+    report.approximated(at("request_timeout_ms"), "per_try_idle_timeout", TIMEOUT_GAP);
     report.native(at("stream_idle_timeout_ms"), "stream_idle_timeout");
-    if server.drain_timeout != default.drain_timeout {
-        report.approximated(
-            at("drain_timeout_ms"),
-            "drain_timeout",
-            "Envoy's command line decides how long it lives on: --drain-time-s, --parent-shutdown-time-s",
-        );
-    }
+    report.approximated(
+        at("drain_timeout_ms"),
+        "drain_timeout",
+        "Envoy's command line decides how long it lives on: --drain-time-s, --parent-shutdown-time-s",
+    );
 }

@@ -42,6 +42,7 @@ pub(crate) fn routes(
         let expressed = conditions(&rule.matches, &format!("{at}.match"), left_out, identity, report);
         let target = clusters.target(&rule.name, &format!("{at}.route"), &rule.route, report)?;
         timeout_report(&format!("{at}.route"), &rule.route, report);
+        queue_report(&format!("{at}.route"), &rule.route, report);
         if let Expressed::As(conditions) = expressed {
             reads_body |= !conditions.metadata.is_empty();
             routes.extend(variants(plan, identity, &rule.name, &conditions, &rule.route, &target));
@@ -50,6 +51,7 @@ pub(crate) fn routes(
     if let Some(route) = &plan.routing.default {
         let target = clusters.target("default", "routing.default", route, report)?;
         timeout_report("routing.default", route, report);
+        queue_report("routing.default", route, report);
         routes.extend(variants(plan, identity, "default", &Conditions::default(), route, &target));
     }
     if identity.closed {
@@ -178,6 +180,15 @@ fn hash_policy(plan: &RequestPlan, route: &RoutePlan, identity: &Identity) -> Ve
     vec![route_action::HashPolicy { policy_specifier: Some(specifier), terminal: false }]
 }
 
+/// Says that there are no bands to choose from.
+fn queue_report(at: &str, route: &RoutePlan, report: &mut Report) {
+    for (field, set) in [("band", route.band.is_some()), ("value", route.value.is_some())] {
+        if set {
+            report.unsupported(format!("{at}.{field}"), "Envoy has no queue of requests");
+        }
+    }
+}
+
 fn timeout_report(at: &str, route: &RoutePlan, report: &mut Report) {
     if route.timeout.is_some() {
         report.approximated(format!("{at}.timeout_ms"), "per_try_idle_timeout", TIMEOUT_GAP);
@@ -259,13 +270,11 @@ fn retry_report(retry: &RetryPlan, report: &mut Report) {
     for field in ["base_ms", "max_ms"] {
         report.native(format!("retry.{field}"), "retry_back_off: full jitter as in the plan");
     }
-    if retry.patience != default.patience {
-        report.approximated(
-            "retry.patience_ms",
-            "rate_limited_retry_back_off",
-            "Retry-After in seconds only; a longer one is ignored and the usual wait is taken",
-        );
-    }
+    report.approximated(
+        "retry.patience_ms",
+        "rate_limited_retry_back_off",
+        "Retry-After in seconds only; a longer one is ignored and the usual wait is taken",
+    );
     if retry.retry_on != default.retry_on {
         for (ix, cause) in retry.retry_on.iter().enumerate() {
             let field = format!("retry.retry_on[{ix}]");
@@ -290,6 +299,12 @@ fn retry_report(retry: &RetryPlan, report: &mut Report) {
                 }
             }
         }
+    } else {
+        report.approximated(
+            "retry.retry_on",
+            "retry_policy",
+            "of what is limited only 429 and 529; 503 with Retry-After counts as gateway_error",
+        );
     }
     if retry.hedge.is_some() {
         report.unsupported(

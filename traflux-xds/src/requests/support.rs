@@ -117,12 +117,12 @@ impl Report {
     }
 
     /// Adds a line for whatever is set and was not spoken of, so that a field which this compiler does not know
-    /// is never taken for one that Envoy does.
+    /// is never taken for one that Envoy does. Then come the fields that are as usual and that Envoy does otherwise.
     pub(crate) fn finish(
         mut self,
         plan: &serde_json::Value,
         default: &serde_json::Value,
-    ) -> Vec<FieldSupport> {
+    ) -> (Vec<FieldSupport>, Vec<FieldSupport>) {
         let mut leaves = Vec::new();
         walk(plan, Some(default), String::new(), &mut leaves);
         for path in leaves {
@@ -132,13 +132,17 @@ impl Report {
         }
         // What was not set is no question of support, but for the strategy, which holds where rules are silent.
         let is_set = |path: &str| path == STRATEGY || at(plan, path) != at(default, path);
-        self.0.retain(|line| at(plan, &line.path).is_none() || is_set(&line.path));
+        let (set, mut usual): (Vec<_>, Vec<_>) =
+            self.0.into_iter().partition(|line| at(plan, &line.path).is_none() || is_set(&line.path));
+        usual.retain(|line| line.support != Support::Native);
+        usual.sort_by(|a, b| a.path.cmp(&b.path));
+        self.0 = set;
         // A field that is native in one place and not in another is not native.
         let gaps: BTreeSet<String> =
             self.0.iter().filter(|l| l.support != Support::Native).map(|l| l.path.clone()).collect();
         self.0.retain(|line| line.support != Support::Native || !gaps.contains(&line.path));
         self.0.sort_by(|a, b| a.path.cmp(&b.path));
-        self.0
+        (self.0, usual)
     }
 }
 
@@ -221,10 +225,22 @@ mod tests {
         report.native("a", "");
         report.native("list[0].x", "");
         let plan = json!({"a": {"b": 1}, "ab": 2, "same": 3, "list": [{"x": 1, "y": 2}]});
-        let fields = report.finish(&plan, &json!({"same": 3}));
+        let (fields, _) = report.finish(&plan, &json!({"same": 3}));
         let unknown: Vec<_> =
             fields.iter().filter(|f| f.support.remark() == UNKNOWN).map(|f| f.path.as_str()).collect();
         assert_eq!(unknown, ["ab", "list[0].y"]);
+    }
+
+    #[test]
+    fn what_is_as_usual_and_not_native_is_told_apart_from_what_is_set() {
+        let mut report = Report::default();
+        report.approximated("a", "", "gap");
+        report.approximated("b", "", "gap");
+        report.native("c", "");
+        let plan = json!({"a": 1, "b": 2, "c": 3});
+        let (fields, usual) = report.finish(&plan, &json!({"a": 1, "b": 0, "c": 3}));
+        let paths = |lines: &[FieldSupport]| lines.iter().map(|line| line.path.clone()).collect::<Vec<_>>();
+        assert_eq!((paths(&fields), paths(&usual)), (vec!["b".to_owned()], vec!["a".to_owned()]));
     }
 
     #[test]

@@ -200,6 +200,9 @@ fn envoy(args: &EnvoyArgs) -> Result<ExitCode, Failure> {
     let mut out = std::io::stderr().lock();
     // Nothing can be done about a standard error that is closed.
     let _ = writeln!(out, "{}", table(compiled.fields()).trim_end());
+    if !compiled.usual().is_empty() {
+        let _ = writeln!(out, "\nnot set, and otherwise in Envoy:\n{}", table(compiled.usual()).trim_end());
+    }
     let inexact = compiled.not_native().count();
     if args.strict && inexact > 0 {
         return Err(format!("{file}: {inexact} keys are not native to Envoy").into());

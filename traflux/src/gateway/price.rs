@@ -90,17 +90,16 @@ pub(super) fn price_at(backend: &BackendPlan, typical: &Typical) -> UnitPrice {
 /// The prices of a typical request at the backends of one rule; one that the plan does not describe costs nothing.
 pub(super) fn prices(backends: &[Option<&BackendPlan>], typical: &Typical) -> Vec<UnitPrice> {
     let mean = typical.mean();
-    let serves = |backend: &BackendPlan, model: &str| backend.serves(model);
     let listed: Vec<&str> =
         backends.iter().flatten().flat_map(|b| b.models.keys()).map(String::as_str).collect();
-    let shared = |model: &&str| backends.iter().all(|b| b.is_none_or(|b| serves(b, model)));
+    let shared = |model: &&str| backends.iter().all(|b| b.is_none_or(|b| b.serves(model)));
     let any_shared = listed.iter().any(&shared);
     backends
         .iter()
         .map(|backend| {
             let Some(backend) = backend else { return UnitPrice::ZERO };
             let mut models: Vec<&str> =
-                listed.iter().filter(|m| serves(backend, m) && (!any_shared || shared(m))).copied().collect();
+                listed.iter().filter(|m| backend.serves(m) && (!any_shared || shared(m))).copied().collect();
             models.sort_unstable();
             models.dedup();
             if models.is_empty() {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use traflux_core::{BaseRouting, EncodeError, Network, Observation, Policy, Routing, TrafficMatrix};
 use traflux_lp::multicommodity::select::{LeastMoved, SelectionEvaluator};
-use traflux_lp::multicommodity::{DelayCurve, DelaySolver, FlowProblem};
+use traflux_lp::multicommodity::{DelayCurve, FlowProblem, least_delay};
 use traflux_policy::{Checkpoint, PolicyStatus};
 use traflux_te::select::SearchConfig;
 use traflux_te::{
@@ -121,7 +121,6 @@ pub fn evaluate(
         limit: &options.limit,
         stale: options.stale,
         delay: options.delay,
-        delays: DelaySolver::new(network, DelayCurve::queueing(DELAY_PIECES)),
         optimal: Vec::new(),
         reference: Vec::new(),
     };
@@ -260,7 +259,6 @@ struct Lab<'a> {
     limit: &'a Limit,
     stale: bool,
     delay: bool,
-    delays: DelaySolver,
     /// By matrix, as far as they were needed.
     optimal: Vec<f64>,
     /// Loads of the routing of least delay, by matrix.
@@ -274,20 +272,20 @@ impl Lab<'_> {
             let demands = &played[self.optimal.len()];
             self.optimal.push(self.judge.optimum(demands, self.limit)?);
             if self.delay {
-                let loads = self.least_delay(demands)?;
-                self.reference.push(loads);
+                self.reference.push(self.least_delay(demands)?);
             }
         }
         Ok(())
     }
 
     /// Loads of the routing of least delay, with loads scaled as the metric scales them.
-    fn least_delay(&mut self, demands: &TrafficMatrix) -> Result<Vec<f64>, EvaluateError> {
+    fn least_delay(&self, demands: &TrafficMatrix) -> Result<Vec<f64>, EvaluateError> {
         let fullest = self.network.max_utilization(&self.base.loads(self.network, demands));
         let factor = if fullest > 0.0 { traflux_te::metrics::DELAY_UTILIZATION / fullest } else { 1.0 };
         let scaled = demands.scaled(factor);
         let problem = FlowProblem::all(self.network, &scaled)?;
-        let mut loads = self.delays.solve(&problem, self.limit.deadline())?.loads;
+        let curve = DelayCurve::queueing(DELAY_PIECES);
+        let mut loads = least_delay(&problem, &curve, self.limit.deadline())?.loads;
         loads.iter_mut().for_each(|load| *load /= factor);
         Ok(loads)
     }

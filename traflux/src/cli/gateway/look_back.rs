@@ -176,7 +176,8 @@ fn planned(planning: &Planning) -> String {
         (kind, name) => format!("{kind} {name}"),
     };
     let names = planning.streams.iter().map(|stream| name(stream.kind, &stream.name).chars().count());
-    let width = names.chain(planning.limits.iter().map(|l| l.name.chars().count())).max().unwrap_or(0).max(12);
+    let width =
+        names.chain(planning.limits.iter().map(|l| l.name.chars().count())).max().unwrap_or(0).max(12);
     let _ = writeln!(
         out,
         "{:<width$} {:>10} {:>10} {:>12} {:>12} {:>12} {:>11} {:>12}",
@@ -240,7 +241,12 @@ pub(super) fn reached(headroom: Option<&traflux_gateway::observe::Headroom>) -> 
         None => "unknown: the log is too short".to_owned(),
         Some(headroom) => {
             let exhaustion = headroom.exhaustion;
-            format!("{} ({} to {})", days(exhaustion.within), days(exhaustion.earliest), days(exhaustion.latest))
+            format!(
+                "{} ({} to {})",
+                days(exhaustion.within),
+                days(exhaustion.earliest),
+                days(exhaustion.latest)
+            )
         }
     }
 }

@@ -50,7 +50,8 @@ pub(super) fn what_if(log: &str, plan: &str, result: &WhatIf) -> String {
 fn course(out: &mut String, runs: &[&Summary; 3]) {
     let most = runs.iter().flat_map(|run| run.course.iter().copied()).fold(1e-9, f64::max);
     let seconds = runs.iter().map(|run| run.seconds).fold(1.0, f64::max);
-    let axes = Axes { x: (0.0, seconds), y: (0.0, most), x_name: "seconds", y_name: "answered well per second" };
+    let axes =
+        Axes { x: (0.0, seconds), y: (0.0, most), x_name: "seconds", y_name: "answered well per second" };
     let lines: Vec<Series> = runs
         .iter()
         .zip(TITLES)
@@ -72,8 +73,11 @@ fn course(out: &mut String, runs: &[&Summary; 3]) {
 /// Rows of one number in each run, with a bar for each.
 fn bars(out: &mut String, heading: &str, rows: &[(String, [Option<f64>; 3])], unit: &str) {
     let most = rows.iter().flat_map(|(_, values)| values.iter().flatten().copied()).fold(1e-12, f64::max);
-    let _ = write!(out, "<h2>{heading}</h2><div class=\"scroll\"><table><thead><tr><th></th><th>run</th><th></th>\
-                         <th>{unit}</th></tr></thead><tbody>");
+    let _ = write!(
+        out,
+        "<h2>{heading}</h2><div class=\"scroll\"><table><thead><tr><th></th><th>run</th><th></th>\
+                         <th>{unit}</th></tr></thead><tbody>"
+    );
     for (name, values) in rows {
         for (ix, (value, title)) in values.iter().zip(TITLES).enumerate() {
             let head = if ix == 0 { escape(name) } else { String::new() };
@@ -134,7 +138,9 @@ pub(super) fn planning(log: &str, trace: &Trace, planning: &Planning) -> String 
         escape(log),
         trace.requests.len()
     );
-    for (kind, title) in [("backend", "Requests by backend"), ("model", "Requests by model"), ("tenant", "Requests by tenant")] {
+    for (kind, title) in
+        [("backend", "Requests by backend"), ("model", "Requests by model"), ("tenant", "Requests by tenant")]
+    {
         lines(&mut out, planning, kind, title, |amount| amount.requests as f64 / 60.0);
     }
     lines(&mut out, planning, "model", "Tokens by model", |amount| amount.tokens as f64 / 60.0);
@@ -196,7 +202,12 @@ fn shape(out: &mut String, profile: &Profile) {
     };
     let lines = [
         Series { name: "factor".to_owned(), points, color: 3, dashed: false },
-        Series { name: "mean".to_owned(), points: vec![(0.0, 1.0), (hours as f64, 1.0)], color: 1, dashed: true },
+        Series {
+            name: "mean".to_owned(),
+            points: vec![(0.0, 1.0), (hours as f64, 1.0)],
+            color: 1,
+            dashed: true,
+        },
     ];
     let (peak, hour) = profile.peak_factor();
     let about = format!(

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use traflux_core::{BaseRouting, GroupIx, Network, PathShare, Policy, TrafficMatrix};
 use traflux_lp::multicommodity::{
-    DelayCurve, DelaySolver, FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, TotalFlowSolver,
+    DelayCurve, FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, TotalFlowSolver, least_delay,
     max_concurrent_flow_by,
 };
 use traflux_te::{NetworkEncoder, check_served, ecmp};
@@ -178,7 +178,6 @@ struct Session<'a> {
     base: Option<BaseRouting>,
     chooser: Option<(NetworkEncoder, Box<dyn Policy>)>,
     solver: MinMaxSolver,
-    delay: DelaySolver,
     total: TotalFlowSolver,
     /// Set: to a tolerance.
     large: Option<LargeSolver>,
@@ -208,7 +207,6 @@ impl<'a> Session<'a> {
             base,
             chooser,
             solver: MinMaxSolver::new(network),
-            delay: DelaySolver::new(network, DelayCurve::queueing(DELAY_PIECES)),
             total: TotalFlowSolver::new(network),
             large,
         })
@@ -246,7 +244,7 @@ impl<'a> Session<'a> {
                 }
             },
             Objective::Delay => {
-                let s = self.delay.solve(&problem, deadline)?;
+                let s = least_delay(&problem, &DelayCurve::queueing(DELAY_PIECES), deadline)?;
                 (s.cost, s.lower_bound, s.status, s.loads, s.paths, none, s.iterations)
             }
             Objective::Concurrent => {
