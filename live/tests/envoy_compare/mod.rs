@@ -153,7 +153,7 @@ fn the_same_failures_are_tried_again() {
     let (mut attempts, mut differences) = (0, Vec::new());
     for number in 0..200 {
         let method = ["GET", "POST", "PUT", "DELETE"][(draw.next_u64() % 4) as usize];
-        let keyed = draw.next_u64() % 3 == 0;
+        let keyed = draw.next_u64().is_multiple_of(3);
         let headers = keyed.then(|| ("idempotency-key".to_owned(), number.to_string()));
         let sent = Sent {
             method,
