@@ -202,7 +202,10 @@ fn affinity(bytes: &mut Unstructured<'_>) -> Option<AffinityPlan> {
 
 fn queue(bytes: &mut Unstructured<'_>) -> QueuePlan {
     let mut queue = QueuePlan { max_waiting: one(bytes, &[20, 0, 1]), ..QueuePlan::default() };
-    for tenant in TENANTS.into_iter().filter(|_| coin(bytes)) {
+    for tenant in TENANTS {
+        if coin(bytes) {
+            continue;
+        }
         let group = coin(bytes).then(|| "group".to_owned());
         queue.tenants.insert(tenant.to_owned(), TenantShare { weight: one(bytes, &[1, 7, 1 << 20]), group });
     }

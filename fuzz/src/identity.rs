@@ -52,7 +52,11 @@ pub fn check(data: &[u8]) {
     }
     let mut plan = RequestPlan::default();
     plan.routing.default = Some(RoutePlan::to(["a", "b", "c"]));
-    for key in [AffinitySource::Cookie("session".into()), AffinitySource::Header("x-session".into()), AffinitySource::User] {
+    for key in [
+        AffinitySource::Cookie("session".into()),
+        AffinitySource::Header("x-session".into()),
+        AffinitySource::User,
+    ] {
         plan.affinity = Some(AffinityPlan { key, max_pins: 64, ..AffinityPlan::default() });
         let settings = EngineSettings { max_keys: 10, ..EngineSettings::default() };
         let engine = Engine::new(&plan, &settings, Timestamp::ZERO).expect("the plan is right");

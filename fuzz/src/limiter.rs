@@ -183,8 +183,6 @@ impl Model {
                 let taken: Vec<&Taken> =
                     self.taken.iter().filter(|t| t.limit == limit && t.name == name).collect();
                 match *rule {
-                    // Turns are given ahead of time; none of them is made here.
-                    LimitRule::Pacing { .. } => {}
                     LimitRule::InFlight { amount } => {
                         let held =
                             taken.iter().filter(|t| t.in_flight).map(|t| u128::from(t.units)).sum::<u128>();

@@ -6,8 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::arbitrary::Unstructured;
 use traflux_core::Timestamp;
 use traflux_gateway::queue::{
-    Admission, BandPlan, Dequeued, Dropped, Item, Order, QueuePlan, RequestQueue,
-    Ticket,
+    Admission, BandPlan, Dequeued, Dropped, Item, Order, QueuePlan, RequestQueue, Ticket,
 };
 
 use crate::{coin, number, one};

@@ -24,12 +24,14 @@ mod decision;
 mod explain;
 mod forward;
 mod levels;
+mod logged;
 mod probing;
 mod readings;
 mod scrape;
 mod settings;
 mod upkeep;
 mod waiting;
+mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,10 +48,14 @@ pub use readings::BackendReading;
 pub use settings::EngineSettings;
 pub use waiting::Waiting;
 
+use crate::affinity::AffinityKey;
 use crate::congestion::LoadReport;
+use crate::decision_log::entry::Call;
+use crate::decision_log::{DecisionLog, LogSettings, Turn};
 use crate::error::GatewayError;
 use crate::request::Request;
 use crate::rng::split_mix;
+use admission::MOST_BLOCKS;
 use backend::Registry;
 use compile::Compiled;
 
@@ -67,6 +73,9 @@ pub(crate) struct Shared {
     /// Counts decisions; the random numbers of each are made of it.
     decisions: AtomicU64,
     seed: u64,
+    log: Option<Box<DecisionLog>>,
+    /// Of upkeep and scrapes; never taken on the path of a request.
+    watch: Mutex<watch::Watch>,
 }
 
 impl Engine {
@@ -75,6 +84,29 @@ impl Engine {
     /// # Errors
     /// [`GatewayError`] for what the plan or the settings cannot mean, with the path of the key.
     pub fn new(plan: &RequestPlan, settings: &EngineSettings, now: Timestamp) -> Result<Self, GatewayError> {
+        Self::build(plan, settings, None, now)
+    }
+
+    /// An engine whose calls are recorded, see [`decision_log`](crate::decision_log).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`GatewayError::DecisionLog`] for settings that cannot be written down.
+    pub fn with_log(
+        plan: &RequestPlan,
+        settings: &EngineSettings,
+        log: &LogSettings,
+        now: Timestamp,
+    ) -> Result<Self, GatewayError> {
+        let log = DecisionLog::new(plan, settings, log, now)?;
+        Self::build(plan, settings, Some(Box::new(log)), now)
+    }
+
+    fn build(
+        plan: &RequestPlan,
+        settings: &EngineSettings,
+        log: Option<Box<DecisionLog>>,
+        now: Timestamp,
+    ) -> Result<Self, GatewayError> {
         settings.validate()?;
         let mut registry = Registry::new(settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
@@ -85,6 +117,8 @@ impl Engine {
                 registry: Mutex::new(registry),
                 decisions: AtomicU64::new(0),
                 seed: settings.seed,
+                log,
+                watch: Mutex::default(),
             }),
         })
     }
@@ -95,6 +129,19 @@ impl Engine {
     /// # Errors
     /// As [`new`](Self::new); the old plan then stays in force.
     pub fn reload(
+        &self,
+        plan: &RequestPlan,
+        settings: &EngineSettings,
+        now: Timestamp,
+    ) -> Result<(), GatewayError> {
+        let Some(log) = &self.shared.log else { return self.reload_now(plan, settings, now) };
+        let mut turn = log.begin();
+        let result = self.reload_now(plan, settings, now);
+        turn.reloaded(plan, settings, result.is_ok(), now);
+        result
+    }
+
+    fn reload_now(
         &self,
         plan: &RequestPlan,
         settings: &EngineSettings,
@@ -117,6 +164,32 @@ impl Engine {
 
     /// Decides. Allocates nothing once tenants and keys have been seen.
     pub fn decide(&self, request: &Request<'_>, now: Timestamp) -> Decision {
+        match &self.shared.log {
+            None => self.decide_now(request, now),
+            Some(log) => logged::decide(self, log, request, now),
+        }
+    }
+
+    /// Decides about a request of which only the keys of its session are known.
+    pub(crate) fn decide_in_session(
+        &self,
+        request: &Request<'_>,
+        session: impl Iterator<Item = AffinityKey>,
+        now: Timestamp,
+    ) -> Decision {
+        let compiled = self.shared.compiled.load_full();
+        match compiled.admit(request, now) {
+            Ok(mut admission) => {
+                if compiled.keeps_sessions(&admission) {
+                    admission.session = session.take(MOST_BLOCKS).collect();
+                }
+                forward::decide(&self.shared, compiled, admission, now)
+            }
+            Err(refusal) => Decision::Refuse(refusal),
+        }
+    }
+
+    fn decide_now(&self, request: &Request<'_>, now: Timestamp) -> Decision {
         let compiled = self.shared.compiled.load_full();
         match compiled.admit(request, now) {
             Ok(admission) => forward::decide(&self.shared, compiled, admission, now),
@@ -126,6 +199,8 @@ impl Engine {
 
     /// Takes in what a backend measures of itself: ORCA, or the metrics of its server.
     pub fn report_load(&self, now: Timestamp, backend: &str, model: &str, report: LoadReport) {
+        let _turn =
+            self.shared.turn(now, || Call::Load { backend: backend.into(), model: model.into(), report });
         let registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = registry.find(backend, model) {
             state.signal.report(now, report, state.concurrency.in_flight());
@@ -138,9 +213,18 @@ impl Engine {
         Arc::clone(&self.shared.compiled.load().plan)
     }
 
+    /// The record of its calls; none unless it was made [with one](Self::with_log).
+    #[must_use]
+    pub fn decision_log(&self) -> Option<&DecisionLog> {
+        self.shared.log.as_deref()
+    }
+
     /// What [`decide`](Self::decide) would look at and what it would find, without changing anything.
     #[must_use]
     pub fn explain(&self, request: &Request<'_>, now: Timestamp) -> Explanation {
+        if let Some(log) = &self.shared.log {
+            return logged::explain(self, log, request, now);
+        }
         self.shared.compiled.load().explain(request, now)
     }
 }
@@ -153,6 +237,11 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Shared {
+    /// The turn of a call that answers nothing, where there is a log.
+    fn turn<'a>(&self, now: Timestamp, call: impl FnOnce() -> Call<'a>) -> Option<Turn<'_>> {
+        self.log.as_deref().map(|log| log.turn(call(), Some(now)))
+    }
+
     /// 64 random bits for the next decision.
     fn draw(&self) -> u64 {
         let mut state =

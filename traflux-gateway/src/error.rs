@@ -141,6 +141,14 @@ pub enum GatewayError {
         /// What is wrong.
         reason: String,
     },
+    /// A decision log that cannot be read.
+    #[error("decision log, line {line}: {problem}")]
+    DecisionLog {
+        /// The line, from 1; 0 for the whole.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Two things of one kind have the same name.
     #[error("{kind} `{name}` is named twice")]
     DuplicateName {
@@ -183,6 +191,7 @@ impl GatewayError {
             Self::Secret { .. } => "gateway_secret",
             Self::NeedsRestart { .. } => "gateway_needs_restart",
             Self::PlanFile { .. } => "gateway_plan_file",
+            Self::DecisionLog { .. } => "gateway_decision_log",
         }
     }
 
@@ -207,6 +216,7 @@ impl GatewayError {
             | Self::Certificate { .. }
             | Self::Secret { .. }
             | Self::NeedsRestart { .. }
+            | Self::DecisionLog { .. }
             | Self::PlanFile { .. } => false,
         }
     }

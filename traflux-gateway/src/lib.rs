@@ -11,6 +11,7 @@
 //! | [`congestion`], [`health`] | how much may a backend be asked for, and is it fit to serve? |
 //! | [`retry`] | what follows a failed attempt? |
 //! | [`observe`] | what does the gateway see of itself? |
+//! | [`decision_log`] | what was decided, and would it be decided so again? |
 //! | [`wire`], [`identity`] | what do bodies say about tokens, and who asks? |
 //!
 //! Time and randomness are arguments: nothing here has a clock or does I/O, so equal calls give equal decisions.
@@ -24,6 +25,7 @@ pub mod affinity;
 pub mod alias;
 pub mod balance;
 pub mod congestion;
+pub mod decision_log;
 pub mod engine;
 pub mod error;
 pub mod health;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use traflux_gateway::observe::{
     AlertSettings, BackendModel, BandIx, Decider, DeciderIx, Format, LatencyKind, LatencyObjective, Level,
     Levels, Metrics, MetricsLayout, MetricsSettings, Objective, Outcome, ReasonIx, RequestRecord, Route,
-    RouteIx, Scrape, SeriesIx, TenantExposure, WaitObjective, alert_rules,
+    RouteIx, Scrape, SeriesIx, Signal, TenantExposure, WaitObjective, alert_rules,
 };
 
 const MINUTES: u64 = 190;
@@ -73,6 +73,9 @@ impl Levels for Minute {
         visit(Level::PlanShare { rule: "chat", backend: "a", share: 0.5 });
         visit(Level::PlanShare { rule: "chat", backend: "b", share: 0.5 });
         visit(Level::Fairness { scope: "tenants", jain: if late { 0.5 } else { 0.99 } });
+        if (110..150).contains(&self.0) {
+            visit(Level::Anomaly(&Signal::Split { rule: "chat".into(), backend: "b".into() }));
+        }
     }
 }
 
@@ -157,6 +160,7 @@ fn rule_test(scrapes: &[String]) -> String {
                 "TrafluxGatewayQueueWait",
                 "TrafluxGatewayUnfair",
                 "TrafluxGatewaySplitOffPlan",
+                "TrafluxGatewayAnomaly",
             ],
         ),
         (

@@ -98,6 +98,7 @@ fn the_file_of_the_documentation_has_no_warning() {
 #[test]
 fn the_check_says_what_the_controller_will_move() {
     let plan = "
+backends: { a: { url: \"http://127.0.0.1:1\" }, b: { url: \"http://127.0.0.1:2\" } }
 routing: { default: { backend: [a, b] } }
 control: { capacity_rps: { a: 50 } }
 ";

@@ -196,6 +196,21 @@ impl Feedback {
         reader.finish(unix_now, settings)
     }
 
+    /// What was read before, from its parts; quotas beyond [`MAX_QUOTAS`] are left out.
+    #[must_use]
+    pub fn of(
+        retry_after: Option<Wait>,
+        should_retry: Option<bool>,
+        quotas: impl IntoIterator<Item = Quota>,
+    ) -> Self {
+        let mut feedback = Self { retry_after, should_retry, ..Self::NONE };
+        for (place, quota) in feedback.quotas.iter_mut().zip(quotas) {
+            *place = quota;
+            feedback.count += 1;
+        }
+        feedback
+    }
+
     /// All limits stated, in the order of their first header.
     #[must_use]
     pub fn quotas(&self) -> &[Quota] {

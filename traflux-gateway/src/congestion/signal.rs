@@ -22,7 +22,8 @@ use crate::error::{GatewayError, check};
 use crate::units::{duration_ms, duration_nanos, nanos};
 
 /// What a backend measured of itself; all numbers as reported, none negative.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LoadReport {
     /// Requests waiting for a place in a batch.
     pub waiting: Option<f64>,

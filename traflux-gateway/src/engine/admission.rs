@@ -44,6 +44,8 @@ pub(super) struct Admission {
 /// What stands in the box.
 #[derive(Debug)]
 pub(super) struct Kept {
+    /// By which the log calls it, once somebody was given it.
+    pub(super) number: Option<u64>,
     /// Position of the route.
     pub(super) route: u32,
     /// Position of the model, see `Compiled::model`.
@@ -83,6 +85,7 @@ pub(super) struct Kept {
 impl Kept {
     fn new() -> Self {
         Self {
+            number: None,
             route: 0,
             model: 0,
             tenant: 0,
@@ -129,6 +132,7 @@ impl Kept {
 
     /// Forgets the request; plain numbers stay until the next one writes its own.
     fn clear(&mut self) {
+        self.number = None;
         self.hold = None;
         self.send_after = Duration::ZERO;
         self.leave = None;

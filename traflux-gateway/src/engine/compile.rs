@@ -320,6 +320,20 @@ impl Compiled {
         Ok(admission)
     }
 
+    /// Whether requests are kept together on the way of this one.
+    pub(super) fn keeps_sessions(&self, admission: &Admission) -> bool {
+        self.routes[admission.route as usize].session.is_some()
+    }
+
+    /// Keys of a request's session, as [`admit`](Self::admit) takes them; none where no sessions are kept.
+    pub(super) fn session_of(&self, request: &Request<'_>) -> ArrayVec<AffinityKey, MOST_BLOCKS> {
+        let mut keys = ArrayVec::new();
+        if let Some(affinity) = &self.plan.affinity {
+            session_keys(&affinity.key, request, &mut keys);
+        }
+        keys
+    }
+
     /// Position of a model; behind those that the plan names stand none at all and any other.
     pub(super) fn model(&self, name: &str) -> u32 {
         let named = self.models.len() as u32;
@@ -539,6 +553,17 @@ impl Compiled {
 }
 
 impl RoutePool {
+    /// The share that weights give each backend, however its health is.
+    pub(super) fn shares(&self) -> BTreeMap<&str, f64> {
+        let weight = |position| f64::from(self.pool.weight(position).unwrap_or(0));
+        let total = (0..self.members.len()).map(weight).sum::<f64>().max(1.0);
+        let mut shares = BTreeMap::new();
+        for (position, member) in self.members.iter().enumerate() {
+            *shares.entry(&*member.state.name).or_default() += weight(position) / total;
+        }
+        shares
+    }
+
     /// Opens and closes members as their health says.
     pub(super) fn follow_health(&self, now: Timestamp) {
         let Some(health) = &self.health else { return };

@@ -84,6 +84,12 @@ impl Reason {
         }
     }
 
+    /// Whether there was no room, rather than no right to more.
+    #[must_use]
+    pub const fn is_capacity(self) -> bool {
+        matches!(self, Self::Saturated | Self::NoBackend | Self::Queue(_) | Self::Dropped(_))
+    }
+
     /// All names that [`code`](Self::code) gives.
     pub fn codes() -> impl Iterator<Item = &'static str> {
         use crate::queue::{Bound, DropReason, Refusal as Queue};

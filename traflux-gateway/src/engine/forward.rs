@@ -15,7 +15,7 @@ use super::admission::{Admission, Kept};
 use super::compile::{Compiled, Route, RouteMember, RoutePool};
 use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
-use super::waiting;
+use super::{logged, waiting};
 use crate::balance::{Answer, LoadUnit, PickRequest};
 use crate::congestion::{Feedback, Mark, Resource, Sample, Slot, Verdict};
 use crate::health::Entry;
@@ -58,7 +58,7 @@ impl End<'_> {
 /// A request's way to a backend. Tell it of the first byte, then finish it or try again.
 #[must_use = "a forward that is dropped is cancelled"]
 pub struct Forward {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     compiled: Arc<Compiled>,
     admission: Admission,
 }
@@ -164,6 +164,7 @@ fn look_for_a_way(
     let route = &compiled.routes[admission.route as usize];
     let room = route.rooms[admission.model as usize].map(|ix| &compiled.rooms[ix as usize]);
     let decider = route.decider;
+    let (tenant, tokens) = (TenantIx(admission.tenant), admission.tokens.total());
     // Nobody overtakes those who wait.
     let decision = if let Some(room) = room.filter(|room| room.is_waiting()) {
         waiting::enqueue(shared, &compiled, room, admission, now)
@@ -184,7 +185,12 @@ fn look_for_a_way(
         }
     };
     let code = match &decision {
-        Decision::Refuse(refusal) => refusal.reason.code(),
+        Decision::Refuse(refusal) => {
+            if refusal.reason.is_capacity() {
+                compiled.used.refused(tenant, tokens);
+            }
+            refusal.reason.code()
+        }
         Decision::Later(_) => LATER,
         Decision::Forward(_) | Decision::Wait(_) => WAITING,
     };
@@ -587,6 +593,14 @@ impl Forward {
     /// The first byte of the answer has come: what limits on requests in flight learn from, and the end of all
     /// trying again.
     pub fn first_byte(&mut self, now: Timestamp) {
+        if self.shared.log.is_some() {
+            logged::first_byte(self, now);
+        } else {
+            self.first_byte_now(now);
+        }
+    }
+
+    pub(super) fn first_byte_now(&mut self, now: Timestamp) {
         let kept = &mut *self.admission;
         let Some(hold) = &mut kept.hold else { return };
         let pool = &self.compiled.routes[hold.route as usize].pools[kept.model as usize];
@@ -617,6 +631,14 @@ impl Forward {
     /// Its stream has said nothing for a while: the backend does not work on it, and its place in flight there goes to
     /// another until it [resumes](Self::resume). Nothing before the first byte.
     pub fn pause(&mut self, now: Timestamp) {
+        if self.shared.log.is_some() {
+            logged::pause(self, now);
+        } else {
+            self.pause_now(now);
+        }
+    }
+
+    pub(super) fn pause_now(&mut self, now: Timestamp) {
         let Some(hold) = self.admission.hold.as_mut().filter(|hold| hold.first_token.is_some()) else {
             return;
         };
@@ -629,6 +651,14 @@ impl Forward {
 
     /// Its stream goes on, and takes its place again, whether or not there is room.
     pub fn resume(&mut self) {
+        if self.shared.log.is_some() {
+            logged::resume(self);
+        } else {
+            self.resume_now();
+        }
+    }
+
+    pub(super) fn resume_now(&mut self) {
         let Some((_, member, Hold { slot: None, .. })) = self.member() else { return };
         let slot = member.state.concurrency.reenter();
         if let Some(hold) = &mut self.admission.hold {
@@ -637,7 +667,15 @@ impl Forward {
     }
 
     /// Settles everything.
-    pub fn finish(mut self, now: Timestamp, end: &End<'_>) {
+    pub fn finish(self, now: Timestamp, end: &End<'_>) {
+        if self.shared.log.is_some() {
+            logged::finish(self, now, end);
+        } else {
+            self.finish_now(now, end);
+        }
+    }
+
+    pub(super) fn finish_now(mut self, now: Timestamp, end: &End<'_>) {
         self.end(now, end);
         self.make_room(now);
     }
@@ -650,7 +688,20 @@ impl Forward {
 
     /// Settles this attempt and, where the policy and the budget of the rule allow, finds a place for another one,
     /// elsewhere if there is an elsewhere. Refused after the first byte.
-    pub fn retry(mut self, now: Timestamp, end: &End<'_>) -> Decision {
+    pub fn retry(self, now: Timestamp, end: &End<'_>) -> Decision {
+        if self.shared.log.is_some() { logged::retry(self, now, end) } else { self.retry_now(now, end) }
+    }
+
+    /// By which the log calls it, once somebody was given it.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.admission.number
+    }
+
+    pub(super) fn set_number(&mut self, number: u64) {
+        self.admission.number = Some(number);
+    }
+
+    pub(super) fn retry_now(mut self, now: Timestamp, end: &End<'_>) -> Decision {
         let Some(hold) = &self.admission.hold else { return self.exhausted(now) };
         let place = (hold.route, hold.position);
         let progress = match (hold.first_token, end.outcome) {
@@ -891,6 +942,19 @@ impl std::fmt::Debug for Forward {
 /// Whoever drops it has gone away without a word.
 impl Drop for Forward {
     fn drop(&mut self) {
+        if self.admission.hold.is_none() && self.admission.turn.is_none() {
+            return;
+        }
+        if self.shared.log.is_some() {
+            logged::dropped(self);
+        } else {
+            self.dropped_now();
+        }
+    }
+}
+
+impl Forward {
+    pub(super) fn dropped_now(&mut self) {
         if let Some(hold) = &self.admission.hold {
             let last_known = hold.sent + hold.first_token.unwrap_or_default();
             self.end(last_known, &End::of(Outcome::Cancelled));

@@ -20,6 +20,10 @@ impl Engine {
     /// place, because the plan has their limit no more. For a new engine, before its first request: a picture that is
     /// charged twice counts twice.
     pub fn restore(&self, now: Timestamp, levels: &Levels) -> usize {
+        let mut turn = self.shared.log.as_deref().map(|log| log.begin());
+        if let Some(turn) = &mut turn {
+            turn.restored(levels, now);
+        }
         self.shared.compiled.load().limiter.restore(now, levels)
     }
 }

@@ -14,6 +14,7 @@ use traflux_core::Timestamp;
 
 use super::Engine;
 use super::compile::{Compiled, RoutePool};
+use crate::decision_log::entry::Call;
 use crate::health::{NextProbe, Probe, ProbeKind, ProbePlan, ProbeResult, ProbeState};
 
 /// A question to an endpoint. Ask it and call [`Engine::on_probe`].
@@ -27,7 +28,7 @@ pub struct ProbeQuestion {
     pub kind: ProbeKind,
     /// When to give up; an answer after that counts as none.
     pub give_up: Timestamp,
-    attempt: u64,
+    pub(crate) attempt: u64,
 }
 
 /// What is known of an endpoint by asking.
@@ -111,6 +112,7 @@ impl Engine {
     /// endpoint has two at a time. Call it several times in the shortest interval of the plan's probes.
     #[must_use]
     pub fn probes(&self, now: Timestamp, most: usize) -> Vec<ProbeQuestion> {
+        let mut turn = self.shared.log.as_deref().map(|log| log.begin());
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due: Vec<(Timestamp, Endpoint)> = registry
             .probes
@@ -120,6 +122,12 @@ impl Engine {
             .filter(|(due, _)| *due <= now)
             .map(|(due, endpoint)| (due, endpoint.clone()))
             .collect();
+        if due.is_empty() {
+            return Vec::new();
+        }
+        if let Some(turn) = &mut turn {
+            turn.write(Call::AskProbes { most: most as u64 }, Some(now));
+        }
         due.sort();
         let (mut questions, mut silent) = (Vec::new(), Vec::new());
         let kind = registry.probes.plan.probe.clone();
@@ -154,6 +162,7 @@ impl Engine {
         question: &ProbeQuestion,
         result: ProbeResult,
     ) -> Option<ProbeState> {
+        let _turn = self.shared.turn(now, || Call::probe(question, result));
         let endpoint = (Arc::clone(&question.backend), Arc::clone(&question.url));
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = registry.probes.endpoints.get_mut(&endpoint)?;

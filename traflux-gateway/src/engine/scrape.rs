@@ -9,6 +9,7 @@ use traflux_core::Timestamp;
 use super::Engine;
 use super::backend::BackendState;
 use super::compile::Compiled;
+use super::watch::{Watch, keeps_to_weights};
 use crate::limit::{Key, Unit};
 use crate::observe::{Format, Level, Levels, Scrape, Snapshot, TenantIx};
 
@@ -27,7 +28,8 @@ impl Engine {
         compiled.tenants.for_each(|name, slot| {
             tenants.insert(slot as u32, name.to_owned());
         });
-        let levels = LevelsNow { compiled: &compiled, backends: &backends, tenants, now };
+        let watch = self.shared.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let levels = LevelsNow { compiled: &compiled, backends: &backends, tenants, watch: &watch, now };
         Scrape {
             snapshot: &compiled.counters.metrics.snapshot(),
             tenants: &compiled.used.expose(now),
@@ -48,6 +50,7 @@ struct LevelsNow<'a> {
     compiled: &'a Compiled,
     backends: &'a [Arc<BackendState>],
     tenants: HashMap<u32, String>,
+    watch: &'a Watch,
     now: Timestamp,
 }
 
@@ -86,6 +89,15 @@ impl Levels for LevelsNow<'_> {
             visit(Level::Concurrency { backend, in_flight, limit });
         }
         self.shares(visit);
+        for (limit, exhaustion) in self.watch.forecasts() {
+            visit(Level::Exhaustion { limit, within: exhaustion.within });
+        }
+        for alarm in self.watch.alarms() {
+            visit(Level::Anomaly(&alarm.signal));
+        }
+        if let Some(fairness) = self.watch.last_fairness() {
+            visit(Level::Fairness { scope: "tenants", jain: fairness.jain });
+        }
     }
 
     fn tenant_name(&self, tenant: TenantIx) -> Option<Cow<'_, str>> {
@@ -103,18 +115,16 @@ impl LevelsNow<'_> {
             let first =
                 route.pools.iter().rev().skip(1).chain(route.pools.iter().rev().take(1)).flatten().next();
             let Some(pool) = first else { continue };
-            let weights: Vec<u32> =
-                (0..pool.members.len()).map(|position| pool.pool.weight(position).unwrap_or(0)).collect();
-            let total = weights.iter().map(|w| f64::from(*w)).sum::<f64>().max(1.0);
-            let mut shares: BTreeMap<&str, f64> = BTreeMap::new();
             for (position, member) in pool.members.iter().enumerate() {
-                *shares.entry(&member.state.name).or_default() += f64::from(weights[position]) / total;
                 *open.entry(&member.state.name).or_default() |= pool.pool.is_open(position);
             }
             // What a rule falls back to has its name but no share of its own.
             if !shown.contains(&&*route.name) {
                 shown.push(&route.name);
-                for (backend, share) in shares {
+                // Where the algorithm looks at more than weights, these plan no share.
+                for (backend, share) in
+                    pool.shares().into_iter().filter(|_| keeps_to_weights(route.algorithm))
+                {
                     visit(Level::PlanShare { rule: &route.name, backend, share });
                 }
             }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::balance::{AdaptiveSettings, BalanceSettings, LatencySettings};
 use crate::congestion::{CoolDownSettings, FeedbackSettings, SignalSettings};
 use crate::error::GatewayError;
-use crate::observe::{MetricsSettings, TenantSettings};
+use crate::observe::{AnomalySettings, MetricsSettings, TenantSettings};
+use crate::units::millis;
 
 /// How the parts of an [`Engine`](super::Engine) behave of which a plan says nothing, for all backends alike.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct EngineSettings {
     /// Seed of all that is drawn at random, and of the hashes of key tables: secret where clients choose their keys.
     pub seed: u64,
@@ -26,11 +30,14 @@ pub struct EngineSettings {
     pub feedback: FeedbackSettings,
     /// Counters and histograms.
     pub metrics: MetricsSettings,
+    /// What counts as unusual.
+    pub anomalies: AnomalySettings,
     /// Which tenants are counted apart.
     pub tenants: TenantSettings,
     /// Names of tenants, and of keys of each kind, that are told apart at a time.
     pub max_keys: usize,
     /// How often weights adapt.
+    #[serde(rename = "adapt_every_ms", with = "millis")]
     pub adapt_every: Duration,
 }
 
@@ -45,6 +52,7 @@ impl Default for EngineSettings {
             signal: SignalSettings::default(),
             feedback: FeedbackSettings::default(),
             metrics: MetricsSettings::default(),
+            anomalies: AnomalySettings::default(),
             tenants: TenantSettings::default(),
             max_keys: 10_000,
             adapt_every: Duration::from_secs(5),
@@ -65,6 +73,7 @@ impl EngineSettings {
         self.signal.validate()?;
         self.feedback.validate()?;
         self.metrics.validate()?;
+        self.anomalies.validate()?;
         self.tenants.validate()
     }
 }

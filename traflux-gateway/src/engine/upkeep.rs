@@ -14,6 +14,7 @@ use super::compile::{Compiled, Place, RoutePool};
 use super::waiting;
 use super::{Engine, Registry};
 use crate::balance::{self, AdaptiveWeights, BalanceSettings, Member, Reading, SetWeights};
+use crate::decision_log::entry::Call;
 use crate::error::GatewayError;
 
 /// Weights that differ by less than this share stay as they are: every change makes new tables.
@@ -22,6 +23,7 @@ const DEAD_BAND: f64 = 0.01;
 impl Engine {
     /// Looks after what time alone brings; call it a few times a second.
     pub fn upkeep(&self, now: Timestamp) {
+        let _turn = self.shared.turn(now, || Call::Upkeep);
         let compiled = self.shared.compiled.load_full();
         for pool in compiled.pools() {
             if let Some(health) = &pool.health {
@@ -36,6 +38,7 @@ impl Engine {
         }
         drop(registry);
         waiting::look_after(&self.shared, &compiled, now);
+        self.watch(&compiled, now);
     }
 
     /// Takes weights that a controller computed for the backends of a rule under `adaptive`; they count while they are
@@ -47,6 +50,10 @@ impl Engine {
     /// by. Backends that are not named keep the weight of the plan. Weights that differ from those in force by less
     /// than a hundredth of themselves change nothing.
     pub fn set_weights(&self, now: Timestamp, rule: &str, weights: &[(&str, u32)]) {
+        let _turn = self.shared.turn(now, || Call::SetWeights {
+            rule: rule.into(),
+            weights: weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect(),
+        });
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let weights: HashMap<String, u32> =
             weights.iter().map(|(name, w)| ((*name).to_owned(), *w)).collect();

@@ -11,9 +11,10 @@ use super::admission::Admission;
 use super::compile::Compiled;
 use super::decision::{Decision, Reason, Refusal};
 use super::forward::{Forward, Later, place};
-use super::{Engine, Shared};
+use super::{Engine, Shared, logged};
 use crate::error::GatewayError;
 use crate::limit::{Key, KeyTable};
+use crate::observe::TenantIx;
 use crate::queue::{self, Dequeued, Dropped, Item, Outlook, RequestQueue, Ticket};
 
 /// The queue of all requests that want the same backends.
@@ -48,6 +49,8 @@ pub struct Waiting {
     ticket: Ticket,
     outlook: Outlook,
     given_up: bool,
+    /// Its engine and its number, where there is a log.
+    pub(super) logged: Option<(Arc<Shared>, u64)>,
 }
 
 impl Waiting {
@@ -81,6 +84,16 @@ impl std::fmt::Debug for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        if self.logged.is_some() {
+            logged::left(self);
+        } else {
+            self.left_now();
+        }
+    }
+}
+
+impl Waiting {
+    pub(super) fn left_now(&mut self) {
         if std::mem::replace(&mut self.given_up, true) {
             return;
         }
@@ -226,6 +239,7 @@ impl Inner {
             let Some((compiled, admission)) = self.fetch(late.payload) else { continue };
             let reason = Reason::Dropped(late.reason);
             compiled.count_refusal(Some(admission.route), reason);
+            compiled.used.refused(TenantIx(admission.tenant), admission.tokens.total());
             let refusal = compiled.refusal(Some(admission.route), reason);
             self.ready.push_back((late.ticket, Decision::Refuse(refusal)));
         }
@@ -259,7 +273,7 @@ pub(super) fn enqueue(
     inner.refuse_dropped();
     let decision = match answer {
         queue::Admission::Waits { ticket, outlook } => {
-            Decision::Wait(Waiting { room: Arc::clone(room), ticket, outlook, given_up: false })
+            Decision::Wait(Waiting { room: Arc::clone(room), ticket, outlook, given_up: false, logged: None })
         }
         queue::Admission::Refused { reason, retry_after } => {
             inner.fetch(item.payload);
@@ -309,6 +323,13 @@ impl Engine {
     /// The next decision for somebody who waits: its number, and where it goes or why it does not. Ask after every
     /// [`finish`](super::Forward::finish) and after [`upkeep`](Self::upkeep).
     pub fn take_ready(&self) -> Option<((usize, Ticket), Decision)> {
+        match &self.shared.log {
+            None => self.take_ready_now(),
+            Some(log) => logged::take_ready(self, log),
+        }
+    }
+
+    pub(super) fn take_ready_now(&self) -> Option<((usize, Ticket), Decision)> {
         self.shared.compiled.load().all_rooms().find_map(|room| {
             if room.ready.load(Ordering::Relaxed) == 0 {
                 return None;

@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
 
 use super::cells::Counting;
@@ -27,7 +28,7 @@ const HEADER: &str = "traflux-levels 1";
 const MOST_BYTES: u64 = 128 << 20;
 
 /// What is used of one limit by one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedLevel {
     /// The name of the limit.
     pub limit: String,
@@ -38,7 +39,7 @@ pub struct SavedLevel {
 }
 
 /// A picture of levels.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Levels {
     /// When it was taken, in nanoseconds since the epoch.
     pub at_ns: u64,

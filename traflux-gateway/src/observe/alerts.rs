@@ -15,6 +15,7 @@
 //! | `TrafluxGatewaySplitOffPlan` | a rule's requests are split otherwise than planned |
 //! | `TrafluxGatewayRetryStorm` | retries are a large part of requests |
 //! | `TrafluxGatewayUnfair` | tenants get very different parts of their fair share |
+//! | `TrafluxGatewayAnomaly` | a rate, errors, latency or a share of routing is unusual for minutes |
 //! | `TrafluxGatewayMisdirected` | the embedder counts with indices of another layout |
 //!
 //! Budgets burn over several windows: a page takes 2 % of a 30-day budget in one hour (rate 14.4) or 5 % in six
@@ -406,6 +407,15 @@ fn level_alerts(settings: &AlertSettings) -> Vec<Alert> {
         format!("min by (scope) ({PREFIX}fairness_jain_ratio) < {}", settings.least_fairness),
         "Capacity is shared unfairly among {{ $labels.scope }}",
         "Jain's index among {{ $labels.scope }} is {{ $value | humanize }}.",
+    ));
+    alerts.push(alert(
+        "TrafluxGatewayAnomaly",
+        "2m",
+        "warn",
+        format!("max by (signal, rule, backend, model) ({PREFIX}anomaly) == 1"),
+        "Unusual {{ $labels.signal }} at backend {{ $labels.backend }}",
+        "Since minutes {{ $labels.signal }} of backend {{ $labels.backend }} (model {{ $labels.model }}, rule \
+         {{ $labels.rule }}) is not as usual; the gateway's log and /anomalies say how.",
     ));
     alerts.push(alert(
         "TrafluxGatewayMisdirected",

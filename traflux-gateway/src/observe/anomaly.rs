@@ -173,6 +173,30 @@ pub enum AnomalyEvent {
     },
 }
 
+impl AnomalyEvent {
+    /// What it is about.
+    #[must_use]
+    pub const fn signal(&self) -> &Signal {
+        match self {
+            Self::Raised(anomaly) => &anomaly.signal,
+            Self::Cleared { signal, .. } => signal,
+        }
+    }
+}
+
+impl Signal {
+    /// A stable name of its kind, for metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Rate(_) => "rate",
+            Self::Errors(_) => "errors",
+            Self::Slow(..) => "slow",
+            Self::Split { .. } => "split",
+        }
+    }
+}
+
 /// What a window is compared with.
 pub trait Expectation {
     /// Requests per second to expect of a series in the window that begins at `start`; `None` where there is no
@@ -501,6 +525,22 @@ impl fmt::Display for Anomaly {
             )?,
         }
         write!(f, ", since {:.0} s before", self.at.since(since).as_secs_f64())
+    }
+}
+
+impl fmt::Display for AnomalyEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raised(anomaly) => write!(f, "unusual: {anomaly}"),
+            Self::Cleared { signal: Signal::Rate(of), .. } => {
+                write!(f, "as usual: request rate of {}", Of(of))
+            }
+            Self::Cleared { signal: Signal::Errors(of), .. } => write!(f, "as usual: errors of {}", Of(of)),
+            Self::Cleared { signal: Signal::Slow(of, _), .. } => write!(f, "as usual: latency of {}", Of(of)),
+            Self::Cleared { signal: Signal::Split { rule, backend }, .. } => {
+                write!(f, "as usual: share of backend `{backend}` in rule `{rule}`")
+            }
+        }
     }
 }
 

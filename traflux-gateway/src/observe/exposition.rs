@@ -21,6 +21,7 @@
 //! | `traflux_gateway_backend_ejected` | backend | 1 while it gets no traffic |
 //! | `traflux_gateway_plan_share_ratio` | rule, backend | share of a rule's traffic that the plan gives |
 //! | `traflux_gateway_fairness_jain_ratio` | scope | Jain's index of the last window |
+//! | `traflux_gateway_anomaly` | signal, rule, backend, model | 1 while something is unusual; the series goes with it |
 //! | `traflux_gateway_misdirected_total` | | records with an unknown index: a fault of the embedder |
 //! | `traflux_gateway_series_dropped` | | series of this answer left out for the limit or as duplicates |
 //!
@@ -32,6 +33,7 @@ use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+use super::anomaly::Signal;
 use super::layout::{BandIx, DeciderIx, ReasonIx, RouteIx, SeriesIx};
 use super::snapshot::{HistogramCounts, SeriesHistogram, Snapshot};
 use super::tenants::{TenantExposure, TenantIx, TenantUse};
@@ -119,6 +121,8 @@ pub enum Level<'a> {
         /// Share of the rule's traffic, 0 to 1.
         share: f64,
     },
+    /// Something is unusual.
+    Anomaly(&'a Signal),
     /// How fairly the last window was shared.
     Fairness {
         /// Among whom: tenants, keys of a tenant.
@@ -310,6 +314,7 @@ impl Scrape<'_> {
             ("backend_ejected", "1 while a backend gets no traffic"),
             ("plan_share_ratio", "Share of a rule's traffic that the plan gives a backend"),
             ("fairness_jain_ratio", "Jain's index of the last window"),
+            ("anomaly", "1 while something is unusual"),
         ];
         let mut families = gauges.map(|(name, help)| writer.family(name, Kind::Gauge, help));
         self.levels.levels(&mut |level| match level {
@@ -333,6 +338,17 @@ impl Scrape<'_> {
             }
             Level::PlanShare { rule, backend, share } => {
                 families[8].sample(&[("rule", rule), ("backend", backend)], share);
+            }
+            Level::Anomaly(signal) => {
+                let (rule, backend, model) = match signal {
+                    Signal::Rate(of) | Signal::Errors(of) | Signal::Slow(of, _) => {
+                        ("", &of.backend, &*of.model)
+                    }
+                    Signal::Split { rule, backend } => (rule.as_str(), backend, ""),
+                };
+                let labels =
+                    [("signal", signal.name()), ("rule", rule), ("backend", backend), ("model", model)];
+                families[10].sample(&labels, 1.0);
             }
             Level::Fairness { scope, jain } => families[9].sample(&[("scope", scope)], jain),
         });

@@ -123,6 +123,7 @@ struct TenantCells {
     requests: AtomicU64,
     tokens: AtomicU64,
     cost: AtomicU64,
+    unserved: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -165,6 +166,20 @@ impl TenantMetrics {
         cells.requests.fetch_add(1, Ordering::Relaxed);
         cells.tokens.fetch_add(tokens, Ordering::Relaxed);
         cells.cost.fetch_add(cost.get(), Ordering::Relaxed);
+    }
+
+    /// Counts a request of a tenant that was refused for want of capacity, by the tokens it may have used; one without
+    /// tokens counts as one.
+    pub fn refused(&self, tenant: TenantIx, tokens: u64) {
+        let cells = &self.cells[(tenant.0 as usize).min(self.settings.capacity)];
+        // Relaxed: an independent counter that only grows.
+        cells.unserved.fetch_add(tokens.max(1), Ordering::Relaxed);
+    }
+
+    /// Tokens of a tenant's requests that were refused for want of capacity.
+    #[must_use]
+    pub fn unserved(&self, tenant: TenantIx) -> u64 {
+        self.cells[(tenant.0 as usize).min(self.settings.capacity)].unserved.load(Ordering::Relaxed)
     }
 
     /// What a tenant used so far; beyond the capacity what all those beyond it used.

@@ -165,14 +165,16 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
             let counted = state.engine.scrape(state.clock.now(), Format::Prometheus);
             let kept = state.keeper.as_ref().map(|keeper| keeper.exposition()).unwrap_or_default();
             let asked = exposition(&state.engine.probe_statuses());
-            let others = state.shown.text();
-            let page = counted + &state.tally.exposition() + &kept + &asked + &others;
-            let mut response = text(StatusCode::OK, page);
+            let recorded =
+                state.recording.as_ref().map(|recording| recording.exposition()).unwrap_or_default();
+            let own = state.tally.exposition() + &kept + &asked + &recorded + &state.shown.text();
+            let mut response = text(StatusCode::OK, counted + &own);
             let kind = HeaderValue::from_static("text/plain; version=0.0.4");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
         }
         (&Method::GET, "/probes") => text(StatusCode::OK, table(&state.engine.probe_statuses())),
+        (&Method::GET, "/anomalies") => text(StatusCode::OK, unusual(state)),
         (&Method::GET, "/levels") => {
             let query = parts.uri.query().unwrap_or_default();
             let mut asked = Description::default();
@@ -260,6 +262,39 @@ fn exposition(statuses: &[ProbeStatus]) -> String {
         }
     }
     text
+}
+
+/// What is unusual, how fairly the last minute was shared and how long limits last.
+fn unusual(state: &State) -> String {
+    let mut shown = String::new();
+    let mut line = |text: String| {
+        shown.push_str(&text);
+        shown.push('\n');
+    };
+    let anomalies = state.engine.anomalies();
+    if anomalies.is_empty() {
+        line("nothing is unusual".to_owned());
+    }
+    for anomaly in anomalies {
+        line(format!("unusual: {anomaly}"));
+    }
+    if let Some(fairness) = state.engine.fairness() {
+        line(format!("Jain's index among {} tenants: {:.3}", fairness.tenants, fairness.jain));
+    }
+    for (limit, exhaustion) in state.engine.exhaustion() {
+        let days = |within: Option<Duration>| {
+            within.map_or_else(
+                || "not in sight".to_owned(),
+                |w| format!("{:.1} days", w.as_secs_f64() / 86_400.0),
+            )
+        };
+        line(format!(
+            "limit `{limit}` is reached: {} (earliest: {})",
+            days(exhaustion.within),
+            days(exhaustion.earliest)
+        ));
+    }
+    shown
 }
 
 /// Why the sender may change nothing; `None` for the holder of the token. Hashes are compared, so that the time it

@@ -13,10 +13,12 @@ use traflux_core::plan::requests::RequestPlan;
 
 use super::keeper::{self, Keeper};
 use super::live::Live;
+use super::recording::Recording;
 use super::settings::ServerSettings;
 use super::tally::Tally;
 use super::{admin, listener, probing};
 use crate::adapter::{Clock, Waiters};
+use crate::decision_log::LogSettings;
 use crate::engine::Engine;
 use crate::error::GatewayError;
 
@@ -54,6 +56,8 @@ pub(crate) struct State {
     pub(super) settings: ServerSettings,
     /// What keeps levels over a restart.
     pub(super) keeper: Option<Arc<Keeper>>,
+    /// What writes decisions down.
+    pub(super) recording: Option<Recording>,
     /// Whether new requests should go elsewhere.
     pub(super) draining: watch::Receiver<bool>,
     /// Metrics of what runs beside the gateway.
@@ -88,7 +92,15 @@ impl Gateway {
     pub async fn start(plan: &RequestPlan, settings: ServerSettings) -> Result<Self, GatewayError> {
         let clock = Clock::start();
         let live = Live::new(plan, &settings, None)?;
-        let engine = Engine::new(plan, &settings.engine, clock.now())?;
+        let (engine, recording) = match &settings.decision_log {
+            None => (Engine::new(plan, &settings.engine, clock.now())?, None),
+            Some(file) => {
+                let log = LogSettings::default();
+                let engine = Engine::with_log(plan, &settings.engine, &log, clock.now())?;
+                let recording = Recording::start(engine.clone(), file.clone())?;
+                (engine, Some(recording))
+            }
+        };
         let keeper = Keeper::open(plan, &engine, clock.now())?;
         let (drain, draining) = watch::channel(false);
         let state = Arc::new(State {
@@ -99,6 +111,7 @@ impl Gateway {
             tally: Tally::default(),
             settings,
             keeper,
+            recording,
             draining: draining.clone(),
             shown: Shown::default(),
             reloading: Mutex::new(()),
@@ -179,13 +192,19 @@ impl Gateway {
     }
 
     /// Takes no more connections and requests, waits for those at hand, at most for the plan's drain timeout, and
-    /// keeps the levels of limits that are to be kept.
+    /// keeps the levels of limits that are to be kept and the decision log.
     pub async fn drain(mut self) -> Drained {
         // Nobody listens any more only when serving has ended.
         let _ = self.drain.send(true);
         let drained = (&mut self.serving).await.unwrap_or_default();
         if let Some(keeper) = &self.state.keeper {
             save(&self.state, keeper).await;
+        }
+        if self.state.recording.is_some() {
+            let state = Arc::clone(&self.state);
+            // Writes the rest, which may take the disk a moment.
+            let _ =
+                tokio::task::spawn_blocking(move || state.recording.as_ref().map(Recording::finish)).await;
         }
         // The file of levels is free for a successor when nobody holds the state any more.
         for task in self.others.drain(..) {

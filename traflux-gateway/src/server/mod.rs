@@ -11,7 +11,8 @@
 //! | the way of a request, its answer | `proxy`, `racing`, `passing`, `answer` |
 //! | backends, their connections and keys | `upstream` |
 //! | questions to backends whether they are well | `probing` |
-//! | metrics, explanations, levels | `admin` |
+//! | metrics, explanations, levels, anomalies | `admin` |
+//! | the decision log on disk | `recording` |
 //! | budgets over a restart | `keeper` |
 //! | a backend without costs, a load, a show | [`mock`], [`load`], [`demo`](fn@demo) |
 //!
@@ -34,6 +35,7 @@ mod passing;
 mod probing;
 mod proxy;
 mod racing;
+mod recording;
 mod run;
 mod settings;
 mod tally;

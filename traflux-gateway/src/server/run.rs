@@ -90,6 +90,9 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
             },
             () = tokio::time::sleep(watch_interval) => false,
         };
+        for event in gateway.engine().take_anomaly_events() {
+            tell(&event.to_string());
+        }
         let now = Stamp::of(&file);
         // A file that is gone for a moment is being replaced.
         if !forced && (now == seen || now.is_none()) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use traflux_core::plan::backend::KeySource;
 
 use crate::congestion::HeaderStyle;
+use crate::decision_log::LogFileSettings;
 use crate::engine::EngineSettings;
 use crate::wire::TokenEstimator;
 
@@ -28,6 +29,8 @@ pub struct ServerSettings {
     pub quiet_after: Duration,
     /// How often files of certificates and keys are looked at.
     pub watch_interval: Duration,
+    /// Where decisions are recorded; nowhere without it.
+    pub decision_log: Option<LogFileSettings>,
 }
 
 impl Default for ServerSettings {
@@ -46,6 +49,7 @@ impl Default for ServerSettings {
             idle_timeout: Duration::from_secs(50),
             quiet_after: Duration::from_secs(5),
             watch_interval: Duration::from_secs(1),
+            decision_log: None,
         }
     }
 }

@@ -8,4 +8,5 @@ mod faults;
 mod keep;
 mod pass;
 mod probes;
+mod record;
 mod tls;

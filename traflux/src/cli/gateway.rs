@@ -1,11 +1,15 @@
 //! `traflux gateway`: what is decided for each request, and a process that does it.
 
+mod look_back;
+mod page;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use traflux_core::Rate;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::decision_log::LogFileSettings;
 use traflux_gateway::{Matcher, Severity, review, server};
 
 use super::Failure;
@@ -19,6 +23,14 @@ use crate::gateway::{EngineController, controlled};
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  \
         traflux gateway --config gateway.yaml             serve it; read it again when it changes, drain at SIGTERM\n  \
+        traflux gateway --config gateway.yaml --decision-log decisions.jsonl\n                                                    \
+        the same, and every decision is recorded\n  \
+        traflux gateway replay decisions.jsonl            would all of it be decided so again?\n  \
+        traflux gateway replay decisions.jsonl --plan other.yaml --html what-if.html\n                                                    \
+        how would the same requests have fared?\n  \
+        traflux gateway analyze decisions.jsonl --html planning.html\n                                                    \
+        when will limits be reached?\n  \
+        traflux gateway alerts rules.yml                  alerting rules for Prometheus\n  \
         traflux gateway --demo                            a gateway before mock backends, under load, without keys\n  \
         traflux gateway check gateway.yaml                rules in the order in which they are tried, and findings\n  \
         traflux gateway check gateway.yaml --strict       the same, failing on any warning\n  \
@@ -31,6 +43,10 @@ pub(super) struct GatewayArgs {
     /// Serve the plan of this file.
     #[arg(long, value_name = "FILE", conflicts_with = "demo")]
     config: Option<PathBuf>,
+    /// Record every decision in this file: what the plan looks at of requests, no keys and no prompts. Only its owner
+    /// may read it. At 256 MiB it becomes FILE.1, and so on; 15 such files are kept.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    decision_log: Option<PathBuf>,
     /// Show a gateway at work before mock backends.
     #[arg(long)]
     demo: bool,
@@ -42,6 +58,12 @@ enum GatewayCommand {
     Check(CheckArgs),
     /// Writes the plan as a configuration of Envoy, and says how well each key is expressed.
     Envoy(EnvoyArgs),
+    /// Decides everything in a log again and compares, or plays its requests under another plan.
+    Replay(look_back::ReplayArgs),
+    /// Tells from a log how traffic is shaped, how it grows and when limits are reached.
+    Analyze(look_back::AnalyzeArgs),
+    /// Writes recording and alerting rules for Prometheus.
+    Alerts(look_back::AlertsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -69,18 +91,23 @@ pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
     match (&args.command, &args.config) {
         (Some(GatewayCommand::Check(args)), _) => check(args),
         (Some(GatewayCommand::Envoy(args)), _) => envoy(args),
+        (Some(GatewayCommand::Replay(args)), _) => look_back::replay(args),
+        (Some(GatewayCommand::Analyze(args)), _) => look_back::analyze(args),
+        (Some(GatewayCommand::Alerts(args)), _) => look_back::alerts(args),
         (None, Some(file)) => {
             let read = |text: &str| {
                 crate::config::read_yaml::<RequestPlan>(text).map_err(|problem| problem.to_string())
             };
-            server::run(server::RunSettings::new(file), read, tell, control)?;
+            let mut settings = server::RunSettings::new(file);
+            settings.server.decision_log = args.decision_log.as_ref().map(LogFileSettings::new);
+            server::run(settings, read, tell, control)?;
             Ok(ExitCode::SUCCESS)
         }
         (None, None) if args.demo => {
             server::demo(&server::DemoSettings::default(), tell)?;
             Ok(ExitCode::SUCCESS)
         }
-        (None, None) => Err("nothing to do: expected `check FILE`, `--config FILE` or `--demo`".into()),
+        (None, None) => Err("nothing to do: expected a command, `--config FILE` or `--demo`".into()),
     }
 }
 

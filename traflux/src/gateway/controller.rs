@@ -87,7 +87,7 @@ struct Running {
 #[derive(Default)]
 struct Told {
     shares: Option<Split>,
-    rung: Option<&'static str>,
+    held: Option<bool>,
     failing: Vec<(&'static str, &'static str)>,
 }
 
@@ -169,7 +169,7 @@ impl EngineController {
     /// `control` changed, the loop begins anew with the split in force.
     fn follow(&mut self, plan: Arc<RequestPlan>, now: Timestamp) -> Result<(), EngineControlError> {
         let before = self.plan.replace(Arc::clone(&plan));
-        self.told.shares = None;
+        (self.told.shares, self.told.held) = (None, None);
         let Some(mut running) = self.running.take() else {
             self.running = start(&self.engine, &plan, now, None)?;
             return Ok(());
@@ -200,11 +200,13 @@ impl EngineController {
             }
         }
         self.told.failing = decision.failures.iter().map(|f| (f.stage, f.code)).collect();
-        let rung = decision.rung.name();
-        if self.told.rung.replace(rung).is_some_and(|before| before != rung) {
-            tell(match decision.rung {
-                Rung::Normal => "control: requests end, weights may move",
-                _ => "control: no request has ended for a while, weights are held",
+        // Before the first request nothing is estimated.
+        let held = decision.rung != Rung::Normal || decision.endpoints.is_empty();
+        if self.told.held.replace(held).is_some_and(|before| before != held) {
+            tell(if held {
+                "control: no request has ended for a while, weights are held"
+            } else {
+                "control: requests end, weights may move"
             });
         }
         let current = running.controller.current();

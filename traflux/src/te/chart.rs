@@ -11,16 +11,16 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 34.0;
 /// Colours in the style sheet.
-pub(super) const COLORS: usize = 9;
+pub(crate) const COLORS: usize = 9;
 /// Points of a line; more would only make the page large.
 const POINTS: usize = 1000;
 
 /// Ranges and names of both axes.
-pub(super) struct Axes {
-    pub(super) x: (f64, f64),
-    pub(super) y: (f64, f64),
-    pub(super) x_name: &'static str,
-    pub(super) y_name: &'static str,
+pub(crate) struct Axes {
+    pub(crate) x: (f64, f64),
+    pub(crate) y: (f64, f64),
+    pub(crate) x_name: &'static str,
+    pub(crate) y_name: &'static str,
 }
 
 impl Axes {
@@ -36,17 +36,17 @@ impl Axes {
 }
 
 /// One line, or the points of one kind.
-pub(super) struct Series {
-    pub(super) name: String,
-    pub(super) points: Vec<(f64, f64)>,
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
     /// Position among the colours.
-    pub(super) color: usize,
+    pub(crate) color: usize,
     /// For what does not change: a bound, a rival.
-    pub(super) dashed: bool,
+    pub(crate) dashed: bool,
 }
 
 /// Draws lines, or with `joined` unset points.
-pub(super) fn figure(
+pub(crate) fn figure(
     out: &mut String,
     title: &str,
     about: &str,
@@ -127,7 +127,7 @@ fn label(value: f64, (from, to): (f64, f64)) -> String {
 }
 
 /// At most so many points that a line needs: of neighbours the lowest, so that the worst matrix stays.
-pub(super) fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+pub(crate) fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let step = points.len().div_ceil(POINTS).max(1);
     points.chunks(step).filter_map(|near| near.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))).collect()
 }

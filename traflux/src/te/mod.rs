@@ -4,14 +4,14 @@
 //! [`Comparison`] holds what came of it, as a table, as CSV and as a page. [`study`](study::study) trains selectors on
 //! one network or many, by several seeds, and [`Study`] holds their learning curves and tests.
 
-mod chart;
+pub(crate) mod chart;
 pub mod course;
 mod error;
 pub mod evaluate;
 mod judge;
 mod lesson;
 mod limit;
-mod page;
+pub(crate) mod page;
 mod score;
 mod selector;
 pub mod study;

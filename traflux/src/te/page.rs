@@ -17,7 +17,7 @@ pub(super) const ABOUT: &str = "Which pairs of nodes should leave ECMP? PR_U is 
                                 the fullest link over the utilisation reached: 1 is optimal.";
 
 /// The top of a page, up to the heading.
-pub(super) fn begin(title: &str, heading: &str) -> String {
+pub(crate) fn begin(title: &str, heading: &str) -> String {
     let mut out = String::with_capacity(64 * 1024);
     let _ = write!(
         out,
@@ -31,7 +31,7 @@ pub(super) fn begin(title: &str, heading: &str) -> String {
 }
 
 /// The bottom of a page.
-pub(super) fn end(out: &mut String, notes: &[String]) {
+pub(crate) fn end(out: &mut String, notes: &[String]) {
     if !notes.is_empty() {
         out.push_str("<footer>");
         for note in notes {

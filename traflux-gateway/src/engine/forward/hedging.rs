@@ -5,6 +5,7 @@ use std::sync::Arc;
 use traflux_core::Timestamp;
 
 use super::{End, Forward, attempt_route};
+use crate::engine::logged;
 use crate::outcome::Outcome;
 use crate::retry::Idempotence;
 
@@ -51,6 +52,10 @@ impl Forward {
     /// budget for retries, limits and room allow; `None` where they do not, which is final for this attempt. Both are
     /// to be finished: the first that answers as usual, the others by [`overtaken`](Self::overtaken).
     pub fn hedge(&mut self, now: Timestamp) -> Option<Self> {
+        if self.shared.log.is_some() { logged::hedge(self, now) } else { self.hedge_now(now) }
+    }
+
+    pub(in crate::engine) fn hedge_now(&mut self, now: Timestamp) -> Option<Self> {
         let second = self.hedge_at().and_then(|_| self.second(now));
         self.admission.hedging.last = Some(now);
         match &second {
@@ -103,7 +108,15 @@ impl Forward {
 
     /// Settles an attempt that is given up because another one of the same request was quicker. What it did not use
     /// comes back whole, and that the endpoint takes longer than this is learned.
-    pub fn overtaken(mut self, now: Timestamp) {
+    pub fn overtaken(self, now: Timestamp) {
+        if self.shared.log.is_some() {
+            logged::overtaken(self, now);
+        } else {
+            self.overtaken_now(now);
+        }
+    }
+
+    pub(in crate::engine) fn overtaken_now(mut self, now: Timestamp) {
         self.admission.hedging.overtaken = true;
         self.end(now, &End::of(Outcome::Cancelled));
         self.make_room(now);

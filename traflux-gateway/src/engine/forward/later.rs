@@ -10,7 +10,7 @@ use std::time::Duration;
 use traflux_core::Timestamp;
 
 use super::{Blocked, Forward, hold, look_for_a_way, member, take};
-use crate::engine::Decision;
+use crate::engine::{Decision, logged};
 use crate::limit::{Cost, LimitIx};
 
 /// A turn that has not come.
@@ -34,7 +34,7 @@ impl Turn {
 /// gives the turn back.
 #[must_use = "a request that is dropped gives its turn back"]
 pub struct Later {
-    forward: Forward,
+    pub(in crate::engine) forward: Forward,
 }
 
 impl Later {
@@ -69,6 +69,10 @@ impl Later {
     /// What becomes of it once its turn has come: as a rule a [`Forward`]; it waits on where it is called too early, and
     /// is decided about anew, without its turn, where its backend has no room any more.
     pub fn go_on(self, now: Timestamp) -> Decision {
+        if self.forward.shared.log.is_some() { logged::go_on(self, now) } else { self.go_on_now(now) }
+    }
+
+    pub(in crate::engine) fn go_on_now(self, now: Timestamp) -> Decision {
         let mut forward = self.forward;
         let Some(turn) = forward.admission.turn else { return forward.anew(now) };
         if now < turn.due {
