@@ -315,6 +315,14 @@ fn a_tenant_that_used_beyond_all_bounds_has_its_turn_again_after_a_million_round
 }
 
 #[test]
+fn what_takes_longer_than_until_its_deadline_is_refused_at_time_zero_too() {
+    let mut queue = RequestQueue::new(&one_band(Order::EarliestDeadline, false)).unwrap();
+    let item = Item { deadline: Some(at(400)), service: Duration::MAX, ..Item::default() };
+    let admission = queue.enqueue(at(0), &item, &mut Vec::new());
+    assert!(matches!(admission, Admission::Refused { reason: Refusal::Deadline, .. }), "{admission:?}");
+}
+
+#[test]
 fn teams_share_equally_however_many_keys_they_have() {
     let mut queue = RequestQueue::new(&one_band(Order::Fcfs, true)).unwrap();
     // Team 10 has keys 0 to 3, team 11 key 4; organisation 20 owns both, organisation 21 owns key 5 directly.

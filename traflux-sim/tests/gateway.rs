@@ -104,8 +104,8 @@ fn at_twice_the_capacity_limits_keep_answers_in_time_where_endless_queues_keep_n
     let all = runs(&scenario, 2.0, &[Arm::of(&scenario).remove(0), Arm::Peer(Peer::LeastRequest)]);
     let goodput = |runs: &Runs| runs.over_seeds(|outcome| outcome.goodput).least;
     let late = |outcome: &Outcome| quantile(&outcome.first_token, 0.5);
-    // The goal is 0.9; docs/gateway-results.md says what is missing.
-    assert!(goodput(&all[0]) > 0.75, "{}", goodput(&all[0]));
+    // The goal of 0.9 is for all 240 s; in half the time what came before service times were known weighs more.
+    assert!(goodput(&all[0]) > 0.85, "{}", goodput(&all[0]));
     assert!(all[0].over_seeds(met).least > 5.0 * all[1].over_seeds(met).most);
     assert!(all[1].over_seeds(late).least > 15.0);
 }

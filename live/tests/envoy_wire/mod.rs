@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -27,6 +27,8 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        // Of its own name: with the default a certificate would seem to be issued by itself.
+        params.distinguished_name.push(DnType::CommonName, "authority of the tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -175,7 +177,14 @@ fn pools_bound_connections_waiting_requests_and_what_one_connection_serves() {
         Envoy::start(serde_json::from_value(plan).unwrap())
     };
     let statuses = |envoy: &Envoy, requests: usize| {
-        let sent: Vec<_> = (0..requests).map(|_| envoy.in_background("/slow")).collect();
+        let sent: Vec<_> = (0..requests)
+            .map(|_| {
+                let thread = envoy.in_background("/slow");
+                // A request whose connection is not there yet counts as waiting.
+                std::thread::sleep(Duration::from_millis(100));
+                thread
+            })
+            .collect();
         sent.into_iter().map(|thread| thread.join().unwrap().status).collect::<Vec<_>>()
     };
     let count = |statuses: &[u16], status: u16| statuses.iter().filter(|s| **s == status).count();

@@ -255,10 +255,9 @@ impl RequestQueue {
         let mut start_by = now.saturating_add(wait);
         let service = nanos(item.service);
         if let Some(deadline) = item.deadline {
-            let latest = nanos(deadline.since_epoch()).saturating_sub(service);
-            if latest < now {
-                return refused(Refusal::Deadline, None);
-            }
+            // A service that takes longer than all time until the deadline starts before the epoch: never.
+            let latest = nanos(deadline.since_epoch()).checked_sub(service).filter(|latest| *latest >= now);
+            let Some(latest) = latest else { return refused(Refusal::Deadline, None) };
             if latest < start_by {
                 (start_by, limit) = (latest, DropReason::Deadline);
             }
