@@ -212,7 +212,7 @@ mod tests {
     fn a_secret_is_written_as_a_hash_on_both_sides_and_still_equal() {
         let plan = plan(
             r#"{"routing": {"rules": [{"name": "vip", "match": {"headers": {"X-Api-Key": "sk-123", "x-team": "a"}},
-                "route": "b"}]}}"#,
+                "route": {"backend": "b"}}]}}"#,
         );
         let (written, looked_into) = without_secrets(&plan);
         assert_eq!(looked_into, None);
@@ -232,7 +232,7 @@ mod tests {
     fn a_rule_that_looks_into_a_secret_is_named() {
         let plan = plan(
             r#"{"routing": {"rules": [{"name": "vip", "match": {"headers": {"authorization": {"prefix": "Bearer sk"}}},
-                "route": "b"}]}}"#,
+                "route": {"backend": "b"}}]}}"#,
         );
         let (written, looked_into) = without_secrets(&plan);
         assert_eq!(looked_into.as_deref(), Some("`vip` looks into the secret `authorization`"));
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn of_a_query_only_what_the_plan_looks_at_is_written() {
         let plan = plan(
-            r#"{"routing": {"rules": [{"name": "beta", "match": {"query": {"version": "2"}}, "route": "b"}]}}"#,
+            r#"{"routing": {"rules": [{"name": "beta", "match": {"query": {"version": "2"}}, "route": {"backend": "b"}}]}}"#,
         );
         let request = Request { query: "key=AIza&version=2&version=3", ..Request::default() };
         let visible = Visible::of(&plan);

@@ -107,8 +107,9 @@ async fn what_one_backend_fails_at_another_does() {
     assert_eq!(row.retries(), failing.requests());
 }
 
-/// The slowest of a hundred requests to two backends, one in ten of which takes a second longer.
-async fn slowest(retry: &str) -> (Duration, u64, u64) {
+/// How many of a hundred requests to two backends, one in ten of which takes a second longer, take more than half a
+/// second; how many second attempts there were, and how many attempts.
+async fn late(retry: &str) -> (u64, u64, u64) {
     let stalling = |seed| {
         let settings = MockSettings {
             first_token: Duration::from_millis(5),
@@ -127,27 +128,27 @@ async fn slowest(retry: &str) -> (Duration, u64, u64) {
         b.url()
     );
     let gateway = gateway(&plan(&json)).await;
-    let mut slowest = Duration::ZERO;
+    let mut late = 0;
     for _ in 0..100 {
         let sent = std::time::Instant::now();
         assert_eq!(post(gateway.address(), &[], &chat(5)).await.status, 200);
-        slowest = slowest.max(sent.elapsed());
+        late += u64::from(sent.elapsed() > Duration::from_millis(500));
     }
     let rows = gateway.tally().rows();
     let hedges = rows.iter().map(|(_, _, row)| row.hedges()).sum();
-    (slowest, hedges, a.requests() + b.requests())
+    (late, hedges, a.requests() + b.requests())
 }
 
 #[tokio::test]
 async fn a_second_attempt_cuts_the_tail_of_a_backend_that_stalls() {
-    let (alone, none, asked) = slowest("{}").await;
-    assert!(alone >= Duration::from_secs(1), "nothing stalled: {alone:?}");
+    let (alone, none, asked) = late("{}").await;
+    assert!(alone >= 4, "nothing stalled: {alone}");
     assert_eq!((none, asked), (0, 100));
     let budget = r#""budget": {"min_per_second": 100}"#;
-    let (hedged, seconds, asked) = slowest(&format!(r#"{{"hedge": {{"delay_ms": 60}}, {budget}}}"#)).await;
+    let (hedged, seconds, asked) = late(&format!(r#"{{"hedge": {{"delay_ms": 60}}, {budget}}}"#)).await;
     assert!((1..40).contains(&seconds) && asked == 100 + seconds, "{seconds} of {asked}");
-    // Both attempts stall for one request in a hundred; with these seeds for none.
-    assert!(hedged < alone / 2, "{hedged:?}");
+    // Both attempts stall for one request in a hundred.
+    assert!(hedged <= alone / 2, "{hedged} of {alone}");
 }
 
 #[tokio::test]
