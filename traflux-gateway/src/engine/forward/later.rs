@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use traflux_core::Timestamp;
 
-use super::{Blocked, Forward, hold, look_for_a_way, member, take};
+use super::{Blocked, Forward, ask, look_for_a_way, member};
 use crate::engine::{Decision, logged};
 use crate::limit::{Cost, LimitIx};
 
@@ -83,8 +83,8 @@ impl Later {
         let position = turn.position as usize;
         if let Some(pool) = pool.as_deref().filter(|pool| pool.pool.is_open(position)) {
             let draw = forward.shared.draw();
-            if let Ok(taken) = take(&forward.compiled, &mut forward.admission, pool, position, draw, now) {
-                hold(&mut forward.admission, pool, turn.route, position, taken, now);
+            let place = (turn.route, position);
+            if ask(&forward.compiled, &mut forward.admission, pool, place, draw, now).is_ok() {
                 forward.count_turn(now.since(turn.taken));
                 return Decision::Forward(forward);
             }
