@@ -132,6 +132,8 @@ impl Model {
                     }
                     match limiter.reserve(at(later), &places, &cost) {
                         Ok(reservation) => reservation.cancel(at(later)),
+                        // A second name of the same scope took the place of the first in a full table.
+                        Err(again) if again.reason == DenialReason::StaleKey => {}
                         Err(again) => {
                             panic!("{wait:?} at {now} for {cost:?} of {:?}, then {again:?}", self.rules)
                         }

@@ -185,7 +185,7 @@ impl Engine {
                 }
                 forward::decide(&self.shared, compiled, admission, now)
             }
-            Err(refusal) => Decision::Refuse(refusal),
+            Err(refused) => compiled.turn_away(refused),
         }
     }
 
@@ -193,7 +193,7 @@ impl Engine {
         let compiled = self.shared.compiled.load_full();
         match compiled.admit(request, now) {
             Ok(admission) => forward::decide(&self.shared, compiled, admission, now),
-            Err(refusal) => Decision::Refuse(refusal),
+            Err(refused) => compiled.turn_away(refused),
         }
     }
 

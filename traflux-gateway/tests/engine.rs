@@ -8,6 +8,7 @@ use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::Outcome;
 use traflux_gateway::congestion::ConcurrencyPlan;
+use traflux_gateway::observe::Format;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Forward, QueuePlan, Reason, Refusal, Request,
     TokenEstimate, Usage,
@@ -220,6 +221,22 @@ fn an_explanation_names_rules_candidates_and_limits_and_changes_nothing() {
         let text = explained.to_string();
         assert!(text.contains("rule gold: user tier is one of `gold` does not hold: found ``"), "{text}");
     }
+}
+
+#[test]
+fn what_is_turned_away_at_the_door_is_counted_and_an_explanation_of_it_is_not() {
+    let engine = engine(TWO, &EngineSettings::default());
+    let nowhere = Request { path: "/nowhere", ..chat("t", 1, 1) };
+    let counted = || {
+        let text = engine.scrape(at(0.0), Format::OpenMetrics);
+        let line = text.lines().find(|line| line.contains("reason=\"no_route\""));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |count| count.parse::<f64>().unwrap())
+    };
+    let explained = engine.explain(&nowhere, at(0.0));
+    assert_eq!(explained.refusal.map(|refusal| refusal.reason), Some(Reason::NoRoute));
+    assert_eq!(counted(), 0.0);
+    assert_eq!(refusal(engine.decide(&nowhere, at(0.0))).reason, Reason::NoRoute);
+    assert_eq!(counted(), 1.0);
 }
 
 #[test]

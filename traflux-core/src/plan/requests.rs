@@ -85,6 +85,11 @@ impl RequestPlan {
                 let problem = format!("`{}` is empty or the name of another rule", rule.name);
                 return wrong(format!("routing.rules[{ix}].name"), problem);
             }
+            // Metrics and decisions name it so.
+            if rule.name == "default" && self.routing.default.is_some() {
+                let problem = "`default` is the name of the route of routing.default".to_owned();
+                return wrong(format!("routing.rules[{ix}].name"), problem);
+            }
         }
         for (path, route) in self.routes() {
             if route.backend.is_empty() {
@@ -210,6 +215,10 @@ mod tests {
     fn what_types_cannot_say_is_refused_with_its_path() {
         for (json, expected) in [
             (r#"{"routing": {"default": {"backend": []}}}"#, "routing.default.backend: lists no backend"),
+            (
+                r#"{"routing": {"default": {"backend": "x"}, "rules": [{"name": "default", "route": {"backend": "y"}}]}}"#,
+                "routing.rules[0].name: `default` is the name of the route of routing.default",
+            ),
             (
                 r#"{"routing": {"default": {"backend": "x", "weight": 0}}}"#,
                 "routing.default.weight: every backend has weight 0",

@@ -88,7 +88,9 @@ impl Compiled {
             Explanation { rules, algorithm: None, candidates: Vec::new(), limits: Vec::new(), refusal: None };
         let admission = match self.admit(request, now) {
             Ok(admission) => admission,
-            Err(refusal) => return Explanation { refusal: Some(refusal), ..none },
+            Err((route, reason)) => {
+                return Explanation { refusal: Some(self.refusal(route, reason)), ..none };
+            }
         };
         let route = &self.routes[admission.route as usize];
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);

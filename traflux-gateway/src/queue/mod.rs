@@ -22,7 +22,8 @@
 //! unless the one whose turn it is costs more than the budget of the caller.
 //!
 //! Every request leaves exactly once: dispatched, dropped (reported with its reason) or cancelled. Each operation is
-//! O(1), or O(log n) amortised where the order has a key; none allocates once all tenants were seen.
+//! O(1), or O(log n) amortised where the order has a key; none allocates once all tenants were
+//! seen and as many waited before.
 //!
 //! Costs and service times are expectations. What a request really cost is told with
 //! [`settle`](RequestQueue::settle), so that a tenant pays for what it used; a service time should be a high

@@ -22,8 +22,8 @@ const LEVELS: usize = 8;
 
 /// Requests that wait, and who of them goes next.
 ///
-/// All memory for requests is allocated at construction; a tenant that is seen for the first time may allocate. Time
-/// is an argument; a clock that jumps back counts as standing still.
+/// Memory grows with the most requests that ever waited at a time; a tenant that is seen for the first time may allocate.
+/// Time is an argument; a clock that jumps back counts as standing still.
 #[derive(Debug)]
 pub struct RequestQueue {
     bands: Vec<Band>,
@@ -89,6 +89,23 @@ struct Slot {
     limit: DropReason,
 }
 
+impl Slot {
+    const VACANT: Self = Self {
+        payload: 0,
+        enqueued: 0,
+        start_by: 0,
+        tokens_before: 0,
+        items_before: 0,
+        cost: 0,
+        bytes: 0,
+        generation: 0,
+        tenant: 0,
+        leaf: NIL,
+        band: 0,
+        limit: DropReason::MaxWait,
+    };
+}
+
 impl RequestQueue {
     /// An empty queue.
     ///
@@ -96,7 +113,6 @@ impl RequestQueue {
     /// [`GatewayError::Plan`] as [`QueuePlan::validate`].
     pub fn new(plan: &QueuePlan) -> Result<Self, GatewayError> {
         plan.validate()?;
-        let items = plan.max_waiting;
         let memory = plan.rate_memory.as_secs_f64();
         let bands = plan.bands.iter().map(|band| {
             let shape = match band.order {
@@ -118,29 +134,15 @@ impl RequestQueue {
                 busy_since: 0,
             }
         });
-        let vacant = Slot {
-            payload: 0,
-            enqueued: 0,
-            start_by: 0,
-            tokens_before: 0,
-            items_before: 0,
-            cost: 0,
-            bytes: 0,
-            generation: 0,
-            tenant: 0,
-            leaf: NIL,
-            band: 0,
-            limit: DropReason::MaxWait,
-        };
         Ok(Self {
             bands: bands.collect(),
             order: BandOrder::new(plan.bands.iter().map(|b| b.min_share)),
             room: Room::new(plan),
             meter: RateMeter::new(memory),
-            slots: vec![vacant; items as usize],
-            turns: vec![Link::LOOSE; items as usize],
-            ends: vec![Around::LOOSE; items as usize],
-            free: (0..items).rev().collect(),
+            slots: Vec::new(),
+            turns: Vec::new(),
+            ends: Vec::new(),
+            free: Vec::new(),
             waiting: 0,
             sequence: 0,
             clock: 0,
@@ -578,9 +580,7 @@ impl RequestQueue {
     #[inline]
     fn insert(&mut self, now: u64, b: usize, leaf: u32, item: &Item, fate: Fate) -> Ticket {
         let Fate { cost, bytes, start_by, limit, service } = fate;
-        // The limit in items is the number of slots.
-        let ix = self.free.pop().unwrap_or(NIL);
-        debug_assert_ne!(ix, NIL, "there is room and no slot");
+        let ix = self.free.pop().unwrap_or_else(|| self.add_slot());
         let band = &mut self.bands[b];
         let flow = band.tree.flow(leaf);
         let slot = &mut self.slots[ix as usize];
@@ -613,6 +613,15 @@ impl RequestQueue {
             self.meter.begin(now);
         }
         Ticket::new(ix, generation)
+    }
+
+    /// A slot more; the limit in items bounds how many there are.
+    #[cold]
+    fn add_slot(&mut self) -> u32 {
+        self.slots.push(Slot::VACANT);
+        self.turns.push(Link::LOOSE);
+        self.ends.push(Around::LOOSE);
+        self.slots.len() as u32 - 1
     }
 
     /// Takes a slot out of everything.

@@ -1,0 +1,308 @@
+//! Which limits hold for a request, and under which keys?
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use rustc_hash::FxHashMap;
+use traflux_core::Timestamp;
+use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
+use traflux_core::plan::requests::RequestPlan;
+
+use super::Compiled;
+use crate::engine::admission::Kept;
+use crate::engine::decision::Reason;
+use crate::engine::settings::EngineSettings;
+use crate::error::GatewayError;
+use crate::limit::{
+    Key, LimitIx, LimitRule, LimitSettings, Limiter, LimiterSettings, MOST_LIMITS, ScopeIx, ScopeSettings,
+    Unit,
+};
+use crate::request::Request;
+use crate::rule::excludes;
+
+/// A limit with its keys.
+#[derive(Debug)]
+pub(in crate::engine) struct CompiledLimit {
+    pub(in crate::engine) name: Arc<str>,
+    pub(in crate::engine) ix: LimitIx,
+    scope: Option<ScopeIx>,
+    by: Vec<LimitScope>,
+    by_backend: bool,
+    /// Limits of their own for some keys.
+    overrides: FxHashMap<Box<str>, LimitIx>,
+}
+
+/// Keys found for a request: limits of one scope share one.
+pub(super) struct Found<'a> {
+    /// Where the key of the tenant is that was found at its last request.
+    pub(super) seen: Option<&'a AtomicU64>,
+    pub(super) last: Option<(ScopeIx, Key)>,
+}
+
+thread_local! {
+    /// Room to put keys together without allocating for each.
+    static KEY: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Compiled {
+    /// Adds a limit that holds.
+    pub(super) fn add_limit(
+        &self,
+        admission: &mut Kept,
+        found: &mut Found<'_>,
+        ix: usize,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
+        let limit = &self.limits[ix];
+        if limit.by.is_empty() {
+            return admission.limits.try_push((limit.ix, Key::ONLY)).map_err(|_| Reason::TooManyKeys);
+        }
+        let same = found.last.filter(|(scope, _)| limit.scope == Some(*scope) && limit.overrides.is_empty());
+        if let (Some((_, key)), false) = (same, limit.by_backend) {
+            return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
+        }
+        if let [scope] = &limit.by[..]
+            && !limit.by_backend
+        {
+            let seen = found.seen.filter(|_| *scope == LimitScope::Tenant && limit.overrides.is_empty());
+            if let (Some(seen), Some(scope)) = (seen, limit.scope) {
+                let key = Key::unpacked(seen.load(Ordering::Relaxed));
+                if self.limiter.is_key(scope, key) {
+                    found.last = Some((scope, key));
+                    return admission.limits.try_push((limit.ix, key)).map_err(|_| Reason::TooManyKeys);
+                }
+            }
+            self.add_key(admission, found, limit, scope_value(scope, request), now)?;
+            if let (Some(seen), Some((_, key))) = (seen, found.last) {
+                seen.store(key.packed(), Ordering::Relaxed);
+            }
+            return Ok(());
+        }
+        KEY.with_borrow_mut(|key| {
+            key.clear();
+            for (at, scope) in limit.by.iter().filter(|s| **s != LimitScope::Backend).enumerate() {
+                if at > 0 {
+                    key.push('/');
+                }
+                let is_last = at + 1 == limit.by.len();
+                push_part(key, scope_value(scope, request), is_last);
+            }
+            if limit.by_backend {
+                let prefix = (limit.by.len() > 1).then(|| key.as_str().into());
+                return admission.by_backend.try_push((ix as u16, prefix)).map_err(|_| Reason::TooManyKeys);
+            }
+            self.add_key(admission, found, limit, key, now)
+        })
+    }
+
+    fn add_key(
+        &self,
+        admission: &mut Kept,
+        found: &mut Found<'_>,
+        limit: &CompiledLimit,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
+        let (ix, key) = self.limit_key(limit, name, now).ok_or(Reason::TooManyKeys)?;
+        if ix == limit.ix {
+            found.last = limit.scope.map(|scope| (scope, key));
+        }
+        admission.limits.try_push((ix, key)).map_err(|_| Reason::TooManyKeys)
+    }
+
+    fn limit_key(&self, limit: &CompiledLimit, name: &str, now: Timestamp) -> Option<(LimitIx, Key)> {
+        if !limit.overrides.is_empty()
+            && let Some(own) = limit.overrides.get(name)
+        {
+            return Some((*own, Key::ONLY));
+        }
+        match limit.scope {
+            Some(scope) => self.limiter.key(now, scope, name).map(|key| (limit.ix, key)),
+            None => Some((limit.ix, Key::ONLY)),
+        }
+    }
+
+    /// The limits of a request at one backend, where some count each backend apart.
+    pub(in crate::engine) fn limits_at(
+        &self,
+        admission: &Kept,
+        backend: &str,
+        now: Timestamp,
+    ) -> Result<ArrayVec<(LimitIx, Key), MOST_LIMITS>, Reason> {
+        let mut limits = admission.limits.clone();
+        for (ix, prefix) in &admission.by_backend {
+            let limit = &self.limits[usize::from(*ix)];
+            let found = KEY.with_borrow_mut(|key| {
+                key.clear();
+                if let Some(prefix) = prefix {
+                    key.push_str(prefix);
+                    key.push('/');
+                }
+                key.push_str(backend);
+                self.limit_key(limit, key, now)
+            });
+            let found = found.ok_or(Reason::TooManyKeys)?;
+            limits.try_push(found).map_err(|_| Reason::TooManyKeys)?;
+        }
+        Ok(limits)
+    }
+
+    /// The name of a limit, that of the plan also for an override.
+    pub(in crate::engine) fn limit_name(&self, ix: LimitIx) -> Option<Arc<str>> {
+        let limit = self.limits.iter().find(|l| l.ix == ix || l.overrides.values().any(|own| *own == ix))?;
+        Some(Arc::clone(&limit.name))
+    }
+
+    /// Whether the levels of a limit are kept over a restart, by its name or that of an override.
+    pub(in crate::engine) fn is_persistent(&self, limit: &str) -> bool {
+        self.plan.limits.iter().filter(|plan| plan.persistent).any(|plan| {
+            plan.name == limit || plan.overrides.keys().any(|key| override_name(&plan.name, key) == limit)
+        })
+    }
+
+    /// Whether a limit counts each backend apart, so that another backend may do.
+    pub(in crate::engine) fn is_by_backend(&self, ix: LimitIx) -> bool {
+        self.limits.iter().any(|l| l.by_backend && (l.ix == ix || l.overrides.values().any(|own| *own == ix)))
+    }
+}
+
+impl CompiledLimit {
+    /// Whether it has one level for all.
+    pub(in crate::engine) fn is_one(&self) -> bool {
+        self.by.is_empty()
+    }
+
+    pub(super) fn new(plan: &LimitPlan, limiter: &Limiter) -> Self {
+        let ix = |name: &str| limiter.limit(name).unwrap_or(LimitIx(u16::MAX));
+        Self {
+            name: plan.name.as_str().into(),
+            ix: ix(&plan.name),
+            scope: (!plan.by.is_empty()).then(|| limiter.scope_of(&scope_name(&plan.by))).flatten(),
+            by: plan.by.clone(),
+            by_backend: plan.by.contains(&LimitScope::Backend),
+            overrides: plan
+                .overrides
+                .keys()
+                .map(|key| (key.as_str().into(), ix(&override_name(&plan.name, key))))
+                .collect(),
+        }
+    }
+}
+
+/// Adds what one scope says to a key. In all but the last part a slash is written `\/`, so that no two clients
+/// whose names contain slashes share a key.
+fn push_part(key: &mut String, part: &str, is_last: bool) {
+    if is_last || !part.contains(['/', '\\']) {
+        key.push_str(part);
+        return;
+    }
+    for character in part.chars() {
+        if matches!(character, '/' | '\\') {
+            key.push('\\');
+        }
+        key.push(character);
+    }
+}
+
+fn scope_value<'a>(scope: &LimitScope, request: &Request<'a>) -> &'a str {
+    match scope {
+        LimitScope::Tenant => request.client.tenant,
+        LimitScope::Key => request.client.key,
+        LimitScope::User => request.client.user,
+        LimitScope::UserTier => request.client.user_tier,
+        LimitScope::Model => request.model,
+        LimitScope::Header(name) => request.headers.value(name).unwrap_or(""),
+        LimitScope::Backend => "",
+    }
+}
+
+fn override_name(limit: &str, key: &str) -> String {
+    format!("{limit} of {key}")
+}
+
+fn scope_name(by: &[LimitScope]) -> String {
+    let names: Vec<_> = by
+        .iter()
+        .map(|scope| match scope {
+            LimitScope::Tenant => "tenant".to_owned(),
+            LimitScope::Key => "key".to_owned(),
+            LimitScope::User => "user".to_owned(),
+            LimitScope::UserTier => "user_tier".to_owned(),
+            LimitScope::Model => "model".to_owned(),
+            LimitScope::Backend => "backend".to_owned(),
+            LimitScope::Header(name) => format!("header:{name}"),
+        })
+        .collect();
+    names.join("/")
+}
+
+pub(super) fn limiter_settings(
+    plan: &RequestPlan,
+    settings: &EngineSettings,
+) -> Result<LimiterSettings, GatewayError> {
+    // Only limits that may hold for one request together count against the room of a reservation.
+    for limit in &plan.limits {
+        let together = plan.limits.iter().filter(|other| !excludes(&limit.matches, &other.matches)).count();
+        if together > MOST_LIMITS {
+            return Err(GatewayError::TooManyLimits {
+                limit: limit.name.clone(),
+                together,
+                most: MOST_LIMITS,
+            });
+        }
+    }
+    let mut scopes: BTreeMap<String, ScopeSettings> = BTreeMap::new();
+    let mut limits = Vec::new();
+    for limit in &plan.limits {
+        let scope = (!limit.by.is_empty()).then(|| scope_name(&limit.by));
+        if let Some(name) = &scope {
+            let entry = ScopeSettings { name: name.clone(), max_keys: settings.max_keys };
+            scopes.insert(name.clone(), entry);
+        }
+        limits.push(LimitSettings {
+            name: limit.name.clone(),
+            scope,
+            unit: unit(limit.unit),
+            rule: limit_rule(limit, limit.amount, limit.burst),
+            max_wait: limit.max_wait.unwrap_or_default(),
+        });
+        limits.extend(limit.overrides.iter().map(|(key, amount)| LimitSettings {
+            name: override_name(&limit.name, key),
+            scope: None,
+            unit: unit(limit.unit),
+            rule: limit_rule(limit, *amount, limit.burst.map(|burst| burst * amount / limit.amount)),
+            max_wait: limit.max_wait.unwrap_or_default(),
+        }));
+    }
+    Ok(LimiterSettings { scopes: scopes.into_values().collect(), limits })
+}
+
+fn unit(unit: LimitUnit) -> Unit {
+    match unit {
+        LimitUnit::Requests | LimitUnit::Concurrency => Unit::Requests,
+        LimitUnit::InputTokens => Unit::InputTokens,
+        LimitUnit::OutputTokens => Unit::OutputTokens,
+        LimitUnit::Tokens => Unit::TotalTokens,
+        LimitUnit::Dollars => Unit::PicoDollars,
+    }
+}
+
+fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
+    let scale = if limit.unit == LimitUnit::Dollars { 1e12 } else { 1.0 };
+    let units = |amount: f64| (amount * scale).round().max(1.0) as u64;
+    let (amount, burst, period) = (units(amount), units(burst.unwrap_or(amount)), limit.period);
+    if limit.unit == LimitUnit::Concurrency {
+        return LimitRule::InFlight { amount };
+    }
+    match limit.shape {
+        LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
+        LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
+        LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
+        LimitShape::Pacing => LimitRule::Pacing { amount, period },
+    }
+}
