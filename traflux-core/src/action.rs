@@ -50,6 +50,18 @@ impl Action {
         Self { critical, ..Self::default() }
     }
 
+    /// Lets those `count` groups move that have the highest scores, best first: of equal ones the first, and none
+    /// that the mask closes or whose score is NaN. A group without a score or a place in the mask is left out.
+    #[must_use]
+    pub fn highest(scores: &[f32], mask: &[bool], count: usize) -> Self {
+        let open = scores.iter().zip(mask).enumerate().filter(|(_, (score, open))| **open && !score.is_nan());
+        let mut groups: Vec<(f32, GroupIx)> =
+            open.map(|(ix, (score, _))| (*score, GroupIx::from(ix))).collect();
+        groups.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        groups.truncate(count);
+        Self::choose(groups.into_iter().map(|(_, group)| group).collect())
+    }
+
     /// The cost multiplier of a group.
     #[must_use]
     pub fn multiplier(&self, group: GroupIx) -> f64 {
@@ -79,6 +91,14 @@ impl Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_highest_scores_of_open_groups_are_chosen_and_ties_go_to_the_first() {
+        let scores = [0.5, f32::NAN, 2.0, 0.5, 9.0];
+        let action = Action::highest(&scores, &[true, true, true, true, false], 2);
+        assert_eq!(action.critical, [GroupIx(2), GroupIx(0)]);
+        assert_eq!(Action::highest(&scores, &[true; 5], 9).critical.len(), 4);
+    }
 
     #[test]
     fn an_action_from_a_broken_policy_is_clamped_to_its_bounds() {

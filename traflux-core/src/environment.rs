@@ -38,3 +38,17 @@ pub trait Environment {
     /// for an action of the wrong shape, [`EnvironmentError::Failed`] when a stage inside fails.
     fn step(&mut self, action: &Action) -> Result<Step, EnvironmentError>;
 }
+
+impl<E: Environment + ?Sized> Environment for Box<E> {
+    fn space(&self) -> ObservationSpace {
+        (**self).space()
+    }
+
+    fn reset(&mut self, seed: u64) -> Result<Observation, EnvironmentError> {
+        (**self).reset(seed)
+    }
+
+    fn step(&mut self, action: &Action) -> Result<Step, EnvironmentError> {
+        (**self).step(action)
+    }
+}

@@ -29,6 +29,7 @@ pub mod telemetry;
 pub mod topology;
 pub mod transition;
 pub mod units;
+pub mod vector;
 
 pub use action::{Action, ActionBounds};
 pub use assemble::{AssembleConfig, Assembled, CriticalReason, assemble};
@@ -69,6 +70,7 @@ pub use topology::{
 };
 pub use transition::Transition;
 pub use units::{BitRate, HourlyPrice, Latency, Rate, Timestamp, UnitError, UnitPrice};
+pub use vector::VectorEnvironment;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -207,6 +207,16 @@ impl Network {
         Err(NetworkError::Length { what: "traffic matrix", got, expected })
     }
 
+    /// Checks demands by rows in memory of the caller's: `nodes × nodes` numbers in bit/s, row = source, finite and
+    /// not negative. The diagonal is not looked at.
+    ///
+    /// # Errors
+    /// As [`TrafficMatrix::from_rows`].
+    pub fn check_rows(&self, rows: &[f64]) -> Result<(), NetworkError> {
+        let nodes = self.nodes.len();
+        check_rows(nodes, rows)
+    }
+
     /// Load divided by capacity, at its greatest; 0 without links.
     ///
     /// `loads`: bit/s by link.
@@ -287,19 +297,9 @@ impl TrafficMatrix {
     /// # Errors
     /// [`NetworkError::Length`], or [`NetworkError::Demand`] for a NaN, infinite or negative demand.
     pub fn from_rows(nodes: usize, mut demands: Vec<f64>) -> Result<Self, NetworkError> {
-        let (got, expected) = (demands.len(), nodes.saturating_mul(nodes));
-        if got != expected {
-            return Err(NetworkError::Length { what: "traffic matrix", got, expected });
-        }
+        check_rows(nodes, &demands)?;
         for node in 0..nodes {
             demands[node * nodes + node] = 0.0;
-        }
-        if let Some(at) = demands.iter().position(|d| !(d.is_finite() && *d >= 0.0)) {
-            return Err(NetworkError::Demand {
-                source_node: at / nodes,
-                target_node: at % nodes,
-                value: demands[at],
-            });
         }
         Ok(Self { nodes, demands })
     }
@@ -459,13 +459,24 @@ impl BaseRouting {
     /// nodes.
     #[must_use]
     pub fn loads(&self, network: &Network, demands: &TrafficMatrix) -> Vec<f64> {
+        self.loads_of_rows(network, demands.as_slice())
+    }
+
+    /// The same for demands by rows in memory of the caller's, which [`Network::check_rows`] has checked.
+    ///
+    /// # Panics
+    /// As [`BaseRouting::loads`].
+    #[must_use]
+    pub fn loads_of_rows(&self, network: &Network, rows: &[f64]) -> Vec<f64> {
+        let nodes = network.nodes().len();
         assert!(self.fits(network), "the base is one of another network");
-        assert_eq!(demands.nodes(), network.nodes().len(), "the matrix is one of another network");
+        assert_eq!(rows.len(), nodes * nodes, "the matrix is one of another network");
         let mut loads = vec![0.0; network.links().len()];
-        for (pair, demand) in demands.pairs().enumerate() {
-            if demand > 0.0 {
+        let off_diagonal = (0..nodes * nodes).filter(|at| at / nodes != at % nodes);
+        for (pair, at) in off_diagonal.enumerate() {
+            if rows[at] > 0.0 {
                 for (link, fraction) in self.of(GroupIx::from(pair)) {
-                    loads[link.ix()] += demand * fraction;
+                    loads[link.ix()] += rows[at] * fraction;
                 }
             }
         }
@@ -592,6 +603,21 @@ impl Routing {
             *load = load.max(0.0);
         }
         loads
+    }
+}
+
+/// Checks demands by rows, the diagonal left out.
+fn check_rows(nodes: usize, rows: &[f64]) -> Result<(), NetworkError> {
+    let (got, expected) = (rows.len(), nodes.saturating_mul(nodes));
+    if got != expected {
+        return Err(NetworkError::Length { what: "traffic matrix", got, expected });
+    }
+    let wrong = |at: &usize| at / nodes != at % nodes && !(rows[*at].is_finite() && rows[*at] >= 0.0);
+    match (0..rows.len()).find(wrong) {
+        Some(at) => {
+            Err(NetworkError::Demand { source_node: at / nodes, target_node: at % nodes, value: rows[at] })
+        }
+        None => Ok(()),
     }
 }
 

@@ -87,13 +87,20 @@ pub trait Policy: Send {
     /// Chooses an action. Top-K, "all", a fixed set and a learned actor are all policies.
     ///
     /// # Errors
-    /// [`PolicyError`]; the controller then acts as if there were no policy.
+    /// [`PolicyError`]; the controller then acts as if there were no policy, or chooses nothing
+    /// ([`freezes_when_it_fails`](Self::freezes_when_it_fails)).
     fn act(&mut self, observation: &Observation) -> Result<Action, PolicyError>;
 
     /// Whether its action is held for a whole learning step, so that a reward belongs to one action. One that
     /// does not learn from rewards need not wait and acts at every tick.
     fn holds(&self) -> bool {
         true
+    }
+
+    /// Whether nothing but what must may move while it fails, rather than everything. One that is written by somebody
+    /// else had a reason for what it let move, which nobody knows when it is silent.
+    fn freezes_when_it_fails(&self) -> bool {
+        false
     }
 }
 

@@ -43,6 +43,7 @@ mod portable;
 pub mod sample;
 mod simplex;
 mod stage;
+pub mod table;
 mod transport;
 mod two_stage;
 mod validate;
@@ -50,6 +51,7 @@ mod validate;
 use traflux_core::{SolveError, WeightSolver};
 
 pub use portable::GoodLpSolver;
+pub use table::{EndpointTable, TableError, TabledProblem};
 pub use transport::TransportSolver;
 
 /// Names that [`by_name`] takes, the default first.

@@ -12,6 +12,7 @@ use traflux_core::{
 
 use crate::fleet::Fleet;
 use crate::outcome::Outcome;
+use crate::scenario::Scenario;
 
 /// A fleet that a controller and whoever advances time hold together.
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ impl SharedFleet {
         if shared.sent.as_ref() == Some(version) {
             return Ok(Receipt { version: version.clone(), changed: false });
         }
-        let rows = compile(&shared.fleet, plan)?;
+        let rows = compile(shared.fleet.topology(), shared.fleet.scenario(), plan)?;
         shared.fleet.send_plan(rows, version);
         shared.sent = Some(version.clone());
         Ok(Receipt { version: version.clone(), changed: true })
@@ -97,11 +98,13 @@ impl SharedFleet {
 }
 
 /// One row of weights per source, in the order of the fleet's routes; `None` where the plan has no row.
-fn compile(fleet: &Fleet, plan: &TrafficPlan) -> Result<Vec<Option<Vec<u32>>>, ActuateError> {
+pub(crate) fn compile(
+    topology: &Topology,
+    scenario: &Scenario,
+    plan: &TrafficPlan,
+) -> Result<Vec<Option<Vec<u32>>>, ActuateError> {
     let version = plan.version().as_str();
     let problem = |reason: String| ActuateError::Compile { version: version.to_owned(), reason };
-    let topology = fleet.topology();
-    let scenario = fleet.scenario();
     let mut rows = vec![None; scenario.sources.len()];
     for service in plan.services() {
         if service.name != scenario.service {

@@ -280,6 +280,33 @@ fn a_policy_that_raises_or_returns_nonsense_leaves_the_loop_safe() {
     assert!(decisions.iter().all(|d| d.failures.iter().all(|f| f.stage == "act")));
 }
 
+struct Silent {
+    freezes: bool,
+}
+
+impl Policy for Silent {
+    fn act(&mut self, _: &Observation) -> Result<Action, PolicyError> {
+        Err(PolicyError::Failed { reason: "no answer within 1000 ms".to_owned() })
+    }
+
+    fn freezes_when_it_fails(&self) -> bool {
+        self.freezes
+    }
+}
+
+#[test]
+fn while_a_policy_that_freezes_fails_nothing_is_chosen() {
+    for freezes in [true, false] {
+        let policy: Box<dyn Policy> = Box::new(Silent { freezes });
+        let mut rig = Rig::new("steady", Parts { policy: Some(policy), ..Parts::default() });
+        let decisions = rig.ticks(30);
+        let chosen =
+            |d: &traflux::Decision| d.action.as_ref().is_some_and(|action| !action.chosen.is_empty());
+        assert_eq!(decisions.iter().any(chosen), !freezes);
+        assert!(decisions.iter().any(|d| d.failures.iter().any(|f| f.code == "policy_failed")));
+    }
+}
+
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<Transition>>>);
 

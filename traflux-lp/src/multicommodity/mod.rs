@@ -109,8 +109,18 @@ impl<'a> FlowProblem<'a> {
     /// [`NetworkError::Length`] when the matrix is for another number of nodes.
     pub fn all(network: &'a Network, demands: &TrafficMatrix) -> Result<Self, NetworkError> {
         network.check_matrix(demands)?;
+        Self::all_of_rows(network, demands.as_slice())
+    }
+
+    /// The same for demands by rows in memory of the caller's: `nodes × nodes` numbers in bit/s, row = source, of
+    /// which the diagonal is not looked at.
+    ///
+    /// # Errors
+    /// [`NetworkError::Length`], or [`NetworkError::Demand`] for a NaN, infinite or negative demand.
+    pub fn all_of_rows(network: &'a Network, rows: &[f64]) -> Result<Self, NetworkError> {
+        network.check_rows(rows)?;
         let commodities = (0..network.pair_count())
-            .filter_map(|pair| commodity(network, demands, GroupIx::from(pair)))
+            .filter_map(|pair| commodity(network, rows, GroupIx::from(pair)))
             .collect();
         Ok(Self { network, commodities, background: vec![0.0; network.links().len()] })
     }
@@ -127,13 +137,27 @@ impl<'a> FlowProblem<'a> {
         critical: &[GroupIx],
     ) -> Result<Self, NetworkError> {
         network.check_matrix(demands)?;
-        let mut background = base.loads(network, demands);
+        Self::critical_of_rows(network, base, demands.as_slice(), critical)
+    }
+
+    /// The same for demands by rows in memory of the caller's, as [`FlowProblem::all_of_rows`] takes them.
+    ///
+    /// # Errors
+    /// As [`FlowProblem::all_of_rows`].
+    pub fn critical_of_rows(
+        network: &'a Network,
+        base: &BaseRouting,
+        rows: &[f64],
+        critical: &[GroupIx],
+    ) -> Result<Self, NetworkError> {
+        network.check_rows(rows)?;
+        let mut background = base.loads_of_rows(network, rows);
         let mut pairs = critical.to_vec();
         pairs.sort_unstable();
         pairs.dedup();
         let mut commodities = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            if let Some(commodity) = commodity(network, demands, pair) {
+            if let Some(commodity) = commodity(network, rows, pair) {
                 for (link, fraction) in base.of(pair) {
                     background[link.ix()] -= commodity.demand * fraction;
                 }
@@ -146,11 +170,26 @@ impl<'a> FlowProblem<'a> {
         }
         Ok(Self { network, commodities, background })
     }
+
+    /// Adds load in bit/s that stays where it is, by link.
+    ///
+    /// # Errors
+    /// [`NetworkError::Length`] when there is not one number for each link. The numbers are checked by the solver.
+    pub fn add_background(&mut self, loads: &[f64]) -> Result<(), NetworkError> {
+        if loads.len() != self.background.len() {
+            let (got, expected) = (loads.len(), self.background.len());
+            return Err(NetworkError::Length { what: "background", got, expected });
+        }
+        for (background, load) in self.background.iter_mut().zip(loads) {
+            *background += load;
+        }
+        Ok(())
+    }
 }
 
-fn commodity(network: &Network, demands: &TrafficMatrix, pair: GroupIx) -> Option<Commodity> {
+fn commodity(network: &Network, rows: &[f64], pair: GroupIx) -> Option<Commodity> {
     let (source, target) = network.pair(pair);
-    let demand = demands.demand(source, target);
+    let demand = rows[source.ix() * network.nodes().len() + target.ix()];
     (demand > 0.0).then_some(Commodity { source, target, demand })
 }
 

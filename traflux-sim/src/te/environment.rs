@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use traflux_core::{Action, Environment, EnvironmentError, Observation, ObservationSpace, Reward, Step};
+use traflux_lp::multicommodity::select::SelectionEvaluator;
 use traflux_te::SelectionEncoder;
 
 use super::series::{SelectionReward, TrafficSeries};
@@ -28,6 +29,7 @@ pub struct EnvironmentSettings {
 pub struct NetworkEnvironment {
     series: Arc<TrafficSeries>,
     encoder: SelectionEncoder,
+    evaluator: SelectionEvaluator,
     settings: EnvironmentSettings,
     at: usize,
     /// Steps left; 0 before `reset`.
@@ -49,7 +51,8 @@ impl NetworkEnvironment {
             let Range { start, end } = settings.matrices;
             return Err(SimError::Series { start, end, steps });
         }
-        Ok(Self { series, encoder, settings, at: 0, left: 0 })
+        let evaluator = series.evaluator();
+        Ok(Self { series, encoder, evaluator, settings, at: 0, left: 0 })
     }
 
     fn observe(&mut self) -> Result<Observation, EnvironmentError> {
@@ -76,6 +79,8 @@ impl Environment for NetworkEnvironment {
         self.at = start + ((hash ^ (hash >> 31)) % (end - start) as u64) as usize;
         self.left = self.settings.steps;
         self.encoder.reset();
+        // Solvers that are kept warm may differ by rounding; episodes of one seed must not.
+        self.evaluator.forget();
         self.observe()
     }
 
@@ -92,8 +97,8 @@ impl Environment for NetworkEnvironment {
             return Err(EnvironmentError::Action { reason: format!("pair {} of {pairs}", pair.ix()) });
         }
         let reward = &self.settings.reward;
-        let sets = [action.critical.clone()];
-        let total = self.series.rewards(self.at, &sets, reward).map_err(failed)?[0];
+        let total =
+            self.series.reward(&mut self.evaluator, self.at, &action.critical, reward).map_err(failed)?;
         let price = reward.disturbance_price;
         let share = if price == 0.0 {
             0.0

@@ -130,7 +130,15 @@ impl TrafficSeries {
         sets.iter().map(|set| self.reward(&mut evaluator, at, set, reward)).collect()
     }
 
-    fn reward(
+    /// The reward of one choice at one matrix by an evaluator that is kept for many; it must be one for the series'
+    /// network and base. Beyond rounding the reward does not depend on what was asked before.
+    ///
+    /// # Errors
+    /// [`SimError::Flow`] when the solver fails.
+    ///
+    /// # Panics
+    /// When there is no such matrix.
+    pub fn reward(
         &self,
         evaluator: &mut SelectionEvaluator,
         at: usize,

@@ -123,7 +123,11 @@ impl Format {
         Self::of(Some(path), &head).map_err(|error| error.in_file(path))
     }
 
-    pub(super) fn of(path: Option<&Path>, bytes: &[u8]) -> Result<Self, FormatError> {
+    /// The format that the content tells, else the extension of the name.
+    ///
+    /// # Errors
+    /// [`FormatError::UnknownFormat`] where neither does.
+    pub fn of(path: Option<&Path>, bytes: &[u8]) -> Result<Self, FormatError> {
         let found = Self::from_content(bytes).or_else(|| path.and_then(Self::from_extension));
         found.ok_or(FormatError::UnknownFormat {
             place: Place::START,

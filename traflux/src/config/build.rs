@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use traflux_core::estimator::EstimatorConfig;
 use traflux_core::{
     AssembleConfig, Consumption, EndpointPlan, Flow, HostPlan, HourlyPrice, LadderConfig, Latency,
     ListenerPlan, NodeGroup, Rate, Resource, ResourceIx, Route, ServicePlan, Topology, TwoStage, UnitPrice,
     WeightRow,
 };
+use traflux_policy::{EncoderConfig, FleetEncoder, SignalFeature};
 
 use super::parse::host_and_port;
 use super::{Config, ConfigError, EndpointConfig, ServiceConfig};
@@ -113,6 +115,31 @@ impl Config {
             },
             action_bounds: self.policy.bounds,
         }
+    }
+
+    /// Numbers of the estimator: limits of the user's signals are its too, and it calls what exceeds them in breach.
+    #[must_use]
+    pub fn estimator(&self) -> EstimatorConfig {
+        let mut estimator = self.control.estimator.clone();
+        // What is decided now acts until the next decision is in force.
+        estimator.control_delay_s = estimator.control_delay_s.max(self.control.interval_s);
+        for signal in &self.metrics.prometheus.signals {
+            if let Some(limit) = signal.limit {
+                estimator.health.signal_limits.entry(signal.name.clone()).or_insert(limit);
+            }
+        }
+        estimator
+    }
+
+    /// The encoder: with the user's signals as features.
+    #[must_use]
+    pub fn encoder(&self) -> FleetEncoder {
+        let signals = &self.metrics.prometheus.signals;
+        let signals = signals
+            .iter()
+            .map(|signal| SignalFeature { name: signal.name.clone(), scale: signal.limit.unwrap_or(1.0) })
+            .collect();
+        FleetEncoder::new(EncoderConfig { signals })
     }
 
     fn fleet(&self, resolved: &Resolved) -> Result<Fleet, ConfigError> {

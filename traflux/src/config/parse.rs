@@ -64,6 +64,10 @@ impl ConfigError {
 pub(crate) fn read_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     let value: Value = serde_saphyr::from_str(text)
         .map_err(|e| ConfigError::Syntax { reason: first_line(&e.to_string()) })?;
+    read_value(value)
+}
+
+fn read_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, ConfigError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         ConfigError::key(if path == "." { "top level".to_owned() } else { path }, error.inner().to_string())
@@ -93,6 +97,32 @@ impl Config {
     /// [`ConfigError`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = read_yaml(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads and checks a text for a controller whose measurements come from elsewhere than Prometheus: `metrics` may
+    /// be left out.
+    ///
+    /// ```
+    /// let text = "{sources: [{name: eu}], services: [{name: api, endpoints: [
+    ///     {name: near, address: '10.0.0.1:80', capacity_rps: 50}, {name: far, address: '10.0.0.2:80', capacity_rps: 150}]}]}";
+    /// let built = traflux::Config::parse_for_any_source(text)?.build(&Default::default())?;
+    /// assert_eq!(built.fleet.fallback.shares(), [0.25, 0.75]);
+    /// assert!(traflux::Config::parse(text).is_err(), "whose measurements?");
+    /// # Ok::<(), traflux::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse_for_any_source(text: &str) -> Result<Self, ConfigError> {
+        let mut value: Value = read_yaml(text)?;
+        if let Value::Object(keys) = &mut value {
+            // Nobody asks this one; its windows and intervals are those of the loop.
+            keys.entry("metrics")
+                .or_insert_with(|| serde_json::json!({"prometheus": {"url": "http://127.0.0.1:9090"}}));
+        }
+        let config: Self = read_value(value)?;
         config.check()?;
         Ok(config)
     }

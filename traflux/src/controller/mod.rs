@@ -5,6 +5,7 @@
 
 mod decision;
 mod learning;
+pub mod readings;
 mod store;
 mod tick;
 
@@ -19,7 +20,7 @@ use traflux_core::{
     WeightGuard, WeightSolver, WeightTable, quantize,
 };
 
-pub use decision::{Decision, DecisionLog, FlowView, GroupView, GuardView, SharedView, SolverView};
+pub use decision::{Decision, DecisionLog, Failure, FlowView, GroupView, GuardView, SharedView, SolverView};
 pub use learning::{HeldStep, LearningStats};
 pub use store::{StateStore, StoreError};
 

@@ -127,7 +127,8 @@ impl Controller {
             Err(error) => {
                 decision.fail("act", error.code(), &error);
                 self.held = None;
-                return everything();
+                let freezes = policy.freezes_when_it_fails();
+                return if freezes { Action::choose(Vec::new()) } else { everything() };
             }
         };
         decision.acted = true;

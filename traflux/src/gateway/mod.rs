@@ -50,3 +50,22 @@ pub use fleet::fleet;
 pub use source::EngineSource;
 #[doc(no_inline)]
 pub use traflux_gateway::*;
+
+use crate::config::ConfigError;
+
+/// The plan that a text of YAML or JSON says. What types cannot say is not checked; `RequestPlan::validate` and
+/// [`Engine::new`] do that.
+///
+/// ```
+/// let plan = traflux::gateway::read_plan("routing: { default: { backend: [near, far] } }")?;
+/// assert_eq!(plan.backend_names().into_iter().collect::<Vec<_>>(), ["far", "near"]);
+/// let error = traflux::gateway::read_plan("routing: { default: { backends: near } }").unwrap_err();
+/// assert_eq!(error.code(), "config_key");
+/// # Ok::<(), traflux::ConfigError>(())
+/// ```
+///
+/// # Errors
+/// [`ConfigError::Syntax`], or [`ConfigError::Key`] with the path of the key.
+pub fn read_plan(text: &str) -> Result<traflux_core::plan::requests::RequestPlan, ConfigError> {
+    crate::config::read_yaml(text)
+}

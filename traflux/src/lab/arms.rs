@@ -6,8 +6,8 @@ use std::str::FromStr;
 use futures_util::FutureExt as _;
 use traflux_core::estimator::{EstimatorConfig, FleetEstimator, RawEstimator};
 use traflux_core::{
-    AssembleConfig, Estimator, FleetReward, Health, LadderConfig, Policy, RewardWeights, StateEncoder,
-    Timestamp, TrafficPlan, TwoStage,
+    Actuator, AssembleConfig, Estimator, FleetReward, Health, LadderConfig, MetricsSource, Policy,
+    RewardWeights, StateEncoder, Timestamp, TrafficPlan, TwoStage,
 };
 use traflux_lp::TransportSolver;
 use traflux_policy::{FleetEncoder, LearnedPolicy, RandomActor};
@@ -146,14 +146,28 @@ pub fn controller(
     policy: Option<Box<dyn Policy>>,
     config: ControlConfig,
 ) -> Result<Controller, SimError> {
+    let (source, actuator) = (Box::new(fleet.clone()), Box::new(fleet.clone()));
+    controller_between(scenario, source, actuator, estimator, encoder, policy, config)
+}
+
+/// The real controller between any two ends of the loop of a scenario's fleet.
+pub(super) fn controller_between(
+    scenario: &Scenario,
+    source: Box<dyn MetricsSource>,
+    actuator: Box<dyn Actuator>,
+    estimator: Box<dyn Estimator>,
+    encoder: Box<dyn StateEncoder>,
+    policy: Option<Box<dyn Policy>>,
+    config: ControlConfig,
+) -> Result<Controller, SimError> {
     let topology = scenario.topology()?;
     let stages = Stages {
-        source: Box::new(fleet.clone()),
+        source,
         estimator,
         encoder,
         policy,
         solver: Box::new(TransportSolver::new()),
-        actuator: Box::new(fleet.clone()),
+        actuator,
         reward: Box::new(FleetReward::new(topology.clone(), RewardWeights::default())),
         recorder: None,
     };

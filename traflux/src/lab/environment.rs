@@ -5,18 +5,19 @@
 //! production. An action chosen on the state at the end of a step takes effect with the next tick, one
 //! control interval later.
 
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use traflux_core::{
-    Action, EncodeError, Environment, EnvironmentError, Estimate, FleetReward, Observation, ObservationSpace,
-    Policy, PolicyError, RewardFunction, RewardWeights, Split, StateEncoder, Step, Telemetry, Timestamp,
-    Topology,
+    Action, Actuator, EncodeError, Environment, EnvironmentError, Estimate, FleetReward, MetricsSource,
+    Observation, ObservationSpace, Policy, PolicyError, RewardFunction, RewardWeights, Split, StateEncoder,
+    Step, Telemetry, Timestamp, Topology,
 };
 use traflux_policy::FleetEncoder;
 use traflux_sim::random::{RandomSettings, random_scenario};
-use traflux_sim::{Fleet, Scenario, SharedFleet, SimError};
+use traflux_sim::{Fleet, FluidFleet, Scenario, SharedFleet, SharedFluid, SimError};
 
-use super::arms::{control_config, controller, estimator, now};
+use super::arms::{control_config, controller_between, estimator, now};
 use crate::controller::{Controller, Mode};
 
 /// Where the scenario of an episode comes from.
@@ -28,15 +29,80 @@ pub enum Episodes {
     Random(RandomSettings),
 }
 
+/// Episodes for training: the fleets are small, so that one virtual hour takes a fraction of a second. The
+/// policy sees ratios, not rates, so it does not matter that real fleets are larger.
+#[must_use]
+pub fn training_scenarios() -> RandomSettings {
+    RandomSettings {
+        duration_s: 2400.0,
+        fleet_rps: (80.0, 240.0),
+        events: (1, 4),
+        ..RandomSettings::default()
+    }
+}
+
+/// How the fleet is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fidelity {
+    /// Request by request.
+    #[default]
+    Requests,
+    /// By rates, second by second, many times faster.
+    Fluid,
+}
+
+impl FromStr for Fidelity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "requests" => Ok(Self::Requests),
+            "fluid" => Ok(Self::Fluid),
+            other => Err(format!("there is no fidelity `{other}`, expected requests or fluid")),
+        }
+    }
+}
+
+/// A simulated fleet of either kind.
+enum World {
+    Requests(SharedFleet),
+    Fluid(SharedFluid),
+}
+
+impl World {
+    fn new(fidelity: Fidelity, scenario: &Scenario, seed: u64) -> Result<Self, SimError> {
+        Ok(match fidelity {
+            Fidelity::Requests => Self::Requests(SharedFleet::new(Fleet::new(scenario, seed)?)),
+            Fidelity::Fluid => Self::Fluid(SharedFluid::new(FluidFleet::new(scenario, seed)?)),
+        })
+    }
+
+    fn advance(&self, at: Timestamp) {
+        match self {
+            Self::Requests(fleet) => fleet.with(|fleet| fleet.advance(at)),
+            Self::Fluid(fleet) => fleet.with(|fleet| fleet.advance(at)),
+        }
+    }
+
+    /// Both ends of the loop.
+    fn ends(&self) -> (Box<dyn MetricsSource>, Box<dyn Actuator>) {
+        match self {
+            Self::Requests(fleet) => (Box::new(fleet.clone()), Box::new(fleet.clone())),
+            Self::Fluid(fleet) => (Box::new(fleet.clone()), Box::new(fleet.clone())),
+        }
+    }
+}
+
 /// A fleet whose controller asks for actions.
 pub struct FleetEnvironment {
     episodes: Episodes,
+    fidelity: Fidelity,
     space: ObservationSpace,
     running: Option<Running>,
 }
 
 struct Running {
-    fleet: SharedFleet,
+    world: World,
     controller: Controller,
     desk: Arc<Mutex<Desk>>,
     reward: FleetReward,
@@ -96,7 +162,15 @@ impl FleetEnvironment {
     /// An environment; nothing runs before [`Environment::reset`].
     #[must_use]
     pub fn new(episodes: Episodes) -> Self {
-        Self { episodes, space: FleetEncoder::default().space(), running: None }
+        let space = FleetEncoder::default().space();
+        Self { episodes, fidelity: Fidelity::default(), space, running: None }
+    }
+
+    /// Simulates the fleet in another way.
+    #[must_use]
+    pub fn with_fidelity(mut self, fidelity: Fidelity) -> Self {
+        self.fidelity = fidelity;
+        self
     }
 
     fn begin(&self, seed: u64) -> Result<Running, SimError> {
@@ -105,15 +179,17 @@ impl FleetEnvironment {
             Episodes::Random(settings) => random_scenario(seed, settings),
         };
         let desk = Arc::new(Mutex::new(Desk::default()));
-        let fleet = SharedFleet::new(Fleet::new(&scenario, seed)?);
+        let world = World::new(self.fidelity, &scenario, seed)?;
         let mut config = control_config(&scenario);
         let interval_s = scenario.control_interval_s;
         // A whole number of ticks, so that a step ends on a tick.
         let ticks_per_step = ((config.dead_time_s + config.window_s) / interval_s).ceil() as u64;
         config.dead_time_s = ticks_per_step as f64 * interval_s - config.window_s;
-        let controller = controller(
+        let (source, actuator) = world.ends();
+        let controller = controller_between(
             &scenario,
-            &fleet,
+            source,
+            actuator,
             Box::new(estimator(&scenario)),
             Box::new(Keeping { encoder: FleetEncoder::default(), desk: Arc::clone(&desk) }),
             Some(Box::new(Handed(Arc::clone(&desk)))),
@@ -125,7 +201,7 @@ impl FleetEnvironment {
         Ok(Running {
             reward: FleetReward::new(topology.clone(), RewardWeights::default()),
             before: Telemetry::empty(&topology, Timestamp::ZERO, window),
-            fleet,
+            world,
             controller,
             desk,
             tick: 0,
@@ -142,7 +218,7 @@ impl Running {
         for _ in 0..self.ticks_per_step {
             self.tick += 1;
             let at = Timestamp::from_secs_f64(self.tick as f64 * self.interval_s);
-            self.fleet.with(|fleet| fleet.advance(at));
+            self.world.advance(at);
             now(self.controller.tick(at));
         }
     }
@@ -196,7 +272,8 @@ impl Environment for FleetEnvironment {
             reason: "no telemetry at the end of a step".to_owned(),
         })?;
         let reward = running.reward.reward(&running.before, &after);
-        let info = reward_info(&reward);
+        let mut info = reward_info(&reward);
+        info.push(("step_s", running.ticks_per_step as f64 * running.interval_s));
         running.before = after;
         Ok(Step {
             observation: running.observation(),

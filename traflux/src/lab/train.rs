@@ -6,9 +6,8 @@ use traflux_core::Environment;
 use traflux_policy::learn::{Baseline, TrainError};
 use traflux_policy::{ActionSpace, CheckpointError, TrainConfig, TrainProgress};
 use traflux_sim::Scenario;
-use traflux_sim::random::RandomSettings;
 
-use super::environment::{Episodes, FleetEnvironment};
+use super::environment::{Episodes, FleetEnvironment, training_scenarios};
 use crate::progress::Progress;
 
 /// What to train.
@@ -66,17 +65,6 @@ impl LabTrainError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         false
-    }
-}
-
-/// Episodes for training: the fleets are small, so that one virtual hour takes a fraction of a second. The
-/// policy sees ratios, not rates, so it does not matter that real fleets are larger.
-fn training_scenarios() -> RandomSettings {
-    RandomSettings {
-        duration_s: 2400.0,
-        fleet_rps: (80.0, 240.0),
-        events: (1, 4),
-        ..RandomSettings::default()
     }
 }
 

@@ -1,10 +1,7 @@
 //! Which policy runs in which mode?
 
 use traflux_core::{ObservationSpace, Policy, StateEncoder};
-use traflux_policy::{
-    Checkpoint, CheckpointError, CriticalCount, EncoderConfig, FleetEncoder, LearnedPolicy, SharedParameters,
-    SignalFeature, TopK,
-};
+use traflux_policy::{Checkpoint, CheckpointError, CriticalCount, LearnedPolicy, SharedParameters, TopK};
 
 use super::run::RunError;
 use crate::config::Config;
@@ -44,18 +41,6 @@ impl Count {
     }
 }
 
-/// The encoder as configured: with the user's signals as features.
-pub(crate) fn encoder(config: &Config) -> FleetEncoder {
-    let signals = config
-        .metrics
-        .prometheus
-        .signals
-        .iter()
-        .map(|signal| SignalFeature { name: signal.name.clone(), scale: signal.limit.unwrap_or(1.0) })
-        .collect();
-    FleetEncoder::new(EncoderConfig { signals })
-}
-
 /// Sets up what the mode asks for.
 ///
 /// Shadow mode shows what a learned policy would do where a checkpoint is configured, and what the loop
@@ -64,7 +49,7 @@ pub(crate) fn encoder(config: &Config) -> FleetEncoder {
 /// # Errors
 /// [`RunError::Checkpoint`] for a checkpoint that cannot be used with these features.
 pub(super) fn set_up(config: &Config) -> Result<PolicySetup, RunError> {
-    let encoder = encoder(config);
+    let encoder = config.encoder();
     let space = encoder.space();
     let learned = match config.policy.mode {
         Mode::Frozen | Mode::Learning => true,

@@ -6,7 +6,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use traflux_core::estimator::EstimatorConfig;
 use traflux_core::{NodeGroup, Timestamp, WeightSolver};
 use traflux_prom::{PriceBook, PrometheusSource};
 use traflux_xds::{NodeCondition, NodeMatcher, NodeRule, ServerOptions, XdsActuator, XdsOptions};
@@ -101,19 +100,6 @@ async fn actuator(config: &Config) -> Result<XdsActuator, RunError> {
         actuator.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     }
     Ok(actuator)
-}
-
-/// Limits of the user's signals go to the estimator, which calls what exceeds them in breach.
-pub(super) fn estimator_config(config: &Config) -> EstimatorConfig {
-    let mut estimator = config.control.estimator.clone();
-    // What is decided now acts until the next decision is in force.
-    estimator.control_delay_s = estimator.control_delay_s.max(config.control.interval_s);
-    for signal in &config.metrics.prometheus.signals {
-        if let Some(limit) = signal.limit {
-            estimator.health.signal_limits.entry(signal.name.clone()).or_insert(limit);
-        }
-    }
-    estimator
 }
 
 fn node_matcher(config: &Config) -> NodeMatcher {

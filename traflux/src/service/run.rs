@@ -18,7 +18,7 @@ use super::discovery::{Discovery, Found, Names};
 use super::learner::Learning;
 use super::parameters::{ParameterPatch, Parameters, invalid};
 use super::policy::Count;
-use super::prepare::{Prepared, estimator_config, prepare};
+use super::prepare::{Prepared, prepare};
 use super::save::Saver;
 use super::state::{ServiceState, TrainingView};
 use super::{export, source};
@@ -144,7 +144,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let learning = Learning::start(&config, &setup)?;
     let stages = Stages {
         source: Box::new(source::PricedSource::new(Arc::clone(&prometheus), prices)),
-        estimator: Box::new(FleetEstimator::new(estimator_config(&config))),
+        estimator: Box::new(FleetEstimator::new(config.estimator())),
         encoder: setup.encoder,
         policy: setup.policy,
         solver,

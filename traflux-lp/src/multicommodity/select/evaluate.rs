@@ -73,6 +73,13 @@ impl SelectionEvaluator {
         }
     }
 
+    /// Starts from scratch, so that nothing in what follows depends on what was asked before, rounding included.
+    pub fn forget(&mut self) {
+        for solver in [&mut self.any, &mut self.least_rerouted, &mut self.all] {
+            solver.forget();
+        }
+    }
+
     /// The network.
     #[must_use]
     pub fn network(&self) -> &Network {

@@ -165,7 +165,7 @@ impl FractionalBound {
         let mut total = 0.0;
         for (pair, may_move) in may_move.into_iter().enumerate() {
             let pair = GroupIx::from(pair);
-            let Some(commodity) = commodity(&self.network, demands, pair) else { continue };
+            let Some(commodity) = commodity(&self.network, demands.as_slice(), pair) else { continue };
             if self.base.of(pair).next().is_none() {
                 return Err(disconnected(&self.network, &commodity));
             }
