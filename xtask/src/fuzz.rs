@@ -12,7 +12,7 @@ use crate::workspace;
 pub(crate) const HELP: &str = "\
 Fuzz parsers, rules, limits, queues and the engine; a failure names the input that breaks a promise
 
-Usage: cargo xtask fuzz [--seconds N] [TARGET...]
+Usage: cargo xtask fuzz [--seconds N] [--seed N] [TARGET...]
 
 Coverage-guided (libFuzzer), on the stable toolchain; needs a C++ compiler. What is found on the way is kept in
 fuzz/corpus and goes on from there the next time, what breaks a promise lies in fuzz/artifacts; fuzz/README.md
@@ -20,6 +20,7 @@ says how to see it again and make it smaller.
 
 Options:
   --seconds N   Seconds for each target; 60 without it, 0 runs the seeds and the corpus only
+  --seed N      Start of the random numbers: the same inputs in the same order; another start each time without it
 ";
 
 /// Longest time for the build: everything is compiled once more, with counters.
@@ -29,15 +30,28 @@ const RUNS: &str = "stat::number_of_executed_units:";
 /// Beyond the seconds asked for: seeds and corpus run first, however many there are.
 const SLACK: Duration = Duration::from_secs(5 * 60);
 
+/// How much is tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// For each target; 0 runs what is known already.
+    pub(crate) seconds: u64,
+    /// Start of the random numbers; drawn where there is none.
+    pub(crate) seed: Option<u32>,
+}
+
 /// Runs the task.
 pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
-    let (mut seconds, mut wanted) = (60, Vec::new());
+    let (mut seconds, mut seed, mut wanted) = (60, None, Vec::new());
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--seconds" => {
                 let number = rest.next().and_then(|n| n.parse().ok());
                 seconds = number.ok_or("--seconds needs a whole number")?;
+            }
+            "--seed" => {
+                let number = rest.next().and_then(|n| n.parse().ok()).filter(|seed| *seed > 0);
+                seed = Some(number.ok_or("--seed needs a whole number above 0")?);
             }
             name if !name.starts_with('-') => wanted.push(name.to_owned()),
             _ => {
@@ -48,14 +62,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
         }
     }
     let mut report = Report::default();
-    steps(&mut report, seconds, &wanted)?;
+    steps(&mut report, Effort { seconds, seed }, &wanted)?;
     say(&report.table());
     say(&report.sum());
     Ok(report.is_ok())
 }
 
-/// Builds the targets and runs each for so many seconds; all of them, where none is named.
-pub(crate) fn steps(report: &mut Report, seconds: u64, wanted: &[String]) -> Result<(), String> {
+/// Builds the targets and runs each; all of them, where none is named.
+pub(crate) fn steps(report: &mut Report, effort: Effort, wanted: &[String]) -> Result<(), String> {
     let targets = targets()?;
     let wanted = if wanted.is_empty() { &targets } else { wanted };
     if let Some(unknown) = wanted.iter().find(|name| !targets.contains(name)) {
@@ -66,14 +80,14 @@ pub(crate) fn steps(report: &mut Report, seconds: u64, wanted: &[String]) -> Res
     if !report.step("fuzz: build", build, BUILD).success {
         return Ok(());
     }
-    let limit = Duration::from_secs(seconds) + SLACK;
+    let limit = Duration::from_secs(effort.seconds) + SLACK;
     // As many at a time as there are cores: each uses one.
     let lanes = std::thread::available_parallelism().map_or(1, usize::from);
     for names in wanted.chunks(lanes) {
         let mut commands = Vec::new();
         for name in names {
             let mut command = workspace::cargo(&["run", "--release", "--bin", name, "--"]);
-            command.current_dir(folder()).env("CARGO_TARGET_DIR", target_dir()).args(options(name, seconds)?);
+            command.current_dir(folder()).env("CARGO_TARGET_DIR", target_dir()).args(options(name, effort)?);
             commands.push((step(name), command));
         }
         match commands.len() {
@@ -107,7 +121,7 @@ fn together(report: &mut Report, commands: Vec<(&'static str, Command)>, limit: 
 }
 
 /// Options of libFuzzer, then the corpus that grows and the seeds.
-fn options(name: &str, seconds: u64) -> Result<Vec<String>, String> {
+fn options(name: &str, Effort { seconds, seed }: Effort) -> Result<Vec<String>, String> {
     let (corpus, artifacts) = (format!("corpus/{name}"), format!("artifacts/{name}/"));
     for made in [&corpus, &artifacts] {
         let made = folder().join(made);
@@ -123,6 +137,7 @@ fn options(name: &str, seconds: u64) -> Result<Vec<String>, String> {
         // 0 seconds would mean without end.
         if seconds == 0 { "-runs=0".to_owned() } else { format!("-max_total_time={seconds}") },
     ];
+    options.extend(seed.map(|seed| format!("-seed={seed}")));
     let dictionary = format!("dictionaries/{name}.dict");
     if folder().join(&dictionary).is_file() {
         options.push(format!("-dict={dictionary}"));

@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask test` checks everything, `cargo xtask live` shows the loop on a real Envoy and a real
 //! Prometheus, `cargo xtask doc` builds the documentation, `cargo xtask fuzz` looks for bytes that break a promise,
-//! `cargo xtask bench` measures, `cargo xtask tools` fetches what `live` and `test` run. Nothing but the standard library, so that it starts in a second or two.
+//! `cargo xtask bench` measures, `cargo xtask wheel` builds the Python package, `cargo xtask tools` fetches what `live` and `test` run. Nothing but the standard library, so that it starts in a second or two.
 
 mod bench;
 mod doc;
@@ -10,8 +10,10 @@ mod fuzz;
 mod gateway;
 mod live;
 mod networks;
+mod node;
 mod plain;
 mod process;
+mod python;
 mod report;
 mod test;
 mod tools;
@@ -31,6 +33,8 @@ Tasks:
   fuzz    Feed parsers, rules, limits, queues and the engine with bytes that break a promise
   bench   Criterion benches and the comparisons that the documentation quotes; `bench te` for networks,
           `bench gateway` for the gateway engine
+  wheel   Build the Python package as it would be published
+  npm     Pack the Node binding as it would be published
   tools   Fetch Envoy, grpcio and Prometheus into target/tools
   help    Print this text
 
@@ -55,8 +59,12 @@ fn main() -> ExitCode {
         "bench" if help && rest.iter().any(|a| a == "gateway") => print(gateway::HELP),
         "bench" if help => print(bench::HELP),
         "bench" => bench::run(&rest),
+        "npm" if help => print(node::HELP),
+        "npm" => node::run(&rest),
         "tools" if help => print(tools::HELP),
         "tools" => tools::run(&rest),
+        "wheel" if help => print(python::HELP),
+        "wheel" => python::run(&rest),
         "help" | "--help" | "-h" => print(HELP),
         _ => Err(format!("no task is called `{task}`; `cargo xtask help` lists them")),
     };

@@ -114,13 +114,16 @@ impl Report {
 }
 
 impl Counts {
-    /// Reads the result lines of `cargo test` and the claims of the live tests.
+    /// Reads the result lines of `cargo test` and of pytest, and the claims of the live tests.
     fn read(output: &str) -> Self {
         let mut counts = Self::default();
         for line in output.lines() {
             if let Some(result) = line.trim_start().strip_prefix("test result: ") {
                 counts.passed += number_before(result, " passed");
                 counts.failed += number_before(result, " failed");
+            } else if let Some(result) = pytest_result(line) {
+                counts.passed += number_before(result, " passed");
+                counts.failed += number_before(result, " failed") + number_before(result, " error");
             } else if line.starts_with("claim ") && line.ends_with(" ok") {
                 counts.passed += 1;
             } else if line.starts_with("claim ") && line.ends_with(" FAILED") {
@@ -129,6 +132,14 @@ impl Counts {
         }
         counts
     }
+}
+
+/// The last line of pytest: `2 failed, 59 passed in 4.64s`.
+fn pytest_result(line: &str) -> Option<&str> {
+    let (result, time) = line.rsplit_once(" in ")?;
+    let counts = result.ends_with(" passed") || result.ends_with(" failed") || result.contains(" passed, ");
+    (counts && time.split(' ').next()?.ends_with('s') && result.starts_with(|c: char| c.is_ascii_digit()))
+        .then_some(result)
 }
 
 fn number_before(text: &str, word: &str) -> usize {
@@ -161,11 +172,12 @@ mod tests {
 running 3 tests
 test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s
 test result: FAILED. 11 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
+2 failed, 59 passed, 1 skipped in 4.64s
 claim 1: 2000 requests, largest deviation 1.2 sigma ok
 claim 2: rows differ by 0.02, at least 0.1 expected FAILED
 claim 3: not a verdict
 ";
-        assert_eq!(Counts::read(output), Counts { passed: 15, failed: 3 });
+        assert_eq!(Counts::read(output), Counts { passed: 74, failed: 5 });
     }
 
     #[test]

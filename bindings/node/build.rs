@@ -1,0 +1,5 @@
+//! Tells the linker that Node supplies what napi calls.
+
+fn main() {
+    napi_build::setup();
+}

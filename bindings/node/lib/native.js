@@ -1,0 +1,70 @@
+'use strict';
+// Loads the library of this platform, and makes a TrafluxError of what goes wrong in it.
+
+const musl = process.platform === 'linux' && !process.report?.getReport().header.glibcVersionRuntime;
+const platform = `${process.platform}-${process.arch}${musl ? '-musl' : ''}`;
+
+let native;
+try {
+  native = require(`../traflux.${platform}.node`);
+} catch (cause) {
+  if (cause.code !== 'MODULE_NOT_FOUND') throw cause;
+  throw new Error(`traflux has no library for ${platform}`, { cause });
+}
+
+/** What goes wrong in Traflux. */
+class TrafluxError extends Error {
+  /**
+   * @param {string} message
+   * @param {string} code stable name, the same in every language
+   * @param {boolean} isTransient whether the same call may succeed later with nothing changed here
+   */
+  constructor(message, code = 'traflux', isTransient = false) {
+    super(message);
+    this.name = 'TrafluxError';
+    this.code = code;
+    this.isTransient = isTransient;
+  }
+}
+
+const MARK = 'traflux\u0001';
+
+/** An error of the library as people get it; one of napi is about a value of the wrong type. */
+function translated(error) {
+  if (error instanceof TrafluxError || !(error instanceof Error)) return error;
+  if (!error.message.startsWith(MARK)) {
+    return error.code && error.code !== 'GenericFailure' ? new TrafluxError(error.message, 'input_type') : error;
+  }
+  const [, code, isTransient, ...message] = error.message.split('\u0001');
+  return new TrafluxError(message.join('\u0001'), code, isTransient === '1');
+}
+
+/** Calls, and translates what is thrown. */
+function guarded(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw translated(error);
+  }
+}
+
+/** The same for what takes longer than a millisecond; a signal that is aborted rejects at once. */
+function promised(call, signal) {
+  if (signal?.aborted) return Promise.reject(signal.reason);
+  let promise;
+  try {
+    promise = call();
+  } catch (error) {
+    return Promise.reject(translated(error));
+  }
+  if (!signal) return promise.catch((error) => { throw translated(error); });
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    promise
+      .then(resolve, (error) => reject(translated(error)))
+      .finally(() => signal.removeEventListener('abort', abort));
+  });
+}
+
+module.exports = { native, TrafluxError, guarded, promised };

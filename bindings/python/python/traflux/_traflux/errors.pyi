@@ -1,0 +1,7 @@
+"""See `traflux`."""
+
+__all__ = [
+    "_panic",
+]
+
+def _panic(message: str) -> None: ...

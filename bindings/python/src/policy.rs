@@ -1,0 +1,228 @@
+//! Trained policies.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ndarray::{Array1, Array2};
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use traflux_core::{Observation, ObservationSpace, Policy as Acts};
+use traflux_policy::{Checkpoint as Stored, CriticalCount, LearnedPolicy, Mode, PolicyStatus};
+
+use crate::convert::{detached, invalid, shape};
+use crate::errors::py_err;
+
+/// Puts the names of this file into its module.
+pub(crate) fn register(_py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Checkpoint>()?;
+    module.add_class::<Policy>()
+}
+
+/// A trained policy in a file.
+#[pyclass(frozen, module = "traflux._traflux.policy")]
+pub(crate) struct Checkpoint {
+    inner: Stored,
+}
+
+impl Checkpoint {
+    pub(crate) fn inner(&self) -> &Stored {
+        &self.inner
+    }
+}
+
+#[pymethods]
+impl Checkpoint {
+    /// Reads and checks a file.
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        Ok(Self { inner: detached(py, || Stored::load(&path).map_err(py_err))? })
+    }
+
+    /// Reads and checks the bytes of a file.
+    #[staticmethod]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        Ok(Self { inner: Stored::from_bytes(data).map_err(py_err)? })
+    }
+
+    /// The fleet policy that comes with the program.
+    #[staticmethod]
+    fn shipped() -> PyResult<Self> {
+        Ok(Self { inner: traflux::checkpoint::shipped().map_err(py_err)? })
+    }
+
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        detached(py, || self.inner.save(&path).map_err(py_err))
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.inner.to_bytes().map_err(py_err)?))
+    }
+
+    #[getter]
+    fn group_features(&self) -> Vec<String> {
+        self.inner.observations.group_features.clone()
+    }
+
+    #[getter]
+    fn context_features(&self) -> Vec<String> {
+        self.inner.observations.context_features.clone()
+    }
+
+    /// Most groups that it was trained to choose.
+    #[getter]
+    fn critical(&self) -> usize {
+        self.inner.actions.critical
+    }
+
+    #[getter]
+    fn command(&self) -> &str {
+        &self.inner.provenance.command
+    }
+
+    #[getter]
+    fn seed(&self) -> u64 {
+        self.inner.provenance.seed
+    }
+
+    #[getter]
+    fn steps(&self) -> u64 {
+        self.inner.provenance.steps
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let make = py.get_type::<Self>().getattr("from_bytes")?;
+        Ok((make, (slf.get().to_bytes(py)?,)).into_pyobject(py)?.into_any())
+    }
+
+    fn __repr__(&self) -> String {
+        let (features, chosen) = (self.inner.observations.group_features.len(), self.inner.actions.critical);
+        format!("Checkpoint({features} group features, chooses {chosen})")
+    }
+}
+
+/// A policy that acts.
+#[pyclass(frozen, module = "traflux._traflux.policy")]
+pub(crate) struct Policy {
+    inner: Mutex<LearnedPolicy>,
+    space: ObservationSpace,
+    status: Arc<PolicyStatus>,
+    count: CriticalCount,
+}
+
+#[pymethods]
+impl Policy {
+    #[new]
+    #[pyo3(signature = (checkpoint, *, count=None, seed=None, margin=0.5, fallback=true))]
+    fn new(
+        checkpoint: &Checkpoint,
+        count: Option<usize>,
+        seed: Option<u64>,
+        margin: f32,
+        fallback: bool,
+    ) -> PyResult<Self> {
+        let checkpoint = &checkpoint.inner;
+        let space = checkpoint.observations.clone();
+        let mut policy = LearnedPolicy::from_checkpoint(checkpoint, &space).map_err(py_err)?;
+        let count = CriticalCount::new(count.unwrap_or(checkpoint.actions.critical));
+        policy = policy.with_critical_count(count.clone(), &space).with_margin(fallback.then_some(margin));
+        if let Some(seed) = seed {
+            policy.set_mode(Mode::Exploring { seed });
+        }
+        Ok(Self { status: policy.status(), inner: Mutex::new(policy), space, count })
+    }
+
+    /// Most groups that are chosen.
+    #[getter]
+    fn count(&self) -> usize {
+        self.count.current()
+    }
+
+    #[getter]
+    fn group_features(&self) -> Vec<String> {
+        self.space.group_features.clone()
+    }
+
+    #[getter]
+    fn context_features(&self) -> Vec<String> {
+        self.space.context_features.clone()
+    }
+
+    /// How many decisions were taken.
+    #[getter]
+    fn decisions(&self) -> u64 {
+        self.status.decisions()
+    }
+
+    /// How many of them were the plain policy's.
+    #[getter]
+    fn fallbacks(&self) -> u64 {
+        self.status.fallbacks()
+    }
+
+    /// Chooses for one observation.
+    fn act<'py>(
+        &self,
+        py: Python<'py>,
+        groups: &Bound<'py, PyAny>,
+        context: &Bound<'py, PyAny>,
+        mask: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let observation = observation(py, groups, context, mask)?;
+        let found = [observation.groups.ncols(), observation.context.len()];
+        let expected = [self.space.group_features.len(), self.space.context_features.len()];
+        if found != expected {
+            return Err(shape("features of groups and context", &found, &expected));
+        }
+        let action = detached(py, || {
+            self.inner.lock().unwrap_or_else(PoisonError::into_inner).act(&observation).map_err(py_err)
+        })?;
+        let out = PyDict::new(py);
+        let critical: Vec<i64> = action.critical.iter().map(|group| group.ix() as i64).collect();
+        let multipliers: Vec<f64> =
+            (0..observation.len()).map(|ix| action.multiplier(traflux_core::GroupIx::from(ix))).collect();
+        out.set_item("critical", critical.into_pyarray(py))?;
+        out.set_item("headroom", action.headroom)?;
+        out.set_item("cost_multipliers", multipliers.into_pyarray(py))?;
+        out.set_item("log_probability", action.log_probability)?;
+        out.set_item("value", action.value)?;
+        Ok(out)
+    }
+}
+
+fn float32<'py>(py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let options = PyDict::new(py);
+    options.set_item("dtype", "float32")?;
+    py.import("numpy")?.call_method("ascontiguousarray", (value,), Some(&options))
+}
+
+/// Arrays as an observation. They are copied: a policy keeps nothing of its caller's.
+fn observation(
+    py: Python<'_>,
+    groups: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyAny>,
+    mask: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Observation> {
+    let groups: numpy::PyReadonlyArray2<'_, f32> =
+        float32(py, groups)?.extract().map_err(|_| invalid("groups is not a table of numbers"))?;
+    let context: numpy::PyReadonlyArray1<'_, f32> =
+        float32(py, context)?.extract().map_err(|_| invalid("context is not a vector of numbers"))?;
+    let groups: Array2<f32> = groups.as_array().to_owned();
+    let context: Array1<f32> = context.as_array().to_owned();
+    let mask = match mask {
+        None => vec![true; groups.nrows()],
+        Some(mask) => {
+            let options = PyDict::new(py);
+            options.set_item("dtype", "bool")?;
+            let mask = py.import("numpy")?.call_method("ascontiguousarray", (mask,), Some(&options))?;
+            let mask: Bound<'_, PyArray1<bool>> =
+                mask.cast_into().map_err(|_| invalid("mask is not a vector"))?;
+            numpy::PyArrayMethods::to_vec(&mask).map_err(|_| invalid("mask is not contiguous"))?
+        }
+    };
+    if mask.len() != groups.nrows() {
+        return Err(shape("mask", &[mask.len()], &[groups.nrows()]));
+    }
+    Ok(Observation { groups, context, mask })
+}

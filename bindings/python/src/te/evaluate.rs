@@ -1,0 +1,191 @@
+//! Selectors, and how they compare.
+
+use std::time::Duration;
+
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use traflux::te::{Comparison, EvaluateOptions, Limit, SelectorKind, TrainedArm, evaluate as compare};
+use traflux_lp::multicommodity::select::SelectionEvaluator;
+use traflux_te::NetworkEncoder;
+
+use super::Network;
+use crate::convert::{detached, invalid, matrices_of, pairs_of};
+use crate::errors::{input, py_err};
+use crate::policy::Checkpoint;
+
+/// Adds the functions to the module.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Evaluation>()?;
+    module.add_function(wrap_pyfunction!(selectors, module)?)?;
+    module.add_function(wrap_pyfunction!(select, module)?)?;
+    module.add_function(wrap_pyfunction!(reroute, module)?)?;
+    module.add_function(wrap_pyfunction!(evaluate, module)?)
+}
+
+fn kind(name: &str) -> PyResult<SelectorKind> {
+    name.parse().map_err(|reason: String| input("input_selector", reason))
+}
+
+/// Names of the selectors.
+#[pyfunction]
+fn selectors() -> Vec<&'static str> {
+    SelectorKind::ALL.iter().map(|kind| kind.name()).collect()
+}
+
+/// The pairs that a selector chooses for one matrix, best first.
+#[pyfunction]
+fn select<'py>(
+    py: Python<'py>,
+    network: &Network,
+    demands: &Bound<'py, PyAny>,
+    count: usize,
+    selector: &str,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let kind = kind(selector)?;
+    let base = network.base()?;
+    let network = network.inner();
+    let matrix = matrices_of(demands, network.nodes().len())?.swap_remove(0);
+    let chosen = detached(py, || {
+        let observation = NetworkEncoder::new(network, base).encode(&matrix).map_err(py_err)?;
+        kind.policy(network, base, count).act(&observation).map_err(py_err)
+    })?;
+    Ok(chosen.critical.iter().map(|pair| pair.ix() as i64).collect::<Vec<_>>().into_pyarray(py))
+}
+
+/// What becomes of a matrix when these pairs leave their shortest paths and move as little as they can.
+#[pyfunction]
+fn reroute<'py>(
+    py: Python<'py>,
+    network: &Network,
+    demands: &Bound<'py, PyAny>,
+    pairs: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let base = network.base()?;
+    let network = network.inner();
+    let matrix = matrices_of(demands, network.nodes().len())?.swap_remove(0);
+    let pairs = pairs_of(pairs)?;
+    let (outcome, before, optimum) = detached(py, || {
+        let mut evaluator = SelectionEvaluator::new(network, base);
+        let outcome = evaluator.outcome(&matrix, &pairs).map_err(py_err)?;
+        let before = evaluator.base_utilization(&matrix).map_err(py_err)?;
+        Ok((outcome, before, evaluator.optimum(&matrix).map_err(py_err)?))
+    })?;
+    let out = PyDict::new(py);
+    out.set_item("max_utilization", outcome.utilization)?;
+    out.set_item("ecmp_max_utilization", before)?;
+    out.set_item("optimal_max_utilization", optimum)?;
+    out.set_item("rerouted_share", outcome.rerouted_share)?;
+    out.set_item("loads", outcome.loads.into_pyarray(py))?;
+    Ok(out)
+}
+
+/// How selectors compare on matrices.
+#[pyclass(frozen, module = "traflux._traflux.te")]
+pub(crate) struct Evaluation {
+    inner: Comparison,
+}
+
+#[pyfunction]
+#[pyo3(signature = (network, matrices, count, selectors, *, history, stale, delay, block, fallback, tolerance, deadline, trained))]
+fn evaluate(
+    py: Python<'_>,
+    network: &Network,
+    matrices: &Bound<'_, PyAny>,
+    count: usize,
+    selectors: Vec<String>,
+    history: usize,
+    stale: bool,
+    delay: bool,
+    block: usize,
+    fallback: bool,
+    tolerance: Option<f64>,
+    deadline: Option<Duration>,
+    trained: Vec<(String, Py<Checkpoint>)>,
+) -> PyResult<Evaluation> {
+    let options = EvaluateOptions {
+        count,
+        selectors: selectors.iter().map(|name| kind(name)).collect::<PyResult<_>>()?,
+        history,
+        trained: trained
+            .into_iter()
+            .map(|(name, checkpoint)| TrainedArm {
+                family: name.clone(),
+                name,
+                checkpoint: checkpoint.get().inner().clone(),
+            })
+            .collect(),
+        stale,
+        delay,
+        block,
+        fallback,
+        tolerance,
+        limit: deadline.map(Limit::after).unwrap_or_default(),
+    };
+    let network = network.inner();
+    let matrices = matrices_of(matrices, network.nodes().len())?;
+    let inner = detached(py, || compare(network, &matrices, &options, &mut |_| {}).map_err(py_err))?;
+    Ok(Evaluation { inner })
+}
+
+#[pymethods]
+impl Evaluation {
+    /// Names of the arms, in the order asked for.
+    #[getter]
+    fn names(&self) -> Vec<&str> {
+        self.inner.arms.iter().map(|arm| arm.name.as_str()).collect()
+    }
+
+    #[getter]
+    fn count(&self) -> usize {
+        self.inner.count
+    }
+
+    #[getter]
+    fn optimal<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        self.inner.optimal.clone().into_pyarray(py)
+    }
+
+    #[getter]
+    fn bound<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        self.inner.bound.clone().into_pyarray(py)
+    }
+
+    /// Selectors for which there was no time.
+    #[getter]
+    fn late(&self) -> Vec<String> {
+        self.inner.late.clone()
+    }
+
+    /// Everything about one arm, by matrix.
+    fn arm<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
+        let arm = self.inner.arm(name).ok_or_else(|| invalid(format!("there is no arm `{name}`")))?;
+        let out = PyDict::new(py);
+        let columns = [
+            ("performance_ratio", &arm.performance),
+            ("selected_share", &arm.selected),
+            ("rerouted_share", &arm.rerouted),
+            ("changed_pairs", &arm.changed_pairs),
+            ("delay_ratio", &arm.delay_ratio),
+            ("selection_us", &arm.selection_us),
+        ];
+        for (name, values) in columns {
+            out.set_item(name, values.clone().into_pyarray(py))?;
+        }
+        out.set_item("chosen", PyList::new(py, arm.chosen.iter().copied())?)?;
+        out.set_item("fallbacks", arm.fallbacks)?;
+        Ok(out)
+    }
+
+    /// Mean of the performance ratio with its interval of 95 %; `None` without matrices.
+    fn summary(&self, name: &str) -> PyResult<Option<(f64, f64, f64)>> {
+        let arm = self.inner.arm(name).ok_or_else(|| invalid(format!("there is no arm `{name}`")))?;
+        let summary = arm.summary(self.inner.block);
+        Ok(summary.map(|s| (s.mean, s.mean_interval.low, s.mean_interval.high)))
+    }
+
+    /// The table that the command line prints.
+    fn table(&self) -> String {
+        self.inner.table()
+    }
+}
