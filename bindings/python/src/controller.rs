@@ -4,7 +4,6 @@
 //! them from stopping it, [`telemetry`] and [`views`] are what goes in and out.
 
 mod stages;
-mod telemetry;
 mod views;
 mod worker;
 

@@ -7,15 +7,16 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use serde::Deserialize;
+use traflux::controller::readings;
 use traflux_core::{
     Action, ActuateError, Actuator, BoxFuture, Estimate, EstimateError, Estimator, FleetEstimator, GroupIx,
     InForce, MetricsSource, NodeGroup, Observation as Seen, ObserveError, Policy, PolicyError, Receipt,
     Recorder, Reward, RewardFunction, Telemetry, Topology, TrafficPlan, Transition as Step, Window,
 };
 
+use super::lock;
 use super::views::{Fixed, Observation, Transition};
 use super::worker::{Failed, Now, Reports, Worker};
-use super::{lock, telemetry};
 use crate::errors::input;
 use crate::gateway::from_json;
 
@@ -42,7 +43,7 @@ impl PySource {
             Failed::Busy => late(self.worker.deadline()),
             Failed::Raised(reason) => bad(reason),
         })?;
-        telemetry::read(&text, &self.fixed.topology, window.at, window.length).map_err(bad)
+        readings::read(&text, &self.fixed.topology, window.at, window.length).map_err(bad)
     }
 }
 
@@ -70,7 +71,7 @@ impl Estimator for PyEstimator {
         let (routes, resources, flows) =
             (estimate.routes.len(), estimate.resources.len(), estimate.flows.len());
         let (at, generation) = (estimate.at, estimate.generation);
-        let collected = telemetry::text(telemetry, &self.fixed.topology);
+        let collected = readings::text(telemetry, &self.fixed.topology);
         let given = self.worker.call("estimate", |py| {
             let text = serde_json::to_string(&estimate).map_err(|error| input("input_estimate", error))?;
             (self.fixed.view(py)?, from_json(py, &collected)?, from_json(py, &text)?).into_pyobject(py)
@@ -194,7 +195,7 @@ pub(super) struct PyReward {
 
 impl RewardFunction for PyReward {
     fn reward(&self, before: &Telemetry, after: &Telemetry) -> Reward {
-        let texts = [before, after].map(|collected| telemetry::text(collected, &self.fixed.topology));
+        let texts = [before, after].map(|collected| readings::text(collected, &self.fixed.topology));
         let given = self
             .worker
             .call("reward", |py| PyTuple::new(py, [from_json(py, &texts[0])?, from_json(py, &texts[1])?]));

@@ -271,12 +271,8 @@ fn concurrent_flow(
     demands: &Bound<'_, PyAny>,
     deadline: Option<Duration>,
 ) -> PyResult<f64> {
-    let array = table(demands, "demands")?;
-    square(&array, network.inner().nodes().len())?;
-    let rows = numbers(&array, "demands")?;
-    detached(py, || {
-        let problem = FlowProblem::all_of_rows(network.inner(), rows).map_err(py_err)?;
-        Ok(max_concurrent_flow(&problem, deadline_of(deadline)).map_err(py_err)?.factor)
+    with_all_pairs(py, network, demands, |problem| {
+        Ok(max_concurrent_flow(problem, deadline_of(deadline)).map_err(py_err)?.factor)
     })
 }
 
@@ -289,13 +285,22 @@ fn total_flow(
     demands: &Bound<'_, PyAny>,
     deadline: Option<Duration>,
 ) -> PyResult<f64> {
+    with_all_pairs(py, network, demands, |problem| {
+        Ok(max_total_flow(problem, deadline_of(deadline)).map_err(py_err)?.total)
+    })
+}
+
+/// Solves for all pairs of a matrix, which is read in place.
+fn with_all_pairs(
+    py: Python<'_>,
+    network: &Network,
+    demands: &Bound<'_, PyAny>,
+    solve: impl FnOnce(&FlowProblem<'_>) -> PyResult<f64> + Send,
+) -> PyResult<f64> {
     let array = table(demands, "demands")?;
     square(&array, network.inner().nodes().len())?;
     let rows = numbers(&array, "demands")?;
-    detached(py, || {
-        let problem = FlowProblem::all_of_rows(network.inner(), rows).map_err(py_err)?;
-        Ok(max_total_flow(&problem, deadline_of(deadline)).map_err(py_err)?.total)
-    })
+    detached(py, || solve(&FlowProblem::all_of_rows(network.inner(), rows).map_err(py_err)?))
 }
 
 /// A utilisation that no choice of so many pairs can go below.
