@@ -1,8 +1,9 @@
 //! How fast does the solver for large networks close the gap, and what does plain column generation do?
 //!
 //! `TRAFLUX_DATA=… cargo run --release -p traflux-lp --example large_network -- [threads] [part of a name]`.
-//! Kdl and UsCarrier come from the folder `TRAFLUX_DATA` names and are left out without it; two sparse networks
-//! are generated. Each line is a run of its own. *Plain* solves the master to a corner with microlp's simplex
+//! Kdl and UsCarrier come from the folder `TRAFLUX_DATA` names and are left out without it. Backbones are those of
+//! `traflux te generate network` (three neighbours a node, links of one capacity), the sparse networks nearly
+//! trees. Each line is a run of its own, checked by [`verify_large`]. *Plain* solves the master to a corner with microlp's simplex
 //! each round and prices with that corner's duals; it is stopped after 25 s.
 #![allow(clippy::print_stdout)]
 
@@ -16,7 +17,9 @@ use good_lp::{Expression, ProblemVariables, Solution, SolverModel, default_solve
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use traflux_core::{BitRate, Latency, Link, Network, Node, NodeIx, TrafficMatrix};
+use traflux_lp::multicommodity::check::verify_large;
 use traflux_lp::multicommodity::{FlowProblem, LargeSolver};
+use traflux_te::generate::{BackboneConfig, backbone};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -24,13 +27,17 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PLAIN_LIMIT: Duration = Duration::from_secs(25);
 
 /// Name, tolerances, and whether plain column generation is tried.
-const INSTANCES: [(&str, &[f64], bool); 6] = [
+const INSTANCES: [(&str, &[f64], bool); 10] = [
     ("Kdl gravity", &[0.05, 0.01, 1e-4, 1e-6], false),
     ("Kdl uniform", &[0.05, 0.01, 1e-4, 1e-6], false),
     ("Kdl gravity by capacity", &[0.1, 0.05], false),
     ("UsCarrier gravity by capacity", &[0.05, 0.01, 1e-4, 1e-6], true),
-    ("generated 150 gravity by capacity", &[0.05, 0.01, 1e-4, 1e-6], true),
-    ("generated 200 gravity by capacity", &[0.05, 0.01, 1e-4, 1e-6], true),
+    ("backbone 150 (11) gravity", &[0.01, 1e-4, 1e-6], true),
+    ("backbone 200 (1) gravity", &[0.01, 1e-4, 1e-6], true),
+    ("backbone 200 (5) gravity", &[0.01, 1e-4, 1e-6], true),
+    ("backbone 200 (1) by capacity alone", &[0.01, 1e-4, 1e-6], true),
+    ("sparse 150 (11) gravity by capacity", &[0.01, 1e-4, 1e-6], true),
+    ("sparse 200 (12) gravity by capacity", &[0.01, 1e-4, 1e-6], true),
 ];
 
 fn main() -> Outcome<()> {
@@ -43,7 +50,7 @@ fn main() -> Outcome<()> {
     }
     let threads = arguments.first().map_or(Ok(2), |n| n.parse())?;
     println!(
-        "{:<34} {:>8} {:>9} {:>12} {:>12} {:>9} {:>6}",
+        "{:<36} {:>8} {:>9} {:>12} {:>12} {:>9} {:>6}",
         "instance", "asked", "seconds", "utilisation", "bound", "gap", "iter"
     );
     for (name, tolerances, compare) in INSTANCES {
@@ -51,7 +58,7 @@ fn main() -> Outcome<()> {
             continue;
         }
         let Some((network, demands)) = instance(name)? else {
-            println!("{name:<34} skipped: TRAFLUX_DATA is not set");
+            println!("{name:<36} skipped: TRAFLUX_DATA is not set");
             continue;
         };
         for tolerance in tolerances {
@@ -60,9 +67,11 @@ fn main() -> Outcome<()> {
             let solver = LargeSolver { tolerance: *tolerance, threads };
             let start = Instant::now();
             let solution = solver.solve(&problem, Some(start + DEADLINE))?;
+            let seconds = start.elapsed().as_secs_f64();
+            verify_large(&problem, &solution)?;
             println!(
-                "{name:<34} {tolerance:>8.0e} {:>9.3} {:>12.8} {:>12.8} {:>9.1e} {:>6}",
-                start.elapsed().as_secs_f64(),
+                "{name:<36} {tolerance:>8.0e} {:>9.3} {:>12.8} {:>12.8} {:>9.1e} {:>6}",
+                seconds,
                 solution.utilization,
                 solution.lower_bound,
                 solution.gap(),
@@ -95,20 +104,26 @@ fn compare_plain(name: &str) -> Outcome<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().last().unwrap_or("no round done");
     let seconds = start.elapsed().as_secs_f64();
-    println!("{name:<34} {:>8} {seconds:>9.3} {}{last}", "plain", if ended { "" } else { "stopped: " });
+    println!("{name:<36} {:>8} {seconds:>9.3} {}{last}", "plain", if ended { "" } else { "stopped: " });
     Ok(())
 }
 
 /// The network and demands of a name, scaled to an optimum of about 0.9; `None` without the data.
 fn instance(name: &str) -> Outcome<Option<(Network, TrafficMatrix)>> {
-    let network = match name.split(' ').next() {
-        Some("generated") if name.contains("150") => generated(150, 11)?,
-        Some("generated") => generated(200, 12)?,
-        Some(file) => {
+    let words: Vec<&str> = name.split(' ').collect();
+    let network = match words[..] {
+        [kind @ ("backbone" | "sparse"), nodes, seed, ..] => {
+            let (nodes, seed) = (nodes.parse()?, seed.trim_matches(['(', ')']).parse()?);
+            match kind {
+                "backbone" => backbone(&BackboneConfig { nodes, ..BackboneConfig::default() }, seed)?,
+                _ => sparse(nodes, seed)?,
+            }
+        }
+        [file, ..] => {
             let Ok(folder) = std::env::var("TRAFLUX_DATA") else { return Ok(None) };
             load(&std::fs::read_to_string(format!("{folder}/teal/{file}.json"))?)?
         }
-        None => return Ok(None),
+        [] => return Ok(None),
     };
     let nodes = network.nodes().len();
     let mut random = ChaCha8Rng::seed_from_u64(1);
@@ -119,6 +134,7 @@ fn instance(name: &str) -> Outcome<Option<(Network, TrafficMatrix)>> {
             let exponential = -(1.0 - random.random_range(0.0..1.0f64)).ln();
             match name {
                 name if name.ends_with("uniform") => 1.0,
+                name if name.ends_with("capacity alone") => capacity,
                 name if name.ends_with("capacity") => capacity * exponential,
                 _ => exponential,
             }
@@ -165,7 +181,7 @@ fn load(text: &str) -> Outcome<Network> {
 }
 
 /// Points in a square, each joined to the nearest before it, and one edge more for about a third of them.
-fn generated(nodes: usize, seed: u64) -> Outcome<Network> {
+fn sparse(nodes: usize, seed: u64) -> Outcome<Network> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let points: Vec<[f64; 2]> =
         (0..nodes).map(|_| [random.random_range(0.0..1.0), random.random_range(0.0..1.0)]).collect();

@@ -265,7 +265,31 @@ impl Classes {
                 Class { rows, columns }
             })
             .collect();
-        Self { master: Master { fixed, classes }, raw, members, places, starts }
+        let master = Master { fixed, classes, shares: Vec::new() };
+        let mut all = Self { master, raw, members, places, starts };
+        all.master.shares = all.in_force(pool, demands);
+        all
+    }
+
+    /// The part of its class that each column of the master has now.
+    fn in_force(&self, pool: &Pool, demands: &CoreDemands) -> Vec<f64> {
+        let columns = self.master.classes.iter().map(|class| class.columns.len()).sum();
+        let mut shares = vec![0.0; columns];
+        let mut places = self.places.iter();
+        for (commodity, raw) in &self.members {
+            let (class, column_of) = &self.raw[*raw as usize];
+            let of_class = &mut shares[self.starts[*class as usize]..];
+            let demand = demands.matrix[*commodity as usize];
+            for (entry, place) in pool.of(*commodity as usize).zip(&mut places) {
+                of_class[column_of[*place as usize] as usize] += demand * pool.share(entry);
+            }
+        }
+        for (class, start) in self.master.classes.iter().zip(&self.starts) {
+            let of_class = &mut shares[*start..][..class.columns.len()];
+            let sum: f64 = of_class.iter().sum();
+            of_class.iter_mut().for_each(|share| *share /= sum);
+        }
+        shares
     }
 
     /// Hands the shares of the master's columns to the paths: `set(path's entry, share)`.

@@ -3,8 +3,15 @@
 //! Column generation with prices from the inside of the master (see [`super::master`]): share out the known
 //! paths, price all paths by shortest ones, add those that are cheaper than any known, until bound and
 //! utilisation meet. Rows are added too: a link starts to count when it comes near the fullest.
+//!
+//! Paths are priced between the master's prices and those of the best bound, where the bound is best (Ben-Ameur
+//! and Neto 2007, *Acceleration of cutting-plane and column generation algorithms*). And the bound has rounds of
+//! its own: of the hundreds of links near the fullest often some dozen have a price, and over these alone
+//! demands fall into so few classes that a round costs little more than its shortest paths. The paths that prove
+//! the bound are not those that spread the load, so they do not burden the master.
 
 use super::classes::Classes;
+use super::master::{Enough, Interior};
 use super::oracle::Oracle;
 use super::pool::{Gains, Path, Pool, Shortest};
 use super::reduce::NONE;
@@ -20,6 +27,24 @@ const SHORTER: f64 = 1e-9;
 
 /// New paths that gain least are left out: together this part of the gain.
 const LEFT_OUT: f64 = 0.1;
+
+/// The master need not come nearer to the bound than this part of the tolerance.
+const ENOUGH: f64 = 0.7;
+
+/// Where bounds are looked for: the part of the best bound's prices, the rest are the master's.
+const CENTRED: [f64; 7] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95];
+
+/// A link is a row of the bound's rounds where it has more than this part of all prices.
+const PRICED: f64 = 1e-4;
+
+/// The bound has this many rounds between two of the master …
+const BOUND_ROUNDS: usize = 20;
+
+/// … or until this many in a row …
+const BOUND_PATIENCE: usize = 3;
+
+/// … have not closed this part of the gap.
+const BOUND_PART: f64 = 0.05;
 
 /// Rows never get prices quite of zero, from which the master could not start.
 const PRICE_FLOOR: f64 = 1e-6;
@@ -89,28 +114,17 @@ impl<'o, 'a> Generation<'o, 'a> {
         loads.iter().zip(self.capacities).map(|(load, capacity)| load / capacity).fold(0.0, f64::max)
     }
 
-    /// One round: prices, new paths, master. The master stops early when `late` says so. Returns whether the
-    /// gap got smaller or there is something new to work with.
+    /// One round: prices, new paths, master, bound. The master stops early when `late` says so. Returns whether
+    /// the gap got smaller or there is something new to work with.
     pub(super) fn round(&mut self, tolerance: f64, late: &impl Fn() -> bool) -> bool {
         self.rounds += 1;
         let before = (self.bound, self.utilization);
         self.price();
         let added = self.add_paths() + self.add_rows();
+        let classes = self.classes(&self.rows, &self.row_of);
+        let utilization = self.bound * (1.0 + ENOUGH * tolerance) / self.utilization;
+        let interior = self.master(&classes, &self.rows, tolerance, utilization, late);
         let unit = self.utilization;
-        let classes = Classes::new(
-            &self.pool,
-            self.oracle.reduced,
-            self.oracle.demands,
-            self.capacities,
-            &self.rows,
-            &self.row_of,
-            unit,
-        );
-        let floor = PRICE_FLOOR / self.rows.len() as f64;
-        let weights: Vec<f64> = self.rows.iter().map(|link| self.weights[*link as usize] + floor).collect();
-        let gap = self.gap();
-        let interior =
-            classes.master.solve(&weights, gap.min(0.3), (MASTER_PART * gap).max(0.2 * tolerance), late);
         self.share_out(&classes, &interior.shares);
 
         // Links that are no rows are priced as the master would if they were, but together so low that the bound
@@ -125,13 +139,67 @@ impl<'o, 'a> Generation<'o, 'a> {
                 rest += *weight;
             }
         }
-        let scale = (MASTER_PART * gap / rest).min(1.0);
+        let scale = (MASTER_PART * self.gap() / rest).min(1.0);
         for (row, weight) in self.row_of.iter().zip(&mut self.weights) {
             if *row as usize >= interior.weights.len() {
                 *weight *= scale;
             }
         }
+        self.raise_bound(tolerance, late);
         added > 0 || self.bound > before.0 || self.utilization < before.1
+    }
+
+    /// Rounds over the links that have a price, with paths of their own: they prove a better bound and change
+    /// nothing else.
+    fn raise_bound(&mut self, tolerance: f64, late: &impl Fn() -> bool) {
+        let (pool, weights) = (self.pool.clone(), self.weights.clone());
+        let (mut round, mut idle) = (0, 0);
+        while round < BOUND_ROUNDS && idle < BOUND_PATIENCE && self.gap() > tolerance && !late() {
+            round += 1;
+            let before = self.bound;
+            self.price();
+            if self.gap() <= tolerance {
+                break;
+            }
+            self.add_paths();
+            let mut row_of = vec![NONE; self.weights.len()];
+            let priced = (0..self.weights.len()).filter(|link| self.weights[*link] > PRICED);
+            let rows: Vec<u32> = priced.map(|link| link as u32).collect();
+            for (row, link) in rows.iter().enumerate() {
+                row_of[*link as usize] = row as u32;
+            }
+            let classes = self.classes(&rows, &row_of);
+            let interior = self.master(&classes, &rows, tolerance, 0.0, late);
+            self.weights.fill(0.0);
+            for (link, weight) in rows.iter().zip(&interior.weights) {
+                self.weights[*link as usize] = *weight;
+            }
+            let raised = self.bound - before > BOUND_PART * (self.utilization - before);
+            idle = if raised { 0 } else { idle + 1 };
+        }
+        (self.pool, self.weights) = (pool, weights);
+    }
+
+    fn classes(&self, rows: &[u32], row_of: &[u32]) -> Classes {
+        let (reduced, demands) = (self.oracle.reduced, self.oracle.demands);
+        Classes::new(&self.pool, reduced, demands, self.capacities, rows, row_of, self.utilization)
+    }
+
+    /// Solves the master over some links, until `utilization`, as a part of that in force, is reached or prices
+    /// are good enough.
+    fn master(
+        &self,
+        classes: &Classes,
+        rows: &[u32],
+        tolerance: f64,
+        utilization: f64,
+        late: &impl Fn() -> bool,
+    ) -> Interior {
+        let floor = PRICE_FLOOR / rows.len() as f64;
+        let weights: Vec<f64> = rows.iter().map(|link| self.weights[*link as usize] + floor).collect();
+        let gap = self.gap();
+        let enough = Enough { gap: (MASTER_PART * gap).max(0.2 * tolerance), utilization };
+        classes.master.solve(&weights, gap.min(0.3), enough, late)
     }
 
     /// Goes from the shares in force towards the master's as far as the maximum utilisation falls: a link that
@@ -191,10 +259,23 @@ impl<'o, 'a> Generation<'o, 'a> {
         near.into_iter().map(|link| self.add_row(link)).sum()
     }
 
-    /// Finds shortest paths at the prices and keeps the bound if it is the best.
+    /// Finds shortest paths where, between the best bound's prices and the master's, the bound is best; keeps it
+    /// if it is the best of all.
     fn price(&mut self) {
-        let lengths = super::lengths(&self.weights, self.capacities);
-        let bound = self.oracle.bound(&lengths);
+        let sum: f64 = self.weights.iter().sum();
+        let centre = self.proof.clone();
+        let mut best = (f64::NEG_INFINITY, Vec::new());
+        for part in CENTRED {
+            let mixed = self.weights.iter().zip(centre.iter().zip(self.capacities));
+            let mixed: Vec<f64> = mixed.map(|(w, (y, c))| (1.0 - part) * w / sum + part * y * c).collect();
+            let lengths = super::lengths(&mixed, self.capacities);
+            let bound = self.oracle.bound(&lengths);
+            if bound > best.0 {
+                best = (bound, lengths);
+            }
+        }
+        let (bound, lengths) = best;
+        self.oracle.bound(&lengths);
         if bound > self.bound {
             self.bound = bound;
             self.proof = lengths;

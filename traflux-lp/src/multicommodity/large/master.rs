@@ -10,7 +10,9 @@
 //! An interior-point method (Mehrotra's predictor and corrector) stops early, while the prices `w` (`Σ w = 1`)
 //! are still well inside: such prices change little from one master to the next, where those of a simplex
 //! method jump between corners (Gondzio, González-Brevis, Munari 2013, *New developments in the primal–dual
-//! column generation technique*). Classes are eliminated from Newton's equations in closed form, what remains
+//! column generation technique*). It starts near the shares in force, which are good, at a reduced cost for each
+//! column that fits its share; what such costs miss to be those of the prices falls to zero on the way (an
+//! infeasible start, on the side of the prices only). Classes are eliminated from Newton's equations in closed form, what remains
 //! is dense in rows:
 //!
 //! ```text
@@ -19,6 +21,12 @@
 
 /// How far to the boundary a step goes.
 const DAMPING: f64 = 0.95;
+
+/// The shares start from those in force and this part of equal ones.
+const INSIDE: f64 = 0.02;
+
+/// The products of shares and reduced costs start at this many times the mean of those of slacks and prices.
+const START: f64 = 3.0;
 
 /// Newton steps of one solve; a dozen is usual.
 const STEPS: usize = 60;
@@ -38,6 +46,17 @@ pub(super) struct Master {
     /// `f`: utilisation of each row that is not shared out here.
     pub(super) fixed: Vec<f64>,
     pub(super) classes: Vec<Class>,
+    /// Shares in force of all columns, class after class; each class has the sum 1.
+    pub(super) shares: Vec<f64>,
+}
+
+/// When the master need go on no longer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Enough {
+    /// `θ` less its bound.
+    pub(super) gap: f64,
+    /// `θ`.
+    pub(super) utilization: f64,
 }
 
 /// Where the method stopped.
@@ -51,13 +70,15 @@ pub(super) struct Interior {
     pub(super) smoothing: f64,
 }
 
-/// Iterate: primal and dual feasible at all times.
+/// Iterate: primal feasible at all times.
 struct Point {
     x: Vec<f64>,
     z: Vec<f64>,
     s: Vec<f64>,
     w: Vec<f64>,
     theta: f64,
+    /// What reduced costs miss: `a_pᵀw − π_k − z_p`.
+    missed: Vec<f64>,
 }
 
 struct Direction {
@@ -69,24 +90,24 @@ struct Direction {
 }
 
 impl Master {
-    /// Solves until `θ` less its bound is at most `gap` or `late` says so, starting near the prices `weights`
-    /// (positive) where that difference is about `start_gap`.
+    /// Solves until `enough` or `late` says so, starting near the shares in force and the prices `weights`
+    /// (positive), where `θ` less its bound is about `start_gap`.
     pub(super) fn solve(
         &self,
         weights: &[f64],
         start_gap: f64,
-        gap: f64,
+        enough: Enough,
         late: &impl Fn() -> bool,
     ) -> Interior {
         let rows = self.fixed.len();
-        let columns: usize = self.classes.iter().map(|class| class.columns.len()).sum();
-        let pairs = (rows + columns) as f64;
+        let pairs = (rows + self.shares.len()) as f64;
+        let gap = enough.gap;
         let mut point = self.start(weights, start_gap.max(gap) / pairs);
         let mut matrix = vec![0.0; rows * rows];
         let mut steps = 0;
         let complement = |point: &Point| dot(&point.x, &point.z) + dot(&point.s, &point.w);
         let mut total = complement(&point);
-        while total > gap && steps < STEPS && !late() {
+        while total > gap && point.theta > enough.utilization && steps < STEPS && !late() {
             steps += 1;
             self.normal(&point, &mut matrix);
             if !factor(&mut matrix, rows) {
@@ -123,80 +144,62 @@ impl Master {
             point.theta += primal * direction.theta;
             advance(&mut point.z, &direction.z, dual);
             advance(&mut point.w, &direction.w, dual);
+            point.missed.iter_mut().for_each(|missed| *missed *= 1.0 - dual);
             let before = total;
             total = complement(&point);
             if primal.max(dual) < 1e-8 && total >= before {
                 break;
             }
         }
-        let sum: f64 = point.w.iter().sum();
-        point.w.iter_mut().for_each(|w| *w /= sum);
+        normalize(&mut point.w);
         Interior { shares: point.x, weights: point.w, smoothing: total / pairs }
     }
 
-    /// For given prices the central shares `x_p = μ / z_p`, `z_p = a_pᵀw − π_k`, `Σ x_p = 1`.
+    /// A point near the shares in force, all of whose products are about `smoothing` or more.
     fn start(&self, weights: &[f64], smoothing: f64) -> Point {
+        let mut x = self.shares.clone();
+        for of_class in self.by_class(&mut x) {
+            let equal = INSIDE / of_class.len() as f64;
+            of_class.iter_mut().for_each(|x| *x = (1.0 - INSIDE) * *x + equal);
+        }
+        let u = self.utilization(&x);
         let mut w: Vec<f64> = weights.to_vec();
-        let sum: f64 = w.iter().sum();
-        w.iter_mut().for_each(|w| *w /= sum);
-        let (mut x, mut z) = (Vec::new(), Vec::new());
+        normalize(&mut w);
+        let top = u.iter().copied().fold(0.0, f64::max);
+        let theta = top + smoothing / w.iter().copied().fold(0.0, f64::max);
+        let s: Vec<f64> = u.iter().map(|u| theta - u).collect();
+        let smoothing = smoothing.max(START * dot(&w, &s) / (x.len() + s.len()) as f64);
+        // A slack far from its price would make the first step short.
+        for (w, s) in w.iter_mut().zip(&s) {
+            *w = w.max(smoothing / s);
+        }
+        normalize(&mut w);
+        let (mut z, mut missed) = (Vec::with_capacity(x.len()), Vec::with_capacity(x.len()));
         let mut lengths = Vec::new();
         for class in &self.classes {
             lengths.clear();
             lengths.extend(class.columns.iter().map(|column| class.length(column, &w)));
-            let least = lengths.iter().copied().fold(f64::INFINITY, f64::min);
-            // Root of Σ μ / (len − π) = 1 in gap = least − π, between μ and n μ; convex and falling.
-            let mut gap = smoothing;
-            for _ in 0..50 {
-                let (mut sum, mut slope) = (0.0, 0.0);
-                for length in &lengths {
-                    let reduced = length - least + gap;
-                    sum += smoothing / reduced;
-                    slope += smoothing / (reduced * reduced);
-                }
-                let step = (sum - 1.0) / slope;
-                gap += step;
-                if step.abs() <= 1e-13 * gap {
-                    break;
-                }
+            let x = &x[z.len()..][..lengths.len()];
+            // Costs that are those of the prices have Σ x z = n μ at this π; too small ones are raised.
+            let price = dot(&lengths, x) - smoothing * lengths.len() as f64;
+            for (length, x) in lengths.iter().zip(x) {
+                let cost = length - price;
+                let inside = cost.max(smoothing / x);
+                z.push(inside);
+                missed.push(cost - inside);
             }
-            let at = x.len();
-            for length in &lengths {
-                z.push(length - least + gap);
-                x.push(smoothing / (length - least + gap));
-            }
-            let sum: f64 = x[at..].iter().sum();
-            x[at..].iter_mut().for_each(|x| *x /= sum);
         }
-        let u = self.utilization(&x);
-        let top = u.iter().copied().fold(0.0, f64::max);
-        let slack = smoothing / w.iter().copied().fold(0.0, f64::max);
-        let theta = top + slack;
-        let s: Vec<f64> = u.iter().map(|u| theta - u).collect();
-        // A slack far from its price would make the first step short.
-        for (w, s) in w.iter_mut().zip(&s) {
-            *w = w.max(0.1 * smoothing / s);
-        }
-        let sum: f64 = w.iter().sum();
-        w.iter_mut().for_each(|w| *w /= sum);
-        let mut point = Point { x, z, s, w, theta };
-        self.reprice(&mut point, smoothing);
-        point
+        Point { x, z, s, w, theta, missed }
     }
 
-    /// Reduced costs anew after prices changed: `π_k` as high as keeps all positive.
-    fn reprice(&self, point: &mut Point, smoothing: f64) {
-        let mut at = 0;
-        for class in &self.classes {
-            let range = at..at + class.columns.len();
-            at = range.end;
-            let lengths: Vec<f64> =
-                class.columns.iter().map(|column| class.length(column, &point.w)).collect();
-            let least = lengths.iter().copied().fold(f64::INFINITY, f64::min);
-            for (z, length) in point.z[range].iter_mut().zip(lengths) {
-                *z = length - least + smoothing;
-            }
-        }
+    /// The columns' numbers, class after class.
+    fn by_class<'x>(&self, x: &'x mut [f64]) -> impl Iterator<Item = &'x mut [f64]> {
+        let mut rest = x;
+        self.classes.iter().map(move |class| {
+            let (of_class, others) = std::mem::take(&mut rest).split_at_mut(class.columns.len());
+            rest = others;
+            of_class
+        })
     }
 
     pub(super) fn utilization(&self, x: &[f64]) -> Vec<f64> {
@@ -260,10 +263,15 @@ impl Master {
         }
     }
 
-    /// Newton's direction for `z Δx + x Δz = rx`, `w Δs + s Δw = rs` on the feasible set.
+    /// Newton's direction for `z Δx + x Δz = rx`, `w Δs + s Δw = rs`, to reduced costs that miss nothing.
     fn direction(&self, point: &Point, factor: &[f64], rx: &[f64], rs: &[f64]) -> Direction {
         let rows = self.fixed.len();
         let columns = rx.len();
+        let rx: Vec<f64> = rx
+            .iter()
+            .zip(point.x.iter().zip(&point.missed))
+            .map(|(rx, (x, missed))| rx - x * missed)
+            .collect();
         // Shares as they would change at fixed prices.
         let mut dx = vec![0.0; columns];
         let mut at = 0;
@@ -308,7 +316,7 @@ impl Master {
             for p in range {
                 let d = point.x[p] / point.z[p];
                 dx[p] -= d * (dz[p] - mean);
-                dz[p] += given - mean;
+                dz[p] += given - mean + point.missed[p];
             }
         }
         let mut change = vec![0.0; rows];
@@ -392,6 +400,12 @@ fn lengths(point: &Point, direction: &Direction) -> (f64, f64) {
     let primal = most(&point.x, &direction.x).min(most(&point.s, &direction.s));
     let dual = most(&point.z, &direction.z).min(most(&point.w, &direction.w));
     (primal.min(1.0 / DAMPING), dual.min(1.0 / DAMPING))
+}
+
+/// Scales to the sum 1.
+fn normalize(weights: &mut [f64]) {
+    let sum: f64 = weights.iter().sum();
+    weights.iter_mut().for_each(|w| *w /= sum);
 }
 
 fn advance(point: &mut [f64], direction: &[f64], step: f64) {

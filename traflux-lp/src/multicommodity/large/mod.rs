@@ -5,7 +5,8 @@
 //! 2. One path for each commodity is improved by coordinate descent on a smooth potential, with a bound at every
 //!    sweep ([`potential`]), until the tolerance is met or little more is gained.
 //! 3. Column generation with prices from the inside of an interior-point master splits what has to be split
-//!    ([`generation`], [`master`]); demands with the same choice are one ([`classes`]).
+//!    ([`generation`], [`master`]); demands with the same choice are one ([`classes`]). The bound has rounds of
+//!    its own over the links that have a price.
 
 mod classes;
 mod generation;
