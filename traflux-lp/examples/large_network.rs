@@ -3,8 +3,10 @@
 //! `TRAFLUX_DATA=… cargo run --release -p traflux-lp --example large_network -- [threads] [part of a name]`.
 //! Kdl and UsCarrier come from the folder `TRAFLUX_DATA` names and are left out without it. Backbones are those of
 //! `traflux te generate network` (three neighbours a node, links of one capacity), the sparse networks nearly
-//! trees. Each line is a run of its own, checked by [`verify_large`]. *Plain* solves the master to a corner with microlp's simplex
-//! each round and prices with that corner's duals; it is stopped after 25 s.
+//! trees. Each line is a run of its own, checked by [`verify_large`]. *Plain* column generation solves the master
+//! to a corner each round and prices with that corner's duals, to a gap of 10⁻⁴; it is stopped after 25 s. With a
+//! Python that has highspy and SciPy in `PLAIN_PYTHON` (`cargo xtask bench te` sets it), the master is HiGHS', once
+//! with a column for each path of a pair, once for each tree of a source; without one it is microlp's by pair.
 #![allow(clippy::print_stdout)]
 
 use std::collections::BinaryHeap;
@@ -79,17 +81,50 @@ fn main() -> Outcome<()> {
             );
         }
         if compare {
-            compare_plain(name)?;
+            compare_plain(name, &network, &demands)?;
         }
     }
     Ok(())
 }
 
-/// Runs plain column generation in a process of its own, which can be stopped inside a linear program.
-fn compare_plain(name: &str) -> Outcome<()> {
+/// Runs plain column generation in processes of its own, which can be stopped inside a linear program.
+fn compare_plain(name: &str, network: &Network, demands: &TrafficMatrix) -> Outcome<()> {
+    let Some(python) = std::env::var_os("PLAIN_PYTHON") else {
+        let mut microlp = Command::new(std::env::current_exe()?);
+        microlp.args(["plain", name]);
+        return watch(name, "microlp by pair", microlp);
+    };
+    let links = network.links().iter().map(|l| (l.tail.ix(), l.head.ix(), l.capacity.get()));
+    let nodes = network.nodes().len();
+    let demands = (0..nodes * nodes)
+        .map(|pair| {
+            (
+                pair / nodes,
+                pair % nodes,
+                demands.demand(NodeIx::from(pair / nodes), NodeIx::from(pair % nodes)),
+            )
+        })
+        .filter(|(.., demand)| *demand > 0.0);
+    let problem = serde_json::json!({
+        "nodes": nodes,
+        "links": links.collect::<Vec<_>>(),
+        "demands": demands.collect::<Vec<_>>(),
+    });
+    let file = std::env::temp_dir().join(format!("large_network-{}.json", std::process::id()));
+    std::fs::write(&file, problem.to_string())?;
+    for columns in ["pair", "source"] {
+        let mut highs = Command::new(&python);
+        highs.arg("-c").arg(include_str!("large_network.py")).arg(&file).arg(columns);
+        watch(name, &format!("HiGHS by {columns}"), highs)?;
+    }
+    std::fs::remove_file(&file)?;
+    Ok(())
+}
+
+/// Runs a program for [`PLAIN_LIMIT`] at most and prints its last line.
+fn watch(name: &str, method: &str, mut program: Command) -> Outcome<()> {
     let start = Instant::now();
-    let mut child =
-        Command::new(std::env::current_exe()?).args(["plain", name]).stdout(Stdio::piped()).spawn()?;
+    let mut child = program.stdout(Stdio::piped()).spawn()?;
     let ended = loop {
         if let Some(status) = child.try_wait()? {
             break status.success();
@@ -104,7 +139,8 @@ fn compare_plain(name: &str) -> Outcome<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().last().unwrap_or("no round done");
     let seconds = start.elapsed().as_secs_f64();
-    println!("{name:<36} {:>8} {seconds:>9.3} {}{last}", "plain", if ended { "" } else { "stopped: " });
+    let stopped = if ended { "" } else { "stopped: " };
+    println!("{name:<36}    plain {seconds:>9.3} {method}: {stopped}{last}");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ Compare the network solvers with plain methods, both sides in one run
 Usage: cargo xtask bench te [--quick]
 
 Abilene's critical-flow LP beside PuLP with GLPK, HiGHS and SciPy, GEANT's optimum beside HiGHS and the published
-values, as a table of medians and ratios; then the solver of large networks. Both sides solve the same problems
+values, as a table of medians and ratios; then the solver of large networks beside plain column generation. Both sides solve the same problems
 (target/te-bench/problems.json) in turns; a utilisation that differs fails the task, a goal that is missed is
 printed. Networks and matrices come from the folder TRAFLUX_DATA; where it is unset, generated ones of the same
 size are solved, without published optima and without verdicts.
@@ -65,18 +65,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
         bench.arg("--quick");
     }
     report.step("networks", bench, LIMIT);
-    large(&mut report);
+    large(&mut report, plain.as_ref().ok());
     say(&report.table());
     Ok(report.is_ok())
 }
 
 /// Claims 4 and 5.
-fn large(report: &mut Report) {
+fn large(report: &mut Report, plain: Option<&plain::PlainMethods>) {
     let (example, arguments) = LARGE;
     let source = workspace::root().join("traflux-lp/examples").join(example).with_extension("rs");
     if source.is_file() {
         let mut run = workspace::cargo(&["run", "--release", "-p", "traflux-lp", "--example", example, "--"]);
         run.args(arguments);
+        if let Some(plain) = plain {
+            run.env("PLAIN_PYTHON", &plain.python);
+        }
         report.step("large", run, LIMIT);
     } else {
         let why = format!("claims 4 and 5: traflux-lp has no example `{example}`");
