@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use traflux_core::network::{Link, Network, NodeIx, TrafficMatrix};
 use traflux_core::units::BitRate;
 use traflux_te::format::{
-    Format, FormatError, NetworkFile, RateUnit, ReadOptions, WriteOptions, read_matrices, read_matrices_file,
-    read_network, read_network_file, write_matrices, write_network,
+    Format, FormatError, NetworkFile, RateUnit, ReadOptions, WriteOptions, matrices_in_file, read_matrices,
+    read_matrices_file, read_network, read_network_file, write_matrices, write_network,
 };
 
 fn data(name: &str) -> PathBuf {
@@ -325,7 +325,7 @@ fn errors_say_where_what_was_expected_and_what_was_found() {
             Format::Rows,
             "0 1 1 0".into(),
             "format_unsupported",
-            "line 1, column 1: expected a format of networks, found rows, which hold matrices only",
+            "expected a format of networks, found rows, which hold matrices only",
         ),
     ] {
         let error = error(format, &text);
@@ -416,12 +416,27 @@ fn matrices_are_written_where_a_format_has_room_for_them() {
             }
         }
         match format {
+            Format::GraphMl | Format::Gml => {
+                let error = many.unwrap_err().to_string();
+                assert_eq!(
+                    error,
+                    format!("expected a format that holds matrices, found {format}, which has links only")
+                );
+            }
             Format::Rows | Format::CfrRl => {
                 let again =
                     read_matrices(many.unwrap().text.as_bytes(), format, &file.network, &options).unwrap();
                 assert_eq!(again, two, "{format}");
             }
-            _ => assert_eq!(many.unwrap_err().code(), "format_unsupported"),
+            _ => {
+                let error = many.unwrap_err();
+                assert_eq!(error.code(), "format_one_matrix");
+                let told = error.to_string();
+                assert!(
+                    told.starts_with(&format!("{format} holds one matrix, there are 2: choose one")),
+                    "{told}"
+                );
+            }
         }
     }
     let wrong = write_network(
@@ -431,4 +446,37 @@ fn matrices_are_written_where_a_format_has_room_for_them() {
         &WriteOptions::default(),
     );
     assert_eq!(wrong.unwrap_err().code(), "format_unsupported");
+}
+
+#[test]
+fn rows_whose_unit_nobody_says_come_with_a_warning() {
+    let file = load("ring.graph", Format::Repetita);
+    let folder = tempfile::tempdir().unwrap();
+    let matrices =
+        read_matrices_file(data("ring.demands"), None, &file.network, &ReadOptions::default()).unwrap();
+    let cfr = write_matrices(&file.network, &matrices, Format::CfrRl, &WriteOptions::default()).unwrap();
+    assert!(cfr.warnings[0].message.contains("800 bit / 300 s: read it as cfr-rl"), "{:?}", cfr.warnings);
+    let megabits = WriteOptions { unit: Some(RateUnit::MEGABIT), ..WriteOptions::default() };
+    let rows = write_matrices(&file.network, &matrices, Format::Rows, &megabits).unwrap();
+    assert!(rows.text.starts_with("# unit: Mbit/s\n"), "{}", rows.text);
+    let plain = write_matrices(&file.network, &matrices, Format::Rows, &WriteOptions::default()).unwrap();
+    assert!(plain.text.starts_with(|c: char| c.is_ascii_digit()), "{}", plain.text);
+    for (name, text, format, unit, warned) in [
+        ("a.tm", &cfr.text, None, None, true),
+        ("b.tm", &plain.text, None, None, true),
+        ("c.tm", &plain.text, None, Some(RateUnit::BIT), false),
+        ("d.tm", &plain.text, Some(Format::Rows), None, false),
+        ("e.rows", &plain.text, None, None, false),
+        ("f.tm", &rows.text, None, None, false),
+        ("g.tm", &cfr.text, Some(Format::CfrRl), None, false),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let options = ReadOptions { demand_unit: unit, ..ReadOptions::default() };
+        let read = matrices_in_file(&path, format, &file.network, &options).unwrap();
+        assert_eq!(!read.warnings.is_empty(), warned, "{name}: {:?}", read.warnings);
+        let again: Vec<TrafficMatrix> = read.map(Result::unwrap).collect();
+        // The first is what the warning is about.
+        assert_eq!(again == matrices, name != "a.tm", "{name}");
+    }
 }

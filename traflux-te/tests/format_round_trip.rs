@@ -172,6 +172,28 @@ proptest! {
         }
     }
 
+    /// What this library wrote needs no option to be read, whatever the unit, where the format can say it.
+    #[test]
+    fn matrices_say_their_unit(case in case(true), unit in units()) {
+        for format in [Format::Rows, Format::CfrRl, Format::SndlibNative, Format::SndlibXml] {
+            // What CFR-RL counts in is no power of ten.
+            if case.demands.total() == 0.0 || format == Format::CfrRl && unit.is_none() {
+                continue;
+            }
+            let matrices = [case.demands.clone()];
+            let write = WriteOptions { unit, ..WriteOptions::default() };
+            let text = write_matrices(&case.network, &matrices, format, &write).unwrap().text;
+            let again = read_matrices(text.as_bytes(), format, &case.network, &ReadOptions::default()).unwrap();
+            prop_assert_eq!(&again[..], &matrices[..], "{}: {}", format, text);
+        }
+        for (format, usual) in [(Format::Repetita, RateUnit::KILOBIT), (Format::NodeLink, RateUnit::BIT)] {
+            let write = WriteOptions { unit, ..WriteOptions::default() };
+            let written = write_matrices(&case.network, &[case.demands.clone()], format, &write).unwrap();
+            let told = written.warnings.iter().any(|warning| warning.message.contains("unit"));
+            prop_assert_eq!(told, unit.is_some_and(|unit| unit != usual), "{}: {:?}", format, written.warnings);
+        }
+    }
+
     #[test]
     fn rows_in_bytes_of_five_minutes_read_back_but_for_the_last_place(case in case(true)) {
         let matrices = vec![case.demands.clone(), case.demands.scaled(0.5)];

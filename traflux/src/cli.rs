@@ -28,6 +28,7 @@ use crate::config::Config;
         traflux run --config traflux.yaml                 the controller, until it is stopped\n  \
         traflux doctor --config traflux.yaml              what is missing in this set-up?\n  \
         traflux te evaluate backbone.json week.rows       which pairs of a network should be rerouted?\n  \
+        traflux te train backbone.json week.rows          a selector learned from traffic of the past\n  \
         traflux gateway check gateway.yaml                what do these rules mean, and which never decide?"
 )]
 struct Cli {
@@ -58,7 +59,7 @@ enum Commands {
     /// Prints configurations for Envoy and Prometheus that make everything work.
     #[command(subcommand)]
     Bootstrap(bootstrap::BootstrapCommand),
-    /// Network traffic engineering: solve, evaluate, generate, convert.
+    /// Network traffic engineering: solve, evaluate, failures, paths, train, generate, convert, bench.
     #[command(subcommand)]
     Te(Box<te::TeCommand>),
     /// Looks at a running set-up and says what is missing.

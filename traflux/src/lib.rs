@@ -36,3 +36,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ReadmeOfTheProject;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/networks.md")]
+struct Networks;

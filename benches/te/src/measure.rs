@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use traflux_lp::multicommodity::check::verify;
 use traflux_lp::multicommodity::{FlowSolution, MinMaxSolver};
 
 use crate::Outcome;
@@ -46,6 +47,8 @@ pub(crate) struct Measured {
     pub differences: BTreeMap<Method, f64>,
     /// Where utilisations differ by more than they may.
     pub disagreements: Vec<String>,
+    /// Solutions of our side that were recomputed from their problem.
+    pub checked: usize,
     /// Of our side, cold and kept, with the position of the problem.
     utilizations: Vec<(usize, f64)>,
 }
@@ -56,6 +59,16 @@ impl Measured {
         let differences =
             self.utilizations.iter().map(|(at, found)| (found - optima[*at]).abs() / optima[*at]);
         differences.fold(0.0, f64::max)
+    }
+
+    /// Takes a solution of our side, unless it is not what it says.
+    fn take(&mut self, series: &Series, at: usize, found: &FlowSolution) -> Outcome<()> {
+        verify(&series.problem(at)?, None, found).map_err(|error| {
+            format!("{}, problem {at}: our solution fails its check: {error}", series.name)
+        })?;
+        self.checked += 1;
+        self.utilizations.push((at, found.utilization));
+        Ok(())
     }
 
     fn check(&mut self, method: Method, at: usize, found: f64, expected: f64, tolerance: f64) {
@@ -104,14 +117,14 @@ pub(crate) fn run(
                 Ok(kept.solve(&problem, None)?)
             })?;
             utilizations[at] = found.utilization;
-            measured.utilizations.push((at, found.utilization));
+            measured.take(series, at, &found)?;
         }
         for &at in &block {
             let found = timed(&mut cold, || {
                 let problem = series.problem(at)?;
                 Ok(MinMaxSolver::new(series.network()).solve(&problem, None)?)
             })?;
-            measured.utilizations.push((at, found.utilization));
+            measured.take(series, at, &found)?;
         }
         measured.kept.push(in_sequence);
         measured.cold.push(cold);
@@ -152,6 +165,18 @@ mod tests {
         measured.check(Method::HighsByPair, 5, f64::NAN, 0.5, ALL_DIGITS);
         assert_eq!(measured.disagreements.len(), 2);
         assert!(measured.disagreements[0].starts_with("problem 4: "), "{:?}", measured.disagreements);
+    }
+
+    #[test]
+    fn a_solution_that_is_not_what_it_says_is_not_taken() {
+        let series = &crate::problems::all(None, true).unwrap()[2];
+        let mut measured = Measured::default();
+        let good = MinMaxSolver::new(series.network()).solve(&series.problem(4).unwrap(), None).unwrap();
+        measured.take(series, 4, &good).unwrap();
+        let praised = FlowSolution { utilization: good.utilization * 0.999, ..good };
+        let told = measured.take(series, 4, &praised).unwrap_err().to_string();
+        assert!(told.contains("problem 4: our solution fails its check: utilisation is stated as"), "{told}");
+        assert_eq!((measured.checked, measured.worst_difference(&[1.0; 5]) > 0.0), (1, true));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::delay::least_at;
 use super::{ConcurrentFlow, DelayCurve, DelaySolution, FlowProblem, FlowSolution, LargeSolution, TotalFlow};
 
 /// Relative tolerance of all comparisons.
-const TOLERANCE: f64 = 1e-9;
+pub const TOLERANCE: f64 = 1e-9;
 
 /// What flows claim and do not keep.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use traflux_core::error::NetworkError;
 
+use super::kind::Format;
+
 /// Where in which file; line and column count from 1, the column in characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -114,6 +116,16 @@ pub enum FormatError {
         /// How many there should be.
         expected: usize,
     },
+    /// A matrix for another number of nodes.
+    #[error("{place}: matrix has {} entries, network has {nodes} nodes ({nodes}×{nodes} entries)", square(*entries))]
+    MatrixSize {
+        /// Where the matrix begins.
+        place: Place,
+        /// Its entries.
+        entries: usize,
+        /// Nodes of the network.
+        nodes: usize,
+    },
     /// More than this library takes.
     #[error("{place}: expected at most {limit} {what}, found {found}")]
     TooLarge {
@@ -135,14 +147,24 @@ pub enum FormatError {
         expected: &'static str,
     },
     /// The format has no room for what was asked.
-    #[error("{place}: expected {expected}, found {found}")]
+    #[error("{}expected {expected}, found {found}", of_file(place))]
     Unsupported {
-        /// The start of the file.
+        /// The file, if one is read; line and column say nothing here.
         place: Place,
         /// What the caller can do.
         expected: &'static str,
         /// What was asked.
         found: String,
+    },
+    /// Several matrices for a format with room for one.
+    #[error(
+        "{format} holds one matrix, there are {found}: choose one (`te convert --matrix`), or take `rows` or `cfr-rl`, which hold many"
+    )]
+    OneMatrix {
+        /// The format.
+        format: Format,
+        /// How many there are.
+        found: usize,
     },
     /// A unit of rates that is not understood; it comes from an option or from the file.
     #[error(
@@ -165,11 +187,11 @@ pub enum FormatError {
 }
 
 impl FormatError {
-    /// Where it happened; of an error of the operating system only the file is known.
+    /// Where it happened; of an error of the operating system only the file is known, of writing nothing.
     #[must_use]
     pub fn place(&self) -> Option<&Place> {
         match self {
-            Self::Io { .. } => None,
+            Self::Io { .. } | Self::OneMatrix { .. } => None,
             Self::Encoding { place, .. }
             | Self::Syntax { place, .. }
             | Self::Value { place, .. }
@@ -177,6 +199,7 @@ impl FormatError {
             | Self::Duplicate { place, .. }
             | Self::Missing { place, .. }
             | Self::Count { place, .. }
+            | Self::MatrixSize { place, .. }
             | Self::TooLarge { place, .. }
             | Self::UnknownFormat { place, .. }
             | Self::Unsupported { place, .. }
@@ -190,6 +213,7 @@ impl FormatError {
     pub fn in_file(mut self, path: &Path) -> Self {
         match &mut self {
             Self::Io { file, .. } => *file = path.to_path_buf(),
+            Self::OneMatrix { .. } => {}
             Self::Encoding { place, .. }
             | Self::Syntax { place, .. }
             | Self::Value { place, .. }
@@ -197,6 +221,7 @@ impl FormatError {
             | Self::Duplicate { place, .. }
             | Self::Missing { place, .. }
             | Self::Count { place, .. }
+            | Self::MatrixSize { place, .. }
             | Self::TooLarge { place, .. }
             | Self::UnknownFormat { place, .. }
             | Self::Unsupported { place, .. }
@@ -218,9 +243,11 @@ impl FormatError {
             Self::Duplicate { .. } => "format_duplicate",
             Self::Missing { .. } => "format_missing",
             Self::Count { .. } => "format_count",
+            Self::MatrixSize { .. } => "format_matrix_size",
             Self::TooLarge { .. } => "format_too_large",
             Self::UnknownFormat { .. } => "format_unknown",
             Self::Unsupported { .. } => "format_unsupported",
+            Self::OneMatrix { .. } => "format_one_matrix",
             Self::Unit { .. } => "format_unit",
             Self::Network { source, .. } => source.code(),
         }
@@ -232,4 +259,14 @@ impl FormatError {
         use std::io::ErrorKind::{Interrupted, ResourceBusy, TimedOut, WouldBlock};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), Interrupted | ResourceBusy | TimedOut | WouldBlock))
     }
+}
+
+/// `150×150`, or the number as it is.
+fn square(entries: usize) -> String {
+    let side = entries.isqrt();
+    if side * side == entries { format!("{side}×{side}") } else { entries.to_string() }
+}
+
+fn of_file(place: &Place) -> String {
+    place.file.as_ref().map_or_else(String::new, |file| format!("{}: ", file.display()))
 }

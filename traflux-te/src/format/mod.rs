@@ -14,7 +14,9 @@
 //! **Units.** Everything becomes bit/s on reading. Without an option a number counts as: kbit/s in REPETITA and
 //! CFR-RL (unless the header of its table says otherwise), the `unit` of the file or else Mbit/s in SNDlib,
 //! bit/s in node-link JSON and in `rows`, 100 bytes per 5 minutes in the matrices of [`Format::CfrRl`] (Abilene).
-//! `LinkSpeedRaw` is always bit/s. [`ReadOptions`] overrides all of these but the last.
+//! `LinkSpeedRaw` is always bit/s. [`ReadOptions`] overrides all of these but the last. Rows that are written in another
+//! unit than their format's begin with `# unit: …`, which the reader believes; a file that cannot say its unit and is not
+//! in that of its format comes with a warning ([`Written::warnings`]).
 //!
 //! **What a file does not say.** A link without a capacity is an error unless [`ReadOptions::default_capacity`]
 //! is given: TopoHub has no capacities at all. Weights default to 1, delays to zero.
@@ -29,7 +31,7 @@
 //! links are kept. Both are reported in [`NetworkFile::warnings`].
 //!
 //! **Round trips.** Numbers are printed with the fewest digits that read back as the same `f64`, in every unit
-//! that is a power of ten of bit/s.
+//! that is a power of ten of bit/s; in others (8/3 bit/s) to the last place of the `f64`.
 //!
 //! **Hostile files.** Any input ends in a value or in a [`FormatError`] with line and column. Nodes are limited
 //! to [`Network::MAX_NODES`], nodes with demands listed one by one to [`MAX_LISTED_NODES`], links to
@@ -68,7 +70,7 @@ mod xml;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use traflux_core::network::{Network, NodeIx, TrafficMatrix};
@@ -160,7 +162,7 @@ pub fn read_matrices(
 ) -> Result<Vec<TrafficMatrix>, FormatError> {
     let nodes = network.nodes().len();
     if let Some(unit) = format.row_unit() {
-        return MatrixRows::new(bytes, Some(nodes), options.demand_unit(unit)).collect();
+        return rows_of(bytes, nodes, unit, options).collect();
     }
     let (text, _) = text::decode(bytes, allows_latin(bytes, format))?;
     let source = Source { text: &text };
@@ -218,7 +220,7 @@ pub fn matrices_in_file(
     format: Option<Format>,
     network: &Network,
     options: &ReadOptions,
-) -> Result<Box<dyn Iterator<Item = Result<TrafficMatrix, FormatError>>>, FormatError> {
+) -> Result<MatrixFile, FormatError> {
     let path = path.as_ref();
     // A pipe can be opened only once: its start, which tells the format, is read again from memory.
     let mut file = open(path)?;
@@ -227,16 +229,60 @@ pub fn matrices_in_file(
         let read = (&mut file).take(kind::HEAD_BYTES).read_to_end(&mut head);
         read.map_err(|source| FormatError::Io { file: path.to_path_buf(), source })?;
     }
+    let told = format.or_else(|| Format::from_extension(path));
     let format = format.map_or_else(|| Format::of(Some(path), &head).map_err(|e| e.in_file(path)), Ok)?;
+    let mut warnings = Vec::new();
+    if let (Some(unit), None) = (format.row_unit(), options.demand_unit.or(options.unit))
+        && told != Some(format)
+        && !rows::says_unit(&head)
+    {
+        let message = format!(
+            "rows that do not say their unit, taken for {unit}; `--demand-unit` says another one, the format `cfr-rl` \
+             means 100 bytes / 5 min"
+        );
+        warnings.push(Warning { line: None, message });
+    }
     let all = Cursor::new(head).chain(file);
     if let Some(unit) = format.row_unit() {
-        let reader = BufReader::new(all);
-        let rows = MatrixRows::new(reader, Some(network.nodes().len()), options.demand_unit(unit));
-        return Ok(Box::new(rows.in_file(path.to_path_buf())));
+        let rows = rows_of(BufReader::new(all), network.nodes().len(), unit, options);
+        let matrices = Box::new(rows.in_file(path.to_path_buf()));
+        return Ok(MatrixFile { format, warnings, matrices });
     }
     let bytes = read_to_end(all, path)?;
     let matrices = read_matrices(&bytes, format, network, options).map_err(|error| error.in_file(path))?;
-    Ok(Box::new(matrices.into_iter().map(Ok)))
+    Ok(MatrixFile { format, warnings, matrices: Box::new(matrices.into_iter().map(Ok)) })
+}
+
+/// The matrices of a file, one after the other.
+pub struct MatrixFile {
+    /// The format it is in.
+    pub format: Format,
+    /// What was read in a way its author may not have meant.
+    pub warnings: Vec<Warning>,
+    matrices: Box<dyn Iterator<Item = Result<TrafficMatrix, FormatError>>>,
+}
+
+impl std::fmt::Debug for MatrixFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MatrixFile").field("format", &self.format).field("warnings", &self.warnings).finish()
+    }
+}
+
+impl Iterator for MatrixFile {
+    type Item = Result<TrafficMatrix, FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.matrices.next()
+    }
+}
+
+/// Rows in the unit of the options, or else in that of the file, or else in that of the format.
+fn rows_of<R: BufRead>(reader: R, nodes: usize, unit: RateUnit, options: &ReadOptions) -> MatrixRows<R> {
+    let rows = MatrixRows::new(reader, Some(nodes), unit);
+    match options.demand_unit.or(options.unit) {
+        Some(unit) => rows.in_unit(unit),
+        None => rows,
+    }
 }
 
 /// Writes a network, with demands where the format has room for them.
@@ -267,8 +313,8 @@ pub fn write_network(
 /// format that has demands beside links.
 ///
 /// # Errors
-/// [`FormatError::Unsupported`] for GraphML and GML, for several matrices where one fits, and for matrices of
-/// another number of nodes.
+/// [`FormatError::Unsupported`] for GraphML and GML and for matrices of another number of nodes,
+/// [`FormatError::OneMatrix`] for several matrices where one fits.
 pub fn write_matrices(
     network: &Network,
     matrices: &[TrafficMatrix],
@@ -276,19 +322,22 @@ pub fn write_matrices(
     options: &WriteOptions,
 ) -> Result<Written, FormatError> {
     check_sizes(network, matrices.iter())?;
-    if let Some(unit) = format.row_unit() {
-        let text = rows::write(matrices, options.demand_unit(unit));
-        return Ok(Written { text, warnings: Vec::new() });
+    if let Some(usual) = format.row_unit() {
+        let mut written = Written::default();
+        written.text = rows::write(matrices, options.demand_unit(usual), usual);
+        if format == Format::CfrRl && options.demand_unit(usual) == usual {
+            written.lose(format!("the file does not say its unit, {usual}: read it as cfr-rl, not as rows"));
+        }
+        return Ok(written);
+    }
+    if matches!(format, Format::GraphMl | Format::Gml) {
+        return Err(unsupported("a format that holds matrices", &format!("{format}, which has links only")));
     }
     let [matrix] = matrices else {
-        let found = format!("{} matrices for {}", matrices.len(), format.name());
-        return Err(unsupported("one matrix, or the format `rows`", &found));
+        return Err(FormatError::OneMatrix { format, found: matrices.len() });
     };
     match format {
-        Format::Repetita => {
-            Ok(Written { text: repetita::write_demands(matrix, options), warnings: Vec::new() })
-        }
-        Format::GraphMl | Format::Gml => Err(unsupported("a format of matrices", format.name())),
+        Format::Repetita => Ok(repetita::write_demands(matrix, options)),
         _ => write_network(network, Some(matrix), format, options),
     }
 }

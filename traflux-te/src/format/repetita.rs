@@ -160,6 +160,7 @@ pub(super) fn write(network: &Network, demands: bool, options: &WriteOptions) ->
     written.lose_demands(demands);
     let names = identifiers(network, &mut written, |_| false);
     let unit = options.capacity_unit(RateUnit::KILOBIT);
+    written.hide_unit(unit, RateUnit::KILOBIT);
     let text = &mut written.text;
     text.push_str(&format!("NODES {}\nlabel x y\n", names.len()));
     for (node, name) in network.nodes().iter().zip(&names) {
@@ -181,11 +182,14 @@ pub(super) fn write(network: &Network, demands: bool, options: &WriteOptions) ->
 }
 
 /// Writes a `.demands` file.
-pub(super) fn write_demands(matrix: &TrafficMatrix, options: &WriteOptions) -> String {
+pub(super) fn write_demands(matrix: &TrafficMatrix, options: &WriteOptions) -> Written {
+    let mut written = Written::default();
     let unit = options.demand_unit(RateUnit::KILOBIT);
-    let mut text = format!("DEMANDS {}\nlabel src dest bw\n", listed(matrix).count());
+    written.hide_unit(unit, RateUnit::KILOBIT);
+    let text = &mut written.text;
+    *text = format!("DEMANDS {}\nlabel src dest bw\n", listed(matrix).count());
     for (at, (source, target, demand)) in listed(matrix).enumerate() {
         text.push_str(&format!("demand_{at} {source} {target} {}\n", unit.print(demand)));
     }
-    text
+    written
 }

@@ -4,6 +4,7 @@ use traflux_core::network::Network;
 use traflux_core::units::Latency;
 
 use super::draft::{Warning, unique_names};
+use super::unit::RateUnit;
 
 /// A file that was written, and what found no room in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +18,13 @@ pub struct Written {
 impl Written {
     pub(super) fn lose(&mut self, message: impl Into<String>) {
         self.warnings.push(Warning { line: None, message: message.into() });
+    }
+
+    /// Numbers are in a unit that the format has no place for, and that its readers do not expect.
+    pub(super) fn hide_unit(&mut self, unit: RateUnit, usual: RateUnit) {
+        if unit != usual {
+            self.lose(format!("the file does not say its unit, {unit}: without it numbers count as {usual}"));
+        }
     }
 
     pub(super) fn lose_delays(&mut self, network: &Network) {

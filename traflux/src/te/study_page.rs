@@ -90,7 +90,8 @@ impl Study {
         }
     }
 
-    /// The learning curves, one line per point, and the means of rivals, which have no updates.
+    /// The learning curves, one line per point, and the means of rivals, which have no updates; of a training that
+    /// ended early also how far it had come, without a validation.
     #[must_use]
     pub fn curve_csv(&self) -> String {
         let mut out = String::from(
@@ -115,6 +116,16 @@ impl Study {
                         number(point.mean_reward),
                         number(point.validation),
                         number(point.validation_p5)
+                    );
+                }
+                // What was done after the last point and is lost.
+                if trained.curve.last().is_some_and(|point| point.rewards < trained.rewards) {
+                    let (updates, rewards, seconds) = (trained.updates, trained.rewards, trained.seconds);
+                    let family = quoted(&name.family());
+                    let _ = writeln!(
+                        out,
+                        "{left_out},{family},{},{updates},{rewards},{seconds:.3},,,",
+                        name.seed
                     );
                 }
             }
@@ -206,13 +217,17 @@ impl Fold {
                 out,
                 "{:<width$} {:>8} {:>9} {:>10} {:>8} {:>8}  {}{}",
                 name.long(),
-                last.update,
-                last.rewards,
+                trained.updates,
+                trained.rewards,
                 speed.map_or_else(|| "–".to_owned(), |speed| format!("{speed:.0}")),
                 show(chosen.validation),
                 show(chosen.validation_p5),
                 trained.best_update,
-                if trained.finished { "" } else { ", not finished" }
+                if trained.finished {
+                    String::new()
+                } else {
+                    format!(", not finished; --resume goes on after {}", last.update)
+                }
             );
             if name.without.is_none() {
                 best.extend(chosen.validation);

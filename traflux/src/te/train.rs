@@ -6,7 +6,7 @@
 //! not learn from say from time to time how good it is, and which of its checkpoints is the best.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -157,6 +157,12 @@ pub struct Trained {
     pub best_update: usize,
     /// How it went.
     pub curve: Vec<TrainPoint>,
+    /// Updates made, those after the last point of the curve included.
+    pub updates: usize,
+    /// Sets judged, likewise.
+    pub rewards: u64,
+    /// Seconds of training since it was begun or gone on with, validation left out.
+    pub seconds: f64,
     /// Sets judged per second of training; `None` where none were.
     pub rewards_per_second: Option<f64>,
     /// Whether all updates were made.
@@ -218,26 +224,29 @@ pub(super) fn train(
         scenes.extend(of.scenes.iter().cloned());
     }
     let reward = options.reward();
-    let judged = AtomicUsize::new(0);
+    // Scenes and sets.
+    let (judged, sets_judged) = (AtomicUsize::new(0), AtomicU64::new(0));
     let all = (total * config.scenes).max(1) as f64;
     let before = (config.example_updates.max(reached) * config.scenes) as f64;
     let judge = |scene: usize, sets: &[Vec<GroupIx>]| {
         if limit.reached() {
             return Err(EnvironmentError::Failed { reason: "stopped".to_owned() });
         }
-        let done = judged.fetch_add(1, Ordering::Relaxed);
+        let (course, at) = places[scene];
+        let failed = |error: traflux_sim::SimError| EnvironmentError::Failed { reason: error.to_string() };
+        let rewards = courses[course].series.rewards(at, sets, &reward).map_err(failed)?;
+        sets_judged.fetch_add(sets.len() as u64, Ordering::Relaxed);
+        let done = judged.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(config.scenes) {
             observer.progress((before + done as f64) / all);
         }
-        let (course, at) = places[scene];
-        let failed = |error: traflux_sim::SimError| EnvironmentError::Failed { reason: error.to_string() };
-        courses[course].series.rewards(at, sets, &reward).map_err(failed)
+        Ok(rewards)
     };
     let began = Instant::now();
-    let (mut aside, mut shown, mut rewards) = (0.0, 0.0, 0);
+    let (mut aside, mut shown, mut updates) = (0.0, 0.0, reached);
     let mut failure = None;
     let result = train_bandit(&config, &scenes, &judge, start, &mut |now: BanditProgress<'_>| {
-        rewards = now.rewards - rewards_before;
+        updates = now.update;
         observer.progress(now.update as f64 / total.max(1) as f64);
         if now.rewards == 0 {
             shown = began.elapsed().as_secs_f64() - aside;
@@ -259,10 +268,15 @@ pub(super) fn train(
         Err(error) => return Err(error.into()),
     };
     // Examples are shown before the first set is judged; their time is not that of rewards.
-    let seconds = began.elapsed().as_secs_f64() - aside - shown;
-    let rewards_per_second = (rewards > 0).then(|| rewards as f64 / seconds.max(1e-9));
+    let seconds = began.elapsed().as_secs_f64() - aside;
+    let rewards = sets_judged.into_inner();
+    let rewards_per_second = (rewards > 0).then(|| rewards as f64 / (seconds - shown).max(1e-9));
+    // Since the last report more may have been judged.
+    let judged_updates = config.example_updates.max(reached) + judged.into_inner() / config.scenes.max(1);
+    let updates = if rewards > 0 { updates.max(judged_updates) } else { updates };
+    let rewards = rewards_before + rewards;
     match trained {
-        Some(trained) => Ok(Trained { rewards_per_second, finished, ..trained }),
+        Some(trained) => Ok(Trained { updates, rewards, seconds, rewards_per_second, finished, ..trained }),
         None => Err(EvaluateError::Stopped { before: "the first point of the learning curve" }),
     }
 }
@@ -317,6 +331,9 @@ impl Session<'_> {
                 last,
                 best_update: update,
                 curve,
+                updates: update,
+                rewards,
+                seconds,
                 rewards_per_second: None,
                 finished: false,
             },
@@ -397,6 +414,9 @@ impl Session<'_> {
             best_update: of_best.last().map_or(0, |point| point.update),
             best: earlier.best,
             last: earlier.last,
+            updates: curve.last().map_or(0, |point| point.update),
+            rewards: curve.last().map_or(0, |point| point.rewards),
+            seconds: 0.0,
             curve,
             rewards_per_second: None,
             finished: false,
@@ -438,7 +458,7 @@ fn learned(parameters: SharedParameters, encoder: &SelectionEncoder) -> Result<L
 ///
 /// # Errors
 /// [`EvaluateError::Checkpoint`] when it was trained on other features, or for other pairs.
-pub(super) fn from_checkpoint(
+pub(crate) fn from_checkpoint(
     checkpoint: &Checkpoint,
     network: &Network,
     base: &BaseRouting,

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use traflux_core::{BitRate, Network, TrafficMatrix};
-use traflux_lp::multicommodity::{FlowProblem, LargeSolver, MinMaxSolver};
 use traflux_te::format::{Format, RateUnit, WriteOptions, write_matrices, write_network};
 use traflux_te::generate::{
     BackboneConfig, Diurnal, DiurnalConfig, LinkModel, NodeMass, Over, TrafficModel, WaxmanConfig,
@@ -14,7 +13,7 @@ use traflux_te::generate::{
 use traflux_te::{TeError, ecmp_loads};
 
 use super::input::{ReadArgs, format, matrices_text, rate, save, say, show, unit};
-use super::solve::LARGE;
+use super::least::Least;
 use crate::cli::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -78,9 +77,10 @@ pub(in crate::cli) struct NetworkArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Model {
-    /// In proportion to the capacity at both ends.
+    /// In proportion to the capacity at both ends: the network fixes it, so there is one matrix, or with --diurnal a
+    /// sequence around it.
     Gravity,
-    /// In proportion to random masses of both ends.
+    /// In proportion to random masses of both ends, drawn anew for each matrix.
     RandomGravity,
     Exponential,
     /// Around the mean by ± --half-width.
@@ -114,9 +114,9 @@ pub(in crate::cli) struct MatricesArgs {
     /// How demands are drawn.
     #[arg(long, value_enum, default_value_t = Model::RandomGravity)]
     model: Model,
-    /// How many.
-    #[arg(long, default_value_t = 100)]
-    count: usize,
+    /// How many; 100 unless given, of the model gravity without --diurnal 1.
+    #[arg(long)]
+    count: Option<usize>,
     /// Half-width relative to the mean, of the uniform model.
     #[arg(long, default_value_t = 0.5)]
     half_width: f64,
@@ -193,9 +193,20 @@ fn network(args: &NetworkArgs) -> Result<ExitCode, Failure> {
 }
 
 fn matrices(args: &MatricesArgs) -> Result<ExitCode, Failure> {
-    if args.count == 0 {
-        return Err("--count is 0, must be at least 1".into());
-    }
+    let fixed = args.model == Model::Gravity && !args.diurnal;
+    let count = match args.count {
+        Some(0) => return Err("--count is 0, must be at least 1".into()),
+        Some(count) if count > 1 && fixed => {
+            return Err(format!(
+                "--model gravity follows the capacities, so that all {count} matrices would be the same: take \
+                 --diurnal for a sequence around it, --model random-gravity for other masses each time, or --count 1"
+            )
+            .into());
+        }
+        Some(count) => count,
+        None if fixed => 1,
+        None => 100,
+    };
     let network = args.read.network(&args.network)?.network;
     // Only ratios count here: what is drawn is scaled below.
     let mean = BitRate::bits_per_second(1e6);
@@ -220,15 +231,15 @@ fn matrices(args: &MatricesArgs) -> Result<ExitCode, Failure> {
             check_longitudes(&network)?;
             sequence = sequence.with_time_zones(&network);
         }
-        sequence.take(args.count).collect()
+        sequence.take(count).collect()
     } else {
-        model.matrices(&network, args.count, args.seed)?
+        model.matrices(&network, count, args.seed)?
     };
-    let mut solver = MinMaxSolver::new(&network);
+    let mut least = Least::new(&network);
     let utilization = |demands: &TrafficMatrix| -> Result<f64, Problem> {
         match args.of {
             Measure::Ecmp => Ok(network.max_utilization(&ecmp_loads(&network, demands)?)),
-            Measure::Optimal => optimum(&mut solver, &network, demands),
+            Measure::Optimal => least.of_all(&network, demands).map_err(Problem),
         }
     };
     let scaled = scaled_to(&drawn, args.utilization, Over::Max, utilization).map_err(|Problem(p)| p)?;
@@ -275,15 +286,4 @@ impl From<traflux_core::NetworkError> for Problem {
     fn from(problem: traflux_core::NetworkError) -> Self {
         Self(problem.into())
     }
-}
-
-fn optimum(solver: &mut MinMaxSolver, network: &Network, demands: &TrafficMatrix) -> Result<f64, Problem> {
-    let problem = FlowProblem::all(network, demands)?;
-    if network.nodes().len() > LARGE {
-        let solution =
-            LargeSolver::default().solve(&problem, None).map_err(|problem| Problem(problem.into()))?;
-        return Ok(solution.utilization);
-    }
-    let solution = solver.solve(&problem, None).map_err(|problem| Problem(problem.into()))?;
-    Ok(solution.utilization)
 }

@@ -14,6 +14,7 @@ use traflux_te::format::{
 };
 use traflux_te::share_of_pairs;
 
+use super::least::Least;
 use crate::cli::Failure;
 use crate::te::Limit;
 
@@ -133,6 +134,7 @@ impl LoadArgs {
             Some(path) => {
                 let told = matrix_format(path, self.matrices_from, format, self.read.demand_unit);
                 let all = matrices_in_file(path, told, &network, &self.read.matrix_options())?;
+                show(path, &all.warnings);
                 // What is passed over is read all the same: a file that is broken anywhere before the last one
                 // taken is an error.
                 let wanted = all.enumerate().filter(|(at, matrix)| matrix.is_err() || at % every == 0);
@@ -188,6 +190,14 @@ pub(super) fn warn_of_units(optima: impl Iterator<Item = f64> + Clone) {
     if greatest > 0.0 && greatest < NEGLIGIBLE {
         warn(&format!("the best possible utilisation is at most {greatest:.1e}: {fit}"));
     }
+}
+
+/// The same of the first matrix, before work that takes long.
+pub(super) fn warn_of_first_units(network: &Network, matrices: &[TrafficMatrix]) -> Result<(), Failure> {
+    if let Some(first) = matrices.first() {
+        warn_of_units(std::iter::once(Least::new(network).of_all(network, first)?));
+    }
+    Ok(())
 }
 
 /// How many pairs may be rerouted: `13`, or a share of all pairs such as `10%`.

@@ -1,10 +1,13 @@
 //! `traflux te`: networks, matrices and the pairs that matter.
 
+mod answer;
 mod bench;
 mod convert;
 mod evaluate;
+mod failures;
 mod generate;
 mod input;
+mod least;
 mod paths;
 mod solve;
 mod train;
@@ -21,6 +24,8 @@ pub(super) enum TeCommand {
     Solve(solve::SolveArgs),
     /// Compares ways to choose the pairs that are rerouted.
     Evaluate(evaluate::EvaluateArgs),
+    /// What becomes of the fullest link when a link, a node or a shared risk fails.
+    Failures(failures::FailuresArgs),
     /// Chooses few paths per pair that serve all matrices, by column generation.
     Paths(paths::PathsArgs),
     /// Learns a selector from the matrices of one network or many, and tests it.
@@ -38,6 +43,7 @@ pub(super) fn dispatch(command: &TeCommand) -> Result<ExitCode, Failure> {
     match command {
         TeCommand::Solve(args) => solve::solve(args),
         TeCommand::Evaluate(args) => evaluate::evaluate(args),
+        TeCommand::Failures(args) => failures::failures(args),
         TeCommand::Paths(args) => paths::paths(args),
         TeCommand::Train(args) => train::train(args),
         TeCommand::Generate(command) => generate::generate(command),

@@ -12,7 +12,7 @@ use traflux_lp::multicommodity::{
     FlowProblem, MinMaxSolver, PathChoice, PathSets, PathSetsFit, PathSetsStatus, Preference, choose_paths,
 };
 
-use super::input::{InputArgs, deadline, matrices_text, save, say};
+use super::input::{InputArgs, deadline, matrices_text, save, say, warn_of_units};
 use crate::cli::Failure;
 
 #[derive(Debug, Args)]
@@ -77,6 +77,7 @@ pub(super) fn paths(args: &PathsArgs) -> Result<ExitCode, Failure> {
     let deadline = Instant::now() + limit;
     let (known, later) = matrices.split_at(history);
     let sets = choose_paths(&network, known, &choice, Some(deadline))?;
+    warn_of_units(sets.fits.iter().map(|fit| fit.lower_bound));
     let mut text = format!(
         "{} paths for {} pairs, {:.2} each, at most {}\n",
         sets.path_count(),

@@ -8,12 +8,14 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use traflux_core::{BaseRouting, GroupIx, Network, PathShare, Policy, TrafficMatrix};
+use traflux_lp::multicommodity::check::TOLERANCE;
 use traflux_lp::multicommodity::{
     DelayCurve, FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, TotalFlowSolver, least_delay,
     max_concurrent_flow_by,
 };
 use traflux_te::{NetworkEncoder, check_served, ecmp};
 
+use super::answer::{Answer, Refuted};
 use super::input::{InputArgs, PairCount, deadline, matrices_text, save, say, warn_of_units};
 use crate::cli::Failure;
 use crate::te::SelectorKind;
@@ -223,59 +225,55 @@ impl<'a> Session<'a> {
             }
             _ => FlowProblem::all(self.network, demands)?,
         };
-        let preference = match (self.args.second, &self.base) {
-            (Second::Rerouted, Some(base)) => Preference::LeastRerouted(base),
-            (Second::Delay, _) => Preference::Delay,
-            _ => Preference::None,
-        };
-        let none = vec![0.0; problem.commodities.len()];
-        let (value, bound, status, loads, paths, base_share, iterations) = match self.args.objective {
-            Objective::Utilization => match &self.large {
-                Some(solver) => {
-                    let s = solver.solve(&problem, deadline)?;
-                    let listed = self.args.out.is_some();
-                    let of = |k| if listed { s.paths.shares(k) } else { Vec::new() };
-                    let paths = (0..s.paths.len()).map(of).collect();
-                    (s.utilization, s.lower_bound, s.status, s.loads, paths, none, s.iterations)
-                }
-                None => {
-                    let s = self.solver.solve_preferring(&problem, preference, deadline)?;
-                    (s.utilization, s.lower_bound, s.status, s.loads, s.paths, s.base_share, s.iterations)
-                }
-            },
-            Objective::Delay => {
-                let s = least_delay(&problem, &DelayCurve::queueing(DELAY_PIECES), deadline)?;
-                (s.cost, s.lower_bound, s.status, s.loads, s.paths, none, s.iterations)
-            }
-            Objective::Concurrent => {
-                let s = max_concurrent_flow_by(&mut self.solver, &problem, deadline)?;
-                (s.factor, s.upper_bound, s.status, s.loads, s.paths, none, s.iterations)
-            }
-            Objective::Total => {
-                let s = self.total.solve(&problem, deadline)?;
-                (s.total, s.upper_bound, s.status, s.loads, s.paths, none, s.iterations)
-            }
-        };
+        let answer = self.answer(&problem, deadline)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let stays = self.base.as_ref().filter(|_| self.args.second == Second::Rerouted);
+        answer.check(&problem, stays).map_err(|source| Refuted { matrix, source })?;
+        let (value, bound) = (answer.value(), answer.bound());
         let found = Found {
             matrix,
             value,
             bound,
             gap: if value == bound { 0.0 } else { (value - bound).abs() / value.abs().max(bound.abs()) },
-            optimal: status == FlowStatus::Optimal,
-            seconds: began.elapsed().as_secs_f64(),
-            iterations,
-            fullest: fullest(self.network, &loads),
+            optimal: answer.status() == FlowStatus::Optimal,
+            seconds,
+            iterations: answer.iterations(),
+            fullest: fullest(self.network, answer.loads()),
         };
-        let pairs = problem.commodities.iter().zip(paths.iter().zip(&base_share));
-        let wanted = self.args.out.is_some();
-        let routed = pairs
-            .filter(|(_, (paths, _))| wanted && !paths.is_empty())
-            .map(|(commodity, (paths, base_share))| {
-                let pair = self.network.pair_ix(commodity.source, commodity.target);
-                self.routed(pair, commodity.demand, paths, *base_share)
-            })
-            .collect();
+        let mut routed = Vec::new();
+        if self.args.out.is_some() {
+            for (at, commodity) in problem.commodities.iter().enumerate() {
+                let paths = answer.paths(at);
+                if !paths.is_empty() {
+                    let pair = self.network.pair_ix(commodity.source, commodity.target);
+                    routed.push(self.routed(pair, commodity.demand, &paths, answer.base_share(at)));
+                }
+            }
+        }
         Ok((found, routed))
+    }
+
+    fn answer(&mut self, problem: &FlowProblem<'_>, deadline: Option<Instant>) -> Result<Answer, Failure> {
+        let Self { args, base, solver, total, large, .. } = self;
+        let preference = match (args.second, base) {
+            (Second::Rerouted, Some(base)) => Preference::LeastRerouted(base),
+            (Second::Delay, _) => Preference::Delay,
+            _ => Preference::None,
+        };
+        Ok(match (args.objective, large) {
+            (Objective::Utilization, Some(large)) => Answer::Large(large.solve(problem, deadline)?),
+            (Objective::Utilization, None) => {
+                Answer::Exact(solver.solve_preferring(problem, preference, deadline)?)
+            }
+            (Objective::Delay, _) => {
+                let curve = DelayCurve::queueing(DELAY_PIECES);
+                Answer::Delay(least_delay(problem, &curve, deadline)?, curve)
+            }
+            (Objective::Concurrent, _) => {
+                Answer::Concurrent(max_concurrent_flow_by(solver, problem, deadline)?)
+            }
+            (Objective::Total, _) => Answer::Total(total.solve(problem, deadline)?),
+        })
     }
 
     fn routed(&self, pair: GroupIx, demand_bit_s: f64, paths: &[PathShare], base_share: f64) -> Routed {
@@ -351,5 +349,12 @@ fn table(args: &SolveArgs, network: &Network, all: &[Found]) -> String {
     if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
         out += &format!("{heading} {mean:.6} in the mean; {median:.3} ms median, {longest:.3} ms longest\n");
     }
+    let fits = match args.objective {
+        Objective::Utilization | Objective::Delay => "",
+        Objective::Concurrent | Objective::Total => ", capacity",
+    };
+    out += &format!(
+        "checked: conservation{fits}, loads, {heading} and {bound} recomputed from the problem alone, within {TOLERANCE:.0e}\n"
+    );
     out
 }

@@ -12,7 +12,9 @@ use traflux_te::QuickChoice;
 use traflux_te::generate::{BackboneConfig, TrafficModel, backbone};
 
 use super::evaluate::block;
-use super::input::{LoadArgs, PairCount, checkpoint, end_on_interrupt, limit, name_of, save, say};
+use super::input::{
+    LoadArgs, PairCount, checkpoint, end_on_interrupt, limit, name_of, save, say, warn_of_first_units,
+};
 use crate::cli::Failure;
 use crate::progress::Progress;
 use crate::te::{
@@ -195,6 +197,7 @@ impl TrainArgs {
         for pair in self.files.chunks(2) {
             let [from, of] = pair else { continue };
             let (network, matrices) = self.load.load(from, Some(of))?;
+            warn_of_first_units(&network, &matrices)?;
             let twice = self.files.chunks(2).filter(|files| files[0] == *from).count() > 1;
             let name = if twice { format!("{} {}", name_of(from), name_of(of)) } else { name_of(from) };
             let same = |other: &Path| name_of(other) == name_of(from);
