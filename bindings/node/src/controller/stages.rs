@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use traflux::controller::readings;
 use traflux_core::{
     Action, ActuateError, Actuator, BoxFuture, GroupIx, InForce, MetricsSource, NodeGroup, Observation,
-    ObserveError, Policy, PolicyError, Receipt, Reward, RewardFunction, Telemetry, Timestamp, Topology, TrafficPlan,
-    Window,
+    ObserveError, Policy, PolicyError, Receipt, Reward, RewardFunction, Telemetry, Timestamp, Topology,
+    TrafficPlan, Window,
 };
 
 pub(crate) type Arguments = FnArgs<(f64, String, String)>;
