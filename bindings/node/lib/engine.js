@@ -68,7 +68,7 @@ class Held {
 
 class Forward extends Held {
   get kind() { return 'forward'; }
-  _words() { return (this._described ??= guarded(() => native.engineDescribe(this._engine.id, this._owned())).split('\0')); }
+  _words() { return (this._described ??= guarded(() => this._engine.describe(this._owned()))); }
   get backend() { return this._words()[0]; }
   get url() { return this._words()[1]; }
   get rule() { return this._words()[2]; }
@@ -170,6 +170,7 @@ class Core {
     this.id = id;
     this.waiting = new Map();
     this.left = [];
+    this._words = new Map();
     // Only decisions hold their group, so that the last one can be collected like the others.
     this._group = new WeakRef(new Group(this));
     abandoned.register(this, id);
@@ -183,6 +184,19 @@ class Core {
       this._group = new WeakRef(group);
     }
     return group;
+  }
+
+  /** Backend, URL, rule and algorithm of a forward. */
+  describe(slot) {
+    const number = native.engineDescribe(this.id, slot);
+    let words = this._words.get(number);
+    if (words === undefined) {
+      words = native.engineWords(this.id, slot).split('\0');
+      // As many as there are numbers of.
+      if (this._words.size === 4096) this._words.clear();
+      this._words.set(number, words);
+    }
+    return words;
   }
 
   decision(answer) {

@@ -91,14 +91,19 @@ pub fn engine_take_refusal(engine: u32) -> Result<RefusalView> {
     })
 }
 
+/// The number of what [`engine_words`] says of a forward: there are few such texts, so JavaScript keeps them.
+#[napi]
+pub fn engine_describe(engine: u32, slot: u32) -> Result<u32> {
+    with(engine, |hosted| hosted.slots.borrow_mut().describe(slot))
+}
+
 /// Backend, URL, rule and algorithm of a forward, apart by NUL.
 #[napi]
-pub fn engine_describe(engine: u32, slot: u32) -> Result<String> {
-    with(engine, |hosted| match hosted.slots.borrow().get(slot)? {
-        Held::Forward(way) => {
-            Ok(format!("{}\0{}\0{}\0{}", way.backend(), way.url(), way.rule(), way.algorithm()))
-        }
-        Held::Wait(_) | Held::Later(_) => Err(ended()),
+pub fn engine_words(engine: u32, slot: u32) -> Result<String> {
+    with(engine, |hosted| {
+        let mut words = String::new();
+        hosted.slots.borrow_mut().write_words(slot, &mut words)?;
+        Ok(words)
     })
 }
 

@@ -5,6 +5,8 @@
 //! of JavaScript do; `lib/engine.js` says when it, or a decision, has been collected.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use napi::Result;
 use traflux_core::Timestamp;
@@ -59,6 +61,9 @@ fn place<T>(all: &mut Vec<Option<T>>, one: T) -> u32 {
     at as u32
 }
 
+/// Most texts of which the number is remembered.
+const TEXTS: usize = 4096;
+
 /// What Node owns a number of.
 pub(crate) enum Held {
     Forward(Forward),
@@ -72,6 +77,10 @@ pub(crate) struct Slots {
     held: Vec<Option<Held>>,
     free: Vec<u32>,
     pub(crate) refusal: Option<Refusal>,
+    /// Numbers of what was said of forwards, and the next one; none is used again.
+    said: HashMap<String, u32>,
+    next: u32,
+    buffer: String,
 }
 
 impl Slots {
@@ -126,6 +135,36 @@ impl Slots {
             Held::Forward(way) => Ok(way),
             Held::Wait(_) | Held::Later(_) => Err(ended()),
         }
+    }
+
+    /// Backend, URL, rule and algorithm of a forward, apart by NUL.
+    pub(crate) fn write_words(&mut self, slot: u32, words: &mut String) -> Result<()> {
+        let way = self.forward(slot)?;
+        for part in [way.backend(), "\0", way.url(), "\0", way.rule(), "\0"] {
+            words.push_str(part);
+        }
+        // Writing to a string does not fail.
+        let _ = write!(words, "{}", way.algorithm());
+        Ok(())
+    }
+
+    /// The number of what is said of a forward.
+    pub(crate) fn describe(&mut self, slot: u32) -> Result<u32> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        self.write_words(slot, &mut buffer)?;
+        let known = self.said.get(&buffer).copied();
+        let number = known.unwrap_or_else(|| {
+            // Plans come and go; what is asked for again gets another number.
+            if self.said.len() == TEXTS {
+                self.said.clear();
+            }
+            self.next = self.next.wrapping_add(1);
+            self.said.insert(buffer.clone(), self.next);
+            self.next
+        });
+        self.buffer = buffer;
+        Ok(number)
     }
 
     /// How many have not ended.
