@@ -50,7 +50,7 @@ export interface RequestFields {
 
 /** A request put together once, to be decided about as often as you like. */
 export class Request {
-  private readonly text: string;
+  private readonly block: Uint8Array;
   constructor(fields?: RequestFields);
 }
 
@@ -67,7 +67,7 @@ export interface End {
 
 interface Held {
   readonly ended: boolean;
-  /** Gives back what it holds. One that is lost is cancelled when it is collected. */
+  /** Gives back what it holds. One that is lost is cancelled when it and those decided around it (64) have been collected. */
   cancel(): void;
 }
 
@@ -299,6 +299,7 @@ export interface ControllerOptions {
   config: object | string;
   source: Stage<'collect', (window: { atMs: number; windowMs: number }) => Telemetry | Promise<Telemetry>>;
   policy?: Stage<'act', (observation: Observation) => Action | Promise<Action>>;
+  /** What the action of a whole step (dead time and window) was worth; with it, `policy` is asked once a step. */
   reward?: Stage<'reward', (before: Telemetry, after: Telemetry) => number | Record<string, number> | Promise<number | Record<string, number>>>;
   actuator?: Stage<'apply', (plan: { version: string; weights: Record<string, Record<string, Record<string, number>>> }) => unknown>;
   /** Longest time for one stage, milliseconds; 1000. */

@@ -64,12 +64,18 @@ impl LatencyCurve {
 
     /// `ρ·T(ρ)` and its derivative by `ρ`: delay per unit of capacity.
     fn delay(&self, rho: f64) -> (f64, f64) {
+        let s = self.service_time.as_secs();
+        let Touch { value, slope, .. } = self.touch(rho);
+        (s * value, s * slope)
+    }
+
+    /// The same for a service time of one.
+    fn touch(&self, rho: f64) -> Touch {
         let c = self.servers;
         let k = (2.0 * (c + 1.0)).sqrt() - 1.0;
-        let s = self.service_time.as_secs();
         let w = rho.powf(k + 1.0) / (c * (1.0 - rho));
         let dw = rho.powf(k) * ((k + 1.0) * (1.0 - rho) + rho) / (c * (1.0 - rho) * (1.0 - rho));
-        (s * (rho + w), s * (1.0 + dw))
+        Touch { rho, value: rho + w, slope: 1.0 + dw }
     }
 
     fn raw(&self, rho: f64) -> f64 {
@@ -106,13 +112,16 @@ impl LatencyCurve {
         }
         let count = count.max(1);
         let mut tangents: Vec<Tangent> = Vec::with_capacity(count);
-        for rho in self.tangent_points(count) {
-            let (value, slope) = self.delay(rho);
-            let line = Tangent { slope, intercept: mu * (value - slope * rho) };
-            if tangents.last().is_none_or(|last| line.slope > last.slope * (1.0 + 1e-12)) {
-                tangents.push(line);
+        let s = self.service_time.as_secs();
+        TOUCHES.with_borrow_mut(|known| {
+            for touch in known.of(self.servers, count) {
+                let (value, slope) = (s * touch.value, s * touch.slope);
+                let line = Tangent { slope, intercept: mu * (value - slope * touch.rho) };
+                if tangents.last().is_none_or(|last| line.slope > last.slope * (1.0 + 1e-12)) {
+                    tangents.push(line);
+                }
             }
-        }
+        });
         tangents
     }
 
@@ -165,6 +174,44 @@ impl LatencyCurve {
     }
 }
 
+/// Where a tangent touches the curve of a service time of one.
+#[derive(Debug, Clone, Copy)]
+struct Touch {
+    rho: f64,
+    value: f64,
+    slope: f64,
+}
+
+/// Where tangents touch depends on the number of servers alone, which seldom changes; to find it takes hundreds of
+/// powers, and a control loop asks at every tick for every endpoint.
+#[derive(Debug)]
+struct Touches {
+    known: Vec<(f64, usize, Vec<Touch>)>,
+}
+
+impl Touches {
+    /// Fleets have few kinds of endpoints.
+    const LIMIT: usize = 64;
+
+    fn of(&mut self, servers: f64, count: usize) -> &[Touch] {
+        let found = self.known.iter().position(|(c, n, _)| c.to_bits() == servers.to_bits() && *n == count);
+        let at = found.unwrap_or_else(|| {
+            if self.known.len() == Self::LIMIT {
+                self.known.clear();
+            }
+            let curve = LatencyCurve::new(Latency::ZERO, servers);
+            let touches = curve.tangent_points(count).into_iter().map(|rho| curve.touch(rho)).collect();
+            self.known.push((servers, count, touches));
+            self.known.len() - 1
+        });
+        &self.known[at].2
+    }
+}
+
+thread_local! {
+    static TOUCHES: std::cell::RefCell<Touches> = const { std::cell::RefCell::new(Touches { known: Vec::new() }) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +248,17 @@ mod tests {
                 assert!(step > 950 || short <= 0.03, "servers {servers}, load {step}: {short} short");
             }
         }
+    }
+
+    #[test]
+    fn tangents_that_were_found_before_are_the_same() {
+        let tangents =
+            |servers| LatencyCurve::new(Latency::millis(10.0), servers).tangents(Rate::per_second(50.0), 13);
+        // More kinds than are remembered, so that the first is found anew.
+        let first = tangents(3.5);
+        let others: Vec<_> = (0..2 * Touches::LIMIT).map(|ix| tangents(4.0 + ix as f64)).collect();
+        assert_eq!(tangents(3.5), first);
+        assert!(others.windows(2).all(|pair| pair[0] != pair[1]));
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub struct WeightGuard {
 
 /// A difference smaller than this is rounding, not a decision.
 const NOTICEABLE: f64 = 1e-6;
+/// A thousandth of the rounding of a share.
+const NEGLIGIBLE: f64 = 1e-19;
 
 impl WeightGuard {
     /// A guard with the given limits; see [`GuardConfig::check`].
@@ -276,16 +278,20 @@ fn clean(context: &GuardContext<'_>, proposed: &[f64], actions: &mut Vec<GuardAc
 
 /// The nearest row inside the bounds: `w = clamp(p − τ, lower, upper)` with the `τ` at which it sums to one.
 fn project(row: &mut [f64], bounds: &RowBounds) {
-    let at = |row: &[f64], tau: f64| -> f64 {
-        row.iter()
-            .zip(bounds.lower.iter().zip(&bounds.upper))
-            .map(|(p, (l, u))| (p - tau).clamp(*l, *u))
-            .sum()
+    let at = |row: &[f64], tau: f64| {
+        let mut sum = 0.0;
+        for ((p, l), u) in row.iter().zip(&bounds.lower).zip(&bounds.upper) {
+            sum += (p - tau).max(*l).min(*u);
+        }
+        sum
     };
     // Shares and bounds lie in [0, 1], so every share is at a bound outside this interval.
     let (mut low, mut high) = (-1.0, 1.0);
-    for _ in 0..100 {
+    while high - low > NEGLIGIBLE {
         let middle = 0.5 * (low + high);
+        if middle == low || middle == high {
+            break;
+        }
         if at(row, middle) >= 1.0 {
             low = middle;
         } else {

@@ -58,6 +58,8 @@ pub struct FluidFleet {
     endpoints: Vec<EndpointState>,
     timeout_s: f64,
     sent: Option<PlanVersion>,
+    /// By source: requests/s in the last step.
+    totals: Vec<f64>,
 }
 
 #[derive(Debug)]
@@ -183,6 +185,7 @@ impl FluidFleet {
             timeline,
             next_boundary: 0,
             sent: None,
+            totals: Vec::new(),
         };
         fleet.refresh();
         Ok(fleet)
@@ -275,10 +278,13 @@ impl FluidFleet {
         }
         self.enforce(now);
         self.send();
-        let totals: Vec<f64> = self.sources.iter().map(|source| self.total(source)).collect();
+        let mut totals = std::mem::take(&mut self.totals);
+        totals.clear();
+        totals.extend(self.sources.iter().map(|source| self.total(source)));
         for endpoint in 0..self.endpoints.len() {
             self.serve(endpoint, &totals);
         }
+        self.totals = totals;
         self.steps += 1;
         self.scrape();
     }
@@ -290,23 +296,22 @@ impl FluidFleet {
         for source in &self.sources {
             let rate = if ended { 0.0 } else { source.load.rate(middle) };
             let range = source.first_route..source.first_route + source.weights.len();
-            let weight = |ix: usize, weight: u32, eject: bool| {
-                let ejected = if eject { self.endpoints[self.routes[ix].endpoint].ejected } else { 0.0 };
+            let endpoints = &self.endpoints;
+            let weight = |route: &RouteState, weight: u32, eject: bool| {
+                let ejected = if eject { endpoints[route.endpoint].ejected } else { 0.0 };
                 f64::from(weight) * (1.0 - ejected)
             };
+            let routes = &self.routes[range.clone()];
             let sum = |eject| -> f64 {
-                range.clone().zip(&source.weights).map(|(ix, w)| weight(ix, *w, eject)).sum()
+                routes.iter().zip(&source.weights).map(|(route, w)| weight(route, *w, eject)).sum()
             };
             // Where nothing would be left, ejections are ignored.
             let kept = sum(true);
             let (eject, total) = if kept > 0.0 { (true, kept) } else { (false, sum(false)) };
-            let shares: Vec<f64> = range
-                .clone()
-                .zip(&source.weights)
-                .map(|(ix, w)| weight(ix, *w, eject) / total.max(1e-300))
-                .collect();
-            for (ix, share) in range.zip(shares) {
-                self.routes[ix].rate = rate * share;
+            for (ix, w) in range.zip(&source.weights) {
+                let route = &mut self.routes[ix];
+                let share = weight(route, *w, eject) / total.max(1e-300);
+                route.rate = rate * share;
             }
         }
     }
@@ -467,6 +472,10 @@ impl EndpointState {
     /// Share of requests that take longer than this, round trip left out.
     fn beyond(&self, waits: &Waits, seconds: f64) -> f64 {
         let rest = seconds - waits.backlog_s;
+        // The longest of them, since they rise.
+        if rest - self.strata[STRATA - 1] * waits.service_s > 30.0 * waits.mean_s {
+            return 0.0;
+        }
         let mut sum = 0.0;
         for stratum in self.strata {
             let wait = rest - stratum * waits.service_s;
@@ -534,16 +543,25 @@ impl Tail {
     /// As [`EndpointState::beyond`]. Of waits that are 30 times their mean nothing is left.
     fn beyond(&self, seconds: f64) -> f64 {
         let rest = seconds - self.waits.backlog_s;
+        let longest = 30.0 * self.waits.mean_s;
+        if rest - self.services[STRATA - 1] > longest {
+            return 0.0;
+        }
+        // Even the shortest takes longer.
+        if rest < self.services[0] {
+            return 1.0;
+        }
         let left = (-rest / self.waits.mean_s).exp();
+        let kept = self.waits.probability * left;
         let mut sum = 0.0;
         for (service, growth) in self.services.iter().zip(&self.growths) {
             let wait = rest - service;
             sum += if wait < 0.0 {
                 1.0
-            } else if wait > 30.0 * self.waits.mean_s {
+            } else if wait > longest {
                 0.0
             } else if growth.is_finite() && left > 0.0 {
-                self.waits.probability * left * growth
+                kept * growth
             } else {
                 self.waits.probability * (-wait / self.waits.mean_s).exp()
             };

@@ -100,8 +100,8 @@ impl ScrapeLog {
     /// The difference over the window that ends at `now`; `None` with fewer than two scrapes in it.
     pub(crate) fn difference(&self, route: usize, now: u64, window: u64) -> Option<Difference> {
         let from = now.saturating_sub(window);
-        let mut inside =
-            self.samples.iter().filter(|s| from <= s.at && s.visible_at <= now && s.present[route]);
+        let begin = self.samples.partition_point(|s| s.at < from);
+        let mut inside = self.samples.range(begin..).filter(|s| s.visible_at <= now && s.present[route]);
         let first = inside.next()?;
         let last = inside.next_back()?;
         if last.at <= first.at {

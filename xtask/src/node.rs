@@ -19,13 +19,17 @@ Build what would be published to npm: target/npm/traflux-VERSION.tgz with the li
 
 Usage: cargo xtask npm
 
-Needs npm on PATH. `cargo xtask test` installs the package into a clean project and runs its tests there.
+Needs npm on PATH. `cargo xtask test` installs the package into a clean project, runs its tests and checks its types
+there.
 ";
 
 /// Longest time for building.
 const BUILD: Duration = Duration::from_secs(1200);
 /// Longest time for each command of npm.
 const NPM: Duration = Duration::from_secs(240);
+
+/// What checks the types.
+const TYPESCRIPT: &str = "typescript@5.9.3";
 
 /// What goes into the package besides the library.
 const PARTS: [&str; 6] = ["package.json", "index.js", "index.mjs", "index.d.ts", "lib", "README.md"];
@@ -54,22 +58,50 @@ pub(crate) fn step(report: &mut Report) {
                 Verdict::NotRun(why)
             }
         }
-        None => test().map_or_else(Verdict::Failed, |()| Verdict::Ok),
+        None => {
+            let project = std::env::temp_dir().join(format!("traflux-npm-{}", std::process::id()));
+            let verdict = test(report, &project).map_or_else(Verdict::Failed, |()| Verdict::Ok);
+            let _ = fs::remove_dir_all(&project);
+            verdict
+        }
     };
     report.add("npm", started.elapsed(), verdict);
 }
 
-/// Packs the package, installs it outside the tree and runs its tests there.
-fn test() -> Result<(), String> {
+/// Packs the package, installs it outside the tree, runs its tests there and checks its types.
+fn test(report: &mut Report, project: &Path) -> Result<(), String> {
     // The features and the profile of the other steps, so that nothing is compiled twice.
     let package = pack(workspace::cargo(&["build", "--workspace", "--lib", "--bins", "--tests"]), "debug")?;
-    let project = std::env::temp_dir().join(format!("traflux-npm-{}", std::process::id()));
-    let outcome = test_in(&project, &package);
-    let _ = fs::remove_dir_all(&project);
-    outcome
+    install(project, &package)?;
+    types(report, project);
+    let mut tests = Command::new("node");
+    tests
+        .args(["--test", "test/"])
+        .env("TRAFLUX_CONFORMANCE", workspace::root().join("tests/conformance"))
+        .env("TRAFLUX_README", workspace::root().join("README.md"))
+        .current_dir(project);
+    succeed("node --test", process::run(tests, NPM, Show::All))
 }
 
-fn test_in(project: &Path, package: &Path) -> Result<(), String> {
+/// Whether what is written in `test/types` passes the compiler of TypeScript, which comes from npm; a misuse that it lets
+/// pass is an error there.
+fn types(report: &mut Report, project: &Path) {
+    let mut fetch = Command::new("npm");
+    fetch.args(["install", "--prefer-offline", "--no-audit", "--no-fund", TYPESCRIPT]).current_dir(project);
+    if let Err(why) = succeed("npm install", process::run(fetch, NPM, Show::Nothing)) {
+        let why =
+            format!("{TYPESCRIPT} cannot be had, so the types of the npm package were not checked: {why}");
+        let verdict = if workspace::is_ci() { Verdict::Failed(why) } else { Verdict::NotRun(why) };
+        return report.add("types", Duration::ZERO, verdict);
+    }
+    let mut check = Command::new("node");
+    check.arg("node_modules/typescript/bin/tsc").args(["--noEmit", "--strict", "--module", "nodenext"]);
+    check.args(["--target", "es2022", "--lib", "es2022,dom", "test/types/use.mts", "test/types/common.cts"]);
+    check.current_dir(project);
+    report.step("types", check, NPM);
+}
+
+fn install(project: &Path, package: &Path) -> Result<(), String> {
     let source = workspace::root().join("bindings/node");
     let _ = fs::remove_dir_all(project);
     copy(&source.join("test"), &project.join("test"))?;
@@ -78,14 +110,7 @@ fn test_in(project: &Path, package: &Path) -> Result<(), String> {
     fs::write(&manifest, "{\"private\": true}\n").map_err(|e| format!("{}: {e}", manifest.display()))?;
     let mut install = Command::new("npm");
     install.args(["install", "--offline", "--no-audit", "--no-fund"]).arg(package).current_dir(project);
-    succeed("npm install", process::run(install, NPM, Show::Nothing))?;
-    let mut tests = Command::new("node");
-    tests
-        .args(["--test", "test/"])
-        .env("TRAFLUX_CONFORMANCE", workspace::root().join("tests/conformance"))
-        .env("TRAFLUX_README", workspace::root().join("README.md"))
-        .current_dir(project);
-    succeed("node --test", process::run(tests, NPM, Show::All))
+    succeed("npm install", process::run(install, NPM, Show::Nothing))
 }
 
 /// Packs the package with the library that a build leaves in the folder of its profile.

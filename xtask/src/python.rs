@@ -120,6 +120,8 @@ fn test(report: &mut Report, wheel: &Path, dir: &Path) -> Result<(), String> {
     let work = dir.join("work");
     copy(&source.join("tests"), &work.join("tests"))?;
     copy(&source.join("examples"), &work.join("examples"))?;
+    copy(&source.join("notebooks"), &work.join("notebooks"))?;
+    copy(&workspace::root().join("docs/answers"), &work.join("answers"))?;
     copy(&workspace::root().join("tests/conformance"), &work.join("conformance"))?;
     let settings = source.join("pyproject.toml");
     std::fs::copy(&settings, work.join("pyproject.toml"))
@@ -130,7 +132,7 @@ fn test(report: &mut Report, wheel: &Path, dir: &Path) -> Result<(), String> {
     tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]).current_dir(&work);
     // What a checkout has on its path is not what people have.
     tests.env_remove("PYTHONPATH").env("TRAFLUX_CONFORMANCE", work.join("conformance"));
-    tests.env("TRAFLUX_README", work.join("README.md"));
+    tests.env("TRAFLUX_README", work.join("README.md")).env("TRAFLUX_ANSWERS", work.join("answers"));
     report.step("python", tests, LIMIT);
     let mut stubs = Command::new(&python);
     stubs

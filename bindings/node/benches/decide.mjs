@@ -1,10 +1,12 @@
 // What does a decision cost beside what Node programs use for parts of it? All in one process, in turns.
 //
-//   npm install limiter@3.0.0 cockatiel@3.2.1 opossum@9.0.0 && node --expose-gc benches/decide.mjs
+// In a folder of its own, with the package of `cargo xtask npm`:
+//   npm install CHECKOUT/target/npm/traflux-*.tgz limiter@3.0.0 cockatiel@3.2.1 opossum@9.0.0
+//   node --expose-gc CHECKOUT/bindings/node/benches/decide.mjs
 import { createRequire } from 'node:module';
-import { Engine, Request } from 'traflux';
 
 const require = createRequire(`${process.cwd()}/`);
+const { Engine, Request } = require('traflux');
 const optional = (name) => { try { return require(name); } catch { return null; } };
 const CALLS = 200_000;
 const ROUNDS = 7;
@@ -63,15 +65,22 @@ async function measure({ batch, request, call, asynchronous }) {
 }
 
 const times = Object.fromEntries(Object.keys(arms).map((name) => [name, []]));
+const processor = Object.fromEntries(Object.keys(arms).map((name) => [name, []]));
 for (let round = 0; round <= ROUNDS; round += 1) {
   for (const [name, arm] of Object.entries(arms)) {
     globalThis.gc?.();
+    const before = process.cpuUsage();
     const time = await measure(arm);
-    if (round > 0) times[name].push(time);
+    const { user, system } = process.cpuUsage(before);
+    if (round === 0) continue;
+    times[name].push(time);
+    processor[name].push((user + system) * 1e3 / CALLS);
   }
 }
+const median = (all) => all.sort((a, b) => a - b)[ROUNDS >> 1].toFixed(0).padStart(6);
+console.log(`node ${process.version}; ${ROUNDS} rounds: median (least to greatest); processor time of all, the end of each decision included`);
 for (const [name, all] of Object.entries(times)) {
-  all.sort((a, b) => a - b);
-  console.log(`${name.padEnd(40)} ${all[ROUNDS >> 1].toFixed(0).padStart(6)} ns  (${all[0].toFixed(0)} to ${all.at(-1).toFixed(0)})`);
+  const spent = median(processor[name]);
+  console.log(`${name.padEnd(40)} ${median(all)} ns  (${all[0].toFixed(0)} to ${all.at(-1).toFixed(0)}); ${spent} ns of processor time`);
 }
 engine.close();

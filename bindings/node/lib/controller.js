@@ -55,12 +55,15 @@ class Controller {
   #stageDeadlineMs;
 
   constructor({ config, source, policy, reward, actuator, stageDeadlineMs = 1000 }) {
-    if (typeof source !== 'function' && typeof source?.collect !== 'function') {
-      throw new TrafluxError('a controller needs a source: a function, or an object with collect', 'input_stage');
-    }
-    const bound = (stage, method) => (stage === undefined ? undefined : typeof stage === 'function' ? stage : stage[method].bind(stage));
+    const bound = (what, stage, method) => {
+      if (typeof stage === 'function') return stage;
+      if (typeof stage?.[method] === 'function') return stage[method].bind(stage);
+      if (stage === undefined && what !== 'source') return undefined;
+      throw new TrafluxError(`${what} is neither a function nor an object with ${method}`, 'input_stage');
+    };
     this.#stages = {
-      source: bound(source, 'collect'), policy: bound(policy, 'act'), reward: bound(reward, 'reward'), actuator: bound(actuator, 'apply'),
+      source: bound('source', source, 'collect'), policy: bound('policy', policy, 'act'),
+      reward: bound('reward', reward, 'reward'), actuator: bound('actuator', actuator, 'apply'),
     };
     this.#stageDeadlineMs = stageDeadlineMs;
     const self = new WeakRef(this);

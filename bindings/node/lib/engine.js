@@ -1,16 +1,27 @@
 'use strict';
-const { native, TrafluxError, guarded } = require('./native.js');
-const { Request, packPairs } = require('./request.js');
+const { native, TrafluxError, guarded, translated } = require('./native.js');
+const { blockOf, packPairs, promptOf } = require('./request.js');
 
 const OUTCOMES = new Map(native.outcomeNames().map((name, ix) => [name, -1 - ix]));
 const text = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
-const requestOf = (value) => (value instanceof Request ? value : new Request(value));
 
-// Gives back what a decision holds that was dropped without a word.
-const dropped = new FinalizationRegistry(({ engine, slot }) => {
-  try { engine.native.dropSlot(slot); } catch { /* it has ended meanwhile */ }
-  engine.pump();
+// Decisions are watched in groups of so many: to watch each takes longer than to make it.
+const GROUP = 64;
+
+// Gives back what decisions hold that were dropped without a word, once all of a group are.
+const dropped = new FinalizationRegistry(({ core, slots }) => {
+  for (const slot of slots) if (slot >= 0) native.engineDropSlot(core.id, slot);
+  core.pump();
 });
+const abandoned = new FinalizationRegistry((id) => native.engineDrop(id));
+
+/** What keeps the decisions of a group together until the last of them is gone. */
+class Group {
+  constructor(core) {
+    this.slots = [];
+    dropped.register(this, { core, slots: this.slots });
+  }
+}
 
 function ended() {
   return new TrafluxError('it has ended; a decision ends once', 'input_ended');
@@ -28,7 +39,8 @@ class Held {
   constructor(engine, slot) {
     this._engine = engine;
     this._slot = slot;
-    dropped.register(this, { engine, slot }, this);
+    this._group = engine.group();
+    this._place = this._group.slots.push(slot) - 1;
   }
 
   /** Whether it has ended. */
@@ -41,7 +53,7 @@ class Held {
 
   _release() {
     const slot = this._owned();
-    dropped.unregister(this);
+    this._group.slots[this._place] = -1;
     this._slot = -1;
     return slot;
   }
@@ -49,31 +61,30 @@ class Held {
   /** Gives back what it holds: a request that is not sent, or no longer wanted. */
   cancel() {
     const slot = this._release();
-    guarded(() => this._engine.native.dropSlot(slot));
+    guarded(() => native.engineDropSlot(this._engine.id, slot));
     this._engine.pump();
   }
 }
 
 class Forward extends Held {
   get kind() { return 'forward'; }
-  _words() { return (this._described ??= guarded(() => this._engine.native.describe(this._owned())).split('\0')); }
+  _words() { return (this._described ??= guarded(() => this._engine.describe(this._owned()))); }
   get backend() { return this._words()[0]; }
   get url() { return this._words()[1]; }
   get rule() { return this._words()[2]; }
   get algorithm() { return this._words()[3]; }
-  get attempt() { return guarded(() => this._engine.native.attempt(this._owned())); }
-  get sendAfterMs() { return guarded(() => this._engine.native.sendAfter(this._owned())); }
+  get attempt() { return guarded(() => native.engineAttempt(this._engine.id, this._owned())); }
+  get sendAfterMs() { return guarded(() => native.engineSendAfter(this._engine.id, this._owned())); }
 
-  firstByte(now = NaN) { guarded(() => this._engine.native.firstByte(this._owned(), now)); }
-  pause(now = NaN) { guarded(() => this._engine.native.pause(this._owned(), now)); this._engine.pump(); }
-  resume() { guarded(() => this._engine.native.resume(this._owned())); }
+  firstByte(now = NaN) { guarded(() => native.engineFirstByte(this._engine.id, this._owned(), now)); }
+  pause(now = NaN) { guarded(() => native.enginePause(this._engine.id, this._owned(), now)); this._engine.pump(); }
+  resume() { guarded(() => native.engineResume(this._engine.id, this._owned())); }
 
   finish(end = {}, now = NaN) {
     const outcome = outcomeOf(end.outcome);
     const headers = end.headers ? packPairs(end.headers) : undefined;
     const slot = this._owned();
-    const { native: inner } = this._engine;
-    guarded(() => inner.finish(slot, outcome, end.inputTokens ?? NaN, end.cachedTokens ?? NaN, end.outputTokens ?? NaN,
+    guarded(() => native.engineFinish(this._engine.id, slot, outcome, end.inputTokens ?? NaN, end.cachedTokens ?? NaN, end.outputTokens ?? NaN,
       now, headers?.text, headers?.count ?? 0));
     this._release();
     this._engine.pump();
@@ -85,8 +96,7 @@ class Forward extends Held {
     const outcome = outcomeOf(end.outcome);
     const headers = end.headers ? packPairs(end.headers) : undefined;
     const slot = this._owned();
-    const { native: inner } = this._engine;
-    const answer = guarded(() => inner.retry(slot, outcome, end.inputTokens ?? NaN, end.cachedTokens ?? NaN,
+    const answer = guarded(() => native.engineRetry(this._engine.id, slot, outcome, end.inputTokens ?? NaN, end.cachedTokens ?? NaN,
       end.outputTokens ?? NaN, now, headers?.text, headers?.count ?? 0));
     this._release();
     const decision = this._engine.decision(answer);
@@ -98,7 +108,7 @@ class Forward extends Held {
 class Wait extends Held {
   constructor(engine, slot) {
     super(engine, slot);
-    const view = guarded(() => engine.native.waitView(slot));
+    const view = guarded(() => native.engineWaitView(engine.id, slot));
     this.ticket = view.ticket;
     this.position = view.position;
     this.tokensBefore = view.tokensBefore;
@@ -119,7 +129,7 @@ class Wait extends Held {
       signal?.addEventListener('abort', abort, { once: true });
       this._engine.waiting.set(this.ticket, (decision) => {
         signal?.removeEventListener('abort', abort);
-        if (!this.ended) guarded(() => this._engine.native.dropSlot(this._release()));
+        if (!this.ended) guarded(() => native.engineDropSlot(this._engine.id, this._release()));
         resolve(decision);
       });
       this._engine.pump();
@@ -129,13 +139,13 @@ class Wait extends Held {
 
 class Later extends Held {
   get kind() { return 'later'; }
-  _words() { return guarded(() => this._engine.native.describeLater(this._owned())).split('\0'); }
+  _words() { return guarded(() => native.engineDescribeLater(this._engine.id, this._owned())).split('\0'); }
   get rule() { return this._words()[0]; }
   get limit() { return this._words()[1] || null; }
-  dueInMs(now = NaN) { return guarded(() => this._engine.native.dueIn(this._owned(), now)); }
+  dueInMs(now = NaN) { return guarded(() => native.engineDueIn(this._engine.id, this._owned(), now)); }
 
   goOn(now = NaN) {
-    const answer = guarded(() => this._engine.native.goOn(this._owned(), now));
+    const answer = guarded(() => native.engineGoOn(this._engine.id, this._owned(), now));
     this._release();
     return this._engine.decision(answer);
   }
@@ -156,24 +166,53 @@ class Refuse {
 
 // What decisions share; they must not keep the engine's timer alive.
 class Core {
-  constructor(inner) {
-    this.native = inner;
+  constructor(id) {
+    this.id = id;
     this.waiting = new Map();
     this.left = [];
+    this._words = new Map();
+    // Only decisions hold their group, so that the last one can be collected like the others.
+    this._group = new WeakRef(new Group(this));
+    abandoned.register(this, id);
+  }
+
+  /** The group of the next decision. */
+  group() {
+    let group = this._group.deref();
+    if (group === undefined || group.slots.length === GROUP) {
+      group = new Group(this);
+      this._group = new WeakRef(group);
+    }
+    return group;
+  }
+
+  /** Backend, URL, rule and algorithm of a forward. */
+  describe(slot) {
+    const number = native.engineDescribe(this.id, slot);
+    let words = this._words.get(number);
+    if (words === undefined) {
+      words = native.engineWords(this.id, slot).split('\0');
+      // As many as there are numbers of.
+      if (this._words.size === 4096) this._words.clear();
+      this._words.set(number, words);
+    }
+    return words;
   }
 
   decision(answer) {
-    const kind = answer % 4;
-    if (kind === 0) return new Forward(this, answer / 4);
-    if (kind === 3) return new Refuse(this.native.takeRefusal());
-    const slot = (answer - kind) / 4;
-    return kind === 1 ? new Wait(this, slot) : new Later(this, slot);
+    const slot = answer >>> 2;
+    switch (answer & 3) {
+      case 0: return new Forward(this, slot);
+      case 1: return new Wait(this, slot);
+      case 2: return new Later(this, slot);
+      default: return new Refuse(native.engineTakeRefusal(this.id));
+    }
   }
 
   // Hands decisions to those whose promise waits for them; the others are for takeReady.
   pump() {
     if (this.waiting.size === 0) return;
-    for (let ready = this.native.takeReady(); ready; ready = this.native.takeReady()) {
+    for (let ready = native.engineTakeReady(this.id); ready; ready = native.engineTakeReady(this.id)) {
       const decision = this.decision(ready.answer);
       const resolve = this.waiting.get(ready.ticket);
       if (resolve) {
@@ -192,14 +231,13 @@ class Engine {
 
   constructor(plan, options = {}) {
     const { now = NaN, settings, upkeepMs = Number.isNaN(now) ? 250 : 0 } = options;
-    const inner = guarded(() => new native.NativeEngine(text(plan), settings === undefined ? undefined : text(settings), now));
-    this.#core = new Core(inner);
+    this.#core = new Core(guarded(() => native.engineNew(text(plan), settings === undefined ? undefined : text(settings), now)));
     if (upkeepMs > 0) {
       const core = new WeakRef(this.#core);
       const timer = setInterval(() => {
         const alive = core.deref();
         if (!alive) { clearInterval(timer); return; }
-        alive.native.upkeep(NaN);
+        native.engineUpkeep(alive.id, NaN);
         alive.pump();
       }, upkeepMs);
       timer.unref();
@@ -207,20 +245,21 @@ class Engine {
     }
   }
 
-  decide(request, now = NaN) {
-    const r = request instanceof Request ? request : new Request(request);
+  decide(request = {}, now = NaN) {
     const core = this.#core;
+    const prompt = request.prompt === undefined ? undefined : promptOf(request);
+    const block = blockOf(request);
     try {
-      return core.decision(r.prompt === undefined
-        ? core.native.decide(r.text, r.headers, r.claims, r.input, r.output, r.maxAnswer, r.flags, r.bytes, r.deadline, now)
-        : core.native.decidePrompt(r.text, r.headers, r.claims, r.input, r.output, r.maxAnswer, r.flags, r.bytes, r.deadline, now, r.prompt));
+      return core.decision(prompt === undefined
+        ? native.engineDecide(core.id, block, now)
+        : native.engineDecidePrompt(core.id, block, now, prompt));
     } catch (error) {
-      return guarded(() => { throw error; });
+      throw translated(error);
     }
   }
 
   decideMany(requests, now = NaN) {
-    const at = Number.isNaN(now) ? this.#core.native.now() : now;
+    const at = Number.isNaN(now) ? native.engineNow(this.#core.id) : now;
     return Array.from(requests, (request) => this.decide(request, at));
   }
 
@@ -228,36 +267,36 @@ class Engine {
     const core = this.#core;
     const left = core.left.shift();
     if (left) return left;
-    const ready = guarded(() => core.native.takeReady());
+    const ready = guarded(() => native.engineTakeReady(core.id));
     return ready ? { ticket: ready.ticket, decision: core.decision(ready.answer) } : null;
   }
 
   explain(request, now = NaN) {
-    const r = requestOf(request);
-    return guarded(() => this.#core.native.explain(r.text, r.headers, r.claims, r.input, r.output, r.maxAnswer, r.flags, r.bytes, r.deadline, now));
+    const block = blockOf(request);
+    return guarded(() => native.engineExplain(this.#core.id, block, now));
   }
 
   metrics(options = {}) {
-    return guarded(() => this.#core.native.metrics(options.openmetrics ?? false, options.now ?? NaN));
+    return guarded(() => native.engineMetrics(this.#core.id, options.openmetrics ?? false, options.now ?? NaN));
   }
 
   reload(plan, options = {}) {
     const { settings, now = NaN } = options;
-    guarded(() => this.#core.native.reload(text(plan), settings === undefined ? undefined : text(settings), now));
+    guarded(() => native.engineReload(this.#core.id, text(plan), settings === undefined ? undefined : text(settings), now));
   }
 
   setWeights(rule, weights, now = NaN) {
-    guarded(() => this.#core.native.setWeights(rule, Object.keys(weights), Object.values(weights), now));
+    guarded(() => native.engineSetWeights(this.#core.id, rule, Object.keys(weights), Object.values(weights), now));
   }
 
   upkeep(now = NaN) {
-    guarded(() => this.#core.native.upkeep(now));
+    guarded(() => native.engineUpkeep(this.#core.id, now));
     this.#core.pump();
   }
 
-  get plan() { return JSON.parse(guarded(() => this.#core.native.plan())); }
-  get open() { return this.#core.native.open(); }
-  now() { return this.#core.native.now(); }
+  get plan() { return JSON.parse(guarded(() => native.enginePlan(this.#core.id))); }
+  get open() { return native.engineOpen(this.#core.id); }
+  now() { return native.engineNow(this.#core.id); }
   close() { clearInterval(this.#timer); }
 }
 

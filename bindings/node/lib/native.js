@@ -67,4 +67,4 @@ function promised(call, signal) {
   });
 }
 
-module.exports = { native, TrafluxError, guarded, promised };
+module.exports = { native, TrafluxError, guarded, promised, translated };

@@ -1,10 +1,6 @@
 'use strict';
 const { native, TrafluxError, guarded } = require('./native.js');
 
-const FIELDS = new Set(['method', 'host', 'path', 'query', 'headers', 'claims', 'tenant', 'key', 'user', 'userTier',
-  'model', 'inputTokens', 'outputTokens', 'maxAnswerTokens', 'stream', 'idempotent', 'kind', 'prompt', 'heldBytes',
-  'deadline', 'body']);
-
 /** Pairs as one text; headers of node:http may have several values, of which the first counts. */
 function packPairs(values) {
   let text = '';
@@ -19,35 +15,121 @@ function packPairs(values) {
   return { text, count };
 }
 
-const NONE = { text: '', count: 0 };
+// Compared one by one, these are found in less than half the time that a set of them takes.
+function known(fields) {
+  for (const name in fields) {
+    switch (name) {
+      case 'method': case 'host': case 'path': case 'query': case 'headers': case 'claims': case 'tenant': case 'key':
+      case 'user': case 'userTier': case 'model': case 'inputTokens': case 'outputTokens': case 'maxAnswerTokens':
+      case 'stream': case 'idempotent': case 'kind': case 'prompt': case 'heldBytes': case 'deadline': case 'body': break;
+      default: throw new TrafluxError(`a request has no \`${name}\``, 'input_key');
+    }
+  }
+}
+
+// Where the first text begins; src/request.rs has the whole form.
+const HEAD = 96;
+// Above it, writing in one call is faster than letter by letter.
+const SHORT = 48;
+
+function numberOf(value, otherwise, name) {
+  if (typeof value === 'number') return value;
+  if (value === undefined || value === null) return otherwise;
+  throw new TrafluxError(`${name} is a ${typeof value}, expected a number`, 'input_type');
+}
+
+/** The block of bytes that crosses the border, written anew for each request. */
+class Block {
+  constructor(size) {
+    const buffer = new ArrayBuffer(size);
+    this.bytes = Buffer.from(buffer);
+    this.numbers = new Float64Array(buffer, 0, 5);
+    this.words = new Uint32Array(buffer, 40, 14);
+  }
+
+  /** Writes a text at a place, and says where it ends; -1: there is no room. */
+  write(value, at) {
+    const text = typeof value === 'string' ? value : String(value);
+    const { bytes } = this;
+    const { length } = text;
+    // A character is three bytes at most.
+    if (at + length * 3 > bytes.length) return -1;
+    if (length <= SHORT) {
+      let ix = 0;
+      for (; ix < length; ix += 1) {
+        const letter = text.charCodeAt(ix);
+        if (letter > 127) break;
+        bytes[at + ix] = letter;
+      }
+      if (ix === length) return at + length;
+    }
+    return at + bytes.write(text, at);
+  }
+
+  /** Writes a request: its length; -1: there is no room. */
+  pack(f) {
+    const { words, numbers } = this;
+    let at = HEAD;
+    if ((words[3] = at = this.write(f.method ?? 'GET', at)) < 0) return -1;
+    if ((words[4] = at = this.write(f.host ?? '', at)) < 0) return -1;
+    if ((words[5] = at = this.write(f.path ?? '/', at)) < 0) return -1;
+    if ((words[6] = at = this.write(f.query ?? '', at)) < 0) return -1;
+    if ((words[7] = at = this.write(f.tenant ?? '', at)) < 0) return -1;
+    if ((words[8] = at = this.write(f.key ?? '', at)) < 0) return -1;
+    if ((words[9] = at = this.write(f.user ?? '', at)) < 0) return -1;
+    if ((words[10] = at = this.write(f.userTier ?? '', at)) < 0) return -1;
+    if ((words[11] = at = this.write(f.model ?? '', at)) < 0) return -1;
+    if ((words[12] = at = this.write(f.kind ?? '', at)) < 0) return -1;
+    words[1] = 0;
+    words[2] = 0;
+    if (f.headers || f.claims) {
+      const headers = packPairs(f.headers);
+      const claims = packPairs(f.claims);
+      words[1] = headers.count;
+      words[2] = claims.count;
+      const between = headers.count > 0 && claims.count > 0 ? '\0' : '';
+      if ((at = this.write(headers.text + between + claims.text, at)) < 0) return -1;
+    }
+    words[13] = at;
+    numbers[0] = numberOf(f.inputTokens, 0, 'inputTokens');
+    numbers[1] = numberOf(f.outputTokens, 0, 'outputTokens');
+    numbers[2] = numberOf(f.maxAnswerTokens, NaN, 'maxAnswerTokens');
+    numbers[3] = numberOf(f.heldBytes, 0, 'heldBytes');
+    numbers[4] = numberOf(f.deadline, NaN, 'deadline');
+    words[0] = (f.stream ? 1 : 0) | (f.idempotent === undefined ? 0 : f.idempotent ? 2 : 4);
+    return at;
+  }
+}
+
+let block = new Block(4096);
+
+/** Writes a request where the next one will be written, too: `block().bytes` has it until then. */
+function pack(fields) {
+  known(fields);
+  const f = fields.body === undefined ? fields : { ...guarded(() => native.readRequest(Buffer.from(fields.body))), ...fields };
+  for (;;) {
+    const length = block.pack(f);
+    if (length >= 0) return length;
+    block = new Block(block.bytes.length * 2);
+  }
+}
+
+const promptOf = ({ prompt }) => (prompt === undefined ? undefined : Buffer.from(prompt));
 
 /** A request whose fields were put together once, to be decided about as often as you like. */
 class Request {
   constructor(fields = {}) {
-    for (const name in fields) {
-      if (!FIELDS.has(name)) throw new TrafluxError(`a request has no \`${name}\``, 'input_key');
-    }
-    const { body } = fields;
-    const facts = body === undefined ? {} : guarded(() => native.readRequest(Buffer.from(body)));
-    const f = body === undefined ? fields : { ...facts, ...fields };
-    const headers = f.headers ? packPairs(f.headers) : NONE;
-    const claims = f.claims ? packPairs(f.claims) : NONE;
-    let text = (f.method ?? 'GET') + '\0' + (f.host ?? '') + '\0' + (f.path ?? '/') + '\0' + (f.query ?? '') + '\0' +
-      (f.tenant ?? '') + '\0' + (f.key ?? '') + '\0' + (f.user ?? '') + '\0' + (f.userTier ?? '') + '\0' +
-      (f.model ?? '') + '\0' + (f.kind ?? '');
-    if (headers.count > 0) text += '\0' + headers.text;
-    if (claims.count > 0) text += '\0' + claims.text;
-    this.text = text;
-    this.headers = headers.count;
-    this.claims = claims.count;
-    this.input = f.inputTokens ?? 0;
-    this.output = f.outputTokens ?? 0;
-    this.maxAnswer = f.maxAnswerTokens ?? NaN;
-    this.flags = (f.stream ? 1 : 0) | (f.idempotent === undefined ? 0 : f.idempotent ? 2 : 4);
-    this.bytes = f.heldBytes ?? 0;
-    this.deadline = f.deadline ?? NaN;
-    this.prompt = f.prompt === undefined ? undefined : Buffer.from(f.prompt);
+    const length = pack(fields);
+    this.block = Buffer.from(block.bytes.subarray(0, length));
+    this.prompt = promptOf(fields);
   }
 }
 
-module.exports = { Request, packPairs };
+/** The block of a request, valid until the next call. */
+function blockOf(request) {
+  if (request instanceof Request) return request.block;
+  pack(request);
+  return block.bytes;
+}
+
+module.exports = { Request, blockOf, packPairs, promptOf };

@@ -62,6 +62,52 @@ test('an actuator that throws is reported, and asked again', async () => {
   assert.equal(asked, 3);
 });
 
+test('an actuator that hangs is late, reported, and asked again', async () => {
+  let asked = 0;
+  const decision = await ticks({ actuator: () => { asked += 1; return never(); } });
+  assert.deepEqual(decision.failures.map(({ stage, code }) => [stage, code]), [['control', 'actuate_unavailable'], ['control', 'actuate_unavailable']]);
+  assert.match(decision.failures[0].message, /within 100 ms/);
+  assert.equal(asked, 3);
+});
+
+async function paid(reward) {
+  const controller = new Controller({ config, source: healthy, policy: () => ['near', 'far'], reward, stageDeadlineMs: 100 });
+  for (let at = 1_000_000; at < 1_600_000; at += 5_000) {
+    const decision = await controller.tick({ now: at });
+    if (decision.failures.length > 0 || decision.reward !== null) return decision;
+  }
+  return assert.fail('no step ended');
+}
+
+test('a reward in JavaScript is paid', async () => {
+  const seen = [];
+  const { reward, failures } = await paid((before, after) => { seen.push(before, after); return { speed: 1, price: 0.5 }; });
+  assert.deepEqual([failures, reward.total, Object.fromEntries(reward.terms)], [[], 1.5, { speed: 1, price: 0.5 }]);
+  assert.equal(seen[1].routes['eu/near'].throughputRps, 5);
+});
+
+for (const [how, reward] of [
+  ['throws', () => { throw new Error('no money'); }],
+  ['hangs', never],
+  ['is not finite', () => NaN],
+  ['has a term that is not finite', () => ({ speed: Infinity })],
+  ['is no number', () => 'much'],
+  ['is nothing', () => undefined],
+]) {
+  test(`a reward that ${how} pays nothing, and weights go on`, async () => {
+    const decision = await paid(reward);
+    assert.deepEqual(decision.failures.map(({ stage, code }) => [stage, code]), [['reward', 'stage_failed']]);
+    assert.equal(decision.rung, 'normal');
+    assert.equal(decision.reward.total, 0);
+  });
+}
+
+test('a stage without its method is refused at once', () => {
+  for (const stages of [{ source: {} }, { source: healthy, policy: {} }, { source: healthy, reward: 7 }, { source: healthy, actuator: { apply: 'x' } }]) {
+    assert.throws(() => new Controller({ config, ...stages }), { code: 'input_stage' });
+  }
+});
+
 test('a tick that is aborted rejects, and the next one goes on', async () => {
   let source = never;
   const controller = new Controller({ config, source: () => source() });

@@ -2,8 +2,12 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import traflux, { Engine, Request, TrafluxError, solveEndpoints } from 'traflux';
 
+setFlagsFromString('--expose-gc');
+const gc = runInNewContext('gc');
 const require = createRequire(import.meta.url);
 const plan = { routing: { default: { backend: ['a', 'b'] } } };
 const one = { routing: { default: { backend: 'a' } }, congestion: { concurrency: { algorithm: { kind: 'fixed' }, initial: 1, min: 1, max: 1 } } };
@@ -50,10 +54,43 @@ test('a NUL in a text is an error and moves no other field', () => {
   }
 });
 
+test('texts of all kinds arrive whole', () => {
+  const long = 'ü'.repeat(5_000);
+  const engine = new Engine({
+    routing: { rules: [
+      { name: 'short', match: { path: '/grüße' }, route: { backend: 'a' } },
+      { name: 'long', match: { path: `/${long}` }, route: { backend: 'b' } },
+      { name: 'by header', match: { headers: { 'x-place': 'Zürich' } }, route: { backend: 'c' } },
+    ] },
+  });
+  const rule = (fields) => { const forward = engine.decide(fields); const { rule: name } = forward; forward.finish(); return name; };
+  for (const made of [(fields) => fields, (fields) => new Request(fields)]) {
+    assert.equal(rule(made({ path: '/grüße' })), 'short');
+    assert.equal(rule(made({ path: `/${long}`, tenant: long })), 'long');
+    assert.equal(rule(made({ headers: { accept: 'x'.repeat(20_000), 'x-place': 'Zürich' }, claims: { team: 'a' } })), 'by header');
+  }
+});
+
+test('what is lost is given back with those decided around it', async () => {
+  const engine = new Engine(plan);
+  const kept = engine.decide({});
+  const lose = (times) => { for (let n = 0; n < times; n += 1) engine.decide({}); };
+  // Fewer than a group has: they live as long as the one that is kept.
+  lose(10);
+  const collected = async () => { for (let n = 0; n < 5; n += 1) { gc(); await new Promise(setImmediate); } };
+  await collected();
+  assert.equal(engine.open, 11);
+  kept.finish();
+  assert.equal(engine.open, 10);
+});
+
 test('what has the wrong form is refused', () => {
   const engine = new Engine(plan);
   assert.throws(() => engine.decide({ modle: 'm' }), { code: 'input_key' });
   assert.throws(() => engine.decide({ inputTokens: -1 }), { code: 'input_count' });
+  assert.throws(() => engine.decide({ inputTokens: 0.5 }), { code: 'input_count' });
+  assert.throws(() => engine.decide({ outputTokens: 2 ** 60 }), { code: 'input_count' });
+  assert.throws(() => engine.decide({ maxAnswerTokens: '12' }), { code: 'input_type' });
   assert.throws(() => engine.decide({}, -5), { code: 'input_time' });
   assert.throws(() => engine.decide({}).finish({ outcome: 'fine' }), { code: 'input_outcome' });
   assert.throws(() => new Engine(plan, { settings: { sed: 1 } }), { code: 'input_settings' });

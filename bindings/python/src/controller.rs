@@ -39,7 +39,8 @@ use worker::{EventLoop, Now, Reports, Worker};
 ///     ``act(observation)`` gives an action: the groups that may move, by index or name, or a mapping. Without one
 ///     everything may move, or the ``policy.k`` worst.
 /// reward
-///     ``reward(before, after)`` gives a number or a mapping of terms.
+///     ``reward(before, after)`` gives a number or a mapping of terms. With it, or with a recorder, the policy is asked
+///     once a step (dead time and window of the configuration), so that a reward belongs to one action.
 /// estimator
 ///     ``estimate(topology, telemetry, estimate)`` gives what the built-in estimator gave, changed.
 /// actuator
@@ -121,8 +122,11 @@ impl Controller {
                 policy: match (policy, config.policy.k) {
                     (Some(object), _) => {
                         let worker = worker("act", object)?;
-                        let policy =
-                            PyPolicy { worker, fixed: Arc::clone(&fixed), learns: recorder.is_some() };
+                        let policy = PyPolicy {
+                            worker,
+                            fixed: Arc::clone(&fixed),
+                            learns: recorder.is_some() || reward.is_some(),
+                        };
                         Some(Box::new(policy) as Box<dyn Policy>)
                     }
                     (None, Some(k)) => Some(Box::new(TopK::new(k, objective.headroom, &encoder.space()))),

@@ -258,7 +258,19 @@ def test_a_reward_in_python_is_paid_and_recorded():
     assert dict(controller.learning())["recorded"] == learned.rewards
 
 
-@pytest.mark.parametrize("answer", [fail, lambda: math.nan, lambda: "much", lambda: {"speed": math.inf}])
+def test_a_reward_without_a_recorder_is_paid_all_the_same():
+    fleet, learned = Fleet(), Everything()
+    controller = Controller(CONFIG, source=fleet, actuator=fleet, policy=learned, reward=learned)
+    decisions = ticks(controller, 60)
+    assert learned.rewards >= 1 and learned.transitions == []
+    assert decisions[-1].to_dict()["reward"]["total"] == 1.5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [fail, lambda: math.nan, lambda: "much", lambda: {"speed": math.inf}, lambda: None, lambda: time.sleep(0.5)],
+    ids=["raises", "nan", "text", "infinite", "nothing", "hangs"],
+)
 def test_a_reward_that_fails_teaches_nothing_and_says_so(answer):
     _, learned, decisions = learner(answer)
     said = [failure for d in decisions for failure in d.failures]

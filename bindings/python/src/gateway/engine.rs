@@ -78,11 +78,9 @@ impl Engine {
             let asked: Vec<&Request> = requests.iter().map(Bound::get).collect();
             let decisions: Vec<_> =
                 py.detach(|| asked.iter().map(|request| self.engine.decide(&request.asked(), now)).collect());
-            let decisions: Vec<Py<PyAny>> = decisions
-                .into_iter()
-                .map(|decision| object(py, self.clock, decision))
-                .collect::<PyResult<_>>()?;
-            PyList::new(py, decisions)
+            let objects: PyResult<Vec<_>> =
+                decisions.into_iter().map(|decision| object(py, self.clock, decision)).collect();
+            PyList::new(py, objects?)
         })
     }
 
