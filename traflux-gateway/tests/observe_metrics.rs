@@ -29,6 +29,7 @@ impl Levels for Everything {
     fn levels(&self, visit: &mut dyn FnMut(Level<'_>)) {
         visit(Level::Queue { band: "high", requests: 3, tokens: 900 });
         visit(Level::Limiter { limiter: "tpm", unit: "tokens", used: 1.5, limit: 10.0 });
+        visit(Level::Keys { limiter: "per tenant", unit: "tokens", above: [9, 4, 2, 1], fullest: 1.25 });
         visit(Level::Exhaustion { limit: "budget", within: None });
         visit(Level::Concurrency { backend: "east", in_flight: 4, limit: 8 });
         visit(Level::Queue { band: "low", requests: 0, tokens: 0 });

@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::gateway::State;
+use super::hosts::Received;
 use super::live::Live;
+use super::streams;
 use super::tally::Row;
 use crate::congestion::Feedback;
 use crate::engine::{End, Forward};
@@ -143,7 +145,7 @@ impl Body for AnswerBody {
 /// A backend's answer on its way to a client.
 #[derive(Debug)]
 pub(crate) struct Passing {
-    body: Incoming,
+    body: Received,
     /// What is settled at the end; `None` where that has been done.
     meter: Option<Meter>,
     idle: Duration,
@@ -176,7 +178,7 @@ pub(super) struct Meter {
 
 impl Passing {
     pub(super) fn new(
-        body: Incoming,
+        body: Received,
         meter: Option<Meter>,
         idle: Duration,
         until: Option<(Instant, Duration)>,
@@ -189,6 +191,16 @@ impl Passing {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let polled = self.poll_body(cx);
+        if polled.is_pending() {
+            streams::wait_for_backend();
+        } else {
+            streams::wait_for_client();
+        }
+        polled
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.last = Instant::now();
