@@ -107,11 +107,7 @@ fn equal_endpoints_get_equal_shares() {
 fn weights_are_followed() {
     let weights = [1, 9, 40, 50];
     let shares = [0.01, 0.09, 0.4, 0.5];
-    assert_binomial(
-        &counts(&pool(Algorithm::Weighted, &weights), 40_000, at(1.0), 11),
-        &shares,
-        "random",
-    );
+    assert_binomial(&counts(&pool(Algorithm::Weighted, &weights), 40_000, at(1.0), 11), &shares, "random");
     let smooth = counts(&pool(Algorithm::RoundRobin, &weights), 1000, at(1.0), 11);
     assert_eq!(smooth, [10, 90, 400, 500], "a whole number of periods is exact");
     let maglev = counts(&pool(Algorithm::ConsistentHash, &weights), 40_000, at(1.0), 11);

@@ -156,7 +156,10 @@ impl Host {
         Box::pin(Arc::clone(self).exchange(request))
     }
 
-    async fn exchange(self: Arc<Self>, mut request: Request<RequestBody>) -> Result<Response<Received>, Failed> {
+    async fn exchange(
+        self: Arc<Self>,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Received>, Failed> {
         for _ in 0..MOST_CLOSED {
             let Some(line) = self.take() else { break };
             match self.send(line, request).await {

@@ -112,7 +112,11 @@ impl Http1 {
     }
 
     /// Asks what the connection may bring until that is there, or nothing moves any more.
-    fn advance<T>(&mut self, cx: &mut Context<'_>, mut ask: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    fn advance<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut ask: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         if !matches!(self.runs, Runs::Here(_)) {
             return ask(cx);
         }

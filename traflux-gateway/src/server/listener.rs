@@ -53,6 +53,7 @@ pub(super) async fn serve(
     mut draining: watch::Receiver<bool>,
 ) -> Drained {
     let server = state.live.load().plan.server.clone();
+    let builder = Arc::new(builder(&server));
     let room = Arc::new(Semaphore::new(server.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     loop {
@@ -63,13 +64,12 @@ pub(super) async fn serve(
         };
         while connections.try_join_next().is_some() {}
         if let Some((socket, address, permit)) = accepted {
-            let state = Arc::clone(&state);
-            let streams = Streams::new(server.stream_idle_timeout);
-            let builder = builder(&server, streams.clone());
+            let (state, builder) = (Arc::clone(&state), Arc::clone(&builder));
             // Pieces of a stream are small and must not wait for each other. A socket that refuses is only slower.
             let _ = socket.set_nodelay(true);
             let socket = Lingering::new(socket, permit, server.stream_idle_timeout);
-            connections.spawn(async move { connection(state, &builder, streams, socket, address).await });
+            connections
+                .spawn(async move { streams::counted(connection(state, &builder, socket, address)).await });
         }
     }
     drop(listener);
@@ -103,8 +103,8 @@ async fn accept(
     }
 }
 
-fn builder(server: &ServerPlan, streams: Streams) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(streams);
+fn builder(server: &ServerPlan) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams { patience: server.stream_idle_timeout });
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -124,7 +124,6 @@ fn builder(server: &ServerPlan, streams: Streams) -> auto::Builder<Streams> {
 async fn connection(
     state: Arc<State>,
     builder: &auto::Builder<Streams>,
-    streams: Streams,
     socket: Lingering,
     address: SocketAddr,
 ) {
@@ -133,14 +132,14 @@ async fn connection(
     match &live.tls {
         None => {
             drop(live);
-            http(state, builder, streams, socket, Peer::new(address, false), patience).await;
+            http(state, builder, socket, Peer::new(address, false), patience).await;
         }
         Some(config) => {
             let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
             drop(live);
             // Whoever does not finish the handshake is told nothing, for there is no way to.
             if let Ok(Ok(stream)) = tokio::time::timeout(patience, handshake).await {
-                http(state, builder, streams, stream, Peer::new(address, true), patience).await;
+                http(state, builder, stream, Peer::new(address, true), patience).await;
             }
         }
     }
@@ -149,7 +148,6 @@ async fn connection(
 async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     state: Arc<State>,
     builder: &auto::Builder<Streams>,
-    streams: Streams,
     stream: S,
     peer: Peer,
     patience: Duration,
@@ -192,7 +190,7 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     return;
                 }
                 looks = seen.http2.load(Ordering::Relaxed);
-                if requests == before && streams.open() == 0 {
+                if requests == before && streams::open() == 0 {
                     // What it still has to send nobody has taken since it was told.
                     if told {
                         return;

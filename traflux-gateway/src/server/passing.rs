@@ -156,6 +156,8 @@ pub(crate) struct Passing {
     paused: bool,
     /// Made when nothing was there for the first time.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Why it ends, once what came before has been sent on.
+    broken: Option<Broken>,
 }
 
 /// What an answer is measured by.
@@ -183,7 +185,8 @@ impl Passing {
         idle: Duration,
         until: Option<(Instant, Duration)>,
     ) -> Self {
-        let mut passing = Self { body, meter, idle, until, last: Instant::now(), paused: false, alarm: None };
+        let mut passing =
+            Self { body, meter, idle, until, last: Instant::now(), paused: false, alarm: None, broken: None };
         if passing.body.is_end_stream() {
             passing.settle(None);
         }
@@ -191,7 +194,18 @@ impl Passing {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let polled = self.poll_body(cx);
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        let polled = match self.poll_body(cx) {
+            // A server drops what it has not written yet when a body breaks: it gets a turn to write before that.
+            Poll::Ready(Some(Err(broken))) => {
+                self.broken = Some(broken);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            polled => polled,
+        };
         if polled.is_pending() {
             streams::wait_for_backend();
         } else {

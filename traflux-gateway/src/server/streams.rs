@@ -20,6 +20,18 @@ use tokio::time::{Instant, Sleep};
 tokio::task_local! {
     /// Since when the answer of this stream waits for its client.
     static WAITS: Cell<Option<Instant>>;
+    /// How many streams this connection has.
+    static OPEN: Arc<AtomicUsize>;
+}
+
+/// Runs a connection, so that it is known how [many streams](open) it has.
+pub(super) async fn counted(connection: impl Future<Output = ()>) {
+    OPEN.scope(Arc::default(), connection).await;
+}
+
+/// How many streams the connection has whose task this is.
+pub(super) fn open() -> usize {
+    OPEN.try_with(|open| open.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
 /// There is something of the answer for the client to take.
@@ -33,29 +45,19 @@ pub(super) fn wait_for_backend() {
     let _ = WAITS.try_with(|waits| waits.set(None));
 }
 
-/// Runs the streams of one connection.
+/// Runs streams. One for all connections: each would have room for a builder of its own otherwise.
 #[derive(Debug, Clone)]
 pub(super) struct Streams {
-    open: Arc<AtomicUsize>,
-    patience: Duration,
-}
-
-impl Streams {
-    /// None yet; each may wait so long for its client.
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { open: Arc::default(), patience }
-    }
-
-    /// How many there are now.
-    pub(super) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
+    /// How long each may wait for its client.
+    pub(super) patience: Duration,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let open = Open(Arc::clone(&self.open));
+        // Streams are begun on the task of their connection.
+        let open = OPEN.try_with(Arc::clone).unwrap_or_default();
+        open.fetch_add(1, Ordering::Relaxed);
+        let open = Open(open);
         let patience = self.patience;
         tokio::spawn(WAITS.scope(Cell::new(None), async move {
             let _open = open;

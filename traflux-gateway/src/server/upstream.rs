@@ -272,7 +272,8 @@ mod tests {
             r#"{{"backends": {{"only": {{"url": "{url}"}}}}, "routing": {{"default": {{"backend": "only"}}}}}}"#
         );
         let plan: RequestPlan = serde_json::from_str(&plan).unwrap_or_else(|e| panic!("{e}"));
-        let mut upstreams = Upstreams::new(&plan, &ServerSettings::default(), None).unwrap_or_else(|e| panic!("{e}"));
+        let mut upstreams =
+            Upstreams::new(&plan, &ServerSettings::default(), None).unwrap_or_else(|e| panic!("{e}"));
         let mut upstream = upstreams.backends.remove("only").unwrap_or_else(|| panic!("no backend"));
         let value = HeaderValue::from_static;
         upstream.secret = secret.then(|| Secret { bearer: value("Bearer ours"), plain: value("ours") });

@@ -292,18 +292,22 @@ async fn connections_beyond_the_bound_wait_for_one_to_end() {
     assert!(tokio::time::timeout(PATIENCE, second.read(&mut buffer)).await.unwrap().unwrap() > 0);
 }
 
-/// A connection of HTTP/2 that goes on by itself, so that pings are answered whatever becomes of its streams.
+/// A connection of HTTP/2 that goes on by itself, so that pings are answered whatever becomes of its streams, each of
+/// which takes a thousand bytes before somebody has to read them.
 async fn http2(address: std::net::SocketAddr) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
     let socket = TcpStream::connect(address).await.unwrap();
-    let (client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+    let (client, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1_000)
+        .handshake(TokioIo::new(socket))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     client
 }
 
 #[tokio::test]
 async fn a_stream_of_http2_whose_client_takes_nothing_ends_while_pings_are_answered() {
-    let mock = slow_mock(1_000_000, 0.0).await;
+    let mock = slow_mock(1_000, 0.0).await;
     let mut plan = to(&mock.url());
     plan.server.stream_idle_timeout = Duration::from_millis(300);
     let gateway = gateway(&plan).await;
@@ -314,14 +318,15 @@ async fn a_stream_of_http2_whose_client_takes_nothing_ends_while_pings_are_answe
             .body(Full::new(Bytes::from(body)))
             .unwrap()
     };
-    let response = tokio::time::timeout(PATIENCE, client.send_request(request(streamed(1_000_000)))).await;
+    let response = tokio::time::timeout(PATIENCE, client.send_request(request(streamed(1_000)))).await;
     // Its head is here and of its body nothing is taken.
     let response = response.unwrap().unwrap();
     let row = gateway.tally().row("default", "only");
     until(|| row.of(Outcome::Cancelled) == 1).await;
     until(|| mock.open() == 0).await;
     // Others on the same connection go on.
-    let answer = tokio::time::timeout(PATIENCE, client.send_request(request(chat(1)))).await.unwrap().unwrap();
+    let answer =
+        tokio::time::timeout(PATIENCE, client.send_request(request(chat(1)))).await.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
     drop(response);
 }
@@ -369,8 +374,14 @@ async fn a_client_cannot_have_the_head_that_backends_are_sent_reflected() {
 #[tokio::test]
 async fn backends_are_told_the_host_of_the_request_line_and_none_that_a_client_made_up() {
     for (request, told) in [
-        ("GET http://line.example/x HTTP/1.1\r\nhost: header.example\r\n", Some("x-forwarded-host: line.example\r\n")),
-        ("GET http://me@line.example:8080/ HTTP/1.1\r\nhost: x\r\n", Some("x-forwarded-host: line.example:8080\r\n")),
+        (
+            "GET http://line.example/x HTTP/1.1\r\nhost: header.example\r\n",
+            Some("x-forwarded-host: line.example\r\n"),
+        ),
+        (
+            "GET http://me@line.example:8080/ HTTP/1.1\r\nhost: x\r\n",
+            Some("x-forwarded-host: line.example:8080\r\n"),
+        ),
         ("GET /x HTTP/1.1\r\nhost: header.example\r\n", Some("x-forwarded-host: header.example\r\n")),
         ("GET /x HTTP/1.0\r\nx-forwarded-host: made.up\r\n", None),
     ] {
