@@ -362,31 +362,39 @@ async fn http2(socket: Socket) -> Result<Arc<Http2>, Failed> {
 
 /// The body of an answer, with the connection over which it comes.
 pub(super) struct Received {
+    // Before the connection: who drops it unread lets go of it first.
     body: Incoming,
     from: From,
 }
 
 enum From {
-    Own(Box<Http1>, Arc<Host>),
+    Own(Lease),
     Shared(#[expect(dead_code, reason = "held, so that the connection is not idle")] Arc<Http2>),
     /// It has come.
     Done,
 }
 
+/// A connection in use. Dropped, it is kept for the next request where all of the answer is there, read or not; else it
+/// closes.
+struct Lease {
+    /// `None` only while it is dropped.
+    line: Option<Box<Http1>>,
+    host: Arc<Host>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            self.host.give_back(line);
+        }
+    }
+}
+
 impl Received {
     fn over(body: Incoming, line: Box<Http1>, host: &Arc<Host>) -> Self {
-        let mut received = Self { body, from: From::Own(line, Arc::clone(host)) };
-        if received.body.is_end_stream() {
-            received.done();
-        }
-        received
-    }
-
-    /// It has come whole.
-    fn done(&mut self) {
-        if let From::Own(line, host) = std::mem::replace(&mut self.from, From::Done) {
-            host.give_back(line);
-        }
+        let lease = Lease { line: Some(line), host: Arc::clone(host) };
+        let from = if body.is_end_stream() { From::Done } else { From::Own(lease) };
+        Self { body, from }
     }
 }
 
@@ -400,15 +408,16 @@ impl Body for Received {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let polled = match &mut this.from {
-            From::Own(line, _) => line.poll_frame(&mut this.body, cx),
-            From::Shared(_) | From::Done => Pin::new(&mut this.body).poll_frame(cx),
+            From::Own(Lease { line: Some(line), .. }) => line.poll_frame(&mut this.body, cx),
+            From::Own(_) | From::Shared(_) | From::Done => Pin::new(&mut this.body).poll_frame(cx),
         };
-        match &polled {
-            Poll::Ready(Some(Ok(_))) if this.body.is_end_stream() => this.done(),
-            Poll::Ready(None) => this.done(),
-            // It closes.
-            Poll::Ready(Some(Err(_))) => this.from = From::Done,
-            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        let goes_on = match &polled {
+            Poll::Ready(Some(Ok(_))) => !this.body.is_end_stream(),
+            Poll::Ready(_) => false,
+            Poll::Pending => true,
+        };
+        if !goes_on {
+            this.from = From::Done;
         }
         polled
     }

@@ -22,6 +22,7 @@ enum Then {
     AnswerLate,
     /// And says nothing of the end of the connection.
     AnswerAndClose,
+    Fail,
     Reset,
 }
 
@@ -57,6 +58,10 @@ async fn backend(then: fn(usize) -> Then) -> (SocketAddr, Arc<Counts>) {
                             socket.write_all(head).await.unwrap();
                             tokio::time::sleep(Duration::from_millis(100)).await;
                             socket.write_all(b"0\r\n\r\n").await.unwrap();
+                        }
+                        Then::Fail => {
+                            let failure = b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\n{}";
+                            socket.write_all(failure).await.unwrap();
                         }
                         Then::AnswerAndClose => {
                             socket.write_all(whole).await.unwrap();
@@ -137,6 +142,14 @@ async fn what_may_have_been_done_is_not_sent_again_when_a_used_connection_resets
     assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
     assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
     assert_eq!(counts.requests.load(SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_failure_that_is_tried_again_keeps_its_connection() {
+    let (address, counts) = backend(|nth| if nth < 2 { Then::Fail } else { Then::Answer }).await;
+    let gateway = gateway(&to(&format!("http://{address}"))).await;
+    assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
+    assert_eq!((counts.connections.load(SeqCst), counts.requests.load(SeqCst)), (1, 3));
 }
 
 #[tokio::test]
