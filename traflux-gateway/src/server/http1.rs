@@ -36,6 +36,7 @@ pub(super) struct Http1 {
 }
 
 /// Who moves a connection forward.
+#[expect(clippy::large_enum_variant, reason = "it lies in a box, and is nearly always the largest")]
 enum Runs {
     /// Whoever has it.
     Here(http1::Connection<Socket, RequestBody>),
