@@ -25,7 +25,7 @@ fn pool(settings: BalanceSettings, weights: &[u32]) -> Pool {
 }
 
 fn maglev(n: usize) -> Pool {
-    pool(BalanceSettings::of(Algorithm::Maglev), &vec![1; n])
+    pool(BalanceSettings::of(Algorithm::ConsistentHash), &vec![1; n])
 }
 
 fn keyed(key: u64, draw: u64) -> PickRequest<'static> {
@@ -219,7 +219,7 @@ proptest! {
         let settings = BalanceSettings {
             load_factor: factor,
             table_slots: 2003,
-            ..BalanceSettings::of(Algorithm::Maglev)
+            ..BalanceSettings::of(Algorithm::ConsistentHash)
         };
         let pool = pool(settings, &weights);
         let total_weight: u32 = weights.iter().sum();

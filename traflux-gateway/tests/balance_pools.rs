@@ -96,7 +96,7 @@ fn equal_endpoints_get_equal_shares() {
                 let even = 40_000.0 / n as f64;
                 let far = counts.iter().map(|c| (*c as f64 / even - 1.0).abs()).fold(0.0, f64::max);
                 assert!(far < 0.25, "{algorithm:?}: {counts:?}");
-            } else if algorithm != Algorithm::Maglev {
+            } else if algorithm != Algorithm::ConsistentHash {
                 assert_binomial(&counts, &vec![1.0 / n as f64; n], &format!("{algorithm:?}"));
             }
         }
@@ -107,14 +107,10 @@ fn equal_endpoints_get_equal_shares() {
 fn weights_are_followed() {
     let weights = [1, 9, 40, 50];
     let shares = [0.01, 0.09, 0.4, 0.5];
-    assert_binomial(
-        &counts(&pool(Algorithm::WeightedRandom, &weights), 40_000, at(1.0), 11),
-        &shares,
-        "random",
-    );
-    let smooth = counts(&pool(Algorithm::SmoothWeighted, &weights), 1000, at(1.0), 11);
+    assert_binomial(&counts(&pool(Algorithm::Weighted, &weights), 40_000, at(1.0), 11), &shares, "random");
+    let smooth = counts(&pool(Algorithm::RoundRobin, &weights), 1000, at(1.0), 11);
     assert_eq!(smooth, [10, 90, 400, 500], "a whole number of periods is exact");
-    let maglev = counts(&pool(Algorithm::Maglev, &weights), 40_000, at(1.0), 11);
+    let maglev = counts(&pool(Algorithm::ConsistentHash, &weights), 40_000, at(1.0), 11);
     assert_binomial(&maglev, &shares, "maglev");
 }
 
@@ -311,7 +307,7 @@ fn the_cheapest_serves_while_it_is_within_limits() {
 
 #[test]
 fn slow_start_ramps_the_share_of_a_new_endpoint() {
-    for algorithm in [Algorithm::WeightedRandom, Algorithm::SmoothWeighted] {
+    for algorithm in [Algorithm::Weighted, Algorithm::RoundRobin] {
         let slow_start = SlowStart { window: Duration::from_secs(100), aggression: 1.0, least_share: 0.1 };
         let settings = BalanceSettings { slow_start, ..BalanceSettings::of(algorithm) };
         let table = EndpointTable::new(&LatencySettings::default());
@@ -348,7 +344,7 @@ fn a_draining_endpoint_gets_nothing_new_and_keeps_what_it_has() {
 fn tiers_overflow_as_their_health_falls() {
     let mut members = members(&[1; 20]);
     members[10..].iter_mut().for_each(|member| member.tier = 1);
-    let pool = Pool::new(BalanceSettings::of(Algorithm::WeightedRandom), members, 3).unwrap();
+    let pool = Pool::new(BalanceSettings::of(Algorithm::Weighted), members, 3).unwrap();
     let second = |pool: &Pool| counts(pool, 20_000, at(1.0), 9)[10..].iter().sum::<usize>() as f64 / 20_000.0;
     assert_eq!(second(&pool), 0.0);
     for closed in 0..5 {
@@ -425,7 +421,7 @@ fn threads_lose_no_request_and_overfill_nobody() {
 
 #[test]
 fn smooth_turns_stay_exact_among_threads() {
-    let pool = Arc::new(pool(Algorithm::SmoothWeighted, &[1, 2, 5]));
+    let pool = Arc::new(pool(Algorithm::RoundRobin, &[1, 2, 5]));
     let counts: Vec<usize> = std::thread::scope(|scope| {
         let picks = |seed: u64| {
             let pool = Arc::clone(&pool);
@@ -447,7 +443,7 @@ fn smooth_turns_stay_exact_among_threads() {
 #[test]
 fn settings_survive_serialization_and_refuse_unknown_keys() {
     let settings: BalanceSettings = serde_json::from_str(
-        r#"{"algorithm": "least_cost", "slow_start": {"window_ms": 30000}, "cost": {"latency_limit_ms": 800}}"#,
+        r#"{"algorithm": "least-cost", "slow_start": {"window_ms": 30000}, "cost": {"latency_limit_ms": 800}}"#,
     )
     .unwrap();
     assert_eq!(settings.algorithm, Algorithm::LeastCost);

@@ -298,6 +298,35 @@ fn a_backend_that_fails_is_left_out_and_comes_back() {
 }
 
 #[test]
+fn metrics_say_how_many_keys_of_a_limit_are_near_its_end() {
+    let json = r#"{
+        "routing": {"default": {"backend": "a"}},
+        "limits": [{"name": "tpm", "unit": "tokens", "amount": 1000, "by": "tenant", "overrides": {"large": 2000}}]
+    }"#;
+    let engine = engine(json, &EngineSettings::default());
+    // 100, 600, 900 and 1000 of 1000, and one with a limit of its own.
+    for (tenant, tokens) in [("a", 100), ("b", 600), ("c", 900), ("d", 1000), ("large", 500)] {
+        let forward = forward(engine.decide(&chat(tenant, tokens, 0), at(0.0)));
+        forward.finish(at(0.0), &success(tokens, 0));
+    }
+    let text = engine.scrape(at(0.0), traflux_gateway::observe::Format::Prometheus);
+    for line in [
+        r#"traflux_gateway_limiter_keys{limiter="tpm",unit="tokens",above="0"} 4"#,
+        r#"traflux_gateway_limiter_keys{limiter="tpm",unit="tokens",above="0.5"} 3"#,
+        r#"traflux_gateway_limiter_keys{limiter="tpm",unit="tokens",above="0.8"} 2"#,
+        r#"traflux_gateway_limiter_keys{limiter="tpm",unit="tokens",above="0.95"} 1"#,
+        r#"traflux_gateway_limiter_fullest_key_ratio{limiter="tpm",unit="tokens"} 1"#,
+        r#"traflux_gateway_limiter_used{limiter="tpm of large",unit="tokens"} 500"#,
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    assert_eq!(text.matches("traflux_gateway_limiter_keys{").count(), 4, "however many keys there are");
+    // A minute later all has flowed back.
+    let text = engine.scrape(at(61.0), traflux_gateway::observe::Format::Prometheus);
+    assert!(text.contains(r#"limiter_keys{limiter="tpm",unit="tokens",above="0"} 0"#), "{text}");
+}
+
+#[test]
 fn metrics_say_what_happened() {
     let engine = engine(TWO, &EngineSettings::default());
     for _ in 0..4 {

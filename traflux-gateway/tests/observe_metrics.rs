@@ -29,6 +29,7 @@ impl Levels for Everything {
     fn levels(&self, visit: &mut dyn FnMut(Level<'_>)) {
         visit(Level::Queue { band: "high", requests: 3, tokens: 900 });
         visit(Level::Limiter { limiter: "tpm", unit: "tokens", used: 1.5, limit: 10.0 });
+        visit(Level::Keys { limiter: "per tenant", unit: "tokens", above: [9, 4, 2, 1], fullest: 1.25 });
         visit(Level::Exhaustion { limit: "budget", within: None });
         visit(Level::Concurrency { backend: "east", in_flight: 4, limit: 8 });
         visit(Level::Queue { band: "low", requests: 0, tokens: 0 });
@@ -216,8 +217,8 @@ fn the_number_of_series_of_a_metric_has_a_bound() {
     assert!(series.values().all(|count| *count == 1), "{series:?}");
     let dropped = text.lines().find_map(|l| l.strip_prefix("traflux_gateway_series_dropped ")).unwrap();
     // 19 request counters, 7 of the other backend, 1 pick, 3 histograms of it, 1 wait, 6 of tenants, 2 of the
-    // band, 1 duplicate.
-    assert_eq!(dropped, "40");
+    // band, 3 shares of keys, 1 duplicate.
+    assert_eq!(dropped, "43");
 }
 
 proptest! {

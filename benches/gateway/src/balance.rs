@@ -177,7 +177,7 @@ pub(crate) fn run() {
             let now = ours.now();
             report(&format!("n {n:>6} {algorithm:?}"), || time(CALLS, |_| ours.pick(now)));
         }
-        let mut ours = Ours::new(n, BalanceSettings::of(Algorithm::Maglev));
+        let mut ours = Ours::new(n, BalanceSettings::of(Algorithm::ConsistentHash));
         let keys: Vec<AffinityKey> = (0..4096u64).map(|ix| AffinityKey::of(&ix.to_le_bytes())).collect();
         for ix in 0..n {
             ours.pool.start(ix, 0);

@@ -3,8 +3,8 @@
 //! Every algorithm sees only members that are open, not draining and not excluded. In slow start a member
 //! is admitted to a choice with the probability of its share of weight.
 //!
-//! - Round robin: the next turn of a [precomputed order](super::schedule), by an atomic counter.
-//! - Weighted random: the alias method.
+//! - Round robin: by weight, the next turn of a [precomputed order](super::schedule), by an atomic counter.
+//! - Weighted: the alias method.
 //! - The load-aware ones compare up to `compare_all_up_to` members all, beyond that `choices` drawn by
 //!   weight (M. Mitzenmacher, "The power of two choices in randomized load balancing", IEEE TPDS 12, 2001), and take
 //!   the least *cost*. With `q` requests (or tokens) in flight, `w` the weight, `ℓ` the unit latency of
@@ -22,9 +22,9 @@
 //!   [expected cost](super::Price::expected) for this request is least among those within the limits of
 //!   [`CostSettings`](super::CostSettings); of equally cheap ones the one of least latency cost; where none is within
 //!   limits, the one of least latency cost. Load counts at once through the expected latency, so that the cheapest
-//!   passes its surplus on before it is slow. Weights solved elsewhere go with [`Algorithm::WeightedRandom`] or
+//!   passes its surplus on before it is slow. Weights solved elsewhere go with [`Algorithm::Weighted`] or
 //!   [`Algorithm::Adaptive`] and [`Pool::with_weights`].
-//! - Maglev: see [`crate::affinity`].
+//! - Consistent hash: see [`crate::affinity`].
 //!
 //! Who is unknown counts as half the mean of the pool, so as to be tried, and may have two requests in flight for each answer so far
 //! and one more, so that no herd meets a cold endpoint. One in `probe_one_in` requests goes to a member that is idle and
@@ -35,11 +35,12 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::routing::Algorithm;
 
 use super::endpoint::nanos;
 use super::estimator::Tick;
 use super::pool::{Pool, Slot};
-use super::settings::{Algorithm, Estimate, LoadUnit};
+use super::settings::{Estimate, LoadUnit};
 use super::tier::{Tier, drawn};
 use crate::affinity::AffinityKey;
 use crate::rng::split_mix;
@@ -59,7 +60,7 @@ pub struct PickRequest<'a> {
     pub cached_tokens: u32,
     /// The most tokens that the answer may have. It is expected to be as long, in proportion, as answers were.
     pub output_tokens: u32,
-    /// What [`Algorithm::Maglev`] goes by; without one the draw stands in.
+    /// What [`Algorithm::ConsistentHash`] goes by; without one the draw stands in.
     pub key: Option<AffinityKey>,
 }
 
@@ -168,8 +169,8 @@ impl Pool {
     ) -> Option<u32> {
         let requests = |position: u32| loads.requests(self, position) as f32;
         match self.settings.algorithm {
-            Algorithm::RoundRobin | Algorithm::SmoothWeighted => self.next_turn(tier, request, draws),
-            Algorithm::WeightedRandom => self.sample(tier, request, draws),
+            Algorithm::RoundRobin => self.next_turn(tier, request, draws),
+            Algorithm::Weighted => self.sample(tier, request, draws),
             Algorithm::LeastConnections => self.least(tier, request, draws, |position, slot| {
                 let load = match self.settings.load {
                     LoadUnit::Requests => requests(position),
@@ -203,7 +204,7 @@ impl Pool {
                 })
             }
             Algorithm::LeastCost => self.cheapest(tier, request, draws, requests),
-            Algorithm::Maglev => {
+            Algorithm::ConsistentHash => {
                 let key = request.key.map_or_else(|| draws.next(), |key| key.0);
                 let load = |position| loads.requests(self, position);
                 self.pick_hashed(tier, request, key, load, loads.total(self))

@@ -53,6 +53,5 @@ pub use eligibility::Eligibility;
 pub use endpoint::{Answer, Endpoint, EndpointTable};
 pub use pool::{Member, Pool, Price};
 pub use pool_picker::PoolPicker;
-pub use settings::{
-    Algorithm, BalanceSettings, CostSettings, Estimate, LatencySettings, LoadUnit, SlowStart,
-};
+pub use settings::{BalanceSettings, CostSettings, Estimate, LatencySettings, LoadUnit, SlowStart};
+pub use traflux_core::plan::routing::Algorithm;

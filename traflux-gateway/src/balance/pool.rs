@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use traflux_core::Timestamp;
+use traflux_core::plan::routing::Algorithm;
 
 use super::eligibility::Eligibility;
 use super::endpoint::{Answer, Endpoint, nanos};
 use super::estimator::{DecayingMean, Forgetting, StreamingQuantile, Tick};
-use super::settings::{Algorithm, BalanceSettings, Estimate};
+use super::settings::{BalanceSettings, Estimate};
 use super::tier::{Tier, split_load};
 use crate::affinity::Maglev;
 use crate::error::GatewayError;
@@ -221,11 +222,10 @@ impl Pool {
                 .map(|(position, slot)| (position as u32, slot.weight))
                 .collect();
             let turns = match settings.algorithm {
-                Algorithm::RoundRobin => Some(vec![1; of_tier.len()]),
-                Algorithm::SmoothWeighted => Some(of_tier.iter().map(|(_, weight)| *weight).collect()),
+                Algorithm::RoundRobin => Some(of_tier.iter().map(|(_, weight)| *weight).collect()),
                 _ => None,
             };
-            let maglev = (settings.algorithm == Algorithm::Maglev).then(|| {
+            let maglev = (settings.algorithm == Algorithm::ConsistentHash).then(|| {
                 let names = of_tier.iter().map(|(position, weight)| {
                     (*position, slots[*position as usize].endpoint.name(), *weight)
                 });
@@ -245,7 +245,7 @@ impl Pool {
         let pool = Self {
             eligibility: Eligibility::new(slots.len()),
             warming_until: AtomicU64::new(0),
-            counts_total: settings.bounded || settings.algorithm == Algorithm::Maglev,
+            counts_total: settings.bounded || settings.algorithm == Algorithm::ConsistentHash,
             forgetting: Forgetting::new(std::time::Duration::from_secs(10), 256),
             positions_by_id: positions_by_id.into(),
             by_price: by_price.into(),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::routing::Algorithm;
 
 use super::choice::PickRequest;
 use super::endpoint::{Answer, Endpoint, EndpointTable};
 use super::pool::{Member, Pool};
-use super::settings::{Algorithm, BalanceSettings, LatencySettings};
+use super::settings::{BalanceSettings, LatencySettings};
 use crate::outcome::Outcome;
 use crate::picker::{Candidate, Completion, Picker};
 use crate::rng::Rng;

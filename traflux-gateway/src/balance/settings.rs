@@ -3,50 +3,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use traflux_core::plan::routing::Algorithm;
 
 use crate::error::GatewayError;
 use crate::units::millis;
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Algorithm {
-    /// In turn, weights ignored.
-    RoundRobin,
-    /// In turn by weight, evenly spaced.
-    SmoothWeighted,
-    /// By weight, independently at random.
-    WeightedRandom,
-    /// The least busy of several.
-    LeastConnections,
-    /// The least expected latency × load of several.
-    LeastLatency,
-    /// The cheapest whose latency and quota are within limits.
-    LeastCost,
-    /// Prequal's rule: of those not hot the fastest, else the least busy.
-    HotCold,
-    /// By consistent hash of the request's key, with bounded load.
-    Maglev,
-    /// Least latency, among endpoints drawn by weights that a controller or [`AdaptiveWeights`](super::AdaptiveWeights)
-    /// sets.
-    #[default]
-    Adaptive,
-}
-
-impl Algorithm {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::RoundRobin,
-        Self::SmoothWeighted,
-        Self::WeightedRandom,
-        Self::LeastConnections,
-        Self::LeastLatency,
-        Self::LeastCost,
-        Self::HotCold,
-        Self::Maglev,
-        Self::Adaptive,
-    ];
-}
 
 /// What counts as load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -147,7 +107,7 @@ pub struct BalanceSettings {
     /// Overflow between tiers: a tier takes this many times the share of its weight that is eligible, at most all
     /// (1.4: the next tier helps when less than 1/1.4 = 71 % is).
     pub overprovisioning: f32,
-    /// Whether sessions yield to load, whatever the algorithm; yes. [`Algorithm::Maglev`] always does.
+    /// Whether sessions yield to load, whatever the algorithm; yes. [`Algorithm::ConsistentHash`] always does.
     pub bounded: bool,
     /// Bounded load: an endpoint takes at most this many times its share of what is in flight; 2. With a handful in
     /// flight at each, chance alone goes beyond 1.25 every other moment, and a session that is sent away reads its

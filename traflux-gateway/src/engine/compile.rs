@@ -44,6 +44,8 @@ pub(super) struct Compiled {
     /// One per rule, in the same order; then that of the default, then those that routes fall back to.
     pub(super) routes: Vec<Route>,
     default: Option<u32>,
+    /// The band of requests of no kind, where no band lists tiers of users.
+    usual_band: Option<u8>,
     /// Header with the deadline of a request, in lower case.
     deadline_header: Option<Box<str>>,
     models: Arc<FxHashMap<Box<str>, u32>>,
@@ -139,6 +141,12 @@ impl Compiled {
             rules: Arc::new(rules),
             routes,
             default,
+            usual_band: plan
+                .queue
+                .bands
+                .iter()
+                .all(|band| band.user_tier.is_empty())
+                .then(|| plan.queue.band_of("", "")),
             deadline_header: plan.queue.deadline_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
             models: Arc::new(models),
             contexts: Arc::new(contexts),
@@ -235,7 +243,9 @@ impl Compiled {
     }
 
     fn band(&self, route: u32, request: &Request<'_>) -> u8 {
-        let of_kind = || self.plan.queue.band_of(request.client.user_tier, request.kind);
+        let usual = self.usual_band.filter(|_| request.kind.is_empty());
+        let of_kind =
+            || usual.unwrap_or_else(|| self.plan.queue.band_of(request.client.user_tier, request.kind));
         self.routes[route as usize].band.unwrap_or_else(of_kind)
     }
 

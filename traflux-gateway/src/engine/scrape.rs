@@ -10,8 +10,8 @@ use super::Engine;
 use super::backend::BackendState;
 use super::compile::Compiled;
 use super::watch::{Watch, keeps_to_weights};
-use crate::limit::{Key, Unit};
-use crate::observe::{Format, Level, Levels, Scrape, Snapshot, TenantIx};
+use crate::limit::{Key, LimitIx, Unit};
+use crate::observe::{Format, Level, Levels, SHARES_OF_KEYS, Scrape, Snapshot, TenantIx};
 
 /// Series of one metric in one answer, at most.
 const MOST_SERIES: usize = 10_000;
@@ -65,19 +65,14 @@ impl Levels for LevelsNow<'_> {
             }
             visit(Level::Queue { band: &band.name, requests, tokens });
         }
-        // Limits with keys have as many levels as keys; only those without are shown one by one.
-        for limit in self.compiled.limits.iter().filter(|limit| limit.is_one()) {
-            let Some((_, unit, _)) = self.compiled.limiter.describe(limit.ix) else { continue };
-            let Some(level) = self.compiled.limiter.level(self.now, limit.ix, Key::ONLY) else { continue };
-            let (unit, scale) = match unit {
-                Unit::Requests => ("requests", 1.0),
-                Unit::InputTokens => ("input_tokens", 1.0),
-                Unit::OutputTokens => ("output_tokens", 1.0),
-                Unit::TotalTokens => ("tokens", 1.0),
-                Unit::PicoDollars => ("dollars", 1e-12),
-            };
-            let (used, most) = (level.used as f64 * scale, level.limit as f64 * scale);
-            visit(Level::Limiter { limiter: &limit.name, unit, used, limit: most });
+        for limit in self.compiled.limits.iter() {
+            if limit.is_one() {
+                self.limiter(&limit.name, limit.ix, visit);
+            } else {
+                self.keys(&limit.name, limit.ix, visit);
+            }
+            // As many as the plan names.
+            limit.overrides().for_each(|(name, ix)| self.limiter(&name, ix, visit));
         }
         let mut in_flight: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for state in self.backends {
@@ -106,6 +101,40 @@ impl Levels for LevelsNow<'_> {
 }
 
 impl LevelsNow<'_> {
+    /// The level of a limit that has one.
+    fn limiter(&self, name: &str, ix: LimitIx, visit: &mut dyn FnMut(Level<'_>)) {
+        let Some((unit, scale)) = self.unit(ix) else { return };
+        let Some(level) = self.compiled.limiter.level(self.now, ix, Key::ONLY) else { return };
+        let (used, limit) = (level.used as f64 * scale, level.limit as f64 * scale);
+        visit(Level::Limiter { limiter: name, unit, used, limit });
+    }
+
+    /// Limits with keys have as many levels as keys, too many to be shown one by one.
+    fn keys(&self, name: &str, ix: LimitIx, visit: &mut dyn FnMut(Level<'_>)) {
+        let Some((unit, _)) = self.unit(ix) else { return };
+        let (mut above, mut fullest) = ([0; SHARES_OF_KEYS.len()], 0.0f64);
+        self.compiled.limiter.each_level(self.now, ix, |level| {
+            let used = level.used as f64 / level.limit.max(1) as f64;
+            fullest = fullest.max(used);
+            for (share, keys) in SHARES_OF_KEYS.iter().zip(&mut above) {
+                *keys += u64::from(used > *share);
+            }
+        });
+        visit(Level::Keys { limiter: name, unit, above, fullest });
+    }
+
+    /// The unit of a limit, and what one of it is in that.
+    fn unit(&self, ix: LimitIx) -> Option<(&'static str, f64)> {
+        let (_, unit, _) = self.compiled.limiter.describe(ix)?;
+        Some(match unit {
+            Unit::Requests => ("requests", 1.0),
+            Unit::InputTokens => ("input_tokens", 1.0),
+            Unit::OutputTokens => ("output_tokens", 1.0),
+            Unit::TotalTokens => ("tokens", 1.0),
+            Unit::PicoDollars => ("dollars", 1e-12),
+        })
+    }
+
     /// Shares that weights give, and backends of which nothing is open.
     fn shares(&self, visit: &mut dyn FnMut(Level<'_>)) {
         let mut open: BTreeMap<&str, bool> = BTreeMap::new();

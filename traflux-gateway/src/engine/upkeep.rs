@@ -13,7 +13,7 @@ use super::backend::SetByController;
 use super::compile::{Compiled, Place, RoutePool};
 use super::waiting;
 use super::{Engine, Registry};
-use crate::balance::{self, AdaptiveWeights, BalanceSettings, Member, Reading, SetWeights};
+use crate::balance::{AdaptiveWeights, BalanceSettings, Member, Reading, SetWeights};
 use crate::decision_log::entry::Call;
 use crate::error::GatewayError;
 
@@ -113,11 +113,11 @@ fn adapt_pool(
     let set_weights = weights_set.as_ref().map(|(weights, at)| SetWeights { weights, at: *at });
     let weights = adaptive.update(now, &readings, set_weights).to_vec();
     let (algorithm, places) = match set.filter(|_| adaptive.is_led()) {
-        Some((places, _)) => (balance::Algorithm::SmoothWeighted, places),
+        Some((places, _)) => (Algorithm::RoundRobin, places),
         None => {
             let tiers = pool.planned.iter().map(|place| place.tier);
             let places = weights.iter().zip(tiers).map(|(weight, tier)| Place { weight: *weight, tier });
-            (balance::Algorithm::Adaptive, places.collect())
+            (Algorithm::Adaptive, places.collect())
         }
     };
     if pool.pool.settings().algorithm == algorithm && !differs(&pool.places(), &places) {

@@ -347,6 +347,12 @@ impl KeyTable {
         }
     }
 
+    /// Slots that have an owner. Keys that come or go meanwhile may be left out.
+    pub(super) fn taken(&self) -> impl Iterator<Item = usize> {
+        let fresh = self.lock().fresh;
+        (0..fresh).filter(|slot| is_taken(self.entries[*slot].state.load(Ordering::Relaxed)))
+    }
+
     fn name(&self, slot: usize) -> Option<String> {
         let _unchanged = self.lock();
         let entry = &self.entries[slot];

@@ -221,6 +221,18 @@ impl Limiter {
         Some(level)
     }
 
+    /// How full a limit is for each of its keys, whose names are not told. For metrics: a key that comes or goes meanwhile
+    /// may be left out.
+    pub fn each_level(&self, now: Timestamp, limit: LimitIx, mut visit: impl FnMut(LimitLevel)) {
+        let Some(limit) = self.inner.limits.get(usize::from(limit.0)) else { return };
+        match limit.scope {
+            None => visit(limit.level(0, nanos(now))),
+            Some(scope) => {
+                self.inner.scopes[scope].keys.taken().for_each(|slot| visit(limit.level(slot, nanos(now))));
+            }
+        }
+    }
+
     /// Reservations that were dropped with neither settlement nor cancellation, and were cancelled by that.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -66,6 +66,9 @@ impl Format {
     }
 }
 
+/// Shares of what a key may take, by which keys are counted.
+pub const SHARES_OF_KEYS: [f64; 4] = [0.0, 0.5, 0.8, 0.95];
+
 /// Something that has a level now rather than a count so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Level<'a> {
@@ -88,6 +91,17 @@ pub enum Level<'a> {
         used: f64,
         /// What may be taken.
         limit: f64,
+    },
+    /// How full a limiter is that counts each key apart: how many keys have used how much.
+    Keys {
+        /// Its name.
+        limiter: &'a str,
+        /// What it counts: requests, tokens, dollars.
+        unit: &'a str,
+        /// For each of [`SHARES_OF_KEYS`] the keys that have used more than this share of what they may take.
+        above: [u64; SHARES_OF_KEYS.len()],
+        /// What the fullest key has used of what it may take; beyond 1 it is in debt.
+        fullest: f64,
     },
     /// When a limit or budget will be reached.
     Exhaustion {
@@ -315,6 +329,8 @@ impl Scrape<'_> {
             ("plan_share_ratio", "Share of a rule's traffic that the plan gives a backend"),
             ("fairness_jain_ratio", "Jain's index of the last window"),
             ("anomaly", "1 while something is unusual"),
+            ("limiter_keys", "Keys of a limiter that have used more than a share of what they may take"),
+            ("limiter_fullest_key_ratio", "What the fullest key of a limiter has used of what it may take"),
         ];
         let mut families = gauges.map(|(name, help)| writer.family(name, Kind::Gauge, help));
         self.levels.levels(&mut |level| match level {
@@ -325,6 +341,13 @@ impl Scrape<'_> {
             Level::Limiter { limiter, unit, used, limit } => {
                 families[2].sample(&[("limiter", limiter), ("unit", unit)], used);
                 families[3].sample(&[("limiter", limiter), ("unit", unit)], limit);
+            }
+            Level::Keys { limiter, unit, above, fullest } => {
+                for (share, keys) in SHARES_OF_KEYS.iter().zip(above) {
+                    let labels = [("limiter", limiter), ("unit", unit), ("above", &share.to_string())];
+                    families[11].sample(&labels, keys as f64);
+                }
+                families[12].sample(&[("limiter", limiter), ("unit", unit)], fullest);
             }
             Level::Exhaustion { limit, within } => {
                 families[4].sample(&[("limit", limit)], within.map_or(f64::INFINITY, |d| d.as_secs_f64()));

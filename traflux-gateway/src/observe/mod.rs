@@ -72,7 +72,7 @@ pub use crate::outcome::Outcome;
 pub use alerts::{AlertSettings, LatencyKind, LatencyObjective, Objective, WaitObjective, alert_rules};
 pub use anomaly::{Anomaly, AnomalyDetector, AnomalyEvent, AnomalySettings, Baseline, Expectation, Signal};
 pub use buckets::BucketBounds;
-pub use exposition::{Format, Level, Levels, Scrape};
+pub use exposition::{Format, Level, Levels, SHARES_OF_KEYS, Scrape};
 pub use fairness::{Claim, Fairness, fairness, jain_index, max_min_shares};
 pub use forecast::{Exhaustion, Headroom};
 pub use history::{Amount, HistorySettings, Measure, TrafficHistory};

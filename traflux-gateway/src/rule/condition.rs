@@ -177,6 +177,11 @@ impl Condition {
         Some(Mismatch { condition: self.to_string(), found })
     }
 
+    /// Whether the set of rules of a path says whether it holds.
+    pub(crate) const fn is_decided_by_path(&self) -> bool {
+        matches!(self.test, Test::Path(PathMatch::Below(_) | PathMatch::Exact(_)))
+    }
+
     /// The exact texts, one of which a request must have, for conditions of that kind.
     pub(crate) fn exact_texts(&self) -> Option<(&Subject, Vec<&str>)> {
         let texts = match &self.test {

@@ -3,7 +3,8 @@
 //! Each condition on an exact text (method, tier, tenant, model, a header) splits the rules by that text. For
 //! every text there is a row of bits: the rules that ask for it and those that ask for nothing. A request's
 //! candidates are the intersection of its rows; what rows cannot tell (ranges, prefixes, expressions) is judged
-//! for the few that remain. Where the path alone leaves few, they are judged at once.
+//! for the few that remain. Where the path alone leaves few, they are judged at once. What the path or a row has decided
+//! is not judged again.
 
 use std::collections::BTreeMap;
 
@@ -25,13 +26,28 @@ const MAX_DIMENSIONS: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Matcher {
     conditions: Vec<Vec<Condition>>,
+    /// What is left to judge of each.
+    left: Vec<Left>,
+    /// Whether each holds for every request.
+    is_free: bool,
     paths: PathIndex,
     dimensions: Vec<Dimension>,
+}
+
+/// Conditions that an index does not decide.
+#[derive(Debug, Clone)]
+struct Left {
+    /// That of paths.
+    by_path: Vec<Condition>,
+    /// Neither that nor rows.
+    by_rows: Vec<Condition>,
 }
 
 #[derive(Debug, Clone)]
 struct Dimension {
     subject: Subject,
+    /// [Shapes](shape) of all texts that are asked for.
+    shapes: u64,
     by_text: FxHashMap<Box<str>, usize>,
     sets: BitRows,
     /// Those that ask for nothing here.
@@ -47,7 +63,19 @@ impl Matcher {
         let plans: Vec<_> = plans.into_iter().collect();
         let conditions = plans.iter().map(|plan| Condition::all_of(plan)).collect::<Result<Vec<_>, _>>()?;
         let paths: Vec<_> = plans.iter().map(|plan| plan.path.as_ref()).collect();
-        Ok(Self { dimensions: dimensions(&conditions), conditions, paths: PathIndex::new(&paths) })
+        let dimensions = dimensions(&conditions);
+        let left = |list: &Vec<Condition>| {
+            let by_path: Vec<_> = list.iter().filter(|c| !c.is_decided_by_path()).cloned().collect();
+            let in_rows = |condition: &&Condition| {
+                let subject = condition.exact_texts().map(|(subject, _)| subject);
+                subject.is_some_and(|subject| dimensions.iter().any(|d| d.subject == *subject))
+            };
+            let by_rows = by_path.iter().filter(|condition| !in_rows(condition)).cloned().collect();
+            Left { by_path, by_rows }
+        };
+        let left = conditions.iter().map(left).collect();
+        let is_free = conditions.iter().all(Vec::is_empty);
+        Ok(Self { conditions, left, is_free, dimensions, paths: PathIndex::new(&paths) })
     }
 
     /// How many there are.
@@ -100,6 +128,11 @@ impl Matcher {
     }
 
     fn visit(&self, request: &Request<'_>, mut go_on: impl FnMut(usize) -> bool) {
+        if self.is_free {
+            // Limits mostly are.
+            (0..self.conditions.len()).all(go_on);
+            return;
+        }
         let by_path = self.paths.candidates(request.path);
         let mut rows: [&[u64]; MAX_DIMENSIONS] = [&[]; MAX_DIMENSIONS];
         let mut count = 0;
@@ -114,7 +147,9 @@ impl Matcher {
             while word != 0 {
                 let ix = at * 64 + word.trailing_zeros() as usize;
                 word &= word - 1;
-                if self.holds(ix, request) && !go_on(ix) {
+                let left = &self.left[ix];
+                let left = if count > 0 { &left.by_rows } else { &left.by_path };
+                if left.iter().all(|condition| condition.holds(request)) && !go_on(ix) {
                     return;
                 }
             }
@@ -137,13 +172,22 @@ impl Dimension {
             .into_iter()
             .map(|(text, rules)| (text.into(), sets.push(free.iter().copied().chain(rules))))
             .collect();
-        Self { subject: asked.subject.clone(), by_text, sets, otherwise }
+        let shapes = asked.pairs.iter().fold(0, |shapes, (_, text)| shapes | shape(text));
+        Self { subject: asked.subject.clone(), shapes, by_text, sets, otherwise }
     }
 
     fn row(&self, request: &Request<'_>) -> &[u64] {
-        let row = self.subject.text(request).and_then(|text| self.by_text.get(text));
+        let text = self.subject.text(request).filter(|text| self.shapes & shape(text) != 0);
+        let row = text.and_then(|text| self.by_text.get(text));
         self.sets.row(row.copied().unwrap_or(self.otherwise))
     }
+}
+
+/// One of 64 bits by length, first and last byte: of most texts that are not asked for it tells so without a hash.
+fn shape(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let ends = bytes.first().zip(bytes.last()).map_or(0, |(a, b)| usize::from(*a) * 5 + usize::from(*b));
+    1 << ((ends + bytes.len() * 11) % 64)
 }
 
 /// What the rules ask about one subject.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -276,12 +276,21 @@ fn needs_restart(setting: &'static str, before: &str, after: &str) -> Result<(),
 /// How often health and weights are looked after; those who wait are more often.
 const UPKEEP: Duration = Duration::from_millis(250);
 
-/// Does for the engine what time alone brings.
+/// How often connections that nobody needs are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Does for the engine and for idle connections what time alone brings.
 async fn look_after(state: Arc<State>) {
     let mut since = Duration::ZERO;
+    let mut swept = Instant::now();
     loop {
         tokio::time::sleep(QUEUE_TICK).await;
         since += QUEUE_TICK;
+        let now = Instant::now();
+        if now.duration_since(swept) >= SWEEP {
+            swept = now;
+            state.live.load().upstreams.sweep(now);
+        }
         if !state.waiters.is_empty() || since >= UPKEEP {
             since = Duration::ZERO;
             state.engine.upkeep(state.clock.now());

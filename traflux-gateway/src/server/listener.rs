@@ -4,22 +4,26 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::{Request, Version};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use traflux_core::plan::server::ServerPlan;
 
 use super::gateway::{Drained, State, listen};
 use super::lingering::Lingering;
 use super::proxy::{self, Peer};
+use super::streams::{self, Streams};
 use crate::error::GatewayError;
 
 /// Streams of one HTTP/2 connection at once.
@@ -64,7 +68,8 @@ pub(super) async fn serve(
             // Pieces of a stream are small and must not wait for each other. A socket that refuses is only slower.
             let _ = socket.set_nodelay(true);
             let socket = Lingering::new(socket, permit, server.stream_idle_timeout);
-            connections.spawn(async move { connection(state, &builder, socket, address).await });
+            connections
+                .spawn(async move { streams::counted(connection(state, &builder, socket, address)).await });
         }
     }
     drop(listener);
@@ -98,8 +103,8 @@ async fn accept(
     }
 }
 
-fn builder(server: &ServerPlan) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(server: &ServerPlan) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams { patience: server.stream_idle_timeout });
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -118,7 +123,7 @@ fn builder(server: &ServerPlan) -> auto::Builder<TokioExecutor> {
 
 async fn connection(
     state: Arc<State>,
-    builder: &auto::Builder<TokioExecutor>,
+    builder: &auto::Builder<Streams>,
     socket: Lingering,
     address: SocketAddr,
 ) {
@@ -142,29 +147,36 @@ async fn connection(
 
 async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     state: Arc<State>,
-    builder: &auto::Builder<TokioExecutor>,
+    builder: &auto::Builder<Streams>,
     stream: S,
     peer: Peer,
     patience: Duration,
 ) {
-    let begun = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new(Seen::default());
     let mut draining = state.draining.clone();
+    let idle = state.live.load().plan.server.stream_idle_timeout;
     let service = service_fn({
-        let begun = Arc::clone(&begun);
-        move |request| {
-            // Relaxed: it is read on the same task.
-            begun.store(true, Ordering::Relaxed);
+        let seen = Arc::clone(&seen);
+        move |request: Request<Incoming>| {
+            // Relaxed, as below: they are read on the same task.
+            seen.requests.fetch_add(1, Ordering::Relaxed);
+            seen.http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
             let state = Arc::clone(&state);
             // In a box of its own, which goes when the head of the answer is there: what a connection holds for its
             // whole life would otherwise have room for all of it.
             let answer = Box::pin(proxy::serve(state, peer.clone(), request));
-            async move { Ok::<_, Infallible>(answer.await) }
+            async move {
+                let answer = answer.await;
+                streams::wait_for_client();
+                Ok::<_, Infallible>(answer)
+            }
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // Until the first bytes tell the version of HTTP, no timeout of either holds.
-    let mut first = pin!(tokio::time::sleep(patience));
-    let mut waits_for_first = true;
+    // Until the first bytes tell the version of HTTP, no timeout of either holds; afterwards HTTP/1.1 looks after itself,
+    // and HTTP/2 lets a connection without streams stay for ever.
+    let mut look = pin!(tokio::time::sleep(patience));
+    let (mut looks, mut before) = (true, 0);
     let mut told = false;
     loop {
         tokio::select! {
@@ -172,11 +184,22 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             biased;
             // Whatever went wrong, the connection has ended, and its requests were settled by their bodies.
             _ = connection.as_mut() => return,
-            () = first.as_mut(), if waits_for_first => {
-                if !begun.load(Ordering::Relaxed) {
+            () = look.as_mut(), if looks => {
+                let requests = seen.requests.load(Ordering::Relaxed);
+                if requests == 0 {
                     return;
                 }
-                waits_for_first = false;
+                looks = seen.http2.load(Ordering::Relaxed);
+                if requests == before && streams::open() == 0 {
+                    // What it still has to send nobody has taken since it was told.
+                    if told {
+                        return;
+                    }
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                before = requests;
+                look.as_mut().reset(Instant::now() + idle);
             }
             _ = draining.wait_for(|draining| *draining), if !told => {
                 told = true;
@@ -184,4 +207,11 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             }
         }
     }
+}
+
+/// What was seen of a connection.
+#[derive(Debug, Default)]
+struct Seen {
+    requests: AtomicUsize,
+    http2: AtomicBool,
 }

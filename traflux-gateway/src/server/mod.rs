@@ -7,9 +7,10 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | connections, TLS, drain | `listener`, `tls` |
+//! | connections, TLS, drain | `listener`, `streams`, `tls` |
 //! | the way of a request, its answer | `proxy`, `racing`, `passing`, `answer` |
-//! | backends, their connections and keys | `upstream` |
+//! | backends and their keys | `upstream` |
+//! | connections to backends | `hosts`, `http1` |
 //! | questions to backends whether they are well | `probing` |
 //! | metrics, explanations, levels, anomalies | `admin` |
 //! | the decision log on disk | `recording` |
@@ -25,6 +26,8 @@ mod answer;
 mod demo;
 mod gateway;
 mod histogram;
+mod hosts;
+mod http1;
 mod keeper;
 mod lingering;
 mod listener;
@@ -38,6 +41,7 @@ mod racing;
 mod recording;
 mod run;
 mod settings;
+mod streams;
 mod tally;
 mod tls;
 mod upstream;

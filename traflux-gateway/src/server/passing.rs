@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::gateway::State;
+use super::hosts::Received;
 use super::live::Live;
+use super::streams;
 use super::tally::Row;
 use crate::congestion::Feedback;
 use crate::engine::{End, Forward};
@@ -143,7 +145,7 @@ impl Body for AnswerBody {
 /// A backend's answer on its way to a client.
 #[derive(Debug)]
 pub(crate) struct Passing {
-    body: Incoming,
+    body: Received,
     /// What is settled at the end; `None` where that has been done.
     meter: Option<Meter>,
     idle: Duration,
@@ -154,6 +156,8 @@ pub(crate) struct Passing {
     paused: bool,
     /// Made when nothing was there for the first time.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Why it ends, once what came before has been sent on.
+    broken: Option<Broken>,
 }
 
 /// What an answer is measured by.
@@ -176,12 +180,13 @@ pub(super) struct Meter {
 
 impl Passing {
     pub(super) fn new(
-        body: Incoming,
+        body: Received,
         meter: Option<Meter>,
         idle: Duration,
         until: Option<(Instant, Duration)>,
     ) -> Self {
-        let mut passing = Self { body, meter, idle, until, last: Instant::now(), paused: false, alarm: None };
+        let mut passing =
+            Self { body, meter, idle, until, last: Instant::now(), paused: false, alarm: None, broken: None };
         if passing.body.is_end_stream() {
             passing.settle(None);
         }
@@ -189,6 +194,27 @@ impl Passing {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        let polled = match self.poll_body(cx) {
+            // A server drops what it has not written yet when a body breaks: it gets a turn to write before that.
+            Poll::Ready(Some(Err(broken))) => {
+                self.broken = Some(broken);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            polled => polled,
+        };
+        if polled.is_pending() {
+            streams::wait_for_backend();
+        } else {
+            streams::wait_for_client();
+        }
+        polled
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.last = Instant::now();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use traflux_core::plan::health::ProbeKind as PlannedKind;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::gateway::State;
+use super::hosts::Received;
 use super::passing::RequestBody;
 use super::upstream::Upstream;
 use crate::engine::ProbeQuestion;
@@ -131,13 +132,14 @@ impl Parts {
         upstream: &Upstream,
         url: &str,
         body: Option<Bytes>,
-    ) -> Option<http::Response<hyper::body::Incoming>> {
+    ) -> Option<http::Response<Received>> {
         let mut request = Request::new(RequestBody::Whole(body));
         *request.method_mut() = self.method;
-        *request.uri_mut() = upstream.uri_of_host(url, &self.path)?;
+        // A path of the host, whatever path the address has.
+        *request.uri_mut() = Uri::from(self.path);
         *request.headers_mut() = self.headers;
         upstream.authorize(request.headers_mut(), false);
-        upstream.http().request(request).await.ok()
+        upstream.host(url)?.request(request).await.ok()
     }
 }
 

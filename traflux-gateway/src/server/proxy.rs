@@ -15,11 +15,11 @@ use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use hyper_util::client::legacy::ResponseFuture;
 use tokio::time::Instant;
 
 use super::answer;
 use super::gateway::State;
+use super::hosts::{Answering, Failed, Host, Received};
 use super::live::Live;
 use super::passing::{AnswerBody, Broken, Meter, Passing, RequestBody};
 use super::racing::Runner;
@@ -110,6 +110,10 @@ async fn pass(
     if parts.method == Method::CONNECT {
         return Err(wrong(StatusCode::METHOD_NOT_ALLOWED, "method", "this is no forward proxy"));
     }
+    // It would show a client the head that backends are sent, with the key in it (RFC 9110, section 9.3.8).
+    if parts.method == Method::TRACE {
+        return Err(wrong(StatusCode::METHOD_NOT_ALLOWED, "method", "requests are not traced"));
+    }
     let headers = Headers(&parts.headers);
     let Some(client) = live.identity.resolve(&headers, &request::NOTHING) else {
         return Err(wrong(StatusCode::UNAUTHORIZED, "invalid_api_key", "no known API key was sent"));
@@ -190,42 +194,38 @@ pub(super) struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     /// Sends it with a body; `None` when the plan in force does not know the backend.
-    fn send(&self, state: &State, forward: &Forward, body: RequestBody) -> Option<ResponseFuture> {
-        if let Some((upstream, target)) = target(self.live, forward, &self.path) {
-            return Some(self.send_to(upstream, target, body));
+    fn send(&self, state: &State, forward: &Forward, body: RequestBody) -> Option<Answering> {
+        if let Some(target) = target(self.live, forward, &self.path) {
+            return Some(self.send_to(target, body));
         }
         // Decided by a plan that came after this request.
-        let changed = state.settled();
-        let (upstream, target) = target(&changed, forward, &self.path)?;
-        Some(self.send_to(upstream, target, body))
+        Some(self.send_to(target(&state.settled(), forward, &self.path)?, body))
     }
 
     /// Sends it as often as wanted; `None` also where that cannot be done.
-    pub(super) fn send_again(&self, state: &State, forward: &Forward) -> Option<ResponseFuture> {
+    pub(super) fn send_again(&self, state: &State, forward: &Forward) -> Option<Answering> {
         self.send(state, forward, RequestBody::Whole(self.body.clone()?))
     }
 
-    fn send_to(&self, upstream: &Upstream, (uri, host): Target, body: RequestBody) -> ResponseFuture {
+    fn send_to(&self, (upstream, host, uri): Target<'_>, body: RequestBody) -> Answering {
         let mut headers = self.headers.clone();
-        if let Some(host) = host {
-            headers.insert(HOST, host);
-        }
         upstream.authorize(&mut headers, self.keyed);
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        upstream.http().request(request)
+        host.request(request)
     }
 }
 
-/// Where an attempt goes, and its host header.
-type Target = (Uri, Option<HeaderValue>);
+/// The backend of an attempt, and where there the attempt goes.
+type Target<'a> = (&'a Upstream, &'a Arc<Host>, Uri);
 
-/// The backend of an attempt and where the attempt goes, if a plan knows both.
-fn target<'a>(live: &'a Live, forward: &Forward, path: &PathAndQuery) -> Option<(&'a Upstream, Target)> {
+/// Where an attempt goes, if a plan knows that.
+fn target<'a>(live: &'a Live, forward: &Forward, path: &PathAndQuery) -> Option<Target<'a>> {
     let upstream = live.upstreams.find(forward.backend())?;
-    Some((upstream, upstream.target(forward.url(), path)?))
+    let (host, uri) = upstream.target(forward.url(), path)?;
+    Some((upstream, host, uri))
 }
 
 /// What a request asks for.
@@ -373,7 +373,7 @@ enum Attempt<'a> {
 
 impl<'a> Way<'a> {
     /// Waits for the head of a backend's answer, and decides what becomes of it.
-    async fn attempt(self, response: ResponseFuture, outgoing: &Outgoing<'_>) -> Attempt<'a> {
+    async fn attempt(self, response: Answering, outgoing: &Outgoing<'_>) -> Attempt<'a> {
         let Self { state, live, forward, deadline, model, stream, tokens } = self;
         let again = outgoing.body.is_some();
         let limit = live.timeout(forward.rule());
@@ -456,15 +456,14 @@ impl<'a> Way<'a> {
 
     fn answer(
         self,
-        response: Response<Incoming>,
+        response: Response<Received>,
         outcome: Outcome,
         feedback: Feedback,
         sent: Instant,
         limit: Option<Duration>,
         row: Arc<super::tally::Row>,
     ) -> Response<AnswerBody> {
-        let (mut parts, body) = response.into_parts();
-        remove_hop_by_hop(&mut parts.headers);
+        let (parts, body) = taken_over(response);
         let kind =
             parts.headers.get(CONTENT_TYPE).and_then(|value| BodyKind::of_content_type(value.to_str().ok()?));
         let plain = parts.headers.get(CONTENT_ENCODING).is_none_or(|value| value == "identity");
@@ -498,12 +497,11 @@ struct Rest<'a> {
 impl Rest<'_> {
     fn unmetered(
         self,
-        response: Response<Incoming>,
+        response: Response<Received>,
         limit: Option<Duration>,
         sent: Instant,
     ) -> Response<AnswerBody> {
-        let (mut parts, body) = response.into_parts();
-        remove_hop_by_hop(&mut parts.headers);
+        let (parts, body) = taken_over(response);
         let until = limit.map(|limit| (sent + limit, limit));
         let passing = Passing::new(body, None, self.live.plan.server.stream_idle_timeout, until);
         Response::from_parts(parts, AnswerBody::Passing(Box::new(passing)))
@@ -556,7 +554,9 @@ fn read_facts(bytes: &Bytes) -> RequestFacts<'_> {
 
 /// Makes the client's head one for backends.
 fn prepare(parts: &mut Parts, peer: &Peer, metered: bool) {
-    let host = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    // Whoever names the host twice means the one in the request line (RFC 9112, section 3.2.2), by which rules went too.
+    let own = parts.uri.authority().map(|a| a.as_str().rsplit('@').next().unwrap_or_default());
+    let own = own.and_then(|host| HeaderValue::from_str(host).ok());
     let headers = &mut parts.headers;
     // Trailers are the one thing that a hop may announce for the next (gRPC needs it).
     let trailers = headers.get(TE).is_some_and(|te| te == "trailers");
@@ -566,8 +566,11 @@ fn prepare(parts: &mut Parts, peer: &Peer, metered: bool) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     headers.remove(EXPECT);
-    if let Some(host) = headers.remove(HOST).or(host) {
-        headers.insert(X_FORWARDED_HOST, host);
+    let host = headers.remove(HOST);
+    match own.or(host) {
+        Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
+        // What a client says of itself there does not count.
+        None => drop(headers.remove(X_FORWARDED_HOST)),
     }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if peer.tls { "https" } else { "http" }));
     let own = peer.forwarded_for.clone();
@@ -590,6 +593,16 @@ fn prepare(parts: &mut Parts, peer: &Peer, metered: bool) {
     }
 }
 
+/// Makes a backend's head one for clients.
+fn taken_over(response: Response<Received>) -> (http::response::Parts, Received) {
+    let (mut parts, body) = response.into_parts();
+    remove_hop_by_hop(&mut parts.headers);
+    // The version is that of the hop (RFC 9112, section 2.3): where HTTP/1.0 was passed on, the end of the connection
+    // would be that of the answer, and one that was torn would look whole.
+    parts.version = Version::HTTP_11;
+    (parts, body)
+}
+
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -608,7 +621,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-pub(super) fn read_head(state: &State, response: &Response<Incoming>) -> (Feedback, Outcome) {
+pub(super) fn read_head(state: &State, response: &Response<Received>) -> (Feedback, Outcome) {
     let pairs = response.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let feedback = Feedback::read(pairs, unix_now, &state.settings.engine.feedback);
@@ -617,17 +630,12 @@ pub(super) fn read_head(state: &State, response: &Response<Incoming>) -> (Feedba
 }
 
 /// What the client did wrong, where an attempt failed because of the body that it sent.
-fn clients_fault(error: &hyper_util::client::legacy::Error) -> Option<Wrong> {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        match error.downcast_ref::<Broken>() {
-            Some(Broken::RequestLate) => return Some(LATE_BODY),
-            Some(_) => {
-                let message = "the body of the request is too long, malformed or broke off";
-                return Some(wrong(StatusCode::BAD_REQUEST, "request_body", message));
-            }
-            None => source = error.source(),
+fn clients_fault(failed: &Failed) -> Option<Wrong> {
+    Some(match failed.of_body()? {
+        Broken::RequestLate => LATE_BODY,
+        _ => {
+            let message = "the body of the request is too long, malformed or broke off";
+            wrong(StatusCode::BAD_REQUEST, "request_body", message)
         }
-    }
-    None
+    })
 }

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use http::Response;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::{Error, ResponseFuture};
 use tokio::time::Instant;
 
 use super::gateway::State;
+use super::hosts::{Answering, Failed, Received};
 use super::proxy::{Outgoing, read_head};
 use super::tally::Row;
 use crate::congestion::Feedback;
@@ -26,15 +25,15 @@ pub(super) struct Runner {
     pub(super) forward: Forward,
     pub(super) sent: Instant,
     pub(super) row: Arc<Row>,
-    response: ResponseFuture,
+    response: Answering,
     is_second: bool,
 }
 
 /// How the attempt ended that decides; `None` when none had a head in time.
-pub(super) type Head = Option<Result<Response<Incoming>, Error>>;
+pub(super) type Head = Option<Result<Response<Received>, Failed>>;
 
 impl Runner {
-    pub(super) fn new(state: &State, forward: Forward, response: ResponseFuture) -> Self {
+    pub(super) fn new(state: &State, forward: Forward, response: Answering) -> Self {
         let row = state.tally.row(forward.rule(), forward.backend());
         Self { forward, sent: Instant::now(), row, response, is_second: false }
     }
@@ -119,7 +118,7 @@ impl Runner {
 }
 
 /// The first that has a head, or none to come.
-async fn first_of(running: &mut [Runner]) -> (usize, Result<Response<Incoming>, Error>) {
+async fn first_of(running: &mut [Runner]) -> (usize, Result<Response<Received>, Failed>) {
     poll_fn(|cx| {
         for (ix, runner) in running.iter_mut().enumerate() {
             if let Poll::Ready(head) = Pin::new(&mut runner.response).poll(cx) {

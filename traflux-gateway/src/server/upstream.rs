@@ -2,25 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use http::Uri;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio_rustls::rustls;
 use traflux_core::PlanError;
 use traflux_core::plan::backend::{BackendPlan, KeySource};
 use traflux_core::plan::requests::RequestPlan;
 
-use super::passing::RequestBody;
+use super::hosts::{Bounds, Connector, Host};
 use super::settings::ServerSettings;
 use crate::error::GatewayError;
-
-pub(super) type Http = Client<HttpsConnector<HttpConnector>, RequestBody>;
 
 /// Where a provider's key may stand.
 pub(super) const KEY_HEADERS: [HeaderName; 3] =
@@ -36,27 +32,24 @@ pub(super) struct Upstreams {
 #[derive(Debug)]
 pub(super) struct Upstream {
     addresses: Vec<Address>,
-    /// Shared with the plans before and after, so that connections outlive a reload.
-    http: Arc<Http>,
-    connection: Connection,
     secret: Option<Secret>,
-}
-
-/// What makes connections differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Connection {
-    connect_timeout: Duration,
-    http2: bool,
 }
 
 #[derive(Debug)]
 struct Address {
     url: String,
+    /// Shared with the plans before and after, so that connections outlive a reload.
+    host: Arc<Host>,
+    /// Put before the path; empty or without a slash at its end.
+    prefix: String,
+}
+
+/// An address as it is written.
+struct Written {
     scheme: Scheme,
     authority: Authority,
     /// What HTTP/1.1 calls it.
     host: HeaderValue,
-    /// Put before the path; empty or without a slash at its end.
     prefix: String,
 }
 
@@ -90,23 +83,40 @@ impl Upstreams {
             let Some(backend) = backend else {
                 return Err(wrong("url", "a gateway needs one".into()).into());
             };
-            let mut addresses = Vec::new();
+            let bounds = Bounds {
+                connect_timeout: backend.connect_timeout,
+                http2: backend.http2,
+                most_idle: settings.max_idle_per_host,
+                idle_timeout: settings.idle_timeout,
+            };
+            let known = before.and_then(|before| before.backends.get(name));
+            let mut addresses: Vec<Address> = Vec::new();
+            let mut made = None;
             for (ix, endpoint) in backend.url.iter().enumerate() {
-                let address =
-                    Address::parse(&endpoint.url).map_err(|problem| wrong(&format!("url[{ix}]"), problem))?;
-                addresses.push(address);
+                let written =
+                    Written::parse(&endpoint.url).map_err(|problem| wrong(&format!("url[{ix}]"), problem))?;
+                let is_same = |host: &&Arc<Host>| {
+                    host.bounds == bounds
+                        && host.scheme == written.scheme
+                        && host.authority == written.authority
+                };
+                let before = known.map_or(&[][..], |known| &known.addresses);
+                let hosts = addresses.iter().chain(before).map(|address| &address.host);
+                let host = match hosts.into_iter().find(is_same) {
+                    Some(host) => Arc::clone(host),
+                    None => {
+                        let connector = match &made {
+                            Some(connector) => connector,
+                            None => made.insert(connector(backend)?),
+                        };
+                        let Written { scheme, authority, host, .. } = written;
+                        Arc::new(Host::new(scheme, authority, host, bounds, connector.clone()))
+                    }
+                };
+                addresses.push(Address { url: endpoint.url.clone(), host, prefix: written.prefix });
             }
             let secret = backend.key.as_ref().map(|source| Secret::read(name, source)).transpose()?;
-            let connection = Connection { connect_timeout: backend.connect_timeout, http2: backend.http2 };
-            let http = before
-                .and_then(|before| before.backends.get(name))
-                .filter(|known| known.connection == connection)
-                .map(|known| Arc::clone(&known.http));
-            let http = match http {
-                Some(http) => http,
-                None => Arc::new(client(backend, settings)?),
-            };
-            backends.insert(name.to_owned(), Upstream { addresses, http, connection, secret });
+            backends.insert(name.to_owned(), Upstream { addresses, secret });
         }
         Ok(Self { backends })
     }
@@ -114,47 +124,42 @@ impl Upstreams {
     pub(super) fn find(&self, name: &str) -> Option<&Upstream> {
         self.backends.get(name)
     }
+
+    /// Closes connections that nobody needs.
+    pub(super) fn sweep(&self, now: Instant) {
+        for address in self.backends.values().flat_map(|upstream| &upstream.addresses) {
+            address.host.sweep(now);
+        }
+    }
 }
 
 impl Upstream {
-    pub(super) fn http(&self) -> &Http {
-        &self.http
-    }
-
-    /// Where a request for `path` goes at one of its addresses, and the host header that HTTP/1.1 has for it.
-    pub(super) fn target(&self, url: &str, path: &PathAndQuery) -> Option<(Uri, Option<HeaderValue>)> {
-        let address = self.addresses.iter().find(|address| address.url == url)?;
+    /// Where a request for `path` goes at one of its addresses: the host and the path there.
+    pub(super) fn target(&self, url: &str, path: &PathAndQuery) -> Option<(&Arc<Host>, Uri)> {
+        let address = self.address(url)?;
         let path = if address.prefix.is_empty() {
             path.clone()
         } else {
             PathAndQuery::try_from(format!("{}{path}", address.prefix)).ok()?
         };
-        let uri = Uri::builder()
-            .scheme(address.scheme.clone())
-            .authority(address.authority.clone())
-            .path_and_query(path)
-            .build()
-            .ok()?;
-        Some((uri, (!self.connection.http2).then(|| address.host.clone())))
+        Some((&address.host, Uri::from(path)))
     }
 
-    /// A path of the host of one of its addresses, whatever path the address has.
-    pub(super) fn uri_of_host(&self, url: &str, path: &PathAndQuery) -> Option<Uri> {
-        let address = self.addresses.iter().find(|address| address.url == url)?;
-        Uri::builder()
-            .scheme(address.scheme.clone())
-            .authority(address.authority.clone())
-            .path_and_query(path.clone())
-            .build()
-            .ok()
+    /// The host of one of its addresses.
+    pub(super) fn host(&self, url: &str) -> Option<&Arc<Host>> {
+        Some(&self.address(url)?.host)
     }
 
     /// Where connections to one of its addresses go.
     pub(super) fn host_and_port(&self, url: &str) -> Option<(String, u16)> {
-        let address = self.addresses.iter().find(|address| address.url == url)?;
-        let usual = if address.scheme == Scheme::HTTPS { 443 } else { 80 };
-        let host = address.authority.host().trim_start_matches('[').trim_end_matches(']');
-        Some((host.to_owned(), address.authority.port_u16().unwrap_or(usual)))
+        let host = self.host(url)?;
+        let usual = if host.scheme == Scheme::HTTPS { 443 } else { 80 };
+        let name = host.authority.host().trim_start_matches('[').trim_end_matches(']');
+        Some((name.to_owned(), host.authority.port_u16().unwrap_or(usual)))
+    }
+
+    fn address(&self, url: &str) -> Option<&Address> {
+        self.addresses.iter().find(|address| address.url == url)
     }
 
     /// Puts the backend's key where the client's stands, or takes the client's away where `strip` says so.
@@ -175,7 +180,7 @@ impl Upstream {
     }
 }
 
-impl Address {
+impl Written {
     fn parse(url: &str) -> Result<Self, String> {
         let parts = url.parse::<Uri>().map_err(|e| format!("`{url}`: {e}"))?.into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
@@ -192,7 +197,7 @@ impl Address {
             None => authority.host().to_owned(),
         };
         let host = HeaderValue::try_from(host).map_err(|e| format!("`{url}`: {e}"))?;
-        Ok(Self { url: url.to_owned(), scheme, authority, host, prefix })
+        Ok(Self { scheme, authority, host, prefix })
     }
 }
 
@@ -234,7 +239,7 @@ fn describe(source: &KeySource) -> String {
     }
 }
 
-fn client(backend: &BackendPlan, settings: &ServerSettings) -> Result<Http, GatewayError> {
+fn connector(backend: &BackendPlan) -> Result<Connector, GatewayError> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -251,20 +256,11 @@ fn client(backend: &BackendPlan, settings: &ServerSettings) -> Result<Http, Gate
         builder.with_root_certificates(rustls::RootCertStore::empty())
     };
     let builder = HttpsConnectorBuilder::new().with_tls_config(builder.with_no_client_auth()).https_or_http();
-    let connector = if backend.http2 {
+    Ok(if backend.http2 {
         builder.enable_http2().wrap_connector(connector)
     } else {
         builder.enable_all_versions().wrap_connector(connector)
-    };
-    Ok(Client::builder(TokioExecutor::new())
-        .http2_only(backend.http2)
-        .http2_adaptive_window(true)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(settings.idle_timeout)
-        .pool_max_idle_per_host(settings.max_idle_per_host)
-        .build(connector))
+    })
 }
 
 #[cfg(test)]
@@ -272,15 +268,16 @@ mod tests {
     use super::*;
 
     fn upstream(url: &str, secret: bool) -> Upstream {
+        let plan = format!(
+            r#"{{"backends": {{"only": {{"url": "{url}"}}}}, "routing": {{"default": {{"backend": "only"}}}}}}"#
+        );
+        let plan: RequestPlan = serde_json::from_str(&plan).unwrap_or_else(|e| panic!("{e}"));
+        let mut upstreams =
+            Upstreams::new(&plan, &ServerSettings::default(), None).unwrap_or_else(|e| panic!("{e}"));
+        let mut upstream = upstreams.backends.remove("only").unwrap_or_else(|| panic!("no backend"));
         let value = HeaderValue::from_static;
-        Upstream {
-            addresses: vec![Address::parse(url).unwrap_or_else(|e| panic!("{e}"))],
-            http: Arc::new(
-                client(&BackendPlan::default(), &ServerSettings::default()).unwrap_or_else(|e| panic!("{e}")),
-            ),
-            connection: Connection { connect_timeout: Duration::ZERO, http2: false },
-            secret: secret.then(|| Secret { bearer: value("Bearer ours"), plain: value("ours") }),
-        }
+        upstream.secret = secret.then(|| Secret { bearer: value("Bearer ours"), plain: value("ours") });
+        upstream
     }
 
     fn headers(name: &'static str) -> HeaderMap {
@@ -291,14 +288,15 @@ mod tests {
     fn a_path_of_the_address_goes_before_that_of_the_request() {
         let path = PathAndQuery::from_static("/v1/chat?x=1");
         for (url, expected, expected_host) in [
-            ("http://h:1", "http://h:1/v1/chat?x=1", "h:1"),
-            ("https://h/", "https://h/v1/chat?x=1", "h"),
-            ("http://h:80/openai/", "http://h:80/openai/v1/chat?x=1", "h"),
+            ("http://h:1", "/v1/chat?x=1", "h:1"),
+            ("https://h/", "/v1/chat?x=1", "h"),
+            ("http://h:80/openai/", "/openai/v1/chat?x=1", "h"),
         ] {
-            let (uri, host) = upstream(url, false).target(url, &path).unzip();
+            let upstream = upstream(url, false);
+            let (_, uri) = upstream.target(url, &path).unzip();
             assert_eq!(uri.map(|uri| uri.to_string()).as_deref(), Some(expected));
-            let host = host.flatten().map(|host| host.as_bytes().to_vec());
-            assert_eq!(host.as_deref(), Some(expected_host.as_bytes()));
+            let written = Written::parse(url).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(written.host.as_bytes(), expected_host.as_bytes());
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use traflux_gateway::Outcome;
@@ -123,7 +125,9 @@ async fn a_head_beyond_the_bound_ends_a_request_of_http2_alone() {
 #[tokio::test]
 async fn a_backend_that_resets_its_connection_is_502_before_the_answer_and_torn_within() {
     let head: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
-    for answer in [&b""[..], head] {
+    // There the end of the connection is that of the answer.
+    let old: &[u8] = b"HTTP/1.0 200 OK\r\n\r\nhalf";
+    for answer in [&b""[..], head, old] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -286,4 +290,109 @@ async fn connections_beyond_the_bound_wait_for_one_to_end() {
     assert!(early.is_err(), "it was served beside the first");
     drop(first);
     assert!(tokio::time::timeout(PATIENCE, second.read(&mut buffer)).await.unwrap().unwrap() > 0);
+}
+
+/// A connection of HTTP/2 that goes on by itself, so that pings are answered whatever becomes of its streams, each of
+/// which takes a thousand bytes before somebody has to read them.
+async fn http2(address: std::net::SocketAddr) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1_000)
+        .handshake(TokioIo::new(socket))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_whose_client_takes_nothing_ends_while_pings_are_answered() {
+    let mock = slow_mock(1_000, 0.0).await;
+    let mut plan = to(&mock.url());
+    plan.server.stream_idle_timeout = Duration::from_millis(300);
+    let gateway = gateway(&plan).await;
+    let mut client = http2(gateway.address()).await;
+    let request = |body: String| {
+        http::Request::post(format!("http://{}/v1/chat/completions", gateway.address()))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap()
+    };
+    let response = tokio::time::timeout(PATIENCE, client.send_request(request(streamed(1_000)))).await;
+    // Its head is here and of its body nothing is taken.
+    let response = response.unwrap().unwrap();
+    let row = gateway.tally().row("default", "only");
+    until(|| row.of(Outcome::Cancelled) == 1).await;
+    until(|| mock.open() == 0).await;
+    // Others on the same connection go on.
+    let answer =
+        tokio::time::timeout(PATIENCE, client.send_request(request(chat(1)))).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(response);
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_that_is_slow_but_moves_is_let_go_on() {
+    // Longer by far than the patience for one of its pieces.
+    let mock = slow_mock(20, 20.0).await;
+    let mut plan = to(&mock.url());
+    plan.server.stream_idle_timeout = Duration::from_millis(300);
+    let gateway = gateway(&plan).await;
+    let mut body = open(gateway.address(), true, &[], &streamed(20)).await.into_body();
+    let mut pieces = 0;
+    while let Some(frame) = tokio::time::timeout(PATIENCE, body.frame()).await.unwrap() {
+        frame.unwrap();
+        pieces += 1;
+    }
+    assert!(pieces >= 20, "{pieces}");
+    assert_eq!(gateway.tally().row("default", "only").of(Outcome::Success), 1);
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_without_streams_does_not_stay() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.stream_idle_timeout = Duration::from_millis(200);
+    plan.server.header_timeout = Duration::from_millis(200);
+    let gateway = gateway(&plan).await;
+    let mut client = http2(gateway.address()).await;
+    let request = http::Request::get(format!("http://{}/health", gateway.address()));
+    let answer = client.send_request(request.body(Full::default()).unwrap());
+    assert_eq!(tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 200);
+    until(|| client.is_closed()).await;
+}
+
+#[tokio::test]
+async fn a_client_cannot_have_the_head_that_backends_are_sent_reflected() {
+    let mock = mock().await;
+    let gateway = gateway(&to(&mock.url())).await;
+    let answer = raw(gateway.address(), b"TRACE / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    assert_eq!(mock.requests(), 0);
+}
+
+#[tokio::test]
+async fn backends_are_told_the_host_of_the_request_line_and_none_that_a_client_made_up() {
+    for (request, told) in [
+        (
+            "GET http://line.example/x HTTP/1.1\r\nhost: header.example\r\n",
+            Some("x-forwarded-host: line.example\r\n"),
+        ),
+        (
+            "GET http://me@line.example:8080/ HTTP/1.1\r\nhost: x\r\n",
+            Some("x-forwarded-host: line.example:8080\r\n"),
+        ),
+        ("GET /x HTTP/1.1\r\nhost: header.example\r\n", Some("x-forwarded-host: header.example\r\n")),
+        ("GET /x HTTP/1.0\r\nx-forwarded-host: made.up\r\n", None),
+    ] {
+        let (address, mut heads) = scripted(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let gateway = gateway(&to(&format!("http://{address}"))).await;
+        raw(gateway.address(), format!("{request}connection: close\r\n\r\n").as_bytes()).await;
+        let head = heads.recv().await.unwrap().to_ascii_lowercase();
+        match told {
+            Some(told) => assert!(head.contains(told), "{head}"),
+            None => assert!(!head.contains("x-forwarded-host"), "{head}"),
+        }
+        assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
+    }
 }

@@ -4,6 +4,7 @@
 
 mod change;
 mod common;
+mod connections;
 mod faults;
 mod keep;
 mod pass;

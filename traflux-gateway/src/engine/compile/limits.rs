@@ -177,6 +177,11 @@ impl CompiledLimit {
         self.by.is_empty()
     }
 
+    /// Limits of their own for some keys, by their names.
+    pub(in crate::engine) fn overrides(&self) -> impl Iterator<Item = (String, LimitIx)> {
+        self.overrides.iter().map(|(key, ix)| (override_name(&self.name, key), *ix))
+    }
+
     pub(super) fn new(plan: &LimitPlan, limiter: &Limiter) -> Self {
         let ix = |name: &str| limiter.limit(name).unwrap_or(LimitIx(u16::MAX));
         Self {

@@ -11,7 +11,7 @@ use traflux_core::plan::routing::{Algorithm, FallbackPlan, RoutePlan};
 
 use super::Compiled;
 use crate::affinity::Session;
-use crate::balance::{self, Member, Pool, Price};
+use crate::balance::{BalanceSettings, Member, Pool, Price};
 use crate::engine::backend::{BackendState, Registry};
 use crate::engine::counters::Counters;
 use crate::engine::settings::EngineSettings;
@@ -305,8 +305,7 @@ impl Builder<'_> {
         if members.is_empty() {
             return Ok(None);
         }
-        let settings =
-            crate::balance::BalanceSettings { algorithm: balancing(algorithm), ..self.settings.balance };
+        let settings = BalanceSettings { algorithm, ..self.settings.balance };
         // The pool of the same name, of several (a route and what it falls back to) that of the same rank.
         let former = || {
             let before = self.before?;
@@ -351,18 +350,5 @@ fn price(plan: &PricePlan) -> Price {
         cached: per_token(plan.cached_dollars_per_million.unwrap_or(plan.input_dollars_per_million)),
         output: per_token(plan.output_dollars_per_million),
         request: PicoDollars((plan.request_dollars * 1e12).round() as u64),
-    }
-}
-
-fn balancing(algorithm: Algorithm) -> balance::Algorithm {
-    match algorithm {
-        Algorithm::RoundRobin => balance::Algorithm::SmoothWeighted,
-        Algorithm::Weighted => balance::Algorithm::WeightedRandom,
-        Algorithm::LeastConnections => balance::Algorithm::LeastConnections,
-        Algorithm::LeastLatency => balance::Algorithm::LeastLatency,
-        Algorithm::LeastCost => balance::Algorithm::LeastCost,
-        Algorithm::HotCold => balance::Algorithm::HotCold,
-        Algorithm::ConsistentHash => balance::Algorithm::Maglev,
-        Algorithm::Adaptive => balance::Algorithm::Adaptive,
     }
 }

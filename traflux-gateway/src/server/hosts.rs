@@ -1,0 +1,438 @@
+//! How do requests find a connection to a host?
+//!
+//! A [`Host`] keeps connections of HTTP/1.1 that are idle, the one used last first, and one of HTTP/2 that all requests
+//! share. A request takes one that is there or opens one; it waits for no other. The number of idle ones and their
+//! time are bounded, and those that the other side has closed are found out when they are taken and
+//! [once a second](Host::sweep).
+//!
+//! A connection that was idle may close in the very moment in which it is taken. A request of which nothing was sent
+//! then goes over another one; where something may have been sent, the failure is the request's, and whether it is
+//! tried again is for the retry policy to say.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::{TrySendError, http2};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use super::http1::Http1;
+use super::passing::{Broken, RequestBody};
+
+/// What connections are made of.
+pub(super) type Socket = MaybeHttpsStream<TokioIo<TcpStream>>;
+/// What makes them.
+pub(super) type Connector = HttpsConnector<HttpConnector>;
+/// The head of an answer to come.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Received>, Failed>> + Send>>;
+
+/// How many connections may turn out closed before a request opens its own.
+const MOST_CLOSED: usize = 4;
+/// How often a connection of HTTP/2 with streams is asked whether it is alive.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Failed {
+    /// There is no connection.
+    #[error("no connection: {0}")]
+    Connect(Arc<str>),
+    /// It broke.
+    #[error("{0}")]
+    Exchange(Arc<hyper::Error>),
+}
+
+impl Failed {
+    fn connect(reason: impl std::fmt::Display) -> Self {
+        Self::Connect(reason.to_string().into())
+    }
+
+    fn exchange(error: hyper::Error) -> Self {
+        Self::Exchange(Arc::new(error))
+    }
+
+    /// Whether nothing was sent, for want of a connection.
+    pub(super) const fn is_connect(&self) -> bool {
+        matches!(self, Self::Connect(_))
+    }
+
+    /// What was wrong with the body of the request, where that is the reason.
+    pub(super) fn of_body(&self) -> Option<&Broken> {
+        let Self::Exchange(error) = self else { return None };
+        let mut source = std::error::Error::source(&**error);
+        while let Some(error) = source {
+            match error.downcast_ref::<Broken>() {
+                Some(broken) => return Some(broken),
+                None => source = error.source(),
+            }
+        }
+        None
+    }
+}
+
+/// What connections to a host are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) connect_timeout: Duration,
+    /// Whether HTTP/2 is spoken without asking.
+    pub(super) http2: bool,
+    /// Connections that are kept idle.
+    pub(super) most_idle: usize,
+    /// How long.
+    pub(super) idle_timeout: Duration,
+}
+
+/// A host and the connections to it.
+pub(super) struct Host {
+    pub(super) scheme: Scheme,
+    pub(super) authority: Authority,
+    /// What HTTP/1.1 calls it.
+    host: HeaderValue,
+    pub(super) bounds: Bounds,
+    connector: Connector,
+    free: Mutex<Free>,
+}
+
+#[derive(Default)]
+struct Free {
+    /// The one used last is the last.
+    idle: Vec<Idle>,
+    shared: Option<SharedLine>,
+    /// A connection of HTTP/2 that is being made.
+    joining: Option<Joining>,
+}
+
+struct Idle {
+    line: Box<Http1>,
+    /// When it was first seen idle; not known before somebody looks.
+    since: Option<Instant>,
+}
+
+struct SharedLine {
+    line: Arc<Http2>,
+    /// When it was first seen without streams.
+    since: Option<Instant>,
+}
+
+/// A connection of HTTP/2. Each stream holds it.
+struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+}
+
+type Joining = Shared<Pin<Box<dyn Future<Output = Result<(), Failed>> + Send>>>;
+
+/// A connection for one request.
+enum Line {
+    Own(Box<Http1>),
+    Shared(Arc<Http2>),
+}
+
+impl Host {
+    pub(super) fn new(
+        scheme: Scheme,
+        authority: Authority,
+        host: HeaderValue,
+        bounds: Bounds,
+        connector: Connector,
+    ) -> Self {
+        Self { scheme, authority, host, bounds, connector, free: Mutex::default() }
+    }
+
+    /// Sends a request whose URI is a path.
+    pub(super) fn request(self: &Arc<Self>, request: Request<RequestBody>) -> Answering {
+        Box::pin(Arc::clone(self).exchange(request))
+    }
+
+    async fn exchange(
+        self: Arc<Self>,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Received>, Failed> {
+        for _ in 0..MOST_CLOSED {
+            let Some(line) = self.take() else { break };
+            match self.send(line, request).await {
+                Ok(response) => return Ok(response),
+                Err(mut failure) => match failure.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Failed::exchange(failure.into_error())),
+                },
+            }
+        }
+        let line = self.connect().await?;
+        self.send(line, request).await.map_err(|failure| Failed::exchange(failure.into_error()))
+    }
+
+    async fn send(
+        self: &Arc<Self>,
+        line: Line,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Received>, TrySendError<Request<RequestBody>>> {
+        match line {
+            Line::Own(mut line) => {
+                if !request.headers().contains_key(HOST) {
+                    request.headers_mut().insert(HOST, self.host.clone());
+                }
+                let response = line.send(request).await?;
+                Ok(response.map(|body| Received::over(body, line, self)))
+            }
+            Line::Shared(line) => {
+                if let Some(uri) = self.absolute(request.uri()) {
+                    *request.uri_mut() = uri;
+                }
+                match line.sender.clone().try_send_request(request).await {
+                    Ok(response) => Ok(response.map(|body| Received { body, from: From::Shared(line) })),
+                    Err(failure) => {
+                        if failure.message().is_some() {
+                            self.forget(&line);
+                        }
+                        Err(failure)
+                    }
+                }
+            }
+        }
+    }
+
+    /// What HTTP/2 has in its head.
+    fn absolute(&self, path: &Uri) -> Option<Uri> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path.path_and_query()?.clone())
+            .build()
+            .ok()
+    }
+
+    /// A connection that is there.
+    fn take(&self) -> Option<Line> {
+        loop {
+            let mut idle = {
+                let mut free = self.lock();
+                match &free.shared {
+                    Some(shared) if !shared.line.sender.is_closed() => {
+                        return Some(Line::Shared(Arc::clone(&shared.line)));
+                    }
+                    Some(_) => free.shared = None,
+                    None => {}
+                }
+                free.idle.pop()?
+            };
+            if idle.line.is_idle() {
+                return Some(Line::Own(idle.line));
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, if it takes one and there is room.
+    fn give_back(&self, mut line: Box<Http1>) {
+        if line.is_idle() {
+            let mut free = self.lock();
+            if free.idle.len() < self.bounds.most_idle {
+                free.idle.push(Idle { line, since: None });
+            }
+        }
+    }
+
+    fn forget(&self, line: &Arc<Http2>) {
+        let mut free = self.lock();
+        if free.shared.as_ref().is_some_and(|shared| Arc::ptr_eq(&shared.line, line)) {
+            free.shared = None;
+        }
+    }
+
+    /// A new connection.
+    async fn connect(self: &Arc<Self>) -> Result<Line, Failed> {
+        if self.bounds.http2 {
+            // A connection that has come about may close before it is taken.
+            for _ in 0..MOST_CLOSED {
+                self.join().await?;
+                if let Some(line) = self.take() {
+                    return Ok(line);
+                }
+            }
+            return Err(Failed::connect("it closes at once"));
+        }
+        let socket = self.open().await?;
+        if !socket.connected().is_negotiated_h2() {
+            return Ok(Line::Own(Box::new(Http1::new(socket).await.map_err(Failed::exchange)?)));
+        }
+        let line = http2(socket).await?;
+        // Another request may have had the same thought; then this one goes over its own, which ends with it.
+        self.lock().shared.get_or_insert_with(|| SharedLine { line: Arc::clone(&line), since: None });
+        Ok(Line::Shared(line))
+    }
+
+    /// Makes the connection that all share, once however many wait for it.
+    async fn join(self: &Arc<Self>) -> Result<(), Failed> {
+        let joining = {
+            let mut free = self.lock();
+            let under_way = free.joining.clone().filter(|joining| joining.peek().is_none());
+            under_way.unwrap_or_else(|| {
+                let host = Arc::clone(self);
+                // In a task, so that it goes on when the request that began it is gone.
+                let made = tokio::spawn(async move {
+                    let line = http2(host.open().await?).await?;
+                    host.lock().shared = Some(SharedLine { line, since: None });
+                    Ok(())
+                });
+                let made = made.map(|made| made.unwrap_or_else(|e| Err(Failed::connect(e))));
+                let joining = made.boxed().shared();
+                free.joining = Some(joining.clone());
+                joining
+            })
+        };
+        joining.await
+    }
+
+    /// A socket, with TLS where that is spoken.
+    async fn open(&self) -> Result<Socket, Failed> {
+        let to = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query("/")
+            .build()
+            .map_err(Failed::connect)?;
+        let mut connector = self.connector.clone();
+        let opening = async {
+            poll_fn(|cx| connector.poll_ready(cx)).await?;
+            connector.call(to).await
+        };
+        match tokio::time::timeout(self.bounds.connect_timeout, opening).await {
+            Ok(opened) => opened.map_err(Failed::connect),
+            Err(_) => Err(Failed::connect("it took too long")),
+        }
+    }
+
+    /// Closes what was idle for too long and lets go what the other side has closed.
+    pub(super) fn sweep(&self, now: Instant) {
+        let too_long = |since: &mut Option<Instant>| {
+            now.saturating_duration_since(*since.get_or_insert(now)) >= self.bounds.idle_timeout
+        };
+        let mut free = self.lock();
+        // Closed once the lock is free.
+        let gone: Vec<Idle> =
+            free.idle.extract_if(.., |idle| too_long(&mut idle.since) || !idle.line.is_idle()).collect();
+        let over = free.shared.as_mut().is_some_and(|shared| {
+            if Arc::strong_count(&shared.line) > 1 {
+                shared.since = None;
+            }
+            shared.line.sender.is_closed()
+                || Arc::strong_count(&shared.line) == 1 && too_long(&mut shared.since)
+        });
+        let shared = if over { free.shared.take() } else { None };
+        drop(free);
+        drop((gone, shared));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+/// Begins to speak HTTP/2.
+async fn http2(socket: Socket) -> Result<Arc<Http2>, Failed> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .keep_alive_interval(PING_EVERY)
+        .handshake(socket)
+        .await
+        .map_err(Failed::exchange)?;
+    // However it ends, its streams are told. It ends when nobody holds it any more.
+    tokio::spawn(async move { connection.await.unwrap_or_default() });
+    Ok(Arc::new(Http2 { sender }))
+}
+
+/// The body of an answer, with the connection over which it comes.
+pub(super) struct Received {
+    // Before the connection: who drops it unread lets go of it first.
+    body: Incoming,
+    from: From,
+}
+
+enum From {
+    Own(Lease),
+    Shared(#[expect(dead_code, reason = "held, so that the connection is not idle")] Arc<Http2>),
+    /// It has come.
+    Done,
+}
+
+/// A connection in use. Dropped, it is kept for the next request where all of the answer is there, read or not; else it
+/// closes.
+struct Lease {
+    /// `None` only while it is dropped.
+    line: Option<Box<Http1>>,
+    host: Arc<Host>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            self.host.give_back(line);
+        }
+    }
+}
+
+impl Received {
+    fn over(body: Incoming, line: Box<Http1>, host: &Arc<Host>) -> Self {
+        let lease = Lease { line: Some(line), host: Arc::clone(host) };
+        let from = if body.is_end_stream() { From::Done } else { From::Own(lease) };
+        Self { body, from }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.from {
+            From::Own(Lease { line: Some(line), .. }) => line.poll_frame(&mut this.body, cx),
+            From::Own(_) | From::Shared(_) | From::Done => Pin::new(&mut this.body).poll_frame(cx),
+        };
+        let goes_on = match &polled {
+            Poll::Ready(Some(Ok(_))) => !this.body.is_end_stream(),
+            Poll::Ready(_) => false,
+            Poll::Pending => true,
+        };
+        if !goes_on {
+            this.from = From::Done;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Received").field("body", &self.body).finish_non_exhaustive()
+    }
+}
