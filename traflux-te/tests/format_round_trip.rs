@@ -188,7 +188,7 @@ proptest! {
         }
         for (format, usual) in [(Format::Repetita, RateUnit::KILOBIT), (Format::NodeLink, RateUnit::BIT)] {
             let write = WriteOptions { unit, ..WriteOptions::default() };
-            let written = write_matrices(&case.network, &[case.demands.clone()], format, &write).unwrap();
+            let written = write_matrices(&case.network, std::slice::from_ref(&case.demands), format, &write).unwrap();
             let told = written.warnings.iter().any(|warning| warning.message.contains("unit"));
             prop_assert_eq!(told, unit.is_some_and(|unit| unit != usual), "{}: {:?}", format, written.warnings);
         }

@@ -80,7 +80,9 @@ fn a_format_with_room_for_one_matrix_says_so_and_takes_the_one_that_is_named() {
     for (out, format) in [("m.demands", "repetita"), ("m.xml", "sndlib-xml"), ("m.json", "node-link")] {
         let told = refused(at, &[&convert[..], &[out]].concat());
         assert!(
-            told.contains(&format!("{format} holds one matrix, there are 12: choose one (`te convert --matrix`)")),
+            told.contains(&format!(
+                "{format} holds one matrix, there are 12: choose one (`te convert --matrix`)"
+            )),
             "{told}"
         );
     }

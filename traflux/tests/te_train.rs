@@ -37,6 +37,9 @@ fn a_selector_is_learned_saved_and_compared() {
         "c.csv",
     ];
     let said_by_training = said(at, &learn);
+    let row = said_by_training.lines().nth(1).unwrap();
+    // 40 and 40; 16 sets of 16 matrices each time, and once more to see how far rewards differ.
+    assert!(row.split_whitespace().skip(3).take(2).eq(["80", "10496"]), "{row}");
     assert!(said_by_training.contains("policy: policy.safetensors"), "{said_by_training}");
     assert!(said_by_training.contains("learned − relax-and-round: "), "{said_by_training}");
     assert!(std::fs::read_to_string(at.join("c.csv")).unwrap().lines().count() > 10);

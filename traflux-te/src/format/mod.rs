@@ -323,8 +323,8 @@ pub fn write_matrices(
 ) -> Result<Written, FormatError> {
     check_sizes(network, matrices.iter())?;
     if let Some(usual) = format.row_unit() {
-        let mut written = Written::default();
-        written.text = rows::write(matrices, options.demand_unit(usual), usual);
+        let text = rows::write(matrices, options.demand_unit(usual), usual);
+        let mut written = Written { text, ..Written::default() };
         if format == Format::CfrRl && options.demand_unit(usual) == usual {
             written.lose(format!("the file does not say its unit, {usual}: read it as cfr-rl, not as rows"));
         }

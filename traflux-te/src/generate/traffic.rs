@@ -83,7 +83,8 @@ impl TrafficModel {
         self.draw(network, &mut rng(seed, 0))
     }
 
-    /// Draws `count` independent matrices; the first ones of a longer sequence are the same.
+    /// Draws `count` independent matrices; the first ones of a longer sequence are the same. Nothing is drawn where the
+    /// network fixes the masses of [`TrafficModel::Gravity`]: then all are equal.
     ///
     /// # Errors
     /// [`TeError::Parameter`] for a parameter out of its range.

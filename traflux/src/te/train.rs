@@ -271,8 +271,10 @@ pub(super) fn train(
     let seconds = began.elapsed().as_secs_f64() - aside;
     let rewards = sets_judged.into_inner();
     let rewards_per_second = (rewards > 0).then(|| rewards as f64 / (seconds - shown).max(1e-9));
-    // Since the last report more may have been judged.
-    let judged_updates = config.example_updates.max(reached) + judged.into_inner() / config.scenes.max(1);
+    // Since the last report more may have been judged; the first batch of all only measures how far rewards differ.
+    let measured = usize::from(reached <= config.example_updates);
+    let batches = (judged.into_inner() / config.scenes.max(1)).saturating_sub(measured);
+    let judged_updates = config.example_updates.max(reached) + batches;
     let updates = if rewards > 0 { updates.max(judged_updates) } else { updates };
     let rewards = rewards_before + rewards;
     match trained {
