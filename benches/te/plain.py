@@ -4,10 +4,10 @@ Reads the problems that the bench wrote, then answers one request a line on stan
 
     {"method": "pulp_glpk", "series": 0, "problems": [168, 169, 170], "before": 167}
 
-with the seconds, the seconds of CPU time and the maximum link utilisation of each. Problem `before` is solved first and not timed: libraries
-are loaded then, and a method that keeps its model stands where a sequence would have left it. Models are built from
-commodities and background loads that are given, so that the base routing costs nothing here. The parts that do not
-change from problem to problem are prepared once and not timed. One thread throughout.
+with the seconds, the seconds of CPU time and the maximum link utilisation of each. Problem `before` is solved first
+and not timed: libraries are loaded then, and a method that keeps its model stands where a sequence would have left
+it. Models are built from commodities and background loads that are given, so that the base routing costs nothing
+here. The parts that do not change from problem to problem are prepared once and not timed. One thread throughout.
 """
 
 import json

@@ -30,7 +30,8 @@ class Problem:
             self.demand[source, target] += demand / self.unit
         self.sources = np.flatnonzero(self.demand.sum(axis=1))
         self.link = np.full((self.nodes, self.nodes), -1)
-        # Of parallel links the graph keeps one; the networks here have none.
+        # The graph would sum the lengths of parallel links.
+        assert len(set(zip(self.tail, self.head))) == len(capacity), "parallel links"
         self.link[self.tail, self.head] = np.arange(len(capacity))
 
     def shortest(self, lengths):

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use traflux_core::{BitRate, Latency, Link, Network, Node, NodeIx, TrafficMatrix};
 use traflux_lp::multicommodity::check::verify_large;
 use traflux_lp::multicommodity::{Commodity, FlowError, FlowProblem, FlowStatus, LargeSolution, LargeSolver};
+use traflux_te::generate::{BackboneConfig, backbone};
 
 fn link(tail: usize, head: usize, capacity: f64) -> Link {
     Link {
@@ -304,4 +305,70 @@ fn uscarrier_under_gravity_traffic_is_solved_to_a_ten_thousandth() {
     check(&problem, &solution);
     assert_eq!(solution.status, FlowStatus::Optimal);
     assert!(solution.gap() <= 1e-4);
+}
+
+/// Where hundreds of links come near the fullest and some dozen of them have a price, the rounds of the bound are
+/// what ends it: without them it takes twice the rounds of the master, each over all columns.
+#[test]
+fn a_backbone_of_equal_links_takes_few_rounds() {
+    let nodes = 100;
+    let config = BackboneConfig { nodes, ..BackboneConfig::default() };
+    for seed in 1..=3 {
+        let network = backbone(&config, seed).unwrap();
+        let mass: Vec<f64> = (0..nodes).map(|n| network.out_links(NodeIx::from(n)).len() as f64).collect();
+        let demands = (0..nodes * nodes).map(|pair| mass[pair / nodes] * mass[pair % nodes] * 1e6).collect();
+        let demands = TrafficMatrix::from_rows(nodes, demands).unwrap();
+        let problem = FlowProblem::all(&network, &demands).unwrap();
+        let solution = solver(1e-4).solve(&problem, None).unwrap();
+        check(&problem, &solution);
+        assert_eq!(solution.status, FlowStatus::Optimal, "seed {seed}");
+        let finer = solver(1e-7).solve(&problem, None).unwrap();
+        check(&problem, &finer);
+        assert_eq!(finer.status, FlowStatus::Optimal, "seed {seed}");
+        assert!(solution.lower_bound <= finer.utilization && finer.lower_bound <= solution.utilization);
+        // Sweeps of the potential included.
+        assert!(finer.iterations <= solution.iterations + 8, "seed {seed}: {} rounds", finer.iterations);
+    }
+}
+
+/// What holds for the optimum holds for bound and utilisation to the gap: demands times a factor, nodes in another
+/// order, one more link.
+#[test]
+fn the_optimum_follows_scale_order_and_links() {
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    for seed in 1..=4 {
+        let network = backbone(&BackboneConfig { nodes: 40, ..BackboneConfig::default() }, seed).unwrap();
+        let demands = random_demands(&mut random, 40);
+        let tolerance = 1e-6;
+        let solve = |network: &Network, demands: &TrafficMatrix| {
+            let problem = FlowProblem::all(network, demands).unwrap();
+            let solution = solver(tolerance).solve(&problem, None).unwrap();
+            check(&problem, &solution);
+            assert_eq!(solution.status, FlowStatus::Optimal);
+            solution
+        };
+        let first = solve(&network, &demands);
+        let same = |other: &LargeSolution, factor: f64| {
+            let scale = first.utilization * factor;
+            assert!((other.utilization - scale).abs() <= 2.0 * tolerance * scale, "seed {seed}");
+        };
+        same(&solve(&network, &demands.scaled(1e3)), 1e3);
+
+        let turned: Vec<Link> = network
+            .links()
+            .iter()
+            .map(|l| Link {
+                tail: NodeIx::from(39 - l.tail.ix()),
+                head: NodeIx::from(39 - l.head.ix()),
+                ..*l
+            })
+            .collect();
+        let rows = (0..1600).map(|pair| demands.as_slice()[(39 - pair / 40) * 40 + 39 - pair % 40]).collect();
+        same(&solve(&self::network(40, turned), &TrafficMatrix::from_rows(40, rows).unwrap()), 1.0);
+
+        let mut more = network.links().to_vec();
+        more.push(Link { tail: NodeIx(0), head: NodeIx(39), ..more[0] });
+        let wider = solve(&self::network(40, more), &demands);
+        assert!(wider.lower_bound <= first.utilization, "seed {seed}: a link more made it worse");
+    }
 }

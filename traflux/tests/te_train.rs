@@ -390,3 +390,62 @@ fn a_training_that_ends_between_two_points_says_what_was_done() {
     let done = format!(",learned,1,{},{},", trained.updates, trained.rewards);
     assert!(curve.lines().last().unwrap().starts_with(&done), "{curve}");
 }
+
+/// Stops when the test has begun.
+struct AtTheTest(Limit);
+
+impl Watch for AtTheTest {
+    fn progress(&self, _done: f64, what: &str) {
+        if what == "test" {
+            self.0.stop();
+        }
+    }
+
+    fn point(
+        &self,
+        _name: &RunName,
+        _point: &TrainPoint,
+        _last: &Checkpoint,
+        _best: Option<&Checkpoint>,
+    ) -> Result<(), EvaluateError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_limit_within_the_test_loses_nothing_of_the_training() {
+    let case = |name: &str, seed: u64| {
+        let network = backbone(&BackboneConfig { nodes: 7, ..BackboneConfig::default() }, seed).unwrap();
+        let mean = BitRate::gigabits_per_second(1.0);
+        let matrices = TrafficModel::Lognormal { mean, sigma: 1.0 }.matrices(&network, 12, 1).unwrap();
+        let (name, group) = (name.to_owned(), name.to_owned());
+        Case { name, group, network, matrices, count: 4, train: 9, validate: 3, test: 3 }
+    };
+    let limit = Limit::default();
+    let options = StudyOptions {
+        train: TrainOptions {
+            example_updates: 20,
+            updates: 20,
+            states: 3,
+            draws: 3,
+            ..TrainOptions::default()
+        },
+        seeds: vec![1],
+        without: Vec::new(),
+        leave_one_out: false,
+        rivals: vec![SelectorKind::TopK, SelectorKind::TopKCritical],
+        fixed_set: false,
+        block: 1,
+        fallback: true,
+        limit: limit.clone(),
+    };
+    let study = study(&[case("one", 3), case("two", 4)], &options, &AtTheTest(limit)).unwrap();
+    assert!(study.stopped);
+    let tests = &study.folds[0].tests;
+    let tested: Vec<&str> = tests.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(tested, ["one", "two"]);
+    for (_, played) in tests {
+        assert!(played.arms.iter().any(|arm| arm.name == "learned" && !arm.performance.is_empty()));
+    }
+    assert!(study.curve_csv().lines().count() > 2);
+}

@@ -13,10 +13,11 @@ Compare the network solvers with plain methods, both sides in one run
 Usage: cargo xtask bench te [--quick]
 
 Abilene's critical-flow LP beside PuLP with GLPK, HiGHS and SciPy, GEANT's optimum beside HiGHS and the published
-values, as a table of medians and ratios; then the solver of large networks beside plain column generation. Both sides solve the same problems
-(target/te-bench/problems.json) in turns; a utilisation that differs fails the task, a goal that is missed is
-printed. Networks and matrices come from the folder TRAFLUX_DATA; where it is unset, generated ones of the same
-size are solved, without published optima and without verdicts.
+values, as a table of medians and ratios. Both sides solve the same problems (target/te-bench/problems.json) in
+turns; a utilisation that differs fails the task, a goal that is missed is printed. Then the solver of large
+networks, every solution checked, with plain column generation by HiGHS after it. Networks and matrices come from
+the folder TRAFLUX_DATA; where it is unset, generated ones of the same size are solved, without published optima
+and without verdicts.
 
 PuLP, highspy and SciPy come as Python packages into target/tools/plain (needs python3 with venv); glpsol is the
 one on PATH, or else the Debian package, unpacked into target/tools/glpk without being installed. Where they

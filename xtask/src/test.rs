@@ -30,7 +30,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {
     }
     let mut report = Report::default();
     report.step("format", workspace::cargo(&["fmt", "--all", "--check"]), Duration::from_secs(120));
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let clippy =
+        ["clippy", "--workspace", "--all-targets", "--features", "traflux-sim/paper", "--", "-D", "warnings"];
     report.step("clippy", workspace::cargo(&clippy), BUILD);
     // Together with the test targets the programs get the same features as in the step after, so that nothing
     // is compiled twice.

@@ -76,6 +76,9 @@ pub enum FlowError {
     /// Something that is not of the network.
     #[error(transparent)]
     Network(#[from] traflux_core::NetworkError),
+    /// A solution that its checker does not confirm, which should not happen; the problem is worth a report.
+    #[error("the solution does not pass its check: {0}")]
+    Check(#[from] super::check::FlowCheckError),
     /// Rounding got the better of the solver, which should not happen; the problem is worth a report.
     #[error("the solver lost its accuracy after {pivots} pivots")]
     Accuracy {
@@ -98,6 +101,7 @@ impl FlowError {
             Self::Repeated { .. } => "flow_repeated",
             Self::Pair { .. } => "flow_pair",
             Self::Network(error) => error.code(),
+            Self::Check(error) => error.code(),
             Self::Accuracy { .. } => "flow_accuracy",
         }
     }

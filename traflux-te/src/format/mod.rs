@@ -198,6 +198,7 @@ pub fn read_network_file(
 /// [`read_matrices`] from a file, whose name and content tell the format unless it is given.
 ///
 /// The content of rows does not tell CFR-RL's from others: without a format they count in bit/s.
+/// [`matrices_in_file`] says where such a guess was made.
 ///
 /// # Errors
 /// As [`read_matrices`], with the file in the error; [`FormatError::Io`], [`FormatError::UnknownFormat`], and

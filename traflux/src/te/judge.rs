@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 
 use traflux_core::{BaseRouting, GroupIx, Network, Rerouting, Routing, TrafficMatrix};
+use traflux_lp::multicommodity::check::verify_large;
 use traflux_lp::multicommodity::select::SelectionEvaluator;
-use traflux_lp::multicommodity::{FlowProblem, LargeSolver};
+use traflux_lp::multicommodity::{FlowError, FlowProblem, LargeSolver};
 use traflux_sim::te::{Judgement, judge};
 use traflux_te::{performance_ratio, selected_share};
 
@@ -39,7 +40,10 @@ impl Judge {
         Ok(match self {
             Self::Exact(evaluator) => evaluator.optimum(demands)?,
             Self::Near { network, solver, .. } => {
-                solver.solve(&FlowProblem::all(network, demands)?, limit.deadline())?.lower_bound
+                let problem = FlowProblem::all(network, demands)?;
+                let solution = solver.solve(&problem, limit.deadline())?;
+                verify_large(&problem, &solution).map_err(FlowError::from)?;
+                solution.lower_bound
             }
         })
     }
@@ -74,6 +78,7 @@ impl Judge {
             Routing::default()
         } else {
             let flows = solver.solve(&problem, limit.deadline())?;
+            verify_large(&problem, &flows).map_err(FlowError::from)?;
             let reroutings = problem.commodities.iter().enumerate().map(|(at, commodity)| Rerouting {
                 pair: network.pair_ix(commodity.source, commodity.target),
                 base_share: 0.0,

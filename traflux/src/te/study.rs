@@ -7,7 +7,9 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use traflux_core::TrafficMatrix;
 use traflux_policy::Checkpoint;
 use traflux_sim::te::TrafficSeries;
 
@@ -27,7 +29,7 @@ const PREPARED: f64 = 0.15;
 const TRIAL: f64 = 0.3;
 const TRAINED: f64 = 0.85;
 /// After a request to stop, the test may take this long.
-const LAST_SECONDS: u64 = 60;
+const LAST: Duration = Duration::from_secs(60);
 
 /// A part of the method that can be left out to see what it is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,6 +368,7 @@ fn judge(
     watch: &dyn Watch,
 ) -> Result<(), EvaluateError> {
     let folds = study.folds.len() as f64;
+    let mut last = None;
     for (ix, fold) in study.folds.iter_mut().enumerate() {
         let tested: Vec<&Case> = cases
             .iter()
@@ -383,7 +386,7 @@ fn judge(
         // Who asked to stop does not want to wait for rivals.
         let early = study.stopped;
         let limit = if early {
-            Limit::after(std::time::Duration::from_secs(LAST_SECONDS))
+            last.get_or_insert_with(|| Limit::after(LAST)).clone()
         } else {
             options.limit.clone()
         };
@@ -403,7 +406,13 @@ fn judge(
                 let matrices =
                     if fixed_set { case.training() } else { &case.training()[case.learned().len()..] };
                 let settings = EvaluateOptions { count: case.count, history, ..plain.clone() };
-                let played = evaluate(&case.network, matrices, &settings, &mut |done| part(at, done))?;
+                let played = evaluate(&case.network, matrices, &settings, &mut |done| part(at, done));
+                let Some(played) = unless_stopped(played)? else {
+                    // Means over some of the networks would not be those of the learned.
+                    study.stopped = true;
+                    sums.clear();
+                    break;
+                };
                 let bound = (!played.bound.is_empty()).then(|| ("(bound)".to_owned(), mean(&played.bound)));
                 let arms = played.arms.iter().map(|arm| (arm.name.clone(), mean(&arm.performance)));
                 for (name, value) in bound.into_iter().chain(arms) {
@@ -432,13 +441,32 @@ fn judge(
                 trained: trained.clone(),
                 ..plain.clone()
             };
-            let matrices = case.test(fixed_set);
-            let played =
-                evaluate(&case.network, &matrices, &settings, &mut |done| part(kept.len() + at, done))?;
-            fold.tests.push((case.name.clone(), played));
+            let play = |settings: &EvaluateOptions, matrices: &[TrafficMatrix]| {
+                let played =
+                    evaluate(&case.network, matrices, settings, &mut |done| part(kept.len() + at, done));
+                unless_stopped(played)
+            };
+            let mut played = play(&settings, &case.test(fixed_set))?;
+            if played.is_none() && !early {
+                // What was learned is tested all the same, alone.
+                study.stopped = true;
+                let limit = last.get_or_insert_with(|| Limit::after(LAST)).clone();
+                let selectors = vec![SelectorKind::TopKCritical];
+                played =
+                    play(&EvaluateOptions { selectors, history: 0, limit, ..settings }, &case.test(false))?;
+            }
+            fold.tests.extend(played.map(|played| (case.name.clone(), played)));
         }
     }
     Ok(())
+}
+
+/// `None` when the limit came before anything was played.
+fn unless_stopped<T>(result: Result<T, EvaluateError>) -> Result<Option<T>, EvaluateError> {
+    match result {
+        Err(EvaluateError::Stopped { .. }) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// One training tells the watcher of all.

@@ -264,7 +264,7 @@ impl<'o, 'a> Generation<'o, 'a> {
     fn price(&mut self) {
         let sum: f64 = self.weights.iter().sum();
         let centre = self.proof.clone();
-        let mut best = (f64::NEG_INFINITY, Vec::new());
+        let mut best = (f64::NEG_INFINITY, centre.clone());
         for part in CENTRED {
             let mixed = self.weights.iter().zip(centre.iter().zip(self.capacities));
             let mixed: Vec<f64> = mixed.map(|(w, (y, c))| (1.0 - part) * w / sum + part * y * c).collect();

@@ -2,10 +2,14 @@
 
 use traflux_core::{BaseRouting, GroupIx, Network, Routing, TrafficMatrix};
 
+use super::super::check::verify;
 use super::super::{FlowError, FlowProblem, MinMaxSolver, Preference};
 use super::FractionalBound;
 
 /// One door to all that a choice of pairs is judged by, on one network and base; solvers are kept between calls.
+///
+/// What results are made of passes the independent checker first, [`verify`]: outcomes and optima. The bare
+/// [`utilization`](Self::utilization), from which searches and rewards take millions of numbers, does not.
 ///
 /// No number depends on what was asked before, beyond rounding; a routing may where several are equally good, see
 /// [`MinMaxSolver`].
@@ -114,7 +118,7 @@ impl SelectionEvaluator {
     /// The same with the routing that moves the least traffic.
     ///
     /// # Errors
-    /// As [`SelectionEvaluator::utilization`].
+    /// As [`SelectionEvaluator::utilization`], and [`FlowError::Check`].
     pub fn outcome(
         &mut self,
         demands: &TrafficMatrix,
@@ -123,6 +127,7 @@ impl SelectionEvaluator {
         let problem = critical(&self.network, &self.base, demands, chosen)?;
         let preference = Preference::LeastRerouted(&self.base);
         let solution = self.least_rerouted.solve_preferring(&problem, preference, None)?;
+        verify(&problem, Some(&self.base), &solution)?;
         let routing = solution.routing(&problem)?;
         Ok(SelectionOutcome {
             utilization: solution.utilization,
@@ -135,10 +140,12 @@ impl SelectionEvaluator {
     /// The least maximum link utilisation when all pairs may leave.
     ///
     /// # Errors
-    /// As [`SelectionEvaluator::utilization`].
+    /// As [`SelectionEvaluator::utilization`], and [`FlowError::Check`].
     pub fn optimum(&mut self, demands: &TrafficMatrix) -> Result<f64, FlowError> {
         let problem = FlowProblem::all(&self.network, demands)?;
-        Ok(self.all.solve(&problem, None)?.utilization)
+        let solution = self.all.solve(&problem, None)?;
+        verify(&problem, None, &solution)?;
+        Ok(solution.utilization)
     }
 
     /// A utilisation that no `count` pairs can go below.

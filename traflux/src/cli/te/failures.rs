@@ -171,7 +171,9 @@ fn table(args: &FailuresArgs, network: &Network, all: &[Outcome], matrices: usiz
             outcome.optimal
         );
     }
-    let over = |of: fn(&Outcome) -> f64| all.iter().filter(|outcome| of(outcome) > 1.0).count();
+    let over = |of: fn(&Outcome) -> f64| {
+        all.iter().filter(|outcome| !outcome.failure.is_empty() && of(outcome) > 1.0).count()
+    };
     let (ecmp, rerouted, optimal) = (over(|o| o.ecmp), over(|o| o.rerouted), over(|o| o.optimal));
     out += &format!("overfull in {ecmp} by ECMP, {rerouted} with K pairs rerouted, {optimal} at best\n");
     out

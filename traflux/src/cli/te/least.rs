@@ -1,7 +1,8 @@
 //! What is the least utilisation of the fullest link, on small networks and on large ones?
 
 use traflux_core::{Network, TrafficMatrix};
-use traflux_lp::multicommodity::{FlowProblem, LargeSolver, MinMaxSolver};
+use traflux_lp::multicommodity::check::{verify, verify_large};
+use traflux_lp::multicommodity::{FlowError, FlowProblem, LargeSolver, MinMaxSolver};
 
 use super::solve::LARGE;
 use crate::cli::Failure;
@@ -19,11 +20,19 @@ impl Least {
         Self { exact: MinMaxSolver::new(network), large }
     }
 
-    /// The utilisation reached.
+    /// The utilisation reached, checked.
     pub(super) fn of(&mut self, problem: &FlowProblem<'_>) -> Result<f64, Failure> {
         Ok(match &self.large {
-            Some(solver) => solver.solve(problem, None)?.utilization,
-            None => self.exact.solve(problem, None)?.utilization,
+            Some(solver) => {
+                let solution = solver.solve(problem, None)?;
+                verify_large(problem, &solution).map_err(FlowError::from)?;
+                solution.utilization
+            }
+            None => {
+                let solution = self.exact.solve(problem, None)?;
+                verify(problem, None, &solution).map_err(FlowError::from)?;
+                solution.utilization
+            }
         })
     }
 

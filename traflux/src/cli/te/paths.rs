@@ -8,8 +8,10 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 use traflux_core::{GroupIx, LinkIx, Network, NodeIx, TrafficMatrix};
+use traflux_lp::multicommodity::check::{verify, verify_listed};
 use traflux_lp::multicommodity::{
-    FlowProblem, MinMaxSolver, PathChoice, PathSets, PathSetsFit, PathSetsStatus, Preference, choose_paths,
+    FlowError, FlowProblem, MinMaxSolver, PathChoice, PathSets, PathSetsFit, PathSetsStatus, Preference,
+    choose_paths,
 };
 
 use super::input::{InputArgs, deadline, matrices_text, save, say, warn_of_units};
@@ -111,8 +113,12 @@ fn judge(network: &Network, sets: &PathSets, matrices: &[TrafficMatrix]) -> Resu
         .iter()
         .map(|demands| {
             let problem = FlowProblem::all(network, demands)?;
-            let over_sets = listed.solve_listed(&problem, &sets.listed(&problem), Preference::None, None)?;
-            let bound = all.solve(&problem, None)?.lower_bound;
+            let paths = sets.listed(&problem);
+            let over_sets = listed.solve_listed(&problem, &paths, Preference::None, None)?;
+            verify_listed(&problem, &paths, &over_sets).map_err(FlowError::from)?;
+            let over_all = all.solve(&problem, None)?;
+            verify(&problem, None, &over_all).map_err(FlowError::from)?;
+            let bound = over_all.lower_bound;
             let reached = over_sets.utilization;
             Ok(if reached > 0.0 { ((reached - bound) / reached).max(0.0) } else { 0.0 })
         })
