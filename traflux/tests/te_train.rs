@@ -13,7 +13,7 @@ use traflux::te::{
     Case, Earlier, EvaluateError, Limit, RunName, SelectorKind, StudyOptions, TrainOptions, TrainPoint,
     Watch, study,
 };
-use traflux_core::{BitRate, Network, TrafficMatrix};
+use traflux_core::BitRate;
 use traflux_policy::Checkpoint;
 
 #[test]
