@@ -425,6 +425,7 @@ fn a_limit_within_the_test_loses_nothing_of_the_training() {
     let options = StudyOptions {
         train: TrainOptions {
             example_updates: 20,
+            identities: false,
             updates: 20,
             states: 3,
             draws: 3,
