@@ -44,7 +44,11 @@ export function proxy(engine) {
 
 function pass(forward, incoming, outgoing, signal) {
   return new Promise((resolve, reject) => {
-    const url = new URL(incoming.url, forward.url);
+    // Only path and query are the client's: `//elsewhere/` as a relative URL would name another host.
+    const url = new URL(forward.url);
+    const query = incoming.url.indexOf('?');
+    url.pathname = query < 0 ? incoming.url : incoming.url.slice(0, query);
+    url.search = query < 0 ? '' : incoming.url.slice(query);
     const { connection, ...headers } = incoming.headers;
     const upstream = send(url, { method: incoming.method, headers: { ...headers, host: url.host }, signal }, (answer) => {
       forward.firstByte();

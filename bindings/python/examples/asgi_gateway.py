@@ -40,14 +40,16 @@ class Gateway:
         if body is None:
             return await answer(send, 413, b'{"error": "body_too_large"}', "application/json")
         client = self.identities.resolve(scope["headers"])
+        if client is None:
+            return await answer(send, 401, b'{"error": "key_required"}', "application/json")
         request = Request(
             method=scope["method"],
             path=scope["path"],
             query=scope.get("query_string", b"").decode("latin-1"),
             headers=scope["headers"],
-            tenant=client.tenant if client else "",
-            key=client.key if client else "",
-            user_tier=client.user_tier if client else "",
+            tenant=client.tenant,
+            key=client.key,
+            user_tier=client.user_tier,
             held_bytes=len(body),
             body=body if body.lstrip()[:1] == b"{" else None,
         )

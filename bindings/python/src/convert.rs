@@ -103,6 +103,18 @@ pub(crate) fn matrices_of(value: &Bound<'_, PyAny>, nodes: usize) -> PyResult<Ve
         .collect()
 }
 
+/// One matrix `(nodes, nodes)`, or a stack of one, in bit/s.
+pub(crate) fn matrix_of(value: &Bound<'_, PyAny>, nodes: usize) -> PyResult<TrafficMatrix> {
+    let mut matrices = matrices_of(value, nodes)?;
+    match (matrices.pop(), matrices.len()) {
+        (Some(matrix), 0) => Ok(matrix),
+        (last, before) => {
+            let found = before + usize::from(last.is_some());
+            Err(shape("matrices", &[found, nodes, nodes], &[1, nodes, nodes]))
+        }
+    }
+}
+
 /// Positions of pairs.
 pub(crate) fn pairs_of(value: &Bound<'_, PyAny>) -> PyResult<Vec<GroupIx>> {
     let list: Vec<i64> = match value.call_method0("tolist") {

@@ -193,6 +193,16 @@ impl Tensors {
     }
 }
 
+/// More environments than this in one are a mistake rather than a wish.
+const MOST: usize = 1 << 16;
+
+fn few(count: usize) -> PyResult<std::ops::Range<usize>> {
+    if count > MOST {
+        return Err(invalid(format!("{count} environments are more than {MOST}")));
+    }
+    Ok(0..count)
+}
+
 #[pymethods]
 impl Environments {
     /// A network whose pairs are chosen.
@@ -224,7 +234,7 @@ impl Environments {
         let settings = EnvironmentSettings { matrices: start..stop, steps, reward };
         let encoder = SelectionEncoder::new(series.network(), series.base(), choose);
         let made = NetworkEnvironment::new(Arc::clone(&series), encoder, settings).map_err(py_err)?;
-        let environments = (0..count).map(|_| Box::new(made.clone()) as Boxed).collect();
+        let environments = few(count)?.map(|_| Box::new(made.clone()) as Boxed).collect();
         Self::build(environments, series.network().pair_count(), choose, threads, auto_reset)
     }
 
@@ -255,7 +265,7 @@ impl Environments {
         };
         let fidelity: Fidelity = fidelity.parse().map_err(|reason: String| invalid(reason))?;
         let make = || Box::new(FleetEnvironment::new(episodes.clone()).with_fidelity(fidelity)) as Boxed;
-        let environments = (0..count).map(|_| make()).collect();
+        let environments = few(count)?.map(|_| make()).collect();
         Self::build(environments, groups, groups, threads, auto_reset)
     }
 

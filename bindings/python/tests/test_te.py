@@ -48,6 +48,14 @@ def test_what_does_not_hold_together_is_refused_with_its_code() -> None:
     assert parameter.value.code == "te_parameter"
     with pytest.raises(traflux.InputError, match="unknown field"):
         te.ring(5, colour="red")
+    with pytest.raises(traflux.NetworkError) as size:
+        te.Network(2**62, [], [], [])
+    assert size.value.code == "network_too_large"
+    for stack in (0, 2):
+        matrices = np.zeros((stack, 4, 4))
+        with pytest.raises(traflux.InputError) as shape:
+            te.select(square(), matrices, count=1)
+        assert shape.value.code == "input_shape"
 
 
 def test_equal_paths_share_the_load_evenly() -> None:

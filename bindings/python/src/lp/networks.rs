@@ -13,7 +13,7 @@ use traflux_lp::multicommodity::{
     FlowProblem, FlowStatus, LargeSolver, MinMaxSolver, Preference, max_concurrent_flow, max_total_flow,
 };
 
-use crate::convert::{deadline_of, detached, invalid, matrices_of, numbers, pairs_of, square, table, vector};
+use crate::convert::{deadline_of, detached, invalid, matrix_of, numbers, pairs_of, square, table, vector};
 use crate::errors::py_err;
 use crate::te::Network;
 
@@ -66,8 +66,9 @@ impl NetworkSolver {
     }
 
     /// Starts the next problem from scratch.
-    fn forget(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).forget();
+    fn forget(&self, py: Python<'_>) {
+        // A solve holds the solver and may want the interpreter.
+        py.detach(|| self.inner.lock().unwrap_or_else(PoisonError::into_inner).forget());
     }
 
     #[pyo3(signature = (demands, *, pairs=None, background=None, prefer=None, deadline=None))]
@@ -102,8 +103,10 @@ impl NetworkSolver {
         };
         let solved = detached(py, || {
             let problem = problem(network.inner(), rows, chosen, background)?;
-            let mut solver = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            let solution = solver.solve_preferring(&problem, preference, deadline_of(deadline));
+            let solution = {
+                let mut solver = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+                solver.solve_preferring(&problem, preference, deadline_of(deadline))
+            };
             let solution = solution.map_err(py_err)?;
             let ends = ends(&problem);
             let demand = problem.commodities.iter().map(|commodity| commodity.demand).collect();
@@ -313,7 +316,7 @@ fn selection_bound(
     count: usize,
     deadline: Option<Duration>,
 ) -> PyResult<f64> {
-    let matrix = matrices_of(demands, network.inner().nodes().len())?.swap_remove(0);
+    let matrix = matrix_of(demands, network.inner().nodes().len())?;
     let base = network.base()?;
     detached(py, || {
         let mut bound = FractionalBound::new(network.inner(), base);

@@ -10,7 +10,7 @@ use traflux_lp::multicommodity::select::SelectionEvaluator;
 use traflux_te::NetworkEncoder;
 
 use super::Network;
-use crate::convert::{detached, invalid, matrices_of, pairs_of};
+use crate::convert::{detached, invalid, matrices_of, matrix_of, pairs_of};
 use crate::errors::{input, py_err};
 use crate::policy::Checkpoint;
 
@@ -45,7 +45,7 @@ fn select<'py>(
     let kind = kind(selector)?;
     let base = network.base()?;
     let network = network.inner();
-    let matrix = matrices_of(demands, network.nodes().len())?.swap_remove(0);
+    let matrix = matrix_of(demands, network.nodes().len())?;
     let chosen = detached(py, || {
         let observation = NetworkEncoder::new(network, base).encode(&matrix).map_err(py_err)?;
         kind.policy(network, base, count).act(&observation).map_err(py_err)
@@ -63,7 +63,7 @@ fn reroute<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let base = network.base()?;
     let network = network.inner();
-    let matrix = matrices_of(demands, network.nodes().len())?.swap_remove(0);
+    let matrix = matrix_of(demands, network.nodes().len())?;
     let pairs = pairs_of(pairs)?;
     let (outcome, before, optimum) = detached(py, || {
         let mut evaluator = SelectionEvaluator::new(network, base);

@@ -13,7 +13,7 @@ use traflux_te::generate::{
 use super::Network;
 use super::files::array_of;
 use super::network::ecmp_utilization;
-use crate::convert::{detached, invalid, json_of, matrices_of, settings};
+use crate::convert::{detached, invalid, json_of, matrices_of, matrix_of, settings};
 use crate::errors::py_err;
 
 /// Adds the functions to the module.
@@ -99,7 +99,7 @@ fn diurnal<'py>(
     options: &Bound<'py, PyDict>,
 ) -> PyResult<Bound<'py, PyArray3<f64>>> {
     let nodes = mean.len()?;
-    let mean = matrices_of(mean, nodes)?.swap_remove(0);
+    let mean = matrix_of(mean, nodes)?;
     let config: DiurnalConfig = settings(json_of(options.as_any())?)?;
     let network = time_zones_of.map(Network::inner);
     let matrices = detached(py, || {

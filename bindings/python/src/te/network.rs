@@ -40,7 +40,9 @@ impl Network {
 
     /// What routers do by themselves: all shortest paths evenly.
     pub(crate) fn base(&self) -> PyResult<&BaseRouting> {
-        self.base.get_or_init(|| ecmp(&self.inner)).as_ref().map_err(|error| py_err(error.clone()))
+        // Of a large network it takes a while: the interpreter's lock is not held, neither here nor by who waits.
+        let base = Python::attach(|py| py.detach(|| self.base.get_or_init(|| ecmp(&self.inner))));
+        base.as_ref().map_err(|error| py_err(error.clone()))
     }
 
     fn node(&self, node: usize) -> PyResult<NodeIx> {
@@ -86,7 +88,10 @@ impl Network {
         positions: Option<Vec<Option<[f64; 2]>>>,
     ) -> PyResult<Self> {
         let names: Vec<String> = match nodes.extract::<usize>() {
-            Ok(count) => (0..count).map(|ix| ix.to_string()).collect(),
+            Ok(count) => {
+                Links::check_size(count, 0).map_err(py_err)?;
+                (0..count).map(|ix| ix.to_string()).collect()
+            }
             Err(_) => nodes.extract()?,
         };
         let links = tail.len();
