@@ -65,7 +65,7 @@ fn run_fuzz(report: &mut Report) -> Result<(), String> {
         return Ok(());
     }
     // The same inputs each time: a change is judged by what it did, not by luck. `cargo xtask fuzz` goes on searching.
-    let effort = fuzz::Effort { seconds: if workspace::is_ci() { 20 } else { 5 }, seed: Some(1) };
+    let effort = fuzz::Effort { seconds: if workspace::is_ci() { 60 } else { 5 }, seed: Some(1) };
     fuzz::steps(report, effort, &[])
 }
 
