@@ -102,6 +102,10 @@ def main() -> None:
             f"FleetVectorEnv fluid, {label:6},    1 thread   fluid steps  {rate(fleets('fluid', 1, scenario))}"
         )
     print(f"FleetVectorEnv requests, demo,     1 thread   virtual s    {rate(fleets('requests', 1, 'demo'))}")
+    print(
+        "goals: 2,000 steps/s on Abilene, where the published implementation of CFR-RL was measured at "
+        "7.7 to 13 rewards/s; 50,000 fluid steps/s"
+    )
 
 
 if __name__ == "__main__":
