@@ -27,7 +27,8 @@ pub fn server_metrics(text: &[u8], model: Option<&str>) -> LoadReport {
         let value =
             value.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.parse().ok());
         let Some(value) = value.filter(|value: &f64| value.is_finite() && *value >= 0.0) else { continue };
-        let add = |slot: &mut Option<f64>| *slot = Some(slot.unwrap_or(0.0) + value);
+        // A sum of finite numbers need not be one.
+        let add = |slot: &mut Option<f64>| *slot = Some((slot.unwrap_or(0.0) + value).min(f64::MAX));
         match meaning {
             Meaning::Waiting => add(&mut report.waiting),
             Meaning::Running => add(&mut report.running),
@@ -124,6 +125,12 @@ vllm:num_requests_waiting_by_reason{reason="capacity"} 9
         let report = server_metrics(text, Some("meta-llama/Llama-3.1-8B-Instruct"));
         assert_eq!((report.waiting, report.running, report.cache_use), (Some(7.0), Some(16.0), Some(0.75)));
         assert_eq!(server_metrics(text, None).waiting, Some(107.0));
+    }
+
+    #[test]
+    fn a_sum_beyond_all_numbers_stays_a_number() {
+        let report = server_metrics(b"tgi_queue_size 1.7e308\ntgi_queue_size 1.7e308\n", None);
+        assert_eq!(report.waiting, Some(f64::MAX));
     }
 
     #[test]
