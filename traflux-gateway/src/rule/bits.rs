@@ -23,7 +23,13 @@ impl BitRows {
         row
     }
 
+    /// All rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[u64]> {
+        self.bits.chunks(self.words.max(1))
+    }
+
     /// A row.
+    #[inline]
     pub(crate) fn row(&self, row: usize) -> &[u64] {
         &self.bits[row * self.words..(row + 1) * self.words]
     }

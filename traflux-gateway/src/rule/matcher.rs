@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
 use traflux_core::plan::matching::MatchPlan;
 
@@ -17,8 +18,6 @@ use super::path::PathIndex;
 use crate::error::GatewayError;
 use crate::request::Request;
 
-/// Rows are intersected only beyond so many candidates by path.
-const FEW: u32 = 8;
 /// The most subjects whose rows are intersected, the most selective first.
 const MAX_DIMENSIONS: usize = 8;
 
@@ -133,27 +132,46 @@ impl Matcher {
             (0..self.conditions.len()).all(go_on);
             return;
         }
-        let by_path = self.paths.candidates(request.path);
-        let mut rows: [&[u64]; MAX_DIMENSIONS] = [&[]; MAX_DIMENSIONS];
-        let mut count = 0;
-        if by_path.iter().map(|word| word.count_ones()).sum::<u32>() > FEW {
-            for dimension in &self.dimensions {
-                rows[count] = dimension.row(request);
-                count += 1;
-            }
+        // Rows are intersected only where the path leaves many.
+        let (by_path, by_rows) = self.paths.candidates(request.path);
+        if let [word] = by_path {
+            let rows = if by_rows { &self.dimensions[..] } else { &[] };
+            let word = rows.iter().fold(*word, |word, dimension| word & dimension.row(request)[0]);
+            self.judge(word, 0, by_rows, request, &mut go_on);
+            return;
+        }
+        let mut rows: ArrayVec<&[u64], MAX_DIMENSIONS> = ArrayVec::new();
+        if by_rows {
+            rows.extend(self.dimensions.iter().map(|dimension| dimension.row(request)));
         }
         for (at, word) in by_path.iter().enumerate() {
-            let mut word = rows[..count].iter().fold(*word, |word, row| word & row[at]);
-            while word != 0 {
-                let ix = at * 64 + word.trailing_zeros() as usize;
-                word &= word - 1;
-                let left = &self.left[ix];
-                let left = if count > 0 { &left.by_rows } else { &left.by_path };
-                if left.iter().all(|condition| condition.holds(request)) && !go_on(ix) {
-                    return;
-                }
+            let word = rows.iter().fold(*word, |word, row| word & row[at]);
+            if !self.judge(word, at * 64, by_rows, request, &mut go_on) {
+                return;
             }
         }
+    }
+
+    /// Judges what is left of candidates, numbered from `base`; false when `go_on` was.
+    #[inline]
+    fn judge(
+        &self,
+        mut word: u64,
+        base: usize,
+        by_rows: bool,
+        request: &Request<'_>,
+        go_on: &mut impl FnMut(usize) -> bool,
+    ) -> bool {
+        while word != 0 {
+            let ix = base + word.trailing_zeros() as usize;
+            word &= word - 1;
+            let left = &self.left[ix];
+            let left = if by_rows { &left.by_rows } else { &left.by_path };
+            if left.iter().all(|condition| condition.holds(request)) && !go_on(ix) {
+                return false;
+            }
+        }
+        true
     }
 }
 
