@@ -12,7 +12,7 @@ use std::time::Duration;
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::balance::{
-    AdaptiveSettings, AdaptiveWeights, Algorithm, Answer, BalanceSettings, EndpointTable, Estimate,
+    AdaptivePlan, AdaptiveWeights, Algorithm, Answer, BalanceSettings, EndpointTable, Estimate,
     LatencySettings, Member, Outcome, PickRequest, Pool, Reading,
 };
 
@@ -77,7 +77,7 @@ fn run(
     let table = EndpointTable::new(&LatencySettings { estimate, decay, ..LatencySettings::default() });
     let members = (0..endpoints).map(|ix| Member::new(table.endpoint(&ix.to_string(), Timestamp::ZERO), 1));
     let mut pool = Pool::new(settings, members.collect::<Vec<_>>(), seed).unwrap();
-    let mut adaptive = AdaptiveWeights::new(AdaptiveSettings::default()).unwrap();
+    let mut adaptive = AdaptiveWeights::new(AdaptivePlan::default()).unwrap();
     let mut next_update = 2.0;
     let slots = |ix: usize| scenario.slots[ix % scenario.slots.len()];
     let speed = |ix: usize| scenario.speeds[ix % scenario.speeds.len()];

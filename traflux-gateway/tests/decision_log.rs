@@ -129,6 +129,7 @@ fn random_plan(rng: &mut Rng) -> RequestPlan {
         "limits": limits,
         "retry": {"max_attempts": 1 + rng.below(4)},
         "health": {"probe": {"interval_ms": 500}},
+        "balance": {"adaptive": {"every_ms": 500}},
     });
     if chance(rng, 0.6) {
         plan["retry"]["hedge"] = json!({});
@@ -224,7 +225,6 @@ fn random_settings(rng: &mut Rng) -> EngineSettings {
         seed: rng.next_u64(),
         // So few that tables overflow and old keys leave.
         max_keys: pick(rng, &[3, 10_000]),
-        adapt_every: Duration::from_millis(500),
         ..EngineSettings::default()
     }
 }

@@ -17,6 +17,7 @@
 //! | no rule, no default | | native: 404 |
 //! | `backend`, `weight` | endpoints of one cluster, or `weighted_clusters` | native |
 //! | `algorithm` | `round_robin`, `weighted_clusters`, `least_request` | round-robin, weighted and, with equal weights, least-connections native; consistent-hash (`maglev`), least-latency, hot-cold, adaptive approximated; least-cost unsupported |
+//! | `balance` | | unsupported: weights under adaptive |
 //! | `fallback` | aggregate cluster, `previous_priorities` | approximated |
 //! | `timeout_ms`, `request_timeout_ms` | `per_try_idle_timeout` | approximated: for each attempt; streams are not cut |
 //! | backends: `url`, `key`, `http2`, `connect_timeout_ms` | `load_assignment`, `UpstreamTlsContext`, `header_mutation` and, for a path or a key's file, `lua` in the cluster | native, but that key files are read once |
@@ -36,6 +37,7 @@
 //! clusters, whose health and connections are counted apart.
 
 mod affinity;
+mod balance;
 mod cluster;
 mod congestion;
 mod health;
@@ -157,6 +159,7 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
     if plan.control.is_some() {
         report.needs("control", "the controller (`traflux run`), which sends weights over xDS");
     }
+    balance::report(&plan.balance, &mut report);
     health::report(plan, &mut report);
     congestion::queue_report(&plan.queue, &mut report);
     cluster::pool_report(&mut report);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::affinity::AffinityPlan;
 use super::backend::BackendPlan;
+use super::balance::BalancePlan;
 use super::congestion::CongestionPlan;
 use super::control::ControlPlan;
 use super::health::HealthPlan;
@@ -30,6 +31,8 @@ pub struct RequestPlan {
     pub server: ServerPlan,
     /// Rules.
     pub routing: RoutingPlan,
+    /// How algorithms choose.
+    pub balance: BalancePlan,
     /// Backends by name. One that a route names and that is not here is known by its name alone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub backends: BTreeMap<String, BackendPlan>,
@@ -166,6 +169,7 @@ impl RequestPlan {
                 return wrong(format!("identity.api_keys[{ix}].sha256"), problem);
             }
         }
+        self.balance.validate().map_err(|error| error.under("balance"))?;
         self.health.validate().map_err(|error| error.under("health"))?;
         self.retry.validate().map_err(|error| error.under("retry"))?;
         if let Some(affinity) = &self.affinity {

@@ -307,7 +307,7 @@ pub enum Algorithm {
     HotCold,
     /// By a hash of the affinity key, bounded by load.
     ConsistentHash,
-    /// By weights from the controller; without one, from latency, errors and price as observed.
+    /// By weights from the controller; without one, the least expected latency under load and errors, weighed by price.
     #[default]
     Adaptive,
 }

@@ -11,7 +11,8 @@
 //!   [`Endpoint::expected_latency`](super::Endpoint::expected_latency), `L` its mean over the pool, `e` the error
 //!   ratio and `F` the latencies that a failure costs:
 //!   - least connections: `(q + 1) / w`,
-//!   - least latency and adaptive: `(ℓ·(q + 1) + e·F·L) / (1 − e) / w`: the expected latency `ℓ·√(q + 1)` once more by
+//!   - least latency and, with the weights of [`adaptive`](super::adaptive) in which prices count, adaptive:
+//!     `(ℓ·(q + 1) + e·F·L) / (1 − e) / w`: the expected latency `ℓ·√(q + 1)` once more by
 //!     `√(q + 1)`, so that load counts before it shows in latency, and what failed attempts cost until one
 //!     succeeds. With [`Estimate::Peak`] the first term is that of Finagle's Peak-EWMA.
 //!   - hot-cold: those whose load by weight is above the quantile of loads are hot; the cold one of least latency, else the

@@ -47,11 +47,12 @@ pub mod settings;
 pub mod tier;
 
 pub use crate::outcome::Outcome;
-pub use adaptive::{AdaptiveSettings, AdaptiveWeights, Reading, SetWeights};
+pub use adaptive::{AdaptiveWeights, Reading, SetWeights};
 pub use choice::PickRequest;
 pub use eligibility::Eligibility;
 pub use endpoint::{Answer, Endpoint, EndpointTable};
 pub use pool::{Member, Pool, Price};
 pub use pool_picker::PoolPicker;
 pub use settings::{BalanceSettings, CostSettings, Estimate, LatencySettings, LoadUnit, SlowStart};
+pub use traflux_core::plan::balance::AdaptivePlan;
 pub use traflux_core::plan::routing::Algorithm;

@@ -32,7 +32,7 @@ impl Engine {
             }
         }
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.since(registry.adapted) >= compiled.settings.adapt_every {
+        if now.since(registry.adapted) >= compiled.plan.balance.adaptive.every {
             registry.adapted = now;
             self.adapt(&mut registry, now);
         }
@@ -42,7 +42,7 @@ impl Engine {
     }
 
     /// Takes weights that a controller computed for the backends of a rule under `adaptive`; they count while they are
-    /// fresh ([`AdaptiveSettings::fresh_for`](balance::AdaptiveSettings::fresh_for)), so renew them.
+    /// fresh (`balance.adaptive.fresh_for_ms`), so renew them.
     ///
     /// While they count, weights are shares of requests: turns go round by weight, and nothing that the engine observes
     /// weighs against them but health and room. A backend of positive weight carries traffic beside the others,
@@ -105,7 +105,7 @@ fn adapt_pool(
     let adaptive = match registry.adaptive.entry(key) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::hash_map::Entry::Vacant(entry) => {
-            entry.insert(AdaptiveWeights::new(compiled.settings.adaptive)?)
+            entry.insert(AdaptiveWeights::new(compiled.plan.balance.adaptive)?)
         }
     };
     let weights_set: Option<(Vec<u32>, Timestamp)> =

@@ -481,7 +481,7 @@ fn algorithm_report(
         Algorithm::Adaptive => report.approximated(
             field,
             "round_robin by the plan's weights",
-            "weights change only when a controller publishes others",
+            "neither latency, errors nor prices count; weights change only when a controller publishes others",
         ),
         Algorithm::LeastCost => {
             report.unsupported(field, "Envoy knows no prices; endpoints are taken in turn by weight");
