@@ -6,6 +6,7 @@
 
 pub mod affinity;
 pub mod backend;
+pub mod balance;
 pub mod congestion;
 pub mod control;
 pub mod form;

@@ -111,7 +111,7 @@ impl Engine {
         let mut registry = Registry::new(settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
         registry.probes.follow(&compiled, now);
-        Ok(Self {
+        let engine = Self {
             shared: Arc::new(Shared {
                 compiled: ArcSwap::from_pointee(compiled),
                 registry: Mutex::new(registry),
@@ -120,7 +120,9 @@ impl Engine {
                 log,
                 watch: Mutex::default(),
             }),
-        })
+        };
+        engine.adapt(&mut engine.shared.registry.lock().unwrap_or_else(PoisonError::into_inner), now);
+        Ok(engine)
     }
 
     /// Puts another plan in force. Levels of limits that stay, estimates of endpoints that stay and everything in
@@ -150,15 +152,19 @@ impl Engine {
         settings.validate()?;
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.compiled.load_full();
-        let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;
+        let compiled = match Compiled::new(plan, settings, &mut registry, Some(&before), now) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                before.drain();
+                return Err(error);
+            }
+        };
         // Positions mean others from here on.
         registry.adaptive.clear();
         registry.probes.follow(&compiled, now);
         self.shared.compiled.store(Arc::new(compiled));
-        if !registry.set.is_empty() {
-            // New pools begin with the weights of the plan; a controller's go on without a gap.
-            self.adapt(&mut registry, now);
-        }
+        // New pools begin with the weights of the plan: prices count at once, a controller's weights go on without a gap.
+        self.adapt(&mut registry, now);
         Ok(())
     }
 

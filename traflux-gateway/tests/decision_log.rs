@@ -99,11 +99,19 @@ fn random_plan(rng: &mut Rng) -> RequestPlan {
                 "dollars" => 0.02,
                 _ => 20_000.0,
             };
-            let shape = pick(rng, &["token_bucket", "fixed_window", "sliding_window"]);
+            let shape = pick(
+                rng,
+                &[
+                    json!("token_bucket"),
+                    json!("fixed_window"),
+                    json!("sliding_window"),
+                    json!({"warm_up": {}}),
+                ],
+            );
             let mut limit =
                 json!({"name": format!("l{ix}"), "unit": unit, "amount": amount, "period_ms": 5000});
             if unit != "concurrency" {
-                limit["shape"] = json!(shape);
+                limit["shape"] = shape.clone();
             }
             match rng.below(4) {
                 0 => limit["by"] = json!([pick(rng, &scopes)]),
@@ -129,6 +137,7 @@ fn random_plan(rng: &mut Rng) -> RequestPlan {
         "limits": limits,
         "retry": {"max_attempts": 1 + rng.below(4)},
         "health": {"probe": {"interval_ms": 500}},
+        "balance": {"adaptive": {"every_ms": 500}},
     });
     if chance(rng, 0.6) {
         plan["retry"]["hedge"] = json!({});
@@ -224,7 +233,6 @@ fn random_settings(rng: &mut Rng) -> EngineSettings {
         seed: rng.next_u64(),
         // So few that tables overflow and old keys leave.
         max_keys: pick(rng, &[3, 10_000]),
-        adapt_every: Duration::from_millis(500),
         ..EngineSettings::default()
     }
 }

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::affinity::AffinityPlan;
 use super::backend::BackendPlan;
+use super::balance::BalancePlan;
 use super::congestion::CongestionPlan;
 use super::control::ControlPlan;
 use super::health::HealthPlan;
 use super::identity::IdentityPlan;
-use super::limit::LimitPlan;
+use super::limit::{LimitPlan, LimitShape};
 use super::pool::PoolPlan;
 use super::queue::QueuePlan;
 use super::retry::RetryPlan;
@@ -30,6 +31,8 @@ pub struct RequestPlan {
     pub server: ServerPlan,
     /// Rules.
     pub routing: RoutingPlan,
+    /// How algorithms choose.
+    pub balance: BalancePlan,
     /// Backends by name. One that a route names and that is not here is known by its name alone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub backends: BTreeMap<String, BackendPlan>,
@@ -102,6 +105,9 @@ impl RequestPlan {
             if route.weights().all(|(_, weight)| weight == 0) {
                 return wrong(format!("{path}.weight"), "every backend has weight 0".into());
             }
+            if let Some(balance) = &route.balance {
+                balance.validate().map_err(|error| error.under(&format!("{path}.balance")))?;
+            }
             let mut seen = BTreeSet::new();
             for (ix, fallback) in route.fallback.iter().enumerate() {
                 if !seen.insert(&fallback.backend) {
@@ -135,6 +141,9 @@ impl RequestPlan {
             if limit.period.is_zero() {
                 return wrong(path("period_ms"), "a period of 0 ms has no rate".into());
             }
+            if let LimitShape::WarmUp(warm_up) = limit.shape {
+                warm_up.validate().map_err(|error| error.under(&path("shape.warm_up")))?;
+            }
         }
         for (name, backend) in &self.backends {
             let prices = std::iter::once(("price".to_owned(), backend.price)).chain(
@@ -166,6 +175,7 @@ impl RequestPlan {
                 return wrong(format!("identity.api_keys[{ix}].sha256"), problem);
             }
         }
+        self.balance.validate().map_err(|error| error.under("balance"))?;
         self.health.validate().map_err(|error| error.under("health"))?;
         self.retry.validate().map_err(|error| error.under("retry"))?;
         if let Some(affinity) = &self.affinity {
@@ -236,8 +246,20 @@ mod tests {
                 "retry.hedge.quantile: 1, expected more than 0, less than 1",
             ),
             (
+                r#"{"routing": {"default": {"backend": "x", "balance": {"price_exponent": 9}}}}"#,
+                "routing.default.balance.price_exponent: 9, expected 0 to 8",
+            ),
+            (
+                r#"{"balance": {"slow_start": {"aggression": 0}}}"#,
+                "balance.slow_start.aggression: 0, expected 0.01 to 100",
+            ),
+            (
                 r#"{"limits": [{"name": "l", "unit": "tokens", "amount": -1}]}"#,
                 "limits[0].amount: -1 is outside (0, 1000000000000000]",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "shape": {"warm_up": {"cold_factor": 1}}}]}"#,
+                "limits[0].shape.warm_up.cold_factor: 1, expected more than 1, at most 1000",
             ),
             (
                 r#"{"identity": {"api_keys": [{"name": "k", "sha256": "ab", "tenant": "t"}]}}"#,

@@ -7,68 +7,35 @@
 //! `s*_i ∝ b_i · (ℓ_min / ℓ_i)^α · (1 − e_i)^β · (p_min / p_i)^γ`
 //!
 //! by at most a factor `1 + step` up or down, and stays at least `least_share` of an even share, so that every
-//! endpoint goes on to be measured. Equal readings give equal weights. By default all exponents are 0: whoever is drawn
-//! is compared by latency, load and errors anyway, and what counts twice sends so much to the fast that they queue.
-//! Where not all are compared ([`BalanceSettings::compare_all_up_to`](super::BalanceSettings)), `α = ½` has the fast
-//! drawn more often, for shorter answers on average and later first tokens in the worst cases.
+//! endpoint goes on to be measured. It begins at `b_i · (p_min / p_i)^γ`: prices stand in the plan and need no steps.
+//! Equal readings give equal weights; an endpoint without a price counts as the cheapest.
+//!
+//! By default `α = β = 0`: whoever is drawn is compared by latency, load and errors anyway, and what counts twice sends
+//! so much to the fast that they queue. Where not all are compared
+//! ([`BalanceSettings::compare_all_up_to`](super::BalanceSettings)), `α = ½` has the fast drawn more often, for shorter
+//! answers on average and later first tokens in the worst cases.
+//!
+//! Prices have no other way to count, so `γ = ½`. The choice divides the latency that it expects under load by the
+//! weight ([`choice`](super::choice)), so what is least is
+//!
+//! `(ℓ_i · (q_i + 1) + cost of errors) · p_i^γ / b_i`
+//!
+//! A dollar and a second have no common measure that holds for all users, so the common unit is a *ratio*: with `γ = ½`
+//! a price four times as high is worth half of the latency. Of two idle endpoints the dearer is taken where it is more
+//! than twice as fast. Of busy ones whose latency is equal and does not depend on their load, `ℓ_i = ℓ / √(q + 1)`, so
+//! requests in flight, and with them rates, come to `(1 / p)^2γ`: with `γ = ½` to the inverse of prices, with `γ = 1`
+//! to their inverse squares.
+//!
+//! What is cheap and fails is no bargain: `p = p_plan + (p_max − p_plan) · min(1, e / error_limit)`, so that an endpoint
+//! of which `error_limit` fail counts as dear as the dearest.
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::balance::{AdaptivePlan, Estimate};
 
 use super::endpoint::Endpoint;
 use super::estimator::Tick;
-use super::settings::{Estimate, within};
 use crate::error::GatewayError;
-use crate::units::{PicoDollars, millis};
-
-/// How weights adapt.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdaptiveSettings {
-    /// `α`; 0.
-    pub latency_exponent: f64,
-    /// `β`; 0.
-    pub error_exponent: f64,
-    /// `γ`; 0 leaves prices out.
-    pub price_exponent: f64,
-    /// The most that a share may grow in one update, as a share of itself.
-    pub step: f64,
-    /// The least share, of an even one.
-    pub least_share: f64,
-    /// How long a controller's weights count.
-    #[serde(rename = "fresh_for_ms", with = "millis")]
-    pub fresh_for: Duration,
-}
-
-impl Default for AdaptiveSettings {
-    fn default() -> Self {
-        Self {
-            latency_exponent: 0.0,
-            error_exponent: 0.0,
-            price_exponent: 0.0,
-            step: 0.25,
-            least_share: 0.05,
-            fresh_for: Duration::from_secs(30),
-        }
-    }
-}
-
-impl AdaptiveSettings {
-    /// Checks ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a value out of range.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        within("latency_exponent", self.latency_exponent, 0.0, 4.0)?;
-        within("error_exponent", self.error_exponent, 0.0, 16.0)?;
-        within("price_exponent", self.price_exponent, 0.0, 8.0)?;
-        within("step", self.step, 0.001, 10.0)?;
-        within("least_share", self.least_share, 0.0, 1.0)?;
-        within("fresh_for_ms", self.fresh_for.as_secs_f64() * 1e3, 0.0, 1e9)
-    }
-}
+use crate::units::PicoDollars;
 
 /// What is known of one endpoint at an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,7 +76,7 @@ pub struct SetWeights<'a> {
 /// The weights of one pool over time.
 #[derive(Debug, Clone)]
 pub struct AdaptiveWeights {
-    settings: AdaptiveSettings,
+    settings: AdaptivePlan,
     shares: Vec<f64>,
     weights: Vec<u32>,
     led: bool,
@@ -122,17 +89,21 @@ impl AdaptiveWeights {
     /// Nothing known yet.
     ///
     /// # Errors
-    /// As [`AdaptiveSettings::validate`].
-    pub fn new(settings: AdaptiveSettings) -> Result<Self, GatewayError> {
+    /// As [`AdaptivePlan::validate`].
+    pub fn new(settings: AdaptivePlan) -> Result<Self, GatewayError> {
         settings.validate()?;
         Ok(Self { settings, shares: Vec::new(), weights: Vec::new(), led: false })
     }
 
     /// The weights from now on, by position. Every reading of positive weight gets a positive one.
     pub fn update(&mut self, now: Timestamp, readings: &[Reading], set: Option<SetWeights<'_>>) -> &[u32] {
-        let sum: f64 = readings.iter().map(|r| f64::from(r.weight)).sum();
         if self.shares.len() != readings.len() {
-            self.shares = readings.iter().map(|r| f64::from(r.weight) / sum.max(1.0)).collect();
+            let prices = prices(readings);
+            let begin = |r: &Reading| {
+                f64::from(r.weight) * self.by_price(&Reading { error_ratio: 0.0, ..*r }, prices)
+            };
+            let sum: f64 = readings.iter().map(begin).sum();
+            self.shares = readings.iter().map(|r| begin(r) / sum.max(f64::MIN_POSITIVE)).collect();
         }
         let fresh = set.filter(|set| {
             set.weights.len() == readings.len()
@@ -179,13 +150,12 @@ impl AdaptiveWeights {
             open().filter_map(|r| r.latency).filter(|l| l.is_finite() && *l > 0.0).collect();
         let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
         let latency = |r: &Reading| r.latency.filter(|l| l.is_finite() && *l > 0.0).unwrap_or(mean);
-        let cheapest = open().map(|r| r.price.0).filter(|p| *p > 0).min().unwrap_or(0) as f64;
+        let prices = prices(readings);
         let score = |r: &Reading| {
-            let dear = if r.price.0 > 0 { cheapest / r.price.0 as f64 } else { 1.0 };
             f64::from(r.weight)
                 * (mean / latency(r)).powf(self.settings.latency_exponent)
                 * (1.0 - r.error_ratio.clamp(0.0, 1.0)).powf(self.settings.error_exponent)
-                * dear.powf(self.settings.price_exponent)
+                * self.by_price(r, prices)
         };
         let scores: Vec<f64> = readings.iter().map(score).collect();
         let total: f64 = scores.iter().sum();
@@ -195,6 +165,20 @@ impl AdaptiveWeights {
         let weights: f64 = open().map(|r| f64::from(r.weight)).sum();
         readings.iter().map(|r| f64::from(r.weight) / weights.max(1.0)).collect()
     }
+
+    /// `(p_min / p)^γ`; 1 where nobody has a price.
+    fn by_price(&self, reading: &Reading, prices: Option<(f64, f64)>) -> f64 {
+        let Some((least, most)) = prices else { return 1.0 };
+        let planned = if reading.price.0 > 0 { reading.price.0 as f64 } else { least };
+        let failing = (reading.error_ratio.max(0.0) / self.settings.error_limit).min(1.0);
+        (least / (planned + (most - planned) * failing)).powf(self.settings.price_exponent)
+    }
+}
+
+/// The least and the greatest price of those that have one and take part.
+fn prices(readings: &[Reading]) -> Option<(f64, f64)> {
+    let priced = || readings.iter().filter(|r| r.weight > 0).map(|r| r.price.0).filter(|price| *price > 0);
+    Some((priced().min()? as f64, priced().max()? as f64))
 }
 
 #[cfg(test)]
@@ -205,11 +189,11 @@ mod tests {
         Reading { weight: 1, latency: Some(latency), error_ratio: 0.0, price: PicoDollars(0) }
     }
 
-    fn learning() -> AdaptiveSettings {
-        AdaptiveSettings { latency_exponent: 0.5, error_exponent: 2.0, ..AdaptiveSettings::default() }
+    fn learning() -> AdaptivePlan {
+        AdaptivePlan { latency_exponent: 0.5, error_exponent: 2.0, ..AdaptivePlan::default() }
     }
 
-    fn settle(readings: &[Reading], settings: AdaptiveSettings) -> Vec<f64> {
+    fn settle(readings: &[Reading], settings: AdaptivePlan) -> Vec<f64> {
         let mut adaptive = AdaptiveWeights::new(settings).unwrap();
         for _ in 0..100 {
             adaptive.update(Timestamp::ZERO, readings, None);
@@ -221,7 +205,7 @@ mod tests {
     #[test]
     fn by_default_latency_counts_in_the_choice_and_not_in_the_weights_too() {
         let failing = Reading { error_ratio: 0.5, ..reading(0.4) };
-        assert_eq!(settle(&[reading(0.1), failing], AdaptiveSettings::default()), [0.5, 0.5]);
+        assert_eq!(settle(&[reading(0.1), failing], AdaptivePlan::default()), [0.5, 0.5]);
     }
 
     #[test]
@@ -238,9 +222,31 @@ mod tests {
         assert!((shares[1] - 0.2).abs() < 1e-3, "1 : (1/2)²: {shares:?}");
         let dear = Reading { price: PicoDollars(20), ..reading(0.1) };
         let cheap = Reading { price: PicoDollars(10), ..reading(0.1) };
-        let settings = AdaptiveSettings { price_exponent: 2.0, ..learning() };
+        let settings = AdaptivePlan { price_exponent: 2.0, ..learning() };
         let shares = settle(&[dear, cheap], settings);
         assert!((shares[0] - 0.2).abs() < 1e-3, "{shares:?}");
+    }
+
+    #[test]
+    fn prices_count_from_the_first_update_on_by_their_root() {
+        let priced = |price| Reading { price: PicoDollars(price), ..reading(0.1) };
+        let mut adaptive = AdaptiveWeights::new(AdaptivePlan::default()).unwrap();
+        let weights = adaptive.update(Timestamp::ZERO, &[priced(40), priced(10), priced(0)], None).to_vec();
+        // 40 : 10 is 2 : 1 in weights, and who has no price counts as the cheapest.
+        assert_eq!(weights, [5_000, 10_000, 10_000]);
+        let plan = AdaptivePlan { price_exponent: 0.0, ..AdaptivePlan::default() };
+        let mut adaptive = AdaptiveWeights::new(plan).unwrap();
+        assert_eq!(adaptive.update(Timestamp::ZERO, &[priced(40), priced(10)], None), [10_000, 10_000]);
+    }
+
+    #[test]
+    fn what_is_cheap_and_fails_counts_as_dear() {
+        let priced = |price, error_ratio| Reading { price: PicoDollars(price), error_ratio, ..reading(0.1) };
+        let cheap = |errors| settle(&[priced(10, errors), priced(40, 0.0)], AdaptivePlan::default())[0];
+        assert!((cheap(0.0) - 2.0 / 3.0).abs() < 1e-3);
+        // Half way from 10 to 40.
+        assert!((cheap(0.1) - 1.6_f64.sqrt() / (1.6_f64.sqrt() + 1.0)).abs() < 1e-3);
+        assert!((cheap(0.2) - 0.5).abs() < 1e-3 && (cheap(0.9) - 0.5).abs() < 1e-3);
     }
 
     #[test]

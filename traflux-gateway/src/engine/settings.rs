@@ -1,14 +1,10 @@
 //! What does an engine need beside the plan?
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{AdaptiveSettings, BalanceSettings, LatencySettings};
 use crate::congestion::{CoolDownSettings, FeedbackSettings, SignalSettings};
 use crate::error::GatewayError;
 use crate::observe::{AnomalySettings, MetricsSettings, TenantSettings};
-use crate::units::millis;
 
 /// How the parts of an [`Engine`](super::Engine) behave of which a plan says nothing, for all backends alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,12 +12,6 @@ use crate::units::millis;
 pub struct EngineSettings {
     /// Seed of all that is drawn at random, and of the hashes of key tables: secret where clients choose their keys.
     pub seed: u64,
-    /// Balancing; the algorithm is the plan's.
-    pub balance: BalanceSettings,
-    /// What latencies are learned from.
-    pub latency: LatencySettings,
-    /// How weights adapt under `adaptive`.
-    pub adaptive: AdaptiveSettings,
     /// Staying away from a backend that refused.
     pub cool_down: CoolDownSettings,
     /// What backends report of themselves.
@@ -36,18 +26,12 @@ pub struct EngineSettings {
     pub tenants: TenantSettings,
     /// Names of tenants, and of keys of each kind, that are told apart at a time.
     pub max_keys: usize,
-    /// How often weights adapt.
-    #[serde(rename = "adapt_every_ms", with = "millis")]
-    pub adapt_every: Duration,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             seed: 0,
-            balance: BalanceSettings::default(),
-            latency: LatencySettings::default(),
-            adaptive: AdaptiveSettings::default(),
             cool_down: CoolDownSettings::default(),
             signal: SignalSettings::default(),
             feedback: FeedbackSettings::default(),
@@ -55,7 +39,6 @@ impl Default for EngineSettings {
             anomalies: AnomalySettings::default(),
             tenants: TenantSettings::default(),
             max_keys: 10_000,
-            adapt_every: Duration::from_secs(5),
         }
     }
 }
@@ -66,9 +49,6 @@ impl EngineSettings {
     /// # Errors
     /// [`GatewayError::Setting`] for a value out of range.
     pub fn validate(&self) -> Result<(), GatewayError> {
-        self.balance.validate()?;
-        self.latency.validate()?;
-        self.adaptive.validate()?;
         self.cool_down.validate()?;
         self.signal.validate()?;
         self.feedback.validate()?;
