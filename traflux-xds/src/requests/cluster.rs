@@ -358,7 +358,7 @@ impl<'a> Clusters<'a> {
     /// All clusters, with that of the authorization service where there is one.
     pub(crate) fn finish(mut self) -> Result<Vec<Cluster>, XdsError> {
         let host = self.options.authorization.as_ref();
-        if let Some(host) = host.filter(|_| !self.plan.identity.api_keys.is_empty()) {
+        if let Some(host) = host.filter(|_| super::identity::is_secured(&self.plan.identity)) {
             let name = identity::AUTHORIZATION_CLUSTER;
             let cluster = Cluster {
                 name: name.into(),
@@ -513,6 +513,30 @@ fn backend_report(name: &str, backend: &BackendPlan, report: &mut Report) {
         report.unsupported(
             at(&format!("models.{model}")),
             "Envoy does not choose backends by model; rules that match models do",
+        );
+    }
+    if let Some(tls) = &backend.tls {
+        if tls.server_name.is_some() {
+            report.native(at("tls.server_name"), "UpstreamTlsContext: sni, match_typed_subject_alt_names");
+        }
+        for (field, file) in [
+            ("authority_file", &tls.authority_file),
+            ("certificate_file", &tls.certificate_file),
+            ("key_file", &tls.key_file),
+        ] {
+            if file.is_some() {
+                report.approximated(
+                    at(&format!("tls.{field}")),
+                    "UpstreamTlsContext: trusted_ca, tls_certificates",
+                    "read when Envoy starts, not when the file changes",
+                );
+            }
+        }
+    }
+    if backend.load.is_some() {
+        report.unsupported(
+            at("load"),
+            "Envoy asks no server for its metrics; it reads ORCA reports where its balancer is told to",
         );
     }
     report.native(at("connect_timeout_ms"), "connect_timeout");
