@@ -31,6 +31,7 @@ pub fn check(data: &[u8]) {
             user_tier: None,
         },
         trusted_claims: TrustedNames { tenant: name(8, "org"), user: None, user_tier: name(16, "tier") },
+        ..IdentityPlan::default()
     };
     let table = IdentityTable::new(&plan).expect("the plan is right");
     let Some(client) = table.resolve(&headers, &claims) else {

@@ -1,7 +1,7 @@
 //! Who asks?
 //!
-//! A client is known by its API key, or by headers and claims that the plan declares trusted. The table holds
-//! SHA-256 hashes only; a key is hashed once per request and looked up, so that nothing about other keys shows
+//! A client is known by its API key, by a token whose claims were verified, or by headers and claims that the plan
+//! declares trusted. The table holds SHA-256 hashes only; a key is hashed once per request and looked up, so that nothing about other keys shows
 //! in the time it takes.
 
 use std::collections::HashMap;
@@ -19,6 +19,8 @@ pub struct IdentityTable {
     anonymous: Option<ClientPlan>,
     headers: TrustedNames,
     claims: TrustedNames,
+    /// Whether only those get in whom something tells.
+    closed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +61,7 @@ impl IdentityTable {
             }
         };
         Ok(Self {
+            closed: !keys.is_empty() || plan.jwt.is_some(),
             keys,
             anonymous: plan.anonymous.clone(),
             headers: lower(&plan.trusted_headers),
@@ -67,26 +70,47 @@ impl IdentityTable {
     }
 
     /// Recognises a client: by its key where it sends one, then what trusted headers and claims say beyond that.
-    /// `None` where keys are required and it has none that is known.
+    /// `None` where keys or tokens are required and it has no key that is known.
     #[must_use]
     pub fn resolve<'a>(&'a self, headers: &'a dyn Lookup, claims: &'a dyn Lookup) -> Option<Client<'a>> {
-        let mut client = Client::default();
-        let known = if self.keys.is_empty() {
-            None
-        } else {
-            presented_key(headers).and_then(|key| self.keys.get(&<[u8; 32]>::from(Sha256::digest(key))))
-        };
-        match (known, &self.anonymous) {
+        let client = match (self.known(headers), &self.anonymous) {
             (Some(key), _) => {
-                client = Client { tenant: &key.tenant, key: &key.name, user: "", user_tier: &key.user_tier };
+                Client { tenant: &key.tenant, key: &key.name, user: "", user_tier: &key.user_tier }
             }
             (None, Some(anonymous)) => {
-                client.tenant = &anonymous.tenant;
-                client.user_tier = &anonymous.user_tier;
+                Client { tenant: &anonymous.tenant, user_tier: &anonymous.user_tier, ..Client::default() }
             }
-            (None, None) if !self.keys.is_empty() => return None,
-            (None, None) => {}
+            (None, None) if self.closed => return None,
+            (None, None) => Client::default(),
+        };
+        Some(self.trusting(client, headers, claims))
+    }
+
+    /// Recognises a client by the claims of its token, which whoever asks has verified, and by trusted headers.
+    #[must_use]
+    pub fn of_token<'a>(&'a self, headers: &'a dyn Lookup, claims: &'a dyn Lookup) -> Client<'a> {
+        self.trusting(Client::default(), headers, claims)
+    }
+
+    /// Whether the key that a client sends is in the table.
+    #[must_use]
+    pub fn knows(&self, headers: &dyn Lookup) -> bool {
+        self.known(headers).is_some()
+    }
+
+    fn known(&self, headers: &dyn Lookup) -> Option<&KnownKey> {
+        if self.keys.is_empty() {
+            return None;
         }
+        self.keys.get(&<[u8; 32]>::from(Sha256::digest(presented_key(headers)?)))
+    }
+
+    fn trusting<'a>(
+        &'a self,
+        mut client: Client<'a>,
+        headers: &'a dyn Lookup,
+        claims: &'a dyn Lookup,
+    ) -> Client<'a> {
         for (names, values) in [(&self.headers, headers), (&self.claims, claims)] {
             let said = |name: &Option<String>| name.as_ref().and_then(|name| values.value(name));
             if let Some(tenant) = said(&names.tenant) {
@@ -99,7 +123,7 @@ impl IdentityTable {
                 client.user_tier = user_tier;
             }
         }
-        Some(client)
+        client
     }
 }
 

@@ -54,19 +54,22 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
+use traflux_core::Timestamp;
 
-use crate::adapter::{Clock, Headers, Waiters};
+use crate::adapter::{self, Claims, Clock, Headers, Waiters};
 use crate::congestion::{Feedback, FeedbackSettings};
 use crate::engine::{Decision, End, Engine, Forward, Refusal};
 use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
+use crate::retry::Idempotence;
 use crate::wire::{BodyKind, UsageReader};
 
 /// Where a request goes; among the extensions of the request that the inner service gets.
@@ -99,6 +102,14 @@ pub struct Described {
     pub stream: bool,
     /// What kind of request it is, for bands of the queue.
     pub kind: String,
+    /// Claims of its token, verified.
+    pub claims: Claims,
+    /// The most tokens of one answer, where the request says so.
+    pub max_answer: Option<u64>,
+    /// The prompt, or its beginning, of which backends may have a cache; empty where that is not wanted.
+    pub prompt: Bytes,
+    /// For how long an answer is of use, from the moment at which the layer sees the request.
+    pub deadline: Option<Duration>,
 }
 
 /// Decides for each request of the services that it wraps.
@@ -217,14 +228,16 @@ where
 impl Shared {
     fn decide<B>(&self, request: &http::Request<B>) -> Decision {
         let now = self.clock.now();
+        let headers = request.headers();
         let unknown = Described::default();
         let described = request.extensions().get::<Described>().unwrap_or(&unknown);
         let asked = request::Request {
             method: request.method().as_str(),
-            host: request.uri().host().unwrap_or_default(),
+            host: &adapter::host(request.uri(), headers),
             path: request.uri().path(),
             query: request.uri().query().unwrap_or_default(),
-            headers: &Headers(request.headers()),
+            headers: &Headers(headers),
+            claims: &described.claims,
             client: Client {
                 tenant: &described.tenant,
                 key: &described.key,
@@ -235,6 +248,18 @@ impl Shared {
             tokens: described.tokens,
             stream: described.stream,
             kind: &described.kind,
+            max_answer: described.max_answer,
+            prompt: &described.prompt,
+            deadline: described
+                .deadline
+                .and_then(|within| now.since_epoch().checked_add(within))
+                .map(Timestamp::new),
+            // A model may be asked twice; of anything else the method and the client say whether it may.
+            idempotence: if described.model.is_empty() {
+                Idempotence::of_method(request.method().as_str(), headers.contains_key("idempotency-key"))
+            } else {
+                Idempotence::Idempotent
+            },
             ..request::Request::default()
         };
         self.engine.decide(&asked, now)

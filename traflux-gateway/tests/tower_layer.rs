@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -14,7 +15,7 @@ use http_body::{Body, Frame};
 use tower_layer::Layer;
 use tower_service::Service;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::adapter::Clock;
+use traflux_gateway::adapter::{Claims, Clock};
 use traflux_gateway::congestion::ConcurrencyPlan;
 use traflux_gateway::tower::{Chosen, Described, Refused, TrafluxLayer, TrafluxService};
 use traflux_gateway::{Engine, EngineSettings, Reason, TokenEstimate};
@@ -115,5 +116,43 @@ fn a_request_beyond_the_room_waits_for_the_body_before_it() {
         assert!(waits);
         assert_eq!(read(first).await, 2);
         assert_eq!(read(second.await.unwrap()).await, 2);
+    });
+}
+
+#[test]
+fn what_is_described_and_the_host_of_the_header_decide() {
+    let plan: RequestPlan = serde_json::from_str(
+        r#"{"backends": {"a": {"url": "http://127.0.0.1:1"}, "b": {"url": "http://127.0.0.1:2"}},
+        "routing": {"rules": [
+            {"name": "host", "match": {"host": "api.example"}, "route": {"backend": "a"}},
+            {"name": "claim", "match": {"claims": {"plan.tier": "gold"}}, "route": {"backend": "a"}}]}}"#,
+    )
+    .unwrap();
+    let clock = Clock::start();
+    let engine = Engine::new(&plan, &EngineSettings::default(), clock.now()).unwrap();
+    let mut service = TrafluxLayer::new(engine, clock).layer(Backend);
+    block_on(async {
+        let mut named = request(1);
+        named.headers_mut().insert("host", "API.example:8080".parse().unwrap());
+        assert!(service.call(named).await.is_ok());
+        let claims = Claims::from_json(br#"{"plan": {"tier": "gold"}}"#).unwrap();
+        let mut golden = request(1);
+        golden.extensions_mut().insert(Described { claims, ..Described::default() });
+        assert!(service.call(golden).await.is_ok());
+        let refused = service.call(request(1)).await.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, Refused::Engine(refusal) if refusal.reason == Reason::NoRoute));
+    });
+}
+
+#[test]
+fn a_request_whose_answer_is_of_no_more_use_is_not_sent() {
+    block_on(async {
+        let mut service = layer(Some(ConcurrencyPlan::fixed(1))).layer(Backend);
+        let first = service.call(request(1)).await.unwrap();
+        let mut hasty = request(1);
+        hasty.extensions_mut().insert(Described { deadline: Some(Duration::ZERO), ..Described::default() });
+        let refused = service.call(hasty).await.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, Refused::Engine(_)), "{refused:?}");
+        assert_eq!(read(first).await, 2);
     });
 }

@@ -84,11 +84,30 @@ fn the_maximal_plan_has_every_key_of_the_schema() {
         "decrease",
         "latency_limit_ms",
         "long_windows",
+        // Beside `jwt` there is no other source of claims.
+        "claims_header",
     ] {
         wanted.remove(other);
     }
     let missing: Vec<_> = wanted.difference(&present).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn where_tokens_are_wanted_and_nothing_checks_them_nobody_gets_in() {
+    let plan = |more: &str| {
+        let plan = json!({
+            "routing": {"default": {"backend": "x"}}, "backends": {"x": {"url": "http://127.0.0.1:1"}},
+            "identity": {"jwt": {"keys": {"file": "keys.json"}}}
+        });
+        let mut plan: RequestPlan = serde_json::from_value(plan).unwrap();
+        plan.identity.anonymous = (!more.is_empty()).then(Default::default);
+        compile(&plan, &RequestOptions::default()).unwrap()
+    };
+    let closed = plan("");
+    assert_eq!(field(&closed, "identity.jwt").support.name(), "needs a service");
+    assert!(closed.static_config().unwrap().contains("401"));
+    assert!(!plan("anonymous").static_config().unwrap().contains("401"));
 }
 
 #[test]

@@ -8,7 +8,12 @@ fn traflux(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_traflux")).args(arguments).output().unwrap()
 }
 
+/// Checks a file as an engine inside another program reads it.
 fn check(text: &str, more: &[&str]) -> (bool, String) {
+    check_as(text, &[&["--embedded"], more].concat())
+}
+
+fn check_as(text: &str, more: &[&str]) -> (bool, String) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let path = file.path().to_str().unwrap();
@@ -45,6 +50,39 @@ fn rules_in_their_short_form_are_read_and_shown_in_order() {
         "{said}"
     );
     assert!(said.contains("note: no default route"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_the_words_of_a_start() {
+    let served = "
+server: { listen: 127.0.0.1:0 }
+backends: { a: { url: \"http://127.0.0.1:9\" } }
+routing: { default: { backend: a } }
+limits: [{ name: l, unit: requests, amount: 5 }]
+";
+    let (passed, said) = check_as(served, &["--strict"]);
+    assert!(passed, "{said}");
+    for (before, after, expected) in [
+        ("a: { url: \"http://127.0.0.1:9\" }", "a: {}", "backends.a.url: a gateway needs one"),
+        ("127.0.0.1:0", "\"127.0.0.1:0\", admin: \"0.0.0.0:0\"", "needs a token (server.admin_key)"),
+        ("amount: 5", "amount: 5, persistent: true", "limits[0].persistent: needs server.levels_file"),
+        (
+            "9\" }",
+            "9\", key: { env: TRAFLUX_NO_SUCH_KEY } }",
+            "variable TRAFLUX_NO_SUCH_KEY holds no usable secret",
+        ),
+    ] {
+        let refused = served.replace(before, after);
+        let (passed, said) = check_as(&refused, &[]);
+        assert!(!passed && said.contains("cannot be served: ") && said.contains(expected), "{said}");
+        assert!(said.contains("default  adaptive"), "the rules are shown all the same: {said}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &refused).unwrap();
+        let started = traflux(&["gateway", "--config", file.path().to_str().unwrap()]);
+        let said = String::from_utf8(started.stderr).unwrap();
+        assert!(!started.status.success() && said.contains(expected), "{said}");
+        assert!(check(&refused, &[]).0, "an engine inside another program looks at none of it");
+    }
 }
 
 #[test]

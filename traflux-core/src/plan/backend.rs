@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::form::{FromText, millis, one_or_many, text_or_map};
+use crate::error::PlanError;
 
 /// A provider, or a service of one's own: one or more endpoints that answer alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,13 @@ pub struct BackendPlan {
     /// Whether HTTP/2 is spoken without asking (gRPC, or plain text with prior knowledge); with TLS it is negotiated
     /// anyway.
     pub http2: bool,
+    /// TLS towards URLs with https; the authorities of the system, and no certificate of one's own, without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTlsPlan>,
+    /// How its endpoints are asked for their load (queue, cache), as model servers show it to Prometheus; not at all
+    /// without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadPlan>,
 }
 
 impl Default for BackendPlan {
@@ -46,6 +54,8 @@ impl Default for BackendPlan {
             connect_timeout: Duration::from_secs(2),
             draining: false,
             http2: false,
+            tls: None,
+            load: None,
         }
     }
 }
@@ -68,6 +78,77 @@ impl BackendPlan {
     #[must_use]
     pub fn serves(&self, model: &str) -> bool {
         self.models.is_empty() || model.is_empty() || self.models.contains_key(model)
+    }
+}
+
+/// How a backend is recognised, and what it is shown. Files are read again when they change; connections that are open
+/// go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendTlsPlan {
+    /// Authorities that its certificate may come from, PEM, instead of those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority_file: Option<String>,
+    /// Chain of certificates to show it, PEM; with `key_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<String>,
+    /// Private key of that certificate, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// Name that its certificate must bear; the host of the URL, without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+}
+
+/// How a model server is asked for its load: the metrics of vLLM, SGLang, text-generation-inference and Triton with
+/// TensorRT-LLM, in the text format of Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct LoadPlan {
+    /// The path of its metrics, whatever path the URL has; `/metrics`.
+    pub path: String,
+    /// How often each endpoint is asked; 1 s. Reports fade once they are 2 s old.
+    #[serde(rename = "interval_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub interval: Duration,
+    /// Time for an answer; 500 ms.
+    #[serde(rename = "timeout_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub timeout: Duration,
+}
+
+impl Default for LoadPlan {
+    fn default() -> Self {
+        Self {
+            path: "/metrics".into(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_millis(500),
+        }
+    }
+}
+
+impl LoadPlan {
+    /// The shortest interval.
+    pub const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a path that is none, an interval below 10 ms, and no time to answer.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let wrong = |path: &str, problem: String| Err(PlanError::Key { path: path.into(), problem });
+        if !self.path.starts_with('/') {
+            return wrong("path", format!("`{}` does not begin with `/`", self.path));
+        }
+        if self.interval < Self::LEAST_INTERVAL {
+            return wrong("interval_ms", format!("{:?}, expected at least 10 ms", self.interval));
+        }
+        if self.timeout.is_zero() {
+            return wrong("timeout_ms", "0 ms, expected more".to_owned());
+        }
+        Ok(())
     }
 }
 

@@ -22,6 +22,9 @@ pub struct CongestionPlan {
     /// Turning away what a backend would refuse. Without it an engine does so as usual, and a proxy does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttle: Option<ThrottlePlan>,
+    /// Whether clients get the load reports (ORCA) that backends send with their answers. A gateway reads them anyway.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pass_load_reports: bool,
 }
 
 impl CongestionPlan {

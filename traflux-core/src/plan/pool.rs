@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::form::millis;
 
-/// Connections to a backend, and circuit breakers: what is beyond a maximum is refused at once.
+/// Connections to a backend, and circuit breakers: what is beyond a maximum is refused at once. A gateway counts them for
+/// each address of a backend, Envoy for each cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolPlan {
-    /// Connections at once.
+    /// Connections at once; a request that finds none free waits for one.
     pub max_connections: u32,
     /// Requests that wait for a connection.
     pub max_pending: u32,
@@ -34,7 +35,8 @@ impl Default for PoolPlan {
             max_connections: 16_384,
             max_pending: 16_384,
             max_requests: 32_768,
-            idle_timeout: Duration::from_secs(90),
+            // Below the minute or more that servers usually wait, so that a request rarely meets a closing connection.
+            idle_timeout: Duration::from_secs(50),
             max_requests_per_connection: None,
             max_streams_per_connection: 100,
         }

@@ -43,7 +43,7 @@ pub struct RequestPlan {
     pub limits: Vec<LimitPlan>,
     /// Health of endpoints.
     pub health: HealthPlan,
-    /// Connections to backends, of a proxy; an engine has none.
+    /// Connections to backends, of a gateway or a proxy; an engine has none.
     pub pool: PoolPlan,
     /// Retries.
     pub retry: RetryPlan,
@@ -74,6 +74,25 @@ impl RequestPlan {
     pub fn backend_names(&self) -> BTreeSet<&str> {
         let named = self.routes().flat_map(|(_, route)| route.backend_names());
         self.backends.keys().map(String::as_str).chain(named).collect()
+    }
+
+    /// The path of the first key that looks at claims.
+    #[must_use]
+    pub fn uses_claims(&self) -> Option<String> {
+        let claims = &self.identity.trusted_claims;
+        let trusted = [("tenant", &claims.tenant), ("user", &claims.user), ("user_tier", &claims.user_tier)]
+            .into_iter()
+            .filter(|(_, name)| name.is_some())
+            .map(|(field, _)| format!("identity.trusted_claims.{field}"));
+        let rules = self.routing.rules.iter().map(|rule| &rule.matches).enumerate();
+        let rules = rules
+            .filter(|(_, matches)| !matches.claims.is_empty())
+            .map(|(ix, _)| format!("routing.rules[{ix}].match.claims"));
+        let limits = self.limits.iter().map(|limit| &limit.matches).enumerate();
+        let limits = limits
+            .filter(|(_, matches)| !matches.claims.is_empty())
+            .map(|(ix, _)| format!("limits[{ix}].match.claims"));
+        trusted.chain(rules).chain(limits).next()
     }
 
     /// Checks what types cannot say.
@@ -165,17 +184,24 @@ impl RequestPlan {
                 }
             }
         }
+        for (name, backend) in &self.backends {
+            if backend
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.certificate_file.is_some() != tls.key_file.is_some())
+            {
+                let problem = "`certificate_file` and `key_file` belong together".to_owned();
+                return wrong(format!("backends.{name}.tls"), problem);
+            }
+            if let Some(load) = &backend.load {
+                load.validate().map_err(|error| error.under(&format!("backends.{name}.load")))?;
+            }
+        }
         if let Some(control) = &self.control {
             control.validate(&self.backend_names())?;
         }
-        for (ix, key) in self.identity.api_keys.iter().enumerate() {
-            if key.sha256.len() != 64 || !key.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-                let problem =
-                    format!("{} characters, expected 64 hexadecimal digits", key.sha256.chars().count());
-                return wrong(format!("identity.api_keys[{ix}].sha256"), problem);
-            }
-        }
         self.balance.validate().map_err(|error| error.under("balance"))?;
+        self.identity.validate().map_err(|error| error.under("identity"))?;
         self.health.validate().map_err(|error| error.under("health"))?;
         self.retry.validate().map_err(|error| error.under("retry"))?;
         if let Some(affinity) = &self.affinity {
@@ -264,6 +290,26 @@ mod tests {
             (
                 r#"{"identity": {"api_keys": [{"name": "k", "sha256": "ab", "tenant": "t"}]}}"#,
                 "identity.api_keys[0].sha256: 2 characters, expected 64 hexadecimal digits",
+            ),
+            (
+                r#"{"backends": {"b": {"tls": {"key_file": "key.pem"}}}}"#,
+                "backends.b.tls: `certificate_file` and `key_file` belong together",
+            ),
+            (
+                r#"{"backends": {"b": {"load": {"interval_ms": 1}}}}"#,
+                "backends.b.load.interval_ms: 1ms, expected at least 10 ms",
+            ),
+            (
+                r#"{"identity": {"jwt": {"issuer": "me"}}}"#,
+                "identity.jwt: needs `keys` or `secret`, with which tokens are verified",
+            ),
+            (
+                r#"{"identity": {"jwt": {"secret": {"env": "S"}}, "claims_header": "x-claims"}}"#,
+                "identity.claims_header: stands beside `jwt`, but claims come from one of them",
+            ),
+            (
+                r#"{"identity": {"claims_header": "x claims"}}"#,
+                "identity.claims_header: `x claims` is no name of a header",
             ),
         ] {
             let error = plan(json).validate().err().map(|e| e.to_string());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::backend::KeySource;
 use super::form::millis;
 
 /// The side that clients see. Everything is bounded, and nothing listens beyond this machine unless it is said.
@@ -16,6 +17,10 @@ pub struct ServerPlan {
     /// Where metrics, levels and explanations are served; nowhere without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
+    /// Where the token of the administrative side comes from. Without it nothing can be changed there, and it listens on
+    /// this machine only; beyond it, everything but health needs the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_key: Option<KeySource>,
     /// File that keeps the levels of limits that are `persistent`, of this process alone. Written every five seconds
     /// and after the last request; a process that is killed forgets what was used in the last seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +34,9 @@ pub struct ServerPlan {
     pub max_header_bytes: usize,
     /// Bytes of a request's body.
     pub max_body_bytes: usize,
+    /// Bytes of all bodies that are held at once, those of requests that wait among them; requests beyond are refused
+    /// with 503. Bodies that are passed on as they come do not count.
+    pub max_buffered_bytes: usize,
     /// Time for the head of a request to come.
     #[serde(rename = "header_timeout_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
@@ -56,11 +64,13 @@ impl Default for ServerPlan {
         Self {
             listen: "127.0.0.1:8080".into(),
             admin: None,
+            admin_key: None,
             levels_file: None,
             tls: None,
             max_connections: 20_000,
             max_header_bytes: 64 * 1024,
             max_body_bytes: 16 * 1024 * 1024,
+            max_buffered_bytes: 256 * 1024 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(120),

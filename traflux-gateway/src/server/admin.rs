@@ -5,18 +5,21 @@
 //! | `GET /healthz` | 200 while it runs |
 //! | `GET /readyz` | 200, and 503 once it drains |
 //! | `GET /metrics` | counters in the text format of Prometheus |
+//! | `GET /status` | connections, requests that wait, and whether certificates and keys are those of their files |
 //! | `GET /probes` | what endpoints answered when they were asked how they are |
+//! | `GET /anomalies` | what is unusual, how fairly the last minute was shared, how long limits last |
 //! | `POST /explain` | why a request goes where it goes; the request as JSON |
 //! | `GET /levels` | the same for limits alone |
 //! | `POST /reload` | a plan as JSON to put in force; needs the token |
 //!
-//! It listens beyond this machine only when there is a token, and what changes something needs it always.
+//! It listens beyond this machine only when there is a token (`server.admin_key`). Then everything but health needs it,
+//! as `authorization: Bearer`; on this machine only what changes something does.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,9 +37,7 @@ use tokio::sync::Semaphore;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::gateway::State;
-use super::listener;
 use crate::engine::{Explanation, ProbeStatus};
-use crate::error::GatewayError;
 use crate::observe::Format;
 use crate::request::{self, Client, TokenEstimate};
 
@@ -46,20 +47,10 @@ const MOST_CONNECTIONS: usize = 64;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Listens, on this machine only unless there is a token.
-pub(super) async fn bind(address: &str, has_key: bool) -> Result<(TcpListener, SocketAddr), GatewayError> {
-    let (listener, bound) = listener::bind(address).await?;
-    if !has_key && !bound.ip().is_loopback() {
-        return Err(GatewayError::Listen {
-            address: address.to_owned(),
-            reason: "the administrative side needs a token to listen beyond this machine".into(),
-        });
-    }
-    Ok((listener, bound))
-}
-
 pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    // Of an address that cannot be told, the worst is thought.
+    let beyond = listener.local_addr().map_or(true, |address| !address.ip().is_loopback());
     let mut connections = tokio::task::JoinSet::new();
     loop {
         // The semaphore is never closed.
@@ -73,7 +64,7 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
         connections.spawn(async move {
             let service = service_fn(move |request| {
                 let state = Arc::clone(&state);
-                async move { Ok::<_, Infallible>(answer(&state, request).await) }
+                async move { Ok::<_, Infallible>(answer(&state, beyond, request).await) }
             });
             // A connection that breaks concerns nobody else.
             let _ = http1::Builder::new()
@@ -153,8 +144,13 @@ impl Description {
     }
 }
 
-async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(state: &Arc<State>, beyond: bool, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
+    if needs_token(parts.uri.path(), beyond)
+        && let Some(refused) = unauthorized(state, &parts.headers)
+    {
+        return refused;
+    }
     match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/readyz") if *state.draining.borrow() => {
@@ -164,16 +160,22 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
         (&Method::GET, "/metrics") => {
             let counted = state.engine.scrape(state.clock.now(), Format::Prometheus);
             let kept = state.keeper.as_ref().map(|keeper| keeper.exposition()).unwrap_or_default();
-            let asked = exposition(&state.engine.probe_statuses());
+            let asked = exposition(&state.engine.probe_statuses()) + &state.scrapes.exposition();
             let recorded =
                 state.recording.as_ref().map(|recording| recording.exposition()).unwrap_or_default();
-            let own = state.tally.exposition() + &kept + &asked + &recorded + &state.shown.text();
+            let own = state.tally.exposition()
+                + &state.renewals.exposition()
+                + &kept
+                + &asked
+                + &recorded
+                + &state.shown.text();
             let mut response = text(StatusCode::OK, counted + &own);
             let kind = HeaderValue::from_static("text/plain; version=0.0.4");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
         }
         (&Method::GET, "/probes") => text(StatusCode::OK, table(&state.engine.probe_statuses())),
+        (&Method::GET, "/status") => text(StatusCode::OK, status(state)),
         (&Method::GET, "/anomalies") => text(StatusCode::OK, unusual(state)),
         (&Method::GET, "/levels") => {
             let query = parts.uri.query().unwrap_or_default();
@@ -203,18 +205,13 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Full
             Ok(asked) => text(StatusCode::OK, asked.explain(state).to_string()),
             Err(problem) => text(StatusCode::BAD_REQUEST, problem),
         },
-        (&Method::POST, "/reload") => {
-            if let Some(refused) = unauthorized(state, &parts.headers) {
-                return refused;
-            }
-            match read::<RequestPlan>(body).await {
-                Ok(plan) => match state.reload(&plan) {
-                    Ok(()) => text(StatusCode::OK, "in force\n"),
-                    Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")),
-                },
-                Err(problem) => text(StatusCode::BAD_REQUEST, problem),
-            }
-        }
+        (&Method::POST, "/reload") => match read::<RequestPlan>(body).await {
+            Ok(plan) => match state.reload(&plan) {
+                Ok(()) => text(StatusCode::OK, "in force\n"),
+                Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")),
+            },
+            Err(problem) => text(StatusCode::BAD_REQUEST, problem),
+        },
         _ => text(StatusCode::NOT_FOUND, "no such path\n"),
     }
 }
@@ -297,12 +294,32 @@ fn unusual(state: &State) -> String {
     shown
 }
 
+/// Whether a path is for holders of the token, seen from this machine or from beyond it.
+fn needs_token(path: &str, beyond: bool) -> bool {
+    if beyond { !matches!(path, "/healthz" | "/readyz") } else { path == "/reload" }
+}
+
+/// How the process is.
+fn status(state: &State) -> String {
+    let renewal = match state.renewals.problem() {
+        None => "those of their files".to_owned(),
+        Some(error) => format!("older than their files: {error}"),
+    };
+    format!(
+        "connections: {} open, at most {}\nrequests that wait: {}\nbodies that are held: {} bytes\ncertificates and keys: {renewal}\n",
+        state.connections.load(Ordering::Relaxed),
+        state.live.load().plan.server.max_connections,
+        state.waiters.len(),
+        state.buffers.bytes(),
+    )
+}
+
 /// Why the sender may change nothing; `None` for the holder of the token. Hashes are compared, so that the time it
 /// takes says nothing about the token.
 fn unauthorized(state: &State, headers: &http::HeaderMap) -> Option<Response<Full<Bytes>>> {
     let live = state.live.load();
     let Some(key) = &live.admin_key else {
-        let off = "changes are off: the gateway has no administrative token\n";
+        let off = "this is off: the gateway has no administrative token\n";
         return Some(text(StatusCode::FORBIDDEN, off));
     };
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
@@ -327,4 +344,23 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_beyond_this_machine_only_health_is_open() {
+        for (path, here, beyond) in [
+            ("/healthz", false, false),
+            ("/readyz", false, false),
+            ("/metrics", false, true),
+            ("/explain", false, true),
+            ("/no-such-path", false, true),
+            ("/reload", true, true),
+        ] {
+            assert_eq!((needs_token(path, false), needs_token(path, true)), (here, beyond), "{path}");
+        }
+    }
 }

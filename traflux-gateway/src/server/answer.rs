@@ -43,7 +43,9 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response<A
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        // RFC 6750, section 3.
+        let scheme = if code == "invalid_token" { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
     }
     response
 }

@@ -1,24 +1,28 @@
 //! What runs, and how does it start, change and stop?
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use traflux_core::plan::backend::KeySource;
 use traflux_core::plan::requests::RequestPlan;
 
+use super::buffers::Buffers;
 use super::keeper::{self, Keeper};
 use super::live::Live;
+use super::prepare::Prepared;
 use super::recording::Recording;
+use super::renewals::Renewals;
+use super::scraping::{self, Scrapes};
 use super::settings::ServerSettings;
 use super::tally::Tally;
 use super::{admin, listener, probing};
 use crate::adapter::{Clock, Waiters};
-use crate::decision_log::LogSettings;
 use crate::engine::Engine;
 use crate::error::GatewayError;
 
@@ -53,6 +57,13 @@ pub(crate) struct State {
     pub(super) live: ArcSwap<Live>,
     pub(super) waiters: Arc<Waiters>,
     pub(super) tally: Tally,
+    pub(super) scrapes: Scrapes,
+    pub(super) buffers: Buffers,
+    pub(super) renewals: Renewals,
+    /// Wakes the listener after a change of plan.
+    pub(super) changed: Notify,
+    /// Of clients, open now.
+    pub(super) connections: AtomicUsize,
     pub(super) settings: ServerSettings,
     /// What keeps levels over a restart.
     pub(super) keeper: Option<Arc<Keeper>>,
@@ -87,19 +98,12 @@ impl Gateway {
     /// Starts to listen. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`GatewayError`] for a plan that does not hold together, for keys and certificates that cannot be read, and
-    /// for an address that cannot be had.
+    /// As [`validate`](super::validate), and [`GatewayError`] for an address or a file of levels that another process has.
     pub async fn start(plan: &RequestPlan, settings: ServerSettings) -> Result<Self, GatewayError> {
-        let clock = Clock::start();
-        let live = Live::new(plan, &settings, None)?;
-        let (engine, recording) = match &settings.decision_log {
-            None => (Engine::new(plan, &settings.engine, clock.now())?, None),
-            Some(file) => {
-                let log = LogSettings::default();
-                let engine = Engine::with_log(plan, &settings.engine, &log, clock.now())?;
-                let recording = Recording::start(engine.clone(), file.clone())?;
-                (engine, Some(recording))
-            }
+        let Prepared { clock, live, engine, listen, admin } = Prepared::new(plan, &settings)?;
+        let recording = match &settings.decision_log {
+            None => None,
+            Some(file) => Some(Recording::start(engine.clone(), file.clone())?),
         };
         let keeper = Keeper::open(plan, &engine, clock.now())?;
         let (drain, draining) = watch::channel(false);
@@ -109,6 +113,11 @@ impl Gateway {
             live: ArcSwap::from_pointee(live),
             waiters: Arc::default(),
             tally: Tally::default(),
+            scrapes: Scrapes::default(),
+            buffers: Buffers::default(),
+            renewals: Renewals::default(),
+            changed: Notify::new(),
+            connections: AtomicUsize::new(0),
             settings,
             keeper,
             recording,
@@ -116,16 +125,17 @@ impl Gateway {
             shown: Shown::default(),
             reloading: Mutex::new(()),
         });
-        let (listener, address) = listener::bind(&plan.server.listen).await?;
+        let (listener, address) = listener::bind(&plan.server.listen, &listen)?;
         let mut others = vec![tokio::spawn(look_after(Arc::clone(&state)))];
         let mut admin_address = None;
-        if let Some(address) = &plan.server.admin {
-            let (listener, address) = admin::bind(address, state.settings.admin_key.is_some()).await?;
+        if let Some((written, found)) = plan.server.admin.as_ref().zip(admin) {
+            let (listener, address) = listener::bind(written, &found)?;
             admin_address = Some(address);
             others.push(tokio::spawn(admin::serve(listener, Arc::clone(&state))));
         }
         others.push(tokio::spawn(watch_files(Arc::clone(&state))));
         others.push(tokio::spawn(probing::probe(Arc::clone(&state))));
+        others.push(tokio::spawn(scraping::scrape(Arc::clone(&state))));
         if let Some(keeper) = &state.keeper {
             others.push(tokio::spawn(keep_levels(Arc::clone(&state), Arc::clone(keeper))));
         }
@@ -181,6 +191,12 @@ impl Gateway {
     /// then stays in force.
     pub fn reload(&self, plan: &RequestPlan) -> Result<(), GatewayError> {
         self.state.reload(plan)
+    }
+
+    /// Why certificates and keys that have changed on disk are not in use; none where they are.
+    #[must_use]
+    pub fn renewal_problem(&self) -> Option<GatewayError> {
+        self.state.renewals.problem()
     }
 
     /// Reads certificates and keys again.
@@ -246,6 +262,8 @@ impl State {
         self.engine.reload(plan, &self.settings.engine, self.clock.now())?;
         self.live.store(Arc::new(live));
         drop(_one_by_one);
+        self.renewals.ended(&Ok(()));
+        self.changed.notify_one();
         self.pump();
         Ok(())
     }
@@ -260,8 +278,9 @@ impl State {
     pub(super) fn renew(&self) -> Result<(), GatewayError> {
         let _one_by_one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.live.load_full();
-        let live = Live::new(&before.plan, &self.settings, Some(&before))?;
-        self.live.store(Arc::new(live));
+        let live = Live::new(&before.plan, &self.settings, Some(&before));
+        self.renewals.ended(&live);
+        self.live.store(Arc::new(live?));
         Ok(())
     }
 }
@@ -331,11 +350,18 @@ fn stamps(plan: &RequestPlan) -> Vec<(String, Option<super::run::Stamp>)> {
     let tls = plan.server.tls.iter().flat_map(|tls| {
         [Some(&tls.certificate_file), Some(&tls.key_file), tls.client_authority_file.as_ref()]
     });
-    let keys = plan.backends.values().map(|backend| match &backend.key {
+    let tokens = plan.identity.jwt.iter().flat_map(|jwt| [jwt.keys.as_ref(), jwt.secret.as_ref()]);
+    let keys = plan.backends.values().map(|backend| backend.key.as_ref());
+    let keys = tokens.chain(keys).chain([plan.server.admin_key.as_ref()]).map(|key| match key {
         Some(KeySource::File(file)) => Some(file),
         _ => None,
     });
-    tls.chain(keys).flatten().map(|file| (file.clone(), super::run::Stamp::of(file.as_ref()))).collect()
+    let backends =
+        plan.backends.values().filter_map(|backend| backend.tls.as_ref()).flat_map(|tls| {
+            [tls.authority_file.as_ref(), tls.certificate_file.as_ref(), tls.key_file.as_ref()]
+        });
+    let files = tls.chain(keys).chain(backends).flatten();
+    files.map(|file| (file.clone(), super::run::Stamp::of(file.as_ref()))).collect()
 }
 
 /// Listens on an address, with room for many connections at once.

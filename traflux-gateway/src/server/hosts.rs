@@ -1,9 +1,13 @@
 //! How do requests find a connection to a host?
 //!
 //! A [`Host`] keeps connections of HTTP/1.1 that are idle, the one used last first, and one of HTTP/2 that all requests
-//! share. A request takes one that is there or opens one; it waits for no other. The number of idle ones and their
+//! share. A request takes one that is there or opens one, and waits for another only where no more may be open. The number of idle ones and their
 //! time are bounded, and those that the other side has closed are found out when they are taken and
 //! [once a second](Host::sweep).
+//!
+//! Connections, requests and those that wait for a connection are bounded as the plan's `pool` says, at each host. Who
+//! finds an idle connection opens none, so there are never more of them than requests at once; with HTTP/2 a connection
+//! whose streams are as many as may be is followed by another one.
 //!
 //! A connection that was idle may close in the very moment in which it is taken. A request of which nothing was sent
 //! then goes over another one; where something may have been sent, the failure is the request's, and whether it is
@@ -11,6 +15,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -27,10 +32,14 @@ use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
+use traflux_core::plan::backend::BackendPlan;
+use traflux_core::plan::pool::PoolPlan;
 
 use super::http1::Http1;
 use super::passing::{Broken, RequestBody};
+use super::tls;
 
 /// What connections are made of.
 pub(super) type Socket = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -50,6 +59,9 @@ pub(super) enum Failed {
     /// There is no connection.
     #[error("no connection: {0}")]
     Connect(Arc<str>),
+    /// There may be no more requests, connections or waiting for one.
+    #[error("{0}")]
+    Full(&'static str),
     /// It broke.
     #[error("{0}")]
     Exchange(Arc<hyper::Error>),
@@ -67,6 +79,11 @@ impl Failed {
     /// Whether nothing was sent, for want of a connection.
     pub(super) const fn is_connect(&self) -> bool {
         matches!(self, Self::Connect(_))
+    }
+
+    /// Whether the pool is full, which says nothing about the host.
+    pub(super) const fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
     }
 
     /// What was wrong with the body of the request, where that is the reason.
@@ -93,6 +110,36 @@ pub(super) struct Bounds {
     pub(super) most_idle: usize,
     /// How long.
     pub(super) idle_timeout: Duration,
+    /// Connections at once.
+    pub(super) most_connections: usize,
+    /// Requests that wait for one.
+    pub(super) most_waiting: usize,
+    /// Requests at once.
+    pub(super) most_requests: usize,
+    /// Requests after which a connection takes no more.
+    pub(super) most_uses: Option<u32>,
+    /// Streams at once over a connection of HTTP/2.
+    pub(super) most_streams: usize,
+    /// Of the files of its TLS: others need other connections.
+    pub(super) tls: Option<[u8; 32]>,
+}
+
+impl Bounds {
+    pub(super) fn new(backend: &BackendPlan, pool: &PoolPlan, most_idle: usize) -> Self {
+        let most = |number: u32| (number as usize).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            connect_timeout: backend.connect_timeout,
+            http2: backend.http2,
+            most_idle,
+            idle_timeout: pool.idle_timeout,
+            most_connections: most(pool.max_connections),
+            most_waiting: pool.max_pending as usize,
+            most_requests: most(pool.max_requests),
+            most_uses: pool.max_requests_per_connection.map(|most| most.max(1)),
+            most_streams: most(pool.max_streams_per_connection),
+            tls: backend.tls.as_ref().map(tls::fingerprint),
+        }
+    }
 }
 
 /// A host and the connections to it.
@@ -104,13 +151,25 @@ pub(super) struct Host {
     pub(super) bounds: Bounds,
     connector: Connector,
     free: Mutex<Free>,
+    /// Places of requests.
+    requests: Arc<Semaphore>,
+    /// Places of connections that one request has.
+    own: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// The places that a request takes, until its answer is there.
+struct Places {
+    _request: OwnedSemaphorePermit,
+    own: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Default)]
 struct Free {
     /// The one used last is the last.
     idle: Vec<Idle>,
-    shared: Option<SharedLine>,
+    /// Those of HTTP/2.
+    shared: Vec<SharedLine>,
     /// A connection of HTTP/2 that is being made.
     joining: Option<Joining>,
 }
@@ -130,6 +189,7 @@ struct SharedLine {
 /// A connection of HTTP/2. Each stream holds it.
 struct Http2 {
     sender: http2::SendRequest<RequestBody>,
+    uses: AtomicU32,
 }
 
 type Joining = Shared<Pin<Box<dyn Future<Output = Result<(), Failed>> + Send>>>;
@@ -148,7 +208,10 @@ impl Host {
         bounds: Bounds,
         connector: Connector,
     ) -> Self {
-        Self { scheme, authority, host, bounds, connector, free: Mutex::default() }
+        let places = |most| Arc::new(Semaphore::new(most));
+        let (requests, own) = (places(bounds.most_requests), places(bounds.most_connections));
+        let waiting = AtomicUsize::new(0);
+        Self { scheme, authority, host, bounds, connector, free: Mutex::default(), requests, own, waiting }
     }
 
     /// Sends a request whose URI is a path.
@@ -160,10 +223,24 @@ impl Host {
         self: Arc<Self>,
         mut request: Request<RequestBody>,
     ) -> Result<Response<Received>, Failed> {
+        let full = |_| Failed::Full("as many requests as pool.max_requests are under way there");
+        let request_place = Arc::clone(&self.requests).try_acquire_owned().map_err(full)?;
+        let mut places = Places { _request: request_place, own: None };
         for _ in 0..MOST_CLOSED {
-            let Some(line) = self.take() else { break };
-            match self.send(line, request).await {
-                Ok(response) => return Ok(response),
+            let line = match self.take_shared() {
+                Some(line) => line,
+                None => {
+                    if !self.bounds.http2 && places.own.is_none() {
+                        places.own = Some(self.own_place().await?);
+                    }
+                    match self.take() {
+                        Some(line) => line,
+                        None => break,
+                    }
+                }
+            };
+            match self.send(line, request, &mut places).await {
+                Ok(response) => return Ok(response.map(|body| body.holding(places))),
                 Err(mut failure) => match failure.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(Failed::exchange(failure.into_error())),
@@ -171,13 +248,39 @@ impl Host {
             }
         }
         let line = self.connect().await?;
-        self.send(line, request).await.map_err(|failure| Failed::exchange(failure.into_error()))
+        match self.send(line, request, &mut places).await {
+            Ok(response) => Ok(response.map(|body| body.holding(places))),
+            Err(failure) => Err(Failed::exchange(failure.into_error())),
+        }
+    }
+
+    /// A place for a connection of one's own, once there is one.
+    async fn own_place(&self) -> Result<OwnedSemaphorePermit, Failed> {
+        if let Ok(place) = Arc::clone(&self.own).try_acquire_owned() {
+            return Ok(place);
+        }
+        /// One that waits, whether or not it gets what it waits for.
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        let full = || Failed::Full("as many requests as pool.max_pending wait for a connection there");
+        if before >= self.bounds.most_waiting {
+            return Err(full());
+        }
+        // The semaphore is never closed.
+        Arc::clone(&self.own).acquire_owned().await.map_err(|_| full())
     }
 
     async fn send(
         self: &Arc<Self>,
         line: Line,
         mut request: Request<RequestBody>,
+        places: &mut Places,
     ) -> Result<Response<Received>, TrySendError<Request<RequestBody>>> {
         match line {
             Line::Own(mut line) => {
@@ -188,11 +291,18 @@ impl Host {
                 Ok(response.map(|body| Received::over(body, line, self)))
             }
             Line::Shared(line) => {
+                // It is not this request's own.
+                places.own = None;
+                let uses = line.uses.fetch_add(1, Ordering::Relaxed) + 1;
+                if self.bounds.most_uses.is_some_and(|most| uses >= most) {
+                    self.forget(&line);
+                }
                 if let Some(uri) = self.absolute(request.uri()) {
                     *request.uri_mut() = uri;
                 }
                 match line.sender.clone().try_send_request(request).await {
-                    Ok(response) => Ok(response.map(|body| Received { body, from: From::Shared(line) })),
+                    Ok(response) => Ok(response
+                        .map(|body| Received { body, from: From::Shared { _line: line, places: None } })),
                     Err(failure) => {
                         if failure.message().is_some() {
                             self.forget(&line);
@@ -214,20 +324,22 @@ impl Host {
             .ok()
     }
 
+    /// A connection of HTTP/2 that is there and has room for another stream.
+    fn take_shared(&self) -> Option<Line> {
+        let mut free = self.lock();
+        free.shared.retain(|shared| !shared.line.sender.is_closed());
+        // Each stream holds it, and so does the list.
+        let has_room = |shared: &&SharedLine| Arc::strong_count(&shared.line) <= self.bounds.most_streams;
+        free.shared.iter().find(has_room).map(|shared| Line::Shared(Arc::clone(&shared.line)))
+    }
+
     /// A connection that is there.
     fn take(&self) -> Option<Line> {
+        if let Some(shared) = self.take_shared() {
+            return Some(shared);
+        }
         loop {
-            let mut idle = {
-                let mut free = self.lock();
-                match &free.shared {
-                    Some(shared) if !shared.line.sender.is_closed() => {
-                        return Some(Line::Shared(Arc::clone(&shared.line)));
-                    }
-                    Some(_) => free.shared = None,
-                    None => {}
-                }
-                free.idle.pop()?
-            };
+            let mut idle = self.lock().idle.pop()?;
             if idle.line.is_idle() {
                 return Some(Line::Own(idle.line));
             }
@@ -236,7 +348,8 @@ impl Host {
 
     /// Keeps a connection for the next request, if it takes one and there is room.
     fn give_back(&self, mut line: Box<Http1>) {
-        if line.is_idle() {
+        let is_worn = self.bounds.most_uses.is_some_and(|most| line.uses() >= most);
+        if !is_worn && line.is_idle() {
             let mut free = self.lock();
             if free.idle.len() < self.bounds.most_idle {
                 free.idle.push(Idle { line, since: None });
@@ -246,9 +359,7 @@ impl Host {
 
     fn forget(&self, line: &Arc<Http2>) {
         let mut free = self.lock();
-        if free.shared.as_ref().is_some_and(|shared| Arc::ptr_eq(&shared.line, line)) {
-            free.shared = None;
-        }
+        free.shared.retain(|shared| !Arc::ptr_eq(&shared.line, line));
     }
 
     /// A new connection.
@@ -256,6 +367,11 @@ impl Host {
         if self.bounds.http2 {
             // A connection that has come about may close before it is taken.
             for _ in 0..MOST_CLOSED {
+                if self.lock().shared.len() >= self.bounds.most_connections {
+                    return Err(Failed::Full(
+                        "as many connections as pool.max_connections have all their streams",
+                    ));
+                }
                 self.join().await?;
                 if let Some(line) = self.take() {
                     return Ok(line);
@@ -268,8 +384,12 @@ impl Host {
             return Ok(Line::Own(Box::new(Http1::new(socket).await.map_err(Failed::exchange)?)));
         }
         let line = http2(socket).await?;
-        // Another request may have had the same thought; then this one goes over its own, which ends with it.
-        self.lock().shared.get_or_insert_with(|| SharedLine { line: Arc::clone(&line), since: None });
+        let mut free = self.lock();
+        // Others may have had the same thought; then this one goes over its own, which ends with it.
+        if !free.shared.iter().any(|other| Arc::strong_count(&other.line) <= self.bounds.most_streams) {
+            free.shared.push(SharedLine { line: Arc::clone(&line), since: None });
+        }
+        drop(free);
         Ok(Line::Shared(line))
     }
 
@@ -283,7 +403,7 @@ impl Host {
                 // In a task, so that it goes on when the request that began it is gone.
                 let made = tokio::spawn(async move {
                     let line = http2(host.open().await?).await?;
-                    host.lock().shared = Some(SharedLine { line, since: None });
+                    host.lock().shared.push(SharedLine { line, since: None });
                     Ok(())
                 });
                 let made = made.map(|made| made.unwrap_or_else(|e| Err(Failed::connect(e))));
@@ -323,14 +443,16 @@ impl Host {
         // Closed once the lock is free.
         let gone: Vec<Idle> =
             free.idle.extract_if(.., |idle| too_long(&mut idle.since) || !idle.line.is_idle()).collect();
-        let over = free.shared.as_mut().is_some_and(|shared| {
-            if Arc::strong_count(&shared.line) > 1 {
-                shared.since = None;
-            }
-            shared.line.sender.is_closed()
-                || Arc::strong_count(&shared.line) == 1 && too_long(&mut shared.since)
-        });
-        let shared = if over { free.shared.take() } else { None };
+        let shared: Vec<SharedLine> = free
+            .shared
+            .extract_if(.., |shared| {
+                if Arc::strong_count(&shared.line) > 1 {
+                    shared.since = None;
+                }
+                shared.line.sender.is_closed()
+                    || Arc::strong_count(&shared.line) == 1 && too_long(&mut shared.since)
+            })
+            .collect();
         drop(free);
         drop((gone, shared));
     }
@@ -357,7 +479,7 @@ async fn http2(socket: Socket) -> Result<Arc<Http2>, Failed> {
         .map_err(Failed::exchange)?;
     // However it ends, its streams are told. It ends when nobody holds it any more.
     tokio::spawn(async move { connection.await.unwrap_or_default() });
-    Ok(Arc::new(Http2 { sender }))
+    Ok(Arc::new(Http2 { sender, uses: AtomicU32::new(0) }))
 }
 
 /// The body of an answer, with the connection over which it comes.
@@ -369,7 +491,11 @@ pub(super) struct Received {
 
 enum From {
     Own(Lease),
-    Shared(#[expect(dead_code, reason = "held, so that the connection is not idle")] Arc<Http2>),
+    /// Held, so that the connection is not idle and the places are taken.
+    Shared {
+        _line: Arc<Http2>,
+        places: Option<Places>,
+    },
     /// It has come.
     Done,
 }
@@ -380,6 +506,8 @@ struct Lease {
     /// `None` only while it is dropped.
     line: Option<Box<Http1>>,
     host: Arc<Host>,
+    /// Free for others once the connection is given back, so that they find it.
+    places: Option<Places>,
 }
 
 impl Drop for Lease {
@@ -392,9 +520,18 @@ impl Drop for Lease {
 
 impl Received {
     fn over(body: Incoming, line: Box<Http1>, host: &Arc<Host>) -> Self {
-        let lease = Lease { line: Some(line), host: Arc::clone(host) };
+        let lease = Lease { line: Some(line), host: Arc::clone(host), places: None };
         let from = if body.is_end_stream() { From::Done } else { From::Own(lease) };
         Self { body, from }
+    }
+
+    /// Keeps places until it has come.
+    fn holding(mut self, held: Places) -> Self {
+        match &mut self.from {
+            From::Own(Lease { places, .. }) | From::Shared { places, .. } => *places = Some(held),
+            From::Done => {}
+        }
+        self
     }
 }
 
@@ -409,7 +546,7 @@ impl Body for Received {
         let this = self.get_mut();
         let polled = match &mut this.from {
             From::Own(Lease { line: Some(line), .. }) => line.poll_frame(&mut this.body, cx),
-            From::Own(_) | From::Shared(_) | From::Done => Pin::new(&mut this.body).poll_frame(cx),
+            From::Own(_) | From::Shared { .. } | From::Done => Pin::new(&mut this.body).poll_frame(cx),
         };
         let goes_on = match &polled {
             Poll::Ready(Some(Ok(_))) => !this.body.is_end_stream(),

@@ -33,6 +33,8 @@ pub(super) struct Http1 {
     relay: Arc<Relay>,
     /// That of the relay.
     waker: Waker,
+    /// Requests that were sent over it.
+    uses: u32,
 }
 
 /// Who moves a connection forward.
@@ -79,7 +81,7 @@ impl Http1 {
         let (sender, connection) = http1::handshake(socket).await?;
         let relay = Arc::new(Relay::default());
         let waker = Waker::from(Arc::clone(&relay));
-        Ok(Self { sender, runs: Runs::Here(connection), relay, waker })
+        Ok(Self { sender, runs: Runs::Here(connection), relay, waker, uses: 0 })
     }
 
     /// Sends a request and waits for the head of its answer. Dropped before that, the connection closes.
@@ -87,6 +89,7 @@ impl Http1 {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        self.uses = self.uses.saturating_add(1);
         if matches!(request.body(), RequestBody::Stream { .. }) {
             self.run_apart();
         }
@@ -102,6 +105,11 @@ impl Http1 {
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<bytes::Bytes>>>> {
         self.advance(cx, |cx| Pin::new(&mut *body).poll_frame(cx))
+    }
+
+    /// Requests that were sent over it.
+    pub(super) const fn uses(&self) -> u32 {
+        self.uses
     }
 
     /// Whether it takes another request now.

@@ -78,6 +78,17 @@ impl Keeper {
     }
 }
 
+/// Refuses what [`Keeper::open`] would refuse, without taking the file: a gateway may be using it.
+pub(super) fn look(plan: &RequestPlan) -> Result<(), GatewayError> {
+    check(plan)?;
+    let Some(path) = plan.server.levels_file.as_ref().map(PathBuf::from) else { return Ok(()) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Err(error) = folder.map_or(Ok(()), |folder| folder.read_dir().map(drop)) {
+        return Err(GatewayError::LevelStore { path, kind: error.kind() });
+    }
+    Levels::load(&path).map(drop)
+}
+
 /// Refuses a plan whose limits shall be kept and that does not say where.
 pub(super) fn check(plan: &RequestPlan) -> Result<(), GatewayError> {
     let kept = plan.limits.iter().position(|limit| limit.persistent);

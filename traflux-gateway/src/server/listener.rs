@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::server::ServerPlan;
 
 use super::gateway::{Drained, State, listen};
@@ -31,19 +32,90 @@ const MOST_STREAMS: u32 = 256;
 /// Fewer bytes of head than this HTTP/1.1 cannot be bounded by.
 const LEAST_HEAD: usize = 8192;
 
-/// Listens where a plan says.
-pub(super) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), GatewayError> {
-    let wrong =
-        |e: std::io::Error| GatewayError::Listen { address: address.to_owned(), reason: e.to_string() };
-    let found: Vec<_> = tokio::net::lookup_host(address).await.map_err(wrong)?.collect();
+/// Listens where a plan says: at the first of the addresses that can be had.
+pub(super) fn bind(written: &str, found: &[SocketAddr]) -> Result<(TcpListener, SocketAddr), GatewayError> {
     let mut last = std::io::Error::other("the name has no address");
     for address in found {
-        match listen(address).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+        match listen(*address).and_then(|listener| Ok((listener.local_addr()?, listener))) {
             Ok((address, listener)) => return Ok((listener, address)),
             Err(error) => last = error,
         }
     }
-    Err(wrong(last))
+    Err(GatewayError::Listen { address: written.to_owned(), reason: last.to_string() })
+}
+
+/// Room for so many connections at once, which a reload may change.
+struct Room {
+    permits: Arc<Semaphore>,
+    /// How many may be open.
+    most: usize,
+    /// Of those that are open, how many must end before another one may come.
+    beyond: usize,
+}
+
+impl Room {
+    fn new(most: usize) -> Self {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        Self { permits: Arc::new(Semaphore::new(most)), most, beyond: 0 }
+    }
+
+    /// Makes it larger or smaller; nothing that is open ends for that.
+    fn resize(&mut self, most: usize) {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        let more = most.saturating_sub(self.most);
+        let forgiven = more.min(self.beyond);
+        self.beyond = self.beyond - forgiven + self.most.saturating_sub(most);
+        self.permits.add_permits(more - forgiven);
+        self.most = most;
+        self.shrink();
+    }
+
+    /// A place, once there is one.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+            if self.beyond == 0 {
+                return Some(permit);
+            }
+            permit.forget();
+            self.beyond -= 1;
+        }
+    }
+
+    /// Takes away what has become free and is too many.
+    fn shrink(&mut self) {
+        self.beyond -= self.permits.forget_permits(self.beyond);
+    }
+}
+
+/// What a plan says of connections that come from now on.
+struct Manner {
+    plan: Arc<RequestPlan>,
+    builder: Arc<auto::Builder<Streams>>,
+}
+
+impl Manner {
+    fn of(state: &State) -> Self {
+        let plan = Arc::clone(&state.live.load().plan);
+        Self { builder: Arc::new(builder(&plan.server)), plan }
+    }
+}
+
+/// A connection of a client, counted while it is open.
+struct Counted(Arc<State>);
+
+impl Counted {
+    fn new(state: &Arc<State>) -> Self {
+        state.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Serves until it is told to drain, then until the last connection has ended.
@@ -52,24 +124,30 @@ pub(super) async fn serve(
     state: Arc<State>,
     mut draining: watch::Receiver<bool>,
 ) -> Drained {
-    let server = state.live.load().plan.server.clone();
-    let builder = Arc::new(builder(&server));
-    let room = Arc::new(Semaphore::new(server.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut manner = Manner::of(&state);
+    let mut room = Room::new(manner.plan.server.max_connections);
     let mut connections = JoinSet::new();
     loop {
+        room.shrink();
         let accepted = tokio::select! {
             // Its sender lives as long as the gateway.
             _ = draining.wait_for(|draining| *draining) => break,
-            accepted = accept(&listener, &room) => accepted,
+            () = state.changed.notified() => {
+                manner = Manner::of(&state);
+                room.resize(manner.plan.server.max_connections);
+                continue;
+            }
+            accepted = accept(&listener, &mut room) => accepted,
         };
         while connections.try_join_next().is_some() {}
         if let Some((socket, address, permit)) = accepted {
-            let (state, builder) = (Arc::clone(&state), Arc::clone(&builder));
+            let (counted, builder) = (Counted::new(&state), Arc::clone(&manner.builder));
             // Pieces of a stream are small and must not wait for each other. A socket that refuses is only slower.
             let _ = socket.set_nodelay(true);
-            let socket = Lingering::new(socket, permit, server.stream_idle_timeout);
-            connections
-                .spawn(async move { streams::counted(connection(state, &builder, socket, address)).await });
+            let socket = Lingering::new(socket, permit, manner.plan.server.stream_idle_timeout);
+            connections.spawn(async move {
+                streams::counted(connection(Arc::clone(&counted.0), &builder, socket, address)).await;
+            });
         }
     }
     drop(listener);
@@ -90,9 +168,9 @@ pub(super) async fn serve(
 /// The next connection, once there is room for it.
 async fn accept(
     listener: &TcpListener,
-    room: &Arc<Semaphore>,
+    room: &mut Room,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    let permit = room.place().await?;
     match listener.accept().await {
         Ok((socket, address)) => Some((socket, address, permit)),
         Err(_) => {
@@ -214,4 +292,30 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 struct Seen {
     requests: AtomicUsize,
     http2: AtomicBool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_that_changes_counts_what_is_open() {
+        let mut room = Room::new(3);
+        let take = |room: &Room| Arc::clone(&room.permits).try_acquire_owned().ok();
+        let mut open: Vec<_> = (0..3).map(|_| take(&room)).collect();
+        assert!(open.iter().all(Option::is_some) && take(&room).is_none());
+        room.resize(1);
+        open.truncate(2);
+        room.shrink();
+        assert!(take(&room).is_none(), "two are open, one may be");
+        room.resize(2);
+        assert!(take(&room).is_none(), "two are open, two may be");
+        room.resize(3);
+        let third = take(&room);
+        assert!(third.is_some() && take(&room).is_none());
+        drop((open, third));
+        room.shrink();
+        let all: Vec<_> = std::iter::from_fn(|| take(&room)).collect();
+        assert_eq!(all.len(), 3);
+    }
 }

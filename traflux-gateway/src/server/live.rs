@@ -8,8 +8,9 @@ use tokio_rustls::rustls::ServerConfig;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::settings::ServerSettings;
+use super::tokens::{self, Tokens};
 use super::upstream::{Upstreams, read_secret};
-use super::{probing, tls};
+use super::{prepare, probing, scraping, tls};
 use crate::error::GatewayError;
 use crate::identity::IdentityTable;
 use crate::units::PicoDollars;
@@ -20,6 +21,7 @@ use crate::wire::Usage;
 pub(super) struct Live {
     pub(super) plan: Arc<RequestPlan>,
     pub(super) identity: IdentityTable,
+    pub(super) tokens: Tokens,
     pub(super) upstreams: Upstreams,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) admin_key: Option<String>,
@@ -35,17 +37,22 @@ impl Live {
         before: Option<&Self>,
     ) -> Result<Self, GatewayError> {
         plan.validate()?;
+        prepare::check_admin(plan)?;
         probing::check(plan)?;
+        scraping::check(plan)?;
+        tokens::check(plan)?;
         let rules = plan.routing.rules.iter().map(|rule| (rule.name.as_str(), &rule.route));
         let routes = rules.chain(plan.routing.default.iter().map(|route| ("default", route)));
         Ok(Self {
             identity: IdentityTable::new(&plan.identity)?,
+            tokens: Tokens::new(&plan.identity)?,
             upstreams: Upstreams::new(plan, settings, before.map(|before| &before.upstreams))?,
             tls: plan.server.tls.as_ref().map(tls::config).transpose()?,
-            admin_key: settings
+            admin_key: plan
+                .server
                 .admin_key
                 .as_ref()
-                .map(|source| read_secret("admin key", source))
+                .map(|source| read_secret("server.admin_key", source))
                 .transpose()?,
             timeouts: routes.filter_map(|(name, route)| Some((name.to_owned(), route.timeout?))).collect(),
             plan: Arc::new(plan.clone()),

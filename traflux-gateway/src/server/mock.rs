@@ -1,8 +1,8 @@
 //! What does an AI backend look like that costs nothing and needs no key?
 //!
 //! An HTTP server on this machine that answers chat completions in the common form, in one piece or as a stream,
-//! with the latencies, rate limits and failures that it is told. For demonstrations, tests and benches; the text
-//! that it writes is always the same.
+//! with the latencies, rate limits and failures that it is told, and shows its queue and the use of its cache at
+//! `/metrics` as vLLM does. For demonstrations, tests and benches; the text that it writes is always the same.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -84,6 +84,9 @@ struct State {
     slots: Arc<Semaphore>,
     requests: AtomicU64,
     probes: AtomicU64,
+    scrapes: AtomicU64,
+    /// Requests that wait for a slot.
+    waiting: AtomicUsize,
     open: AtomicUsize,
     /// Requests of the minute at hand: minute in the upper half, count in the lower.
     minute: AtomicU64,
@@ -107,6 +110,8 @@ impl MockBackend {
             settings,
             requests: AtomicU64::new(0),
             probes: AtomicU64::new(0),
+            scrapes: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             minute: AtomicU64::new(0),
             started: Instant::now(),
@@ -138,6 +143,18 @@ impl MockBackend {
     #[must_use]
     pub fn probes(&self) -> u64 {
         self.state.probes.load(Ordering::Relaxed)
+    }
+
+    /// Looks so far at its metrics.
+    #[must_use]
+    pub fn scrapes(&self) -> u64 {
+        self.state.scrapes.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait for a slot.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state.waiting.load(Ordering::Relaxed)
     }
 
     /// Answers that are being written.
@@ -198,6 +215,11 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Response<Body>
             plain(StatusCode::SERVICE_UNAVAILABLE, "down")
         }
         (&Method::GET, "/health") => plain(StatusCode::OK, "ok"),
+        (&Method::GET, "/metrics") => {
+            state.scrapes.fetch_add(1, Ordering::Relaxed);
+            let text = Full::new(Bytes::from(state.metrics()));
+            respond(StatusCode::OK, "text/plain; version=0.0.4", text.boxed_unsync())
+        }
         (&Method::POST, _) => complete(state, request).await,
         _ => plain(StatusCode::NOT_FOUND, "no such path"),
     }
@@ -224,8 +246,7 @@ async fn complete(state: &Arc<State>, request: Request<Incoming>) -> Response<Bo
     if state.down.load(Ordering::Relaxed) || rng.uniform() < settings.failure_share {
         return error(StatusCode::INTERNAL_SERVER_ERROR, "the mock fails as it was told");
     }
-    // The semaphore is never closed; without a permit the answer would only be quicker.
-    let Ok(slot) = Arc::clone(&state.slots).acquire_owned().await else {
+    let Some(slot) = state.slot().await else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "closed");
     };
     let mut first = settings.first_token.mul_f64((settings.spread * normal(&mut rng)).exp());
@@ -264,6 +285,36 @@ async fn complete(state: &Arc<State>, request: Request<Incoming>) -> Response<Bo
 }
 
 impl State {
+    /// A place to work in, once there is one. The semaphore is never closed.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        /// One that waits, also where its client goes away.
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Some(slot);
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        Arc::clone(&self.slots).acquire_owned().await.ok()
+    }
+
+    /// Its load in the words of vLLM. Each request fills as much of the cache as each slot has.
+    fn metrics(&self) -> String {
+        let slots = self.settings.slots.min(Semaphore::MAX_PERMITS);
+        let running = slots - self.slots.available_permits().min(slots);
+        format!(
+            "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{{engine=\"0\"}} {running}\n\
+             # TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{{engine=\"0\"}} {}\n\
+             # TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{{engine=\"0\"}} {}\n",
+            self.waiting.load(Ordering::Relaxed),
+            running as f64 / slots.max(1) as f64,
+        )
+    }
+
     /// Counts a request of this minute, or says how long until the next.
     fn admit(&self) -> Result<(), Duration> {
         let limit = self.settings.requests_per_minute;

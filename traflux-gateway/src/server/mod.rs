@@ -7,13 +7,18 @@
 //!
 //! | what | where |
 //! |---|---|
+//! | whether a plan can be served | `prepare` |
 //! | connections, TLS, drain | `listener`, `streams`, `tls` |
 //! | the way of a request, its answer | `proxy`, `racing`, `passing`, `answer` |
+//! | paths in one form, bodies that are held | `paths`, `buffers` |
+//! | clients' tokens and claims | `tokens` |
 //! | backends and their keys | `upstream` |
 //! | connections to backends | `hosts`, `http1` |
 //! | questions to backends whether they are well | `probing` |
+//! | questions to backends how busy they are | `scraping` |
 //! | metrics, explanations, levels, anomalies | `admin` |
 //! | the decision log on disk | `recording` |
+//! | certificates and keys that change | `renewals` |
 //! | budgets over a restart | `keeper` |
 //! | a backend without costs, a load, a show | [`mock`], [`load`], [`demo`](fn@demo) |
 //!
@@ -23,6 +28,7 @@
 
 mod admin;
 mod answer;
+mod buffers;
 mod demo;
 mod gateway;
 mod histogram;
@@ -35,20 +41,26 @@ mod live;
 pub mod load;
 pub mod mock;
 mod passing;
+mod paths;
+mod prepare;
 mod probing;
 mod proxy;
 mod racing;
 mod recording;
+mod renewals;
 mod run;
+mod scraping;
 mod settings;
 mod streams;
 mod tally;
 mod tls;
+mod tokens;
 mod upstream;
 
 pub use demo::{DemoSettings, demo};
 pub use gateway::{Drained, Gateway};
 pub use histogram::Histogram;
+pub use prepare::validate;
 pub use run::{RunSettings, run};
 pub use settings::ServerSettings;
 pub use tally::{Row, Tally};

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -16,8 +17,8 @@ use tokio::time::{Instant, Sleep};
 use super::gateway::State;
 use super::hosts::Received;
 use super::live::Live;
-use super::streams;
 use super::tally::Row;
+use super::{proxy, streams};
 use crate::congestion::Feedback;
 use crate::engine::{End, Forward};
 use crate::outcome::Outcome;
@@ -216,8 +217,11 @@ impl Passing {
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 self.last = Instant::now();
+                if let (Some(meter), Some(trailers)) = (&self.meter, frame.trailers_mut()) {
+                    meter.see_trailers(trailers);
+                }
                 if std::mem::take(&mut self.paused)
                     && let Some(meter) = &mut self.meter
                 {
@@ -303,6 +307,15 @@ impl Meter {
         }
         if let Some(reader) = &mut self.reader {
             reader.push(data);
+        }
+    }
+
+    fn see_trailers(&self, trailers: &mut HeaderMap) {
+        proxy::report_load(&self.state, &self.forward, &self.model, trailers);
+        if !self.live.plan.congestion.pass_load_reports {
+            for name in proxy::LOAD_HEADERS {
+                trailers.remove(name);
+            }
         }
     }
 

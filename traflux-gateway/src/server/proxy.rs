@@ -8,24 +8,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap,
-    HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
+use traflux_core::plan::server::ServerPlan;
 
 use super::answer;
 use super::gateway::State;
 use super::hosts::{Answering, Failed, Host, Received};
 use super::live::Live;
 use super::passing::{AnswerBody, Broken, Meter, Passing, RequestBody};
+use super::paths;
 use super::racing::Runner;
+use super::tokens::Shown;
 use super::upstream::Upstream;
-use crate::adapter::Headers;
+use crate::adapter::{self, Claims, Headers};
 use crate::congestion::Feedback;
+use crate::congestion::orca::load_report;
 use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
 use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
@@ -43,6 +47,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-authenticate"),
     HeaderName::from_static("proxy-authorization"),
 ];
+/// Where backends report their load (ORCA), also among the trailers of gRPC.
+pub(super) const LOAD_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("endpoint-load-metrics"), HeaderName::from_static("endpoint-load-metrics-bin")];
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -77,6 +84,30 @@ const fn wrong(status: StatusCode, code: &'static str, message: &'static str) ->
 const LATE_BODY: Wrong =
     wrong(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
 
+const BUFFERS_FULL: Wrong = wrong(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "buffers_full",
+    "the gateway holds as many bytes of bodies as it may; try again later",
+);
+const POOL_FULL: Wrong = wrong(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "pool_full",
+    "as much is under way to the backend as its pool allows",
+);
+const INVALID_TOKEN: Wrong =
+    wrong(StatusCode::UNAUTHORIZED, "invalid_token", "the token is not valid, or not valid any more");
+
+impl Live {
+    /// What whoever has shown nothing that is known is told.
+    fn unknown_client(&self) -> Wrong {
+        if self.plan.identity.api_keys.is_empty() {
+            wrong(StatusCode::UNAUTHORIZED, "missing_token", "no token was sent")
+        } else {
+            wrong(StatusCode::UNAUTHORIZED, "invalid_api_key", "no known API key was sent")
+        }
+    }
+}
+
 /// Answers one request.
 pub(super) async fn serve(state: Arc<State>, peer: Peer, request: Request<Incoming>) -> Response<AnswerBody> {
     let version = request.version();
@@ -85,11 +116,15 @@ pub(super) async fn serve(state: Arc<State>, peer: Peer, request: Request<Incomi
         Err(wrong) => {
             state.tally.refused(wrong.code);
             let mut response = answer::error(wrong.status, wrong.code, &wrong.message);
+            if wrong.status == StatusCode::SERVICE_UNAVAILABLE {
+                // What is full is so until a request or a body has passed.
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
             // What is left of the body is not read: the connection cannot go on (RFC 9112, section 9.3).
             let unread = matches!(
                 wrong.status,
                 StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_REQUEST
-            );
+            ) || wrong.code == BUFFERS_FULL.code;
             if unread && version < Version::HTTP_2 {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -114,11 +149,15 @@ async fn pass(
     if parts.method == Method::TRACE {
         return Err(wrong(StatusCode::METHOD_NOT_ALLOWED, "method", "requests are not traced"));
     }
+    in_one_form(&mut parts);
+    let shown = live.tokens.read(&mut parts.headers, &live.identity).map_err(|_| INVALID_TOKEN)?;
     let headers = Headers(&parts.headers);
-    let Some(client) = live.identity.resolve(&headers, &request::NOTHING) else {
-        return Err(wrong(StatusCode::UNAUTHORIZED, "invalid_api_key", "no known API key was sent"));
+    let (claims, client) = match &shown {
+        Shown::Token(claims) => (claims, Some(live.identity.of_token(&headers, claims))),
+        Shown::Claims(claims) => (claims, live.identity.resolve(&headers, claims)),
     };
-    let body = take_body(&parts, body, server.max_body_bytes, server.body_timeout).await?;
+    let Some(client) = client else { return Err(live.unknown_client()) };
+    let body = take_body(state, server, &parts, body).await?;
     let facts = match &body {
         RequestBody::Whole(Some(bytes)) => Some(read_facts(bytes)),
         _ => None,
@@ -140,8 +179,9 @@ async fn pass(
         tokens,
         deadline: server.request_timeout,
     };
-    let keyed = !client.key.is_empty();
-    let decision = decide(state, &live, &parts, client, &asked);
+    // What was for this gateway is not for backends.
+    let keyed = !client.key.is_empty() || live.tokens.keeps(&shown);
+    let decision = decide(state, &live, &parts, client, claims, &asked);
     let (model, stream) = (asked.model.to_owned(), asked.stream);
     let forward = match decision {
         Ok(Decision::Forward(forward)) => forward,
@@ -258,20 +298,11 @@ fn decide(
     live: &Live,
     parts: &Parts,
     client: Client<'_>,
+    claims: &Claims,
     asked: &Asked<'_>,
 ) -> Result<Decision, Refused> {
     let now = state.clock.now();
-    let host = parts.uri.host().or_else(|| {
-        let host = parts.headers.get(HOST)?.to_str().ok()?;
-        // The colon before a port, not one within an address of IPv6.
-        Some(host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(host, _)| host))
-    });
-    let host = host.unwrap_or_default();
-    let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    };
+    let host = adapter::host(&parts.uri, &parts.headers);
     let path = parts.uri.path();
     let request = request::Request {
         method: parts.method.as_str(),
@@ -279,7 +310,7 @@ fn decide(
         path,
         query: parts.uri.query().unwrap_or_default(),
         headers: &Headers(&parts.headers),
-        claims: &request::NOTHING,
+        claims,
         client,
         model: asked.model,
         tokens: asked.tokens,
@@ -389,6 +420,7 @@ impl<'a> Way<'a> {
         let (outcome, problem) = match head {
             Some(Ok(response)) => {
                 let (feedback, outcome) = read_head(state, &response);
+                report_load(state, &way.forward, &way.model, response.headers());
                 let may = again
                     && (outcome.is_failure() || outcome == Outcome::Limited)
                     && feedback.should_retry != Some(false);
@@ -411,6 +443,7 @@ impl<'a> Way<'a> {
                 state.pump();
                 return Attempt::Failed(fault);
             }
+            Some(Err(error)) if error.is_full() => (Outcome::Limited, POOL_FULL),
             Some(Err(error)) if error.is_connect() => (
                 Outcome::ConnectFailure,
                 wrong(StatusCode::BAD_GATEWAY, "connect_failure", "the backend cannot be reached"),
@@ -463,7 +496,7 @@ impl<'a> Way<'a> {
         limit: Option<Duration>,
         row: Arc<super::tally::Row>,
     ) -> Response<AnswerBody> {
-        let (parts, body) = taken_over(response);
+        let (parts, body) = taken_over(response, self.live);
         let kind =
             parts.headers.get(CONTENT_TYPE).and_then(|value| BodyKind::of_content_type(value.to_str().ok()?));
         let plain = parts.headers.get(CONTENT_ENCODING).is_none_or(|value| value == "identity");
@@ -501,19 +534,29 @@ impl Rest<'_> {
         limit: Option<Duration>,
         sent: Instant,
     ) -> Response<AnswerBody> {
-        let (parts, body) = taken_over(response);
+        let (parts, body) = taken_over(response, self.live);
         let until = limit.map(|limit| (sent + limit, limit));
         let passing = Passing::new(body, None, self.live.plan.server.stream_idle_timeout, until);
         Response::from_parts(parts, AnswerBody::Passing(Box::new(passing)))
     }
 }
 
+/// Gives the path the form that rules look at and backends get.
+fn in_one_form(parts: &mut Parts) {
+    let Cow::Owned(path) = paths::normal(parts.uri.path()) else { return };
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    // Nothing was added that was not in one before.
+    uri.path_and_query = PathAndQuery::try_from(path + &query).ok().or(uri.path_and_query);
+    parts.uri = Uri::from_parts(uri).unwrap_or_default();
+}
+
 /// Reads the body of a request where it may say what is asked for; others pass as they come.
 async fn take_body(
+    state: &State,
+    server: &ServerPlan,
     parts: &Parts,
-    body: Incoming,
-    most: usize,
-    patience: Duration,
+    mut body: Incoming,
 ) -> Result<RequestBody, Wrong> {
     const TOO_LONG: Wrong = wrong(
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -523,21 +566,31 @@ async fn take_body(
     if body.is_end_stream() {
         return Ok(RequestBody::Whole(None));
     }
-    if body.size_hint().lower() > most as u64 {
+    if body.size_hint().lower() > server.max_body_bytes as u64 {
         return Err(TOO_LONG);
     }
     if !may_be_text(&parts.headers) {
-        let until = Box::pin(tokio::time::sleep(patience));
-        return Ok(RequestBody::Stream { body, left: most, until });
+        let until = Box::pin(tokio::time::sleep(server.body_timeout));
+        return Ok(RequestBody::Stream { body, left: server.max_body_bytes, until });
     }
-    match tokio::time::timeout(patience, Limited::new(body, most).collect()).await {
-        Ok(Ok(collected)) => Ok(RequestBody::Whole(Some(collected.to_bytes()).filter(|b| !b.is_empty()))),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LONG),
-        Ok(Err(_)) => {
-            Err(wrong(StatusCode::BAD_REQUEST, "request_body", "the body is malformed or broke off"))
+    let gathering = async {
+        let mut gathered = state.buffers.begin();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| {
+                wrong(StatusCode::BAD_REQUEST, "request_body", "the body is malformed or broke off")
+            })?;
+            // What comes after the body says nothing about where it goes.
+            let Ok(piece) = frame.into_data() else { continue };
+            if gathered.len() + piece.len() > server.max_body_bytes {
+                return Err(TOO_LONG);
+            }
+            if !gathered.push(piece, server.max_buffered_bytes) {
+                return Err(BUFFERS_FULL);
+            }
         }
-        Err(_) => Err(LATE_BODY),
-    }
+        Ok(RequestBody::Whole((gathered.len() > 0).then(|| gathered.whole())))
+    };
+    tokio::time::timeout(server.body_timeout, gathering).await.unwrap_or(Err(LATE_BODY))
 }
 
 /// Whether a body may be JSON. Only what is surely something else is not looked into, for a backend may not care
@@ -566,6 +619,15 @@ fn prepare(parts: &mut Parts, peer: &Peer, metered: bool) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     headers.remove(EXPECT);
+    // RFC 9110, section 7.6.3: the version is that in which the request came here.
+    let via = if parts.version == Version::HTTP_2 {
+        "2.0 traflux"
+    } else if parts.version == Version::HTTP_10 {
+        "1.0 traflux"
+    } else {
+        "1.1 traflux"
+    };
+    headers.append(VIA, HeaderValue::from_static(via));
     let host = headers.remove(HOST);
     match own.or(host) {
         Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
@@ -594,9 +656,14 @@ fn prepare(parts: &mut Parts, peer: &Peer, metered: bool) {
 }
 
 /// Makes a backend's head one for clients.
-fn taken_over(response: Response<Received>) -> (http::response::Parts, Received) {
+fn taken_over(response: Response<Received>, live: &Live) -> (http::response::Parts, Received) {
     let (mut parts, body) = response.into_parts();
     remove_hop_by_hop(&mut parts.headers);
+    if !live.plan.congestion.pass_load_reports {
+        for name in LOAD_HEADERS {
+            parts.headers.remove(name);
+        }
+    }
     // The version is that of the hop (RFC 9112, section 2.3): where HTTP/1.0 was passed on, the end of the connection
     // would be that of the answer, and one that was torn would look whole.
     parts.version = Version::HTTP_11;
@@ -627,6 +694,17 @@ pub(super) fn read_head(state: &State, response: &Response<Received>) -> (Feedba
     let feedback = Feedback::read(pairs, unix_now, &state.settings.engine.feedback);
     let has_retry_after = response.headers().contains_key(RETRY_AFTER);
     (feedback, Outcome::of_status(response.status().as_u16(), has_retry_after))
+}
+
+/// Tells the engine what a backend says of its load.
+pub(super) fn report_load(state: &State, forward: &Forward, model: &str, headers: &HeaderMap) {
+    let report = LOAD_HEADERS
+        .iter()
+        .filter_map(|name| headers.get(name))
+        .find_map(|value| load_report(value.as_bytes()));
+    if let Some(report) = report {
+        state.engine.report_load(state.clock.now(), forward.backend(), model, report);
+    }
 }
 
 /// What the client did wrong, where an attempt failed because of the body that it sent.

@@ -82,6 +82,7 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
         tell(&format!("metrics and explanations on http://{address}"));
     }
     let beside = tokio::spawn(beside(&gateway));
+    let mut renewal = None;
     loop {
         let forced = tokio::select! {
             signal = signals.next() => match signal {
@@ -92,6 +93,16 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
         };
         for event in gateway.engine().take_anomaly_events() {
             tell(&event.to_string());
+        }
+        let problem = gateway.renewal_problem();
+        if problem != renewal {
+            match &problem {
+                Some(error) => {
+                    tell(&format!("certificates and keys in use are older than their files: {error}"))
+                }
+                None => tell("certificates and keys are those of their files again"),
+            }
+            renewal = problem;
         }
         let now = Stamp::of(&file);
         // A file that is gone for a moment is being replaced.

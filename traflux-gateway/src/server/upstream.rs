@@ -7,15 +7,16 @@ use std::time::Instant;
 use http::Uri;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::ServerName;
 use traflux_core::PlanError;
-use traflux_core::plan::backend::{BackendPlan, KeySource};
+use traflux_core::plan::backend::{BackendPlan, BackendTlsPlan, KeySource};
 use traflux_core::plan::requests::RequestPlan;
 
 use super::hosts::{Bounds, Connector, Host};
 use super::settings::ServerSettings;
+use super::tls;
 use crate::error::GatewayError;
 
 /// Where a provider's key may stand.
@@ -83,12 +84,7 @@ impl Upstreams {
             let Some(backend) = backend else {
                 return Err(wrong("url", "a gateway needs one".into()).into());
             };
-            let bounds = Bounds {
-                connect_timeout: backend.connect_timeout,
-                http2: backend.http2,
-                most_idle: settings.max_idle_per_host,
-                idle_timeout: settings.idle_timeout,
-            };
+            let bounds = Bounds::new(backend, &plan.pool, settings.max_idle_per_host);
             let known = before.and_then(|before| before.backends.get(name));
             let mut addresses: Vec<Address> = Vec::new();
             let mut made = None;
@@ -107,7 +103,7 @@ impl Upstreams {
                     None => {
                         let connector = match &made {
                             Some(connector) => connector,
-                            None => made.insert(connector(backend)?),
+                            None => made.insert(connector(name, backend)?),
                         };
                         let Written { scheme, authority, host, .. } = written;
                         Arc::new(Host::new(scheme, authority, host, bounds, connector.clone()))
@@ -232,30 +228,34 @@ pub(super) fn read_secret(path: &str, source: &KeySource) -> Result<String, Gate
         .map_err(|reason| GatewayError::Secret { path: path.to_owned(), source_of: describe(source), reason })
 }
 
-fn describe(source: &KeySource) -> String {
+/// The variable or the file, for messages.
+pub(super) fn describe(source: &KeySource) -> String {
     match source {
         KeySource::Env(name) => format!("variable {name}"),
         KeySource::File(file) => format!("file {file}"),
     }
 }
 
-fn connector(backend: &BackendPlan) -> Result<Connector, GatewayError> {
+fn connector(name: &str, backend: &BackendPlan) -> Result<Connector, GatewayError> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(backend.connect_timeout));
-    let wrong =
-        |reason: String| GatewayError::Certificate { file: "authorities of the system".into(), reason };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong(e.to_string()))?;
-    let builder = if backend.url.iter().any(|endpoint| endpoint.url.starts_with("https:")) {
-        builder.with_native_roots().map_err(|e| wrong(e.to_string()))?
-    } else {
-        builder.with_root_certificates(rustls::RootCertStore::empty())
+    let plain = BackendTlsPlan::default();
+    let plan = backend.tls.as_ref().unwrap_or(&plain);
+    let uses_tls = backend.url.iter().any(|endpoint| endpoint.url.starts_with("https:"));
+    let builder =
+        HttpsConnectorBuilder::new().with_tls_config(tls::client_config(plan, uses_tls)?).https_or_http();
+    let builder = match &plan.server_name {
+        None => builder,
+        Some(server) => {
+            let server = ServerName::try_from(server.clone()).map_err(|problem| PlanError::Key {
+                path: format!("backends.{name}.tls.server_name"),
+                problem: format!("`{server}`: {problem}"),
+            })?;
+            builder.with_server_name_resolver(FixedServerNameResolver::new(server))
+        }
     };
-    let builder = HttpsConnectorBuilder::new().with_tls_config(builder.with_no_client_auth()).https_or_http();
     Ok(if backend.http2 {
         builder.enable_http2().wrap_connector(connector)
     } else {

@@ -155,12 +155,10 @@ async fn a_failure_that_is_tried_again_keeps_its_connection() {
 #[tokio::test]
 async fn idle_connections_are_bounded_in_number_and_time() {
     let (address, counts) = backend(|_| Then::AnswerLate).await;
-    let settings = ServerSettings {
-        max_idle_per_host: 2,
-        idle_timeout: Duration::from_millis(1500),
-        ..ServerSettings::default()
-    };
-    let gateway = Gateway::start(&to(&format!("http://{address}")), settings).await.unwrap();
+    let settings = ServerSettings { max_idle_per_host: 2, ..ServerSettings::default() };
+    let mut plan = to(&format!("http://{address}"));
+    plan.pool.idle_timeout = Duration::from_millis(1500);
+    let gateway = Gateway::start(&plan, settings).await.unwrap();
     let at_once: Vec<_> = (0..6)
         .map(|_| {
             let address = gateway.address();
@@ -303,8 +301,9 @@ async fn a_connection_of_http2_that_says_goodbye_is_followed_by_another_and_no_r
 #[tokio::test]
 async fn a_connection_of_http2_that_nobody_uses_is_closed() {
     let (address, connections) = http2_backend(usize::MAX).await;
-    let settings = ServerSettings { idle_timeout: Duration::from_millis(500), ..ServerSettings::default() };
-    let gateway = Gateway::start(&to_http2(address), settings).await.unwrap();
+    let mut plan = to_http2(address);
+    plan.pool.idle_timeout = Duration::from_millis(500);
+    let gateway = gateway(&plan).await;
     for expected in [1, 2] {
         assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
         assert_eq!(connections.load(SeqCst), expected);

@@ -314,8 +314,8 @@ async fn the_administrative_side_tells_and_changes_only_with_its_token() {
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), "token").unwrap();
     let source = traflux_core::plan::backend::KeySource::File(key.path().to_str().unwrap().into());
-    let settings = ServerSettings { admin_key: Some(source), ..ServerSettings::default() };
-    let gateway = Gateway::start(&plan, settings).await.unwrap();
+    plan.server.admin_key = Some(source);
+    let gateway = gateway(&plan).await;
     let admin = gateway.admin_address().unwrap();
     post(gateway.address(), &[], &chat(5)).await;
     let get = async |path: &str| {

@@ -7,14 +7,17 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use traflux_core::plan::backend::BackendTlsPlan;
 use traflux_core::plan::server::TlsPlan;
 use traflux_gateway::server::{Gateway, ServerSettings};
 
-use crate::common::{PATIENCE, mock, to};
+use crate::common::{PATIENCE, chat, mock, post, to};
 
 /// Writes a self-signed certificate for `localhost`, and returns it.
 fn certify(folder: &Path) -> CertificateDer<'static> {
@@ -140,4 +143,83 @@ async fn whoever_does_not_finish_the_handshake_is_cut_off() {
     plan.server.header_timeout = Duration::from_millis(100);
     let gateway = Gateway::start(&plan, ServerSettings::default()).await.unwrap();
     assert_eq!(crate::common::raw(gateway.address(), b"\x16\x03\x01").await, "");
+}
+
+/// A backend that wants a certificate of its clients and answers over TLS.
+async fn tls_backend(folder: &Path, clients: &Path) -> std::net::SocketAddr {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(clients.join("cert.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()],
+            PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap(),
+        )
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            // Whoever is not let in goes away.
+            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            let mut buffer = [0; 4096];
+            while !matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)) {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_backend_is_recognised_by_its_own_authority_and_recognises_the_gateway() {
+    let (server, client, other) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for folder in [&server, &client, &other] {
+        certify(folder.path());
+    }
+    let address = tls_backend(server.path(), client.path()).await;
+    let file =
+        |folder: &tempfile::TempDir, name: &str| Some(folder.path().join(name).to_str().unwrap().to_owned());
+    let ours = tempfile::tempdir().unwrap();
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(client.path().join(name), ours.path().join(name)).unwrap();
+    }
+    let right = BackendTlsPlan {
+        authority_file: file(&server, "cert.pem"),
+        certificate_file: file(&ours, "cert.pem"),
+        key_file: file(&ours, "key.pem"),
+        server_name: Some("localhost".into()),
+    };
+    let mut plan = to(&format!("https://{address}"));
+    plan.retry.max_attempts = 1;
+    let settings = ServerSettings { watch_interval: Duration::from_millis(20), ..ServerSettings::default() };
+    for (what, tls, status) in [
+        ("authority", BackendTlsPlan { authority_file: file(&other, "cert.pem"), ..right.clone() }, 502),
+        ("name", BackendTlsPlan { server_name: None, ..right.clone() }, 502),
+        ("no certificate", BackendTlsPlan { certificate_file: None, key_file: None, ..right.clone() }, 502),
+        ("all right", right, 200),
+    ] {
+        plan.backends.get_mut("only").unwrap().tls = Some(tls);
+        let gateway = Gateway::start(&plan, settings.clone()).await.unwrap();
+        assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, status, "{what}");
+    }
+    // A certificate that changes is shown from then on: here one that the backend does not know, and back.
+    let gateway = Gateway::start(&plan, settings).await.unwrap();
+    for (shown, status) in [(&other, 502), (&client, 200)] {
+        for name in ["key.pem", "cert.pem"] {
+            std::fs::copy(shown.path().join(name), ours.path().join(name)).unwrap();
+        }
+        let changed = async {
+            while post(gateway.address(), &[], &chat(1)).await.status != status {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, changed).await.unwrap();
+    }
 }

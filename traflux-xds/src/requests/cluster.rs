@@ -402,7 +402,7 @@ impl<'a> Clusters<'a> {
     /// All clusters, with that of the authorization service where there is one.
     pub(crate) fn finish(mut self) -> Result<Vec<Cluster>, XdsError> {
         let host = self.options.authorization.as_ref();
-        if let Some(host) = host.filter(|_| !self.plan.identity.api_keys.is_empty()) {
+        if let Some(host) = host.filter(|_| super::identity::is_secured(&self.plan.identity)) {
             let name = identity::AUTHORIZATION_CLUSTER;
             let cluster = Cluster {
                 name: name.into(),
@@ -464,6 +464,30 @@ fn backend_report(name: &str, backend: &BackendPlan, report: &mut Report) {
         for ix in 0..backend.url.len() {
             report.native(at(&format!("url[{ix}].draining")), "the backend is left out of routes");
         }
+    }
+    if let Some(tls) = &backend.tls {
+        if tls.server_name.is_some() {
+            report.native(at("tls.server_name"), "UpstreamTlsContext: sni, match_typed_subject_alt_names");
+        }
+        for (field, file) in [
+            ("authority_file", &tls.authority_file),
+            ("certificate_file", &tls.certificate_file),
+            ("key_file", &tls.key_file),
+        ] {
+            if file.is_some() {
+                report.approximated(
+                    at(&format!("tls.{field}")),
+                    "UpstreamTlsContext: trusted_ca, tls_certificates",
+                    "read when Envoy starts, not when the file changes",
+                );
+            }
+        }
+    }
+    if backend.load.is_some() {
+        report.unsupported(
+            at("load"),
+            "Envoy asks no server for its metrics; it reads ORCA reports where its balancer is told to",
+        );
     }
     report.native(at("connect_timeout_ms"), "connect_timeout");
     report.native(at("http2"), "http2_protocol_options, with TLS auto_config");

@@ -10,6 +10,12 @@ use crate::proto::*;
 /// The filters for throttling and for the limit on requests in flight.
 pub(crate) fn filters(plan: &CongestionPlan, report: &mut Report) -> Vec<(String, Any)> {
     let mut filters = Vec::new();
+    report.exact_if(
+        plan.pass_load_reports,
+        "congestion.pass_load_reports",
+        "headers of answers pass",
+        "clients get the load reports of backends",
+    );
     if let Some(throttle) = &plan.throttle {
         report.approximated(
             "congestion.throttle",

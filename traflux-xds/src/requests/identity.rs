@@ -39,7 +39,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn new(plan: &IdentityPlan, options: &RequestOptions, report: &mut Report) -> Self {
-        let asks = !plan.api_keys.is_empty() && options.authorization.is_some();
+        let asks = is_secured(plan) && options.authorization.is_some();
         for ix in 0..plan.api_keys.len() {
             report.needs(
                 format!("identity.api_keys[{ix}]"),
@@ -86,7 +86,24 @@ impl Identity {
                 );
             }
         }
-        let closed = !plan.api_keys.is_empty() && plan.anonymous.is_none() && !asks;
+        if plan.jwt.is_some() {
+            report.needs(
+                "identity.jwt",
+                if asks {
+                    "ext_authz: the service that knows the keys also verifies tokens and answers with tenant and tier"
+                } else {
+                    "ext_authz, or jwt_authn with the issuer's keys, which are not in the plan itself. Tokens are not \
+                     checked and, unless `anonymous` is set, every request is refused with 401"
+                },
+            );
+        }
+        if plan.claims_header.is_some() {
+            report.needs(
+                "identity.claims_header",
+                "a proxy in front that puts claims into trusted headers of their own; this one is not looked at",
+            );
+        }
+        let closed = is_secured(plan) && plan.anonymous.is_none() && !asks;
         let reserved = if asks { vec![TENANT_HEADER, USER_TIER_HEADER, KEY_HEADER] } else { Vec::new() };
         let trusts = |name: &Option<String>, header: &str| {
             name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(header))
@@ -97,6 +114,11 @@ impl Identity {
             .collect();
         Self { tenant, user_tier, user, key, closed, reserved }
     }
+}
+
+/// Whether a client has to show a key or a token.
+pub(crate) fn is_secured(plan: &IdentityPlan) -> bool {
+    !plan.api_keys.is_empty() || plan.jwt.is_some()
 }
 
 impl Source {
@@ -136,7 +158,7 @@ pub(crate) fn filters(
     options: &RequestOptions,
     identity: &Identity,
 ) -> Vec<(&'static str, Any)> {
-    let Some(host) = options.authorization.as_ref().filter(|_| !plan.api_keys.is_empty()) else {
+    let Some(host) = options.authorization.as_ref().filter(|_| is_secured(plan)) else {
         return Vec::new();
     };
     let remove = identity

@@ -59,8 +59,8 @@ pub(crate) fn listener(
         request_timeout: duration(server.header_timeout + server.body_timeout),
         stream_idle_timeout: duration(server.stream_idle_timeout),
         drain_timeout: duration(server.drain_timeout),
-        // Rules see paths as clients send them, and hosts without port.
-        normalize_path: Some(BoolValue { value: false }),
+        // Rules see paths in one form, so that none leads around them, and hosts without port.
+        normalize_path: Some(BoolValue { value: true }),
         strip_port_mode: Some(http_connection_manager::StripPortMode::StripAnyHostPort(true)),
         ..HttpConnectionManager::default()
     };
@@ -152,6 +152,13 @@ pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
     let exact = server.max_header_bytes == kilobytes(server.max_header_bytes) as usize * 1024;
     report.exact_if(exact, at("max_header_bytes"), "max_request_headers_kb", "whole kilobytes, at most 8192");
     report.native(at("max_body_bytes"), "body_size_limit");
+    if server.admin_key.is_some() {
+        report.unsupported(at("admin_key"), "Envoy's own interface knows no token: let nobody else reach it");
+    }
+    report.unsupported(
+        at("max_buffered_bytes"),
+        "Envoy bounds the body of each request, not of all together, but by the memory of its overload manager",
+    );
     report.native(at("header_timeout_ms"), "request_headers_timeout");
     report.approximated(
         at("body_timeout_ms"),

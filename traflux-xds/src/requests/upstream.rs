@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use traflux_core::plan::backend::{BackendPlan, KeySource};
+use traflux_core::plan::backend::{BackendPlan, BackendTlsPlan, KeySource};
 
 use super::balance::percent;
 use super::options::RequestOptions;
@@ -82,6 +82,7 @@ pub(crate) struct Manner {
     pub(crate) http2: bool,
     pub(crate) path: String,
     pub(crate) key: Option<KeySource>,
+    pub(crate) tls_files: Option<BackendTlsPlan>,
     pub(crate) connect_timeout: std::time::Duration,
 }
 
@@ -125,6 +126,7 @@ impl ReadBackend {
             http2: plan.http2,
             path: first.path.clone(),
             key: plan.key.clone(),
+            tls_files: plan.tls.clone(),
             connect_timeout: plan.connect_timeout,
         };
         Ok(Some(Self { upstreams, manner }))
@@ -212,14 +214,22 @@ pub(crate) fn discovery(members: &[(&str, &ReadBackend, u32)]) -> cluster::Disco
 
 /// TLS towards a backend: its certificate must bear the name in its URL.
 pub(crate) fn tls(members: &[(&str, &ReadBackend, u32)], options: &RequestOptions) -> TransportSocket {
+    // All of a cluster are alike in this.
+    let own =
+        members.first().and_then(|(_, backend, _)| backend.manner.tls_files.clone()).unwrap_or_default();
+    let named = own.server_name.as_deref();
     let hosts: BTreeSet<_> = members
         .iter()
         .flat_map(|(_, b, _)| b.upstreams.iter().map(|u| u.host.as_str()))
-        .filter(|host| host.parse::<IpAddr>().is_ok())
+        .filter(|host| named.is_none() && host.parse::<IpAddr>().is_ok())
+        .chain(named)
         .collect();
     let by_name = hosts.is_empty();
     let addresses = hosts.into_iter().map(|host| SubjectAltNameMatcher {
-        san_type: subject_alt_name_matcher::SanType::IpAddress.into(),
+        san_type: match host.parse::<IpAddr>() {
+            Ok(_) => subject_alt_name_matcher::SanType::IpAddress.into(),
+            Err(_) => subject_alt_name_matcher::SanType::Dns.into(),
+        },
         matcher: Some(StringMatcher {
             match_pattern: Some(string_matcher::MatchPattern::Exact(host.to_owned())),
             ignore_case: false,
@@ -227,18 +237,29 @@ pub(crate) fn tls(members: &[(&str, &ReadBackend, u32)], options: &RequestOption
         ..SubjectAltNameMatcher::default()
     });
     let validation = CertificateValidationContext {
-        trusted_ca: file(&options.authorities_file),
+        trusted_ca: file(own.authority_file.as_ref().unwrap_or(&options.authorities_file)),
         match_typed_subject_alt_names: addresses.collect(),
         ..CertificateValidationContext::default()
     };
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
+            tls_certificates: own
+                .certificate_file
+                .iter()
+                .zip(&own.key_file)
+                .map(|(certificate, key)| TlsCertificate {
+                    certificate_chain: file(certificate),
+                    private_key: file(key),
+                    ..TlsCertificate::default()
+                })
+                .collect(),
             alpn_protocols: vec!["h2".into(), "http/1.1".into()],
             validation_context_type: Some(common_tls_context::ValidationContextType::ValidationContext(
                 validation,
             )),
             ..CommonTlsContext::default()
         }),
+        sni: named.unwrap_or_default().to_owned(),
         auto_host_sni: by_name,
         auto_sni_san_validation: by_name,
         ..UpstreamTlsContext::default()

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use traflux_core::Rate;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::adapter::Clock;
 use traflux_gateway::decision_log::LogFileSettings;
-use traflux_gateway::{Matcher, Severity, review, server};
+use traflux_gateway::{Engine, EngineSettings, Severity, review, server};
 
 use super::Failure;
 use crate::controller::Fleet;
@@ -34,6 +35,7 @@ use crate::gateway::{EngineController, controlled};
         traflux gateway --demo                            a gateway before mock backends, under load, without keys\n  \
         traflux gateway check gateway.yaml                rules in the order in which they are tried, and findings\n  \
         traflux gateway check gateway.yaml --strict       the same, failing on any warning\n  \
+        traflux gateway check gateway.yaml --embedded     the same for an engine inside another program\n  \
         traflux gateway envoy gateway.yaml > envoy.yaml   the same plan for Envoy, and what of it is approximate\n  \
         traflux schema gateway > gateway.schema.json      for an editor"
 )]
@@ -54,7 +56,8 @@ pub(super) struct GatewayArgs {
 
 #[derive(Debug, Subcommand)]
 enum GatewayCommand {
-    /// Reads a file, prints its rules and says which can never decide.
+    /// Reads a file, prints its rules, says which can never decide, and refuses what `--config` would refuse: with the
+    /// keys, certificates and files that the plan names.
     Check(CheckArgs),
     /// Writes the plan as a configuration of Envoy, and says how well each key is expressed.
     Envoy(EnvoyArgs),
@@ -84,6 +87,10 @@ struct CheckArgs {
     /// Fail on any warning.
     #[arg(long)]
     strict: bool,
+    /// Only what an engine inside another program looks at: backends need no URL, and no key, certificate or address is
+    /// looked for.
+    #[arg(long)]
+    embedded: bool,
 }
 
 pub(super) fn dispatch(args: &GatewayArgs) -> Result<ExitCode, Failure> {
@@ -132,7 +139,8 @@ fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let plan = read(&args.file)?;
     let rules = &plan.routing.rules;
     let file = args.file.display();
-    Matcher::new(rules.iter().map(|rule| &rule.matches)).map_err(|problem| format!("{file}: {problem}"))?;
+    Engine::new(&plan, &EngineSettings::default(), Clock::start().now())
+        .map_err(|problem| format!("{file}: {problem}"))?;
     println!(
         "{file}: {} rules, {} backends, {} limits",
         rules.len(),
@@ -170,6 +178,10 @@ fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
                 println!("warning: control: no rule under `adaptive` has two backends of positive weight");
             }
         }
+    }
+    if !args.embedded {
+        server::validate(&plan, &server::ServerSettings::default())
+            .map_err(|problem| format!("{file}: cannot be served: {problem}"))?;
     }
     Ok(if args.strict && warned { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
