@@ -234,7 +234,7 @@ fn least_latency_may_go_by_a_percentile() {
     // One in four requests may go to who was not heard of.
     let mean = share_of_a(json!({}));
     let percentile = share_of_a(json!({"estimate": "percentile", "percentile": 0.95}));
-    assert!(mean > 0.7 && percentile < 0.3, "{mean}, {percentile}");
+    assert!(mean > 0.45 && percentile < 0.25, "{mean}, {percentile}");
 }
 
 #[test]
