@@ -6,6 +6,27 @@ export class TrafluxError extends Error {
   readonly isTransient: boolean;
 }
 
+/** A value does not have the form that is asked for: codes `input_…`. */
+export class InputError extends TrafluxError {}
+/** A configuration cannot mean anything; the message has the path of the key. */
+export class ConfigError extends TrafluxError {}
+/** Flows, routes and resources do not hold together. */
+export class TopologyError extends TrafluxError {}
+/** A plan cannot be expressed. */
+export class PlanError extends TrafluxError {}
+/** A network, a matrix or one of their files does not hold together. */
+export class NetworkError extends TrafluxError {}
+/** A policy cannot act here, or a checkpoint cannot be read. */
+export class PolicyError extends TrafluxError {}
+/** A problem cannot be solved, or is none. */
+export class SolveError extends TrafluxError {}
+/** A file of saved state cannot be read or written. */
+export class StoreError extends TrafluxError {}
+/** A plan or a setting of the request engine cannot mean anything. */
+export class GatewayError extends TrafluxError {}
+/** A fault of Traflux itself; please report it. */
+export class InternalPanic extends TrafluxError {}
+
 export type Pairs = Record<string, string | string[] | undefined>;
 
 /** What is known of a request; everything may be left out. */
@@ -44,7 +65,7 @@ export interface RequestFields {
   heldBytes?: number;
   /** When an answer is of no more use, milliseconds since 1970. */
   deadline?: number;
-  /** JSON of a call of a language model, from which model, tokens and stream are read. */
+  /** JSON of a call of a language model, from which model, tokens, stream and prompt are read where they are not given. */
   body?: string | Uint8Array;
 }
 
@@ -105,7 +126,7 @@ export interface Wait extends Held {
   readonly tokensBefore: number;
   /** Milliseconds, where they are known. */
   readonly startsInMs: number | null;
-  /** What becomes of it. A signal that is aborted leaves the queue. */
+  /** What becomes of it. A signal that is aborted leaves the queue; `input_ended` where `takeReady` gave it away. */
   ready(signal?: AbortSignal): Promise<Decision>;
 }
 
@@ -157,7 +178,7 @@ export class Engine {
   explain(request: RequestFields | Request, now?: number): string;
   /** The answer to a scrape of Prometheus. */
   metrics(options?: { openmetrics?: boolean; now?: number }): string;
-  /** Puts another plan in force; where it throws, the old one stays. */
+  /** Puts another plan in force; where it throws, the old one stays. Settings that are not given stay as they are in force. */
   reload(plan: object | string, options?: { settings?: object | string; now?: number }): void;
   /** Weights that a controller computed for a rule under `adaptive`. */
   setWeights(rule: string, weights: Record<string, number>, now?: number): void;
@@ -179,7 +200,7 @@ export type TableLike = Float64Array | { data: Vector; shape: number[] } | (numb
 
 export interface SolveOptions {
   signal?: AbortSignal;
-  /** Longest time to solve, milliseconds. */
+  /** Longest time to solve, milliseconds: 5,000 for endpoints, 30,000 for networks. Flows at hand are given then, with the gap proven so far. */
   deadlineMs?: number;
 }
 

@@ -342,6 +342,12 @@ pub enum PolicyError {
         /// Features found.
         found: usize,
     },
+    /// A feature that the policy was made for is not observed.
+    #[error("policy was made for the feature `{name}`, which is not observed")]
+    Feature {
+        /// Its name.
+        name: String,
+    },
     /// The policy produced a number that is not finite.
     #[error("policy produced {value} as {what}")]
     NotFinite {
@@ -360,6 +366,7 @@ pub enum PolicyError {
 
 codes!(PolicyError {
     Self::Shape { .. } => "policy_shape", false;
+    Self::Feature { .. } => "policy_feature", false;
     Self::NotFinite { .. } => "policy_not_finite", false;
     Self::Failed { .. } => "policy_failed", true;
 });

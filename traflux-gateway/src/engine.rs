@@ -168,6 +168,12 @@ impl Engine {
         Ok(())
     }
 
+    /// The settings in force: those of the start or of the last reload.
+    #[must_use]
+    pub fn settings(&self) -> Arc<EngineSettings> {
+        Arc::clone(&self.shared.compiled.load().settings)
+    }
+
     /// Decides. Allocates nothing once tenants and keys have been seen.
     pub fn decide(&self, request: &Request<'_>, now: Timestamp) -> Decision {
         match &self.shared.log {

@@ -65,7 +65,7 @@ use tower_service::Service;
 use traflux_core::Timestamp;
 
 use crate::adapter::{self, Claims, Clock, Headers, Waiters};
-use crate::congestion::{Feedback, FeedbackSettings};
+use crate::congestion::Feedback;
 use crate::engine::{Decision, End, Engine, Forward, Refusal};
 use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
@@ -294,7 +294,7 @@ impl Shared {
     ) -> http::Response<Settling<A>> {
         let headers = response.headers();
         let pairs = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        let feedback = Feedback::read(pairs, self.clock.now().since_epoch(), &FeedbackSettings::default());
+        let feedback = Feedback::read(pairs, self.clock.now().since_epoch(), forward.feedback_settings());
         let outcome = Outcome::of_status(response.status().as_u16(), headers.contains_key(RETRY_AFTER));
         let kind = headers.get(CONTENT_TYPE).and_then(|v| BodyKind::of_content_type(v.to_str().ok()?));
         let plain = headers.get(CONTENT_ENCODING).is_none_or(|value| value == "identity");

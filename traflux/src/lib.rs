@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod doctor;
+mod family;
 pub mod gateway;
 pub mod lab;
 mod progress;
@@ -22,6 +23,7 @@ pub use config::{Config, ConfigError};
 pub use controller::{
     ControlConfig, Controller, Decision, DecisionLog, Fleet, Mode, Stages, StateStore, StoreError,
 };
+pub use family::error_family;
 pub use traflux_core as core;
 pub use traflux_lp as lp;
 pub use traflux_policy as policy;

@@ -1,5 +1,5 @@
 'use strict';
-const { native, TrafluxError, guarded } = require('./native.js');
+const { native, InputError, errors, guarded } = require('./native.js');
 
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => '_' + letter.toLowerCase());
 const camel = (name) => name.replace(/_([a-z0-9])/g, (_, letter) => letter.toUpperCase());
@@ -59,7 +59,7 @@ class Controller {
       if (typeof stage === 'function') return stage;
       if (typeof stage?.[method] === 'function') return stage[method].bind(stage);
       if (stage === undefined && what !== 'source') return undefined;
-      throw new TrafluxError(`${what} is neither a function nor an object with ${method}`, 'input_stage');
+      throw new InputError(`${what} is neither a function nor an object with ${method}`, 'input_stage');
     };
     this.#stages = {
       source: bound('source', source, 'collect'), policy: bound('policy', policy, 'act'),
@@ -80,7 +80,7 @@ class Controller {
       const tick = this.#ticks.get(number);
       this.#ticks.delete(number);
       if (what === 'done') tick?.resolve(view(JSON.parse(payload)));
-      else tick?.reject(new TrafluxError(payload, 'internal_panic'));
+      else tick?.reject(new errors.InternalPanic(payload, 'internal_panic'));
       return;
     }
     try {

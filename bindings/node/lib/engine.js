@@ -1,6 +1,6 @@
 'use strict';
-const { native, TrafluxError, guarded, translated } = require('./native.js');
-const { blockOf, packPairs, promptOf } = require('./request.js');
+const { native, InputError, guarded, translated } = require('./native.js');
+const { blockOf, packPairs, promptOf, readied } = require('./request.js');
 
 const OUTCOMES = new Map(native.outcomeNames().map((name, ix) => [name, -1 - ix]));
 const text = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
@@ -24,7 +24,7 @@ class Group {
 }
 
 function ended() {
-  return new TrafluxError('it has ended; a decision ends once', 'input_ended');
+  return new InputError('it has ended; a decision ends once', 'input_ended');
 }
 
 function outcomeOf(outcome) {
@@ -32,7 +32,7 @@ function outcomeOf(outcome) {
   if (typeof outcome === 'number') {
     if (Number.isInteger(outcome) && outcome >= 100 && outcome <= 999) return outcome;
   } else if (OUTCOMES.has(outcome)) return OUTCOMES.get(outcome);
-  throw new TrafluxError(`${outcome} is neither a status nor one of ${[...OUTCOMES.keys()].join(', ')}`, 'input_outcome');
+  throw new InputError(`${outcome} is neither a status nor one of ${[...OUTCOMES.keys()].join(', ')}`, 'input_outcome');
 }
 
 class Held {
@@ -117,22 +117,41 @@ class Wait extends Held {
 
   get kind() { return 'wait'; }
 
+  /** Leaves the queue; a decision that came meanwhile and that nobody took is given back. */
+  cancel() {
+    const decision = this._engine.takeLeft(this.ticket);
+    super.cancel();
+    if (decision !== undefined && decision.kind !== 'refuse') decision.cancel();
+  }
+
   ready(signal) {
     if (signal?.aborted) { this.cancel(); return Promise.reject(signal.reason); }
     this._owned();
     return (this._ready ??= new Promise((resolve, reject) => {
+      const core = this._engine;
       const abort = () => {
-        this._engine.waiting.delete(this.ticket);
+        core.waiting.delete(this.ticket);
         if (!this.ended) this.cancel();
         reject(signal.reason);
       };
-      signal?.addEventListener('abort', abort, { once: true });
-      this._engine.waiting.set(this.ticket, (decision) => {
+      const settle = (decision) => {
         signal?.removeEventListener('abort', abort);
-        if (!this.ended) guarded(() => native.engineDropSlot(this._engine.id, this._release()));
+        if (!this.ended) guarded(() => native.engineDropSlot(core.id, this._release()));
         resolve(decision);
-      });
-      this._engine.pump();
+      };
+      // It may have come while others were told.
+      const left = core.takeLeft(this.ticket);
+      if (left !== undefined) { settle(left); return; }
+      signal?.addEventListener('abort', abort, { once: true });
+      core.waiting.set(this.ticket, settle);
+      core.pump();
+      if (core.waiting.has(this.ticket) && !guarded(() => native.engineIsWaiting(core.id, this._slot))) {
+        // `takeReady` gave it to somebody.
+        core.waiting.delete(this.ticket);
+        signal?.removeEventListener('abort', abort);
+        guarded(() => native.engineDropSlot(core.id, this._release()));
+        reject(ended());
+      }
     }));
   }
 }
@@ -209,6 +228,12 @@ class Core {
     }
   }
 
+  /** The decision of a ticket that came while others were told, which then is no longer there for takeReady. */
+  takeLeft(ticket) {
+    const at = this.left.findIndex((one) => one.ticket === ticket);
+    return at < 0 ? undefined : this.left.splice(at, 1)[0].decision;
+  }
+
   // Hands decisions to those whose promise waits for them; the others are for takeReady.
   pump() {
     if (this.waiting.size === 0) return;
@@ -247,8 +272,9 @@ class Engine {
 
   decide(request = {}, now = NaN) {
     const core = this.#core;
-    const prompt = request.prompt === undefined ? undefined : promptOf(request);
-    const block = blockOf(request);
+    const ready = readied(request);
+    const prompt = promptOf(ready);
+    const block = blockOf(ready);
     try {
       return core.decision(prompt === undefined
         ? native.engineDecide(core.id, block, now)
@@ -272,7 +298,7 @@ class Engine {
   }
 
   explain(request, now = NaN) {
-    const block = blockOf(request);
+    const block = blockOf(readied(request));
     return guarded(() => native.engineExplain(this.#core.id, block, now));
   }
 

@@ -1,24 +1,37 @@
 'use strict';
-const { native, TrafluxError, guarded, promised } = require('./native.js');
+const { native, InputError, guarded, promised } = require('./native.js');
 
 /** Numbers as a Float64Array; one that is one is used as it is. */
 function vector(values, what) {
   if (values === undefined) return undefined;
   if (values instanceof Float64Array) return values;
   if (Array.isArray(values) || ArrayBuffer.isView(values)) return Float64Array.from(values);
-  throw new TrafluxError(`${what} is neither an array nor a typed array`, 'input_type');
+  throw new InputError(`${what} is neither an array nor a typed array`, 'input_type');
 }
 
-/** Rows, or `{ data, shape }`, as one Float64Array; `null` in rows is an infinite number. */
-function table(values, what) {
+/**
+ * Rows, or `{ data, shape }`, as one Float64Array of so many rows and columns; `null` in rows is an infinite number. Of
+ * another number of values Rust says what is wrong.
+ */
+function table(values, what, rows, columns) {
   if (values === undefined) return undefined;
   if (values instanceof Float64Array) return values;
+  const wrong = (shape) => new InputError(`${what} has shape [${shape}], expected [${[rows, columns]}]`, 'input_shape');
   if (values.data !== undefined) {
-    const size = values.shape.reduce((product, n) => product * n, 1);
-    if (size !== values.data.length) throw new TrafluxError(`${what} has ${values.data.length} numbers, its shape ${size}`, 'input_shape');
-    return vector(values.data, what);
+    const { data, shape } = values;
+    const size = Array.isArray(shape) ? shape.reduce((product, n) => product * n, 1) : NaN;
+    if (size !== data.length) throw new InputError(`${what} has ${data.length} numbers, its shape is [${shape}]`, 'input_shape');
+    if (size === rows * columns && (shape.length !== 2 || shape[0] !== rows || shape[1] !== columns)) throw wrong(shape);
+    return vector(data, what);
   }
-  return Float64Array.from(values.flat(), (value) => (value === null ? Infinity : value));
+  if (!Array.isArray(values) || !values.every((row) => Array.isArray(row) || ArrayBuffer.isView(row))) {
+    throw new InputError(`${what} is neither rows nor { data, shape }`, 'input_type');
+  }
+  const widths = new Set(values.map((row) => row.length));
+  if (widths.size > 1) throw new InputError(`${what} has rows of ${[...widths].join(' and ')} numbers`, 'input_shape');
+  const flat = Float64Array.from(values.flatMap((row) => [...row]), (value) => (value === null ? Infinity : value));
+  if (flat.length === rows * columns && values.length !== rows) throw wrong([values.length, ...widths]);
+  return flat;
 }
 
 const shaped = (data, ...shape) => ({ data, shape });
@@ -31,7 +44,7 @@ const OBJECTIVE = {
 function objective(given) {
   if (given === undefined) return undefined;
   const named = Object.entries(given).map(([name, value]) => {
-    if (!(name in OBJECTIVE)) throw new TrafluxError(`an objective has no \`${name}\``, 'input_key');
+    if (!(name in OBJECTIVE)) throw new InputError(`an objective has no \`${name}\``, 'input_key');
     return [OBJECTIVE[name], value];
   });
   return JSON.stringify(Object.fromEntries(named));
@@ -45,11 +58,11 @@ function solveEndpoints(problem, options = {}) {
     return native.solveEndpoints({
       demandRps: demand,
       capacityRps: capacity,
-      delayS: table(problem.delayS, 'delayS'),
-      priceUsd: table(problem.priceUsd, 'priceUsd'),
-      previous: table(problem.previous, 'previous'),
-      lower: table(problem.lower, 'lower'),
-      upper: table(problem.upper, 'upper'),
+      delayS: table(problem.delayS, 'delayS', flows, resources),
+      priceUsd: table(problem.priceUsd, 'priceUsd', flows, resources),
+      previous: table(problem.previous, 'previous', flows, resources),
+      lower: table(problem.lower, 'lower', flows, resources),
+      upper: table(problem.upper, 'upper', flows, resources),
       backgroundRps: vector(problem.backgroundRps, 'backgroundRps'),
       serviceTimeS: vector(problem.serviceTimeS, 'serviceTimeS'),
       servers: vector(problem.servers, 'servers'),
@@ -79,9 +92,9 @@ function minMaxUtilization(problem, options = {}) {
       tail: Uint32Array.from(columns.tail),
       head: Uint32Array.from(columns.head),
       capacityBps: vector(columns.capacityBps, 'capacityBps'),
-      demandsBps: table(problem.demandsBps, 'demandsBps'),
+      demandsBps: table(problem.demandsBps, 'demandsBps', problem.nodes.length, problem.nodes.length),
       backgroundBps: vector(problem.backgroundBps, 'backgroundBps'),
-      deadlineMs: options.deadlineMs,
+      deadlineMs: options.deadlineMs ?? 30_000,
     }).then(({ pathCommodity, pathShare, pathOffsets, pathLinks, ...solution }) => ({
       ...solution,
       paths: Array.from(pathShare, (share, ix) => ({

@@ -21,11 +21,17 @@ class TrafluxError extends Error {
    */
   constructor(message, code = 'traflux', isTransient = false) {
     super(message);
-    this.name = 'TrafluxError';
+    this.name = new.target.name;
     this.code = code;
     this.isTransient = isTransient;
   }
 }
+
+/** By name, what goes wrong in classes that a caller can act on; the same as in Python. */
+const errors = Object.fromEntries([
+  'InputError', 'ConfigError', 'TopologyError', 'PlanError', 'NetworkError', 'PolicyError', 'SolveError', 'StoreError', 'GatewayError', 'InternalPanic',
+].map((name) => [name, { [name]: class extends TrafluxError {} }[name]]));
+const { InputError } = errors;
 
 const MARK = 'traflux\u0001';
 
@@ -33,10 +39,10 @@ const MARK = 'traflux\u0001';
 function translated(error) {
   if (error instanceof TrafluxError || !(error instanceof Error)) return error;
   if (!error.message.startsWith(MARK)) {
-    return error.code && error.code !== 'GenericFailure' ? new TrafluxError(error.message, 'input_type') : error;
+    return error.code && error.code !== 'GenericFailure' ? new InputError(error.message, 'input_type') : error;
   }
-  const [, code, isTransient, ...message] = error.message.split('\u0001');
-  return new TrafluxError(message.join('\u0001'), code, isTransient === '1');
+  const [, name, code, isTransient, ...message] = error.message.split('\u0001');
+  return new (errors[name] ?? TrafluxError)(message.join('\u0001'), code, isTransient === '1');
 }
 
 /** Calls, and translates what is thrown. */
@@ -67,4 +73,4 @@ function promised(call, signal) {
   });
 }
 
-module.exports = { native, TrafluxError, guarded, promised, translated };
+module.exports = { native, TrafluxError, InputError, errors, guarded, promised, translated };

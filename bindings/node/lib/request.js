@@ -1,5 +1,5 @@
 'use strict';
-const { native, TrafluxError, guarded } = require('./native.js');
+const { native, InputError, guarded } = require('./native.js');
 
 /** Pairs as one text; headers of node:http may have several values, of which the first counts. */
 function packPairs(values) {
@@ -22,7 +22,7 @@ function known(fields) {
       case 'method': case 'host': case 'path': case 'query': case 'headers': case 'claims': case 'tenant': case 'key':
       case 'user': case 'userTier': case 'model': case 'inputTokens': case 'outputTokens': case 'maxAnswerTokens':
       case 'stream': case 'idempotent': case 'kind': case 'prompt': case 'heldBytes': case 'deadline': case 'body': break;
-      default: throw new TrafluxError(`a request has no \`${name}\``, 'input_key');
+      default: throw new InputError(`a request has no \`${name}\``, 'input_key');
     }
   }
 }
@@ -35,7 +35,7 @@ const SHORT = 48;
 function numberOf(value, otherwise, name) {
   if (typeof value === 'number') return value;
   if (value === undefined || value === null) return otherwise;
-  throw new TrafluxError(`${name} is a ${typeof value}, expected a number`, 'input_type');
+  throw new InputError(`${name} is a ${typeof value}, expected a number`, 'input_type');
 }
 
 /** The block of bytes that crosses the border, written anew for each request. */
@@ -96,40 +96,56 @@ class Block {
     numbers[2] = numberOf(f.maxAnswerTokens, NaN, 'maxAnswerTokens');
     numbers[3] = numberOf(f.heldBytes, 0, 'heldBytes');
     numbers[4] = numberOf(f.deadline, NaN, 'deadline');
-    words[0] = (f.stream ? 1 : 0) | (f.idempotent === undefined ? 0 : f.idempotent ? 2 : 4);
+    words[0] = (f.stream ? 1 : 0) | (f.idempotent === undefined || f.idempotent === null ? 0 : f.idempotent ? 2 : 4);
     return at;
   }
 }
 
 let block = new Block(4096);
 
-/** Writes a request where the next one will be written, too: `block().bytes` has it until then. */
-function pack(fields) {
+/** Fields with what their body says of those that are not given; `undefined` and `null` are not given. */
+function complete(fields) {
   known(fields);
-  const f = fields.body === undefined ? fields : { ...guarded(() => native.readRequest(Buffer.from(fields.body))), ...fields };
+  if (fields.body === undefined || fields.body === null) return fields;
+  const all = guarded(() => native.readRequest(Buffer.from(fields.body)));
+  for (const name in fields) if (fields[name] !== undefined && fields[name] !== null) all[name] = fields[name];
+  return all;
+}
+
+/** Writes complete fields where the next request will be written, too: `block.bytes` has it until then. */
+function pack(fields) {
   for (;;) {
-    const length = block.pack(f);
+    const length = block.pack(fields);
     if (length >= 0) return length;
     block = new Block(block.bytes.length * 2);
   }
 }
 
-const promptOf = ({ prompt }) => (prompt === undefined ? undefined : Buffer.from(prompt));
+/** The prompt of complete fields as bytes; `undefined` where there is none. */
+function promptOf({ prompt }) {
+  if (prompt === undefined || prompt === null) return undefined;
+  return typeof prompt === 'string' ? Buffer.from(prompt) : prompt;
+}
 
 /** A request whose fields were put together once, to be decided about as often as you like. */
 class Request {
   constructor(fields = {}) {
-    const length = pack(fields);
+    const all = complete(fields);
+    const length = pack(all);
     this.block = Buffer.from(block.bytes.subarray(0, length));
-    this.prompt = promptOf(fields);
+    const prompt = promptOf(all);
+    this.prompt = prompt && Buffer.from(prompt);
   }
 }
 
-/** The block of a request, valid until the next call. */
-function blockOf(request) {
-  if (request instanceof Request) return request.block;
-  pack(request);
+/** A request, or its fields with what their body says. */
+const readied = (request) => (request instanceof Request ? request : complete(request));
+
+/** The block of what `readied` gave, valid until the next call. */
+function blockOf(ready) {
+  if (ready instanceof Request) return ready.block;
+  pack(ready);
   return block.bytes;
 }
 
-module.exports = { Request, blockOf, packPairs, promptOf };
+module.exports = { Request, blockOf, packPairs, promptOf, readied };

@@ -17,8 +17,9 @@ use napi::Result;
 use napi::bindgen_prelude::{FnArgs, Function};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
-use traflux::{Config, Controller, Stages};
-use traflux_core::{FleetEstimator, FleetReward, Policy, RewardFunction, Timestamp};
+use traflux::service::{Assembly, Brought, Given};
+use traflux::{Config, Controller};
+use traflux_core::Timestamp;
 use traflux_gateway::adapter::Clock;
 
 use self::stages::{Applier, Arguments, Bridge, Chooser, Now, Payer, Reports, Source, lock, weights};
@@ -58,42 +59,39 @@ impl NativeController {
             let deadline = Duration::try_from_secs_f64(options.deadline_ms * 1e-3)
                 .map_err(|_| input("input_time", format!("stageDeadlineMs is {}", options.deadline_ms)))?;
             let config = Config::parse_for_any_source(&config).map_err(coded)?;
+            let brought = Brought { policy: options.policy, ..Brought::default() };
+            let assembly = Assembly::new(&config, &brought).map_err(coded)?;
             let built = config.build(&BTreeMap::default()).map_err(coded)?;
-            let solver = traflux_lp::by_name(&config.objective.solver).map_err(coded)?;
             // Weak: it does not keep the process alive, a tick does.
             let ask = ask.build_threadsafe_function().weak::<true>().callee_handled::<false>().build()?;
             let bridge = Arc::new(Bridge::new(ask, deadline));
             let reports = Reports::default();
             let topology = Arc::clone(&built.fleet.topology);
-            let reward: Box<dyn RewardFunction> = if options.reward {
-                let (bridge, reports) = (Arc::clone(&bridge), Arc::clone(&reports));
-                Box::new(Payer { bridge, topology: Arc::clone(&topology), reports })
-            } else {
-                Box::new(FleetReward::new(topology.as_ref().clone(), config.objective.reward))
-            };
-            let policy: Option<Box<dyn Policy>> = if options.policy {
-                let groups = topology.groups().iter().map(|group| group.name.clone()).collect();
-                Some(Box::new(Chooser { bridge: Arc::clone(&bridge), groups, learns: options.reward }))
-            } else {
-                None
-            };
             let (clock, at) = (Clock::start(), Now::default());
-            let stages = Stages {
+            let applier = Applier {
+                bridge: Arc::clone(&bridge),
+                asks: options.actuator,
+                in_force: Mutex::default(),
+                now: Arc::clone(&at),
+            };
+            let mut given = Given {
                 source: Box::new(Source(Arc::clone(&bridge))),
-                estimator: Box::new(FleetEstimator::new(config.estimator())),
-                encoder: Box::new(config.encoder()),
-                policy,
-                solver,
-                actuator: Box::new(Applier {
-                    bridge: Arc::clone(&bridge),
-                    asks: options.actuator,
-                    in_force: Mutex::default(),
-                    now: Arc::clone(&at),
-                }),
-                reward,
+                actuator: Box::new(applier),
+                estimator: None,
+                policy: None,
+                reward: None,
                 recorder: None,
             };
-            let controller = Controller::new(built.fleet, stages, built.control).map_err(coded)?;
+            if options.policy {
+                let groups = topology.groups().iter().map(|group| group.name.clone()).collect();
+                let (bridge, learns) = (Arc::clone(&bridge), options.reward);
+                given.policy = Some(Box::new(Chooser { bridge, groups, learns }));
+            }
+            if options.reward {
+                let (bridge, reports) = (Arc::clone(&bridge), Arc::clone(&reports));
+                given.reward = Some(Box::new(Payer { bridge, topology, reports }));
+            }
+            let controller = assembly.controller(built, given).map_err(coded)?;
             Ok(Self { controller: Arc::new(Mutex::new(controller)), bridge, reports, clock, at })
         })
     }
@@ -126,15 +124,21 @@ impl NativeController {
 
     /// A stage's answer: JSON, or what went wrong.
     #[napi]
-    pub fn answer(&self, number: f64, text: Option<String>, error: Option<String>) {
-        let text = text.ok_or_else(|| error.unwrap_or_else(|| "it answered nothing".to_owned()));
-        self.bridge.answer(number as u64, text);
+    pub fn answer(&self, number: f64, text: Option<String>, error: Option<String>) -> Result<()> {
+        guarded(|| {
+            let text = text.ok_or_else(|| error.unwrap_or_else(|| "it answered nothing".to_owned()));
+            self.bridge.answer(number as u64, text);
+            Ok(())
+        })
     }
 
     /// Lets every stage that is being waited for fail.
     #[napi]
-    pub fn abort(&self) {
-        self.bridge.abort();
+    pub fn abort(&self) -> Result<()> {
+        guarded(|| {
+            self.bridge.abort();
+            Ok(())
+        })
     }
 }
 

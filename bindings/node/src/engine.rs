@@ -11,7 +11,7 @@ use napi::bindgen_prelude::{Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
 use traflux_gateway::adapter::Clock;
 use traflux_gateway::observe::Format;
-use traflux_gateway::{End, Engine, Outcome, RequestFacts, TokenEstimator};
+use traflux_gateway::{End, Engine, EngineSettings, Outcome, RequestFacts, TokenEstimator};
 
 use self::slots::{Held, Hosted, Slots, ended, with};
 use self::values::{read_plan, read_settings, said, ticket, usage};
@@ -25,8 +25,8 @@ pub fn engine_new(plan: String, settings: Option<String>, now_ms: f64) -> Result
     guarded(|| {
         let clock = Clock::start();
         let now = if now_ms.is_nan() { clock.now() } else { timestamp(now_ms)? };
-        let engine =
-            Engine::new(&read_plan(&plan)?, &read_settings(settings.as_deref())?, now).map_err(coded)?;
+        let settings = read_settings(&EngineSettings::default(), settings.as_deref())?;
+        let engine = Engine::new(&read_plan(&plan)?, &settings, now).map_err(coded)?;
         Ok(slots::keep(Hosted { engine, clock, slots: Slots::default().into() }))
     })
 }
@@ -164,9 +164,12 @@ pub fn engine_finish(
 ) -> Result<()> {
     with(engine, |hosted| {
         let now = hosted.time(now_ms)?;
-        let (outcome, feedback) = said(outcome, headers.as_deref(), header_count, now)?;
         let usage = usage(input, cached, output)?;
-        let way = hosted.slots.borrow_mut().take_forward(slot)?;
+        let mut slots = hosted.slots.borrow_mut();
+        let settings = slots.forward(slot)?.feedback_settings();
+        let (outcome, feedback) = said(outcome, headers.as_deref(), header_count, now, settings)?;
+        let way = slots.take_forward(slot)?;
+        drop(slots);
         way.finish(now, &End { outcome, usage, feedback: &feedback });
         Ok(())
     })
@@ -187,9 +190,12 @@ pub fn engine_retry(
 ) -> Result<u32> {
     with(engine, |hosted| {
         let now = hosted.time(now_ms)?;
-        let (outcome, feedback) = said(outcome, headers.as_deref(), header_count, now)?;
         let usage = usage(input, cached, output)?;
-        let way = hosted.slots.borrow_mut().take_forward(slot)?;
+        let mut slots = hosted.slots.borrow_mut();
+        let settings = slots.forward(slot)?.feedback_settings();
+        let (outcome, feedback) = said(outcome, headers.as_deref(), header_count, now, settings)?;
+        let way = slots.take_forward(slot)?;
+        drop(slots);
         let decision = way.retry(now, &End { outcome, usage, feedback: &feedback });
         Ok(hosted.slots.borrow_mut().answer(decision))
     })
@@ -255,6 +261,15 @@ pub fn engine_wait_view(engine: u32, slot: u32) -> Result<WaitView> {
     })
 }
 
+/// Whether a wait has not left the queue.
+#[napi]
+pub fn engine_is_waiting(engine: u32, slot: u32) -> Result<bool> {
+    with(engine, |hosted| match hosted.slots.borrow().get(slot)? {
+        Held::Wait(waiting) => Ok(waiting.outlook_now(hosted.clock.now()).is_some()),
+        Held::Forward(_) | Held::Later(_) => Err(ended()),
+    })
+}
+
 /// The next decision for somebody who waits.
 #[napi]
 pub fn engine_take_ready(engine: u32) -> Result<Option<ReadyView>> {
@@ -278,7 +293,8 @@ pub fn engine_metrics(engine: u32, openmetrics: bool, now_ms: f64) -> Result<Str
 #[napi]
 pub fn engine_reload(engine: u32, plan: String, settings: Option<String>, now_ms: f64) -> Result<()> {
     with(engine, |hosted| {
-        let (plan, settings) = (read_plan(&plan)?, read_settings(settings.as_deref())?);
+        let settings = read_settings(&hosted.engine.settings(), settings.as_deref())?;
+        let plan = read_plan(&plan)?;
         hosted.engine.reload(&plan, &settings, hosted.time(now_ms)?).map_err(coded)
     })
 }
@@ -331,8 +347,8 @@ pub fn engine_now(engine: u32) -> Result<f64> {
 
 /// Names of outcomes, in the order of their numbers.
 #[napi]
-pub fn outcome_names() -> Vec<String> {
-    Outcome::ALL.map(|outcome| outcome.name().to_owned()).to_vec()
+pub fn outcome_names() -> Result<Vec<String>> {
+    guarded(|| Ok(Outcome::ALL.map(|outcome| outcome.name().to_owned()).to_vec()))
 }
 
 /// What the body of a call of a language model says.
@@ -346,6 +362,7 @@ pub fn read_request(body: Uint8Array) -> Result<FactsView> {
             output_tokens: estimate.output as f64,
             max_answer_tokens: facts.max_answer.map(|tokens| tokens as f64),
             stream: facts.stream,
+            prompt: facts.prompt.to_vec().into(),
             model: facts.model.into_owned(),
         })
     })

@@ -1,7 +1,7 @@
 //! How does an error of Rust arrive in Node?
 //!
-//! As a text that `index.js` makes a `TrafluxError` of: its code, whether trying again may help, and its message. A
-//! panic becomes one with the code `internal_panic`.
+//! As a text that `index.js` makes an error of: its class ([`traflux::error_family`]), its code, whether trying again may
+//! help, and its message. A panic becomes one with the code `internal_panic`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -38,6 +38,7 @@ macro_rules! coded {
 
 coded!(
     traflux::ConfigError,
+    traflux::service::RunError,
     traflux_core::NetworkError,
     traflux_core::PlanError,
     traflux_core::SolveError,
@@ -58,7 +59,8 @@ pub(crate) fn input(code: &str, message: impl std::fmt::Display) -> Error {
 }
 
 fn raise(code: &str, is_transient: bool, message: &str) -> Error {
-    Error::from_reason(format!("{MARK}{code}\u{1}{}\u{1}{message}", u8::from(is_transient)))
+    let class = traflux::error_family(code);
+    Error::from_reason(format!("{MARK}{class}\u{1}{code}\u{1}{}\u{1}{message}", u8::from(is_transient)))
 }
 
 /// Calls, and makes an error of a panic. Everything that Node calls goes through here.

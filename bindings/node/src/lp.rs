@@ -166,33 +166,35 @@ impl Task for EndpointTask {
 
 /// Solves an endpoint problem.
 #[napi]
-pub fn solve_endpoints(given: EndpointInput) -> AsyncTask<EndpointTask> {
-    let copy = |array: &Option<Float64Array>| array.as_ref().map(|array| array.to_vec());
-    AsyncTask::new(EndpointTask(Tables {
-        vectors: [
-            Some(given.demand_rps.to_vec()),
-            Some(given.capacity_rps.to_vec()),
-            Some(given.delay_s.to_vec()),
-            copy(&given.price_usd),
-            copy(&given.previous),
-            copy(&given.lower),
-            copy(&given.upper),
-            copy(&given.background_rps),
-            copy(&given.service_time_s),
-            copy(&given.servers),
-            copy(&given.route_costs),
-        ],
-        domains: given.domains.map(|domains| domains.into_iter().map(|domain| domain as usize).collect()),
-        flows: given.flows,
-        resources: given.resources,
-        objective: given.objective,
-        solver: given.solver,
-        deadline_ms: given.deadline_ms,
-    }))
+pub fn solve_endpoints(given: EndpointInput) -> Result<AsyncTask<EndpointTask>> {
+    guarded(|| {
+        let copy = |array: &Option<Float64Array>| array.as_ref().map(|array| array.to_vec());
+        Ok(AsyncTask::new(EndpointTask(Tables {
+            vectors: [
+                Some(given.demand_rps.to_vec()),
+                Some(given.capacity_rps.to_vec()),
+                Some(given.delay_s.to_vec()),
+                copy(&given.price_usd),
+                copy(&given.previous),
+                copy(&given.lower),
+                copy(&given.upper),
+                copy(&given.background_rps),
+                copy(&given.service_time_s),
+                copy(&given.servers),
+                copy(&given.route_costs),
+            ],
+            domains: given.domains.map(|domains| domains.into_iter().map(|domain| domain as usize).collect()),
+            flows: given.flows,
+            resources: given.resources,
+            objective: given.objective,
+            solver: given.solver,
+            deadline_ms: given.deadline_ms,
+        })))
+    })
 }
 
 /// Names of the solvers that are compiled in, the default first.
 #[napi]
-pub fn solvers() -> Vec<&'static str> {
-    traflux_lp::available()
+pub fn solvers() -> Result<Vec<&'static str>> {
+    guarded(|| Ok(traflux_lp::available()))
 }

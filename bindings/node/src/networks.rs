@@ -151,16 +151,18 @@ impl Task for FlowTask {
 
 /// The least maximum utilisation of all flows of these demands.
 #[napi]
-pub fn min_max_utilization(given: FlowInput) -> AsyncTask<FlowTask> {
-    let ends = given.tail.iter().zip(given.head.iter()).zip(given.capacity_bps.iter());
-    let links = ends.map(|((tail, head), capacity)| (*tail, *head, *capacity)).collect();
-    AsyncTask::new(FlowTask {
-        nodes: given.nodes,
-        links,
-        lengths: [given.tail.len().max(given.capacity_bps.len()), given.head.len()],
-        demands: given.demands_bps.to_vec(),
-        background: given.background_bps.map(|background| background.to_vec()),
-        deadline_ms: given.deadline_ms,
+pub fn min_max_utilization(given: FlowInput) -> Result<AsyncTask<FlowTask>> {
+    guarded(|| {
+        let ends = given.tail.iter().zip(given.head.iter()).zip(given.capacity_bps.iter());
+        let links = ends.map(|((tail, head), capacity)| (*tail, *head, *capacity)).collect();
+        Ok(AsyncTask::new(FlowTask {
+            nodes: given.nodes,
+            links,
+            lengths: [given.tail.len().max(given.capacity_bps.len()), given.head.len()],
+            demands: given.demands_bps.to_vec(),
+            background: given.background_bps.map(|background| background.to_vec()),
+            deadline_ms: given.deadline_ms,
+        }))
     })
 }
 

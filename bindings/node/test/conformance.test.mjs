@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { Controller, Engine, Request, minMaxUtilization, readNetwork, solveEndpoints } from 'traflux';
+import { Controller, Engine, Request, TrafluxError, minMaxUtilization, readNetwork, solveEndpoints } from 'traflux';
 
 const folder = process.env.TRAFLUX_CONFORMANCE ?? fileURLToPath(new URL('../../../tests/conformance/', import.meta.url));
 const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
@@ -44,8 +44,19 @@ function described(decision, now) {
   return { kind, reason: decision.reason, status: decision.status, limit: decision.limit, rule: decision.rule, retry_after_s: decision.retryAfterMs === null ? null : decision.retryAfterMs / 1e3 };
 }
 
+/** What is known of every code: the class of its error, and who provokes it. */
+const codes = JSON.parse(readFileSync(join(folder, 'codes.json'), 'utf8'));
+const classOf = (code) => (code.startsWith('input_') ? 'InputError' : codes[code].class);
+
 async function code(call) {
-  try { await call(); } catch (error) { assert.equal(error.name, 'TrafluxError', error.stack); return [error.code, error.isTransient]; }
+  try {
+    await call();
+  } catch (error) {
+    assert.ok(error instanceof TrafluxError, error.stack);
+    assert.equal(error.constructor.name, classOf(error.code), error.stack);
+    assert.equal(error.name, error.constructor.name);
+    return [error.code, error.isTransient];
+  }
   return [null, null];
 }
 
@@ -69,7 +80,7 @@ const calls = {
   },
   async 'gateway.decisions'(input, tolerance) {
     const steps = input('steps');
-    const engine = new Engine(input('plan'), { now: steps[0].at_s * 1e3, settings: { seed: input('seed') ?? 0 } });
+    const engine = new Engine(input('plan'), { now: steps[0].at_s * 1e3, settings: { ...input('settings'), seed: input('seed') ?? 0 } });
     const [held, counts] = [new Map(), {}];
     const names = new Map();
     for (const [ix, step] of steps.entries()) {
@@ -121,7 +132,7 @@ const calls = {
       const decision = await controller.tick({ now: now.at_s * 1e3 });
       const shares = decision.flows.flatMap((flow) => flow.shares.map(([endpoint, share]) => [`${flow.source}/${endpoint}`, share]));
       const weights = Object.assign({}, ...Object.values(decision.weights));
-      seen.push({ rung: decision.rung, pushed: decision.pushed, shares: Object.fromEntries(shares), weights, failures: decision.failures.map((failure) => [failure.stage, failure.code]) });
+      seen.push({ rung: decision.rung, mode: decision.mode, solver: decision.solver?.name ?? null, chosen: decision.action?.chosen ?? null, pushed: decision.pushed, shares: Object.fromEntries(shares), weights, failures: decision.failures.map((failure) => [failure.stage, failure.code]) });
     }
     return { ticks: seen };
   },

@@ -36,6 +36,58 @@ test('who waits is told by a promise', async () => {
   assert.equal(engine.open, 0);
 });
 
+test('who asks after others were told gets what came meanwhile', { timeout: 5_000 }, async () => {
+  const engine = new Engine(one);
+  const first = engine.decide({});
+  const [early, late] = [engine.decide({}), engine.decide({})];
+  // Nobody asks for the early one yet when the place goes to it; the late one has asked.
+  const told = late.ready();
+  first.finish();
+  const forward = await early.ready();
+  assert.equal(forward.kind, 'forward');
+  forward.finish();
+  (await told).finish();
+  assert.equal(engine.open, 0);
+});
+
+test('who gives up what came meanwhile gives its place to the next', { timeout: 5_000 }, async () => {
+  const engine = new Engine(one);
+  const first = engine.decide({});
+  const [early, late] = [engine.decide({}), engine.decide({})];
+  const told = late.ready();
+  first.finish();
+  early.cancel();
+  (await told).finish();
+  assert.equal(engine.open, 0);
+  assert.equal(engine.takeReady(), null);
+});
+
+test('who waits for what takeReady gave away is told so', { timeout: 5_000 }, async () => {
+  const engine = new Engine(one);
+  const first = engine.decide({});
+  const wait = engine.decide({});
+  first.finish();
+  const { ticket, decision } = engine.takeReady();
+  assert.equal(ticket, wait.ticket);
+  await assert.rejects(wait.ready(), { code: 'input_ended' });
+  decision.finish();
+  assert.equal(engine.open, 0);
+});
+
+test('what is undefined or null is not given, and then the body says', () => {
+  const limited = { ...plan, limits: [{ name: 'tpm', unit: 'tokens', amount: 1000, period_ms: 3_600_000 }] };
+  const body = JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'word '.repeat(600) }], max_tokens: 10 });
+  for (const fields of [{}, { inputTokens: undefined, model: undefined }, { inputTokens: null, outputTokens: null, stream: null, prompt: undefined }]) {
+    const engine = new Engine(limited);
+    // More than 500 tokens and less than 1000: one fits, two do not.
+    assert.deepEqual([0, 1].map(() => engine.decide({ body, ...fields }).kind), ['forward', 'refuse'], JSON.stringify(fields));
+    assert.equal(engine.decide(new Request({ body, ...fields })).kind, 'refuse');
+    assert.match(String(new Request({ body, ...fields }).prompt), /word word/);
+  }
+  assert.equal(new Engine(limited).decide({ body, inputTokens: 1 }).kind, 'forward');
+  assert.equal(String(new Request({ body, prompt: 'mine' }).prompt), 'mine');
+});
+
 test('who gives up waiting leaves the queue', async () => {
   const engine = new Engine(one);
   const first = engine.decide({});

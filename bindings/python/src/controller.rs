@@ -14,15 +14,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use tokio::runtime::Runtime;
 use traflux::controller::Mode;
-use traflux::{Config, Controller as Loop, Stages};
-use traflux_core::{FleetEstimator, FleetReward, Policy, StateEncoder};
+use traflux::service::{Assembly, Brought, Given, Learns};
+use traflux::{Config, Controller as Loop};
+use traflux_core::FleetEstimator;
 use traflux_gateway::adapter::Clock;
-use traflux_lp::TransportSolver;
-use traflux_policy::TopK;
 
 use crate::errors::{guarded, input, py_err, raise};
 use crate::gateway::{from_json, json_text, timestamp};
 use stages::{PyActuator, PyEstimator, PyPolicy, PyRecorder, PyReward, PySource};
+pub(crate) use views::Observation;
 use views::{Decision, Fixed};
 use worker::{EventLoop, Now, Reports, Worker};
 
@@ -31,13 +31,14 @@ use worker::{EventLoop, Now, Reports, Worker};
 /// Parameters
 /// ----------
 /// config
-///     What an operator writes, as YAML, JSON or a mapping: sources, services with their endpoints, objective, limits.
-///     ``metrics`` may be left out, for measurements come from `source`.
+///     What an operator writes, as YAML, JSON or a mapping: sources, services with their endpoints, objective, control,
+///     policy. ``metrics`` may be left out, for measurements come from `source`.
 /// source
 ///     ``collect(topology, at, window_s)`` gives telemetry: see `docs/python.md`.
 /// policy
-///     ``act(observation)`` gives an action: the groups that may move, by index or name, or a mapping. Without one
-///     everything may move, or the ``policy.k`` worst.
+///     ``act(observation)`` gives an action: the groups that may move, by index or name, or a mapping; such as a
+///     `traflux.policy.Policy`. One whose attribute ``holds`` is true is asked once a step. Without a policy it is what
+///     ``policy`` of the configuration says.
 /// reward
 ///     ``reward(before, after)`` gives a number or a mapping of terms. With it, or with a recorder, the policy is asked
 ///     once a step (dead time and window of the configuration), so that a reward belongs to one action.
@@ -50,7 +51,8 @@ use worker::{EventLoop, Now, Reports, Worker};
 /// deadline
 ///     How long any of these may take, in seconds or as a `timedelta`. One that takes longer has failed for this tick.
 /// mode
-///     ``"none"``, ``"frozen"``, ``"learning"`` or ``"shadow"``; without it what fits policy and recorder.
+///     ``"none"``, ``"frozen"``, ``"learning"`` or ``"shadow"``; without it ``policy.mode`` of the configuration. Where that
+///     is ``"none"``, a policy that is given runs ``"learning"`` with a recorder, ``"frozen"`` without.
 ///
 /// Solver and guard are always those of Rust: they keep a stage that is wrong from doing harm.
 #[pyclass(module = "traflux", frozen)]
@@ -93,69 +95,56 @@ impl Controller {
                 Err(_) => json_text(config)?,
             };
             let config = Config::parse_for_any_source(&text).map_err(py_err)?;
-            let built = config.build(&traflux::config::Resolved::new()).map_err(py_err)?;
-            let mode = match mode {
-                Some(name) => mode_of(name)?,
-                None if recorder.is_some() => Mode::Learning,
-                None if policy.is_some() => Mode::Frozen,
-                None => Mode::None,
+            let brought = Brought {
+                mode: mode.map(mode_of).transpose()?,
+                policy: policy.is_some(),
+                learns: if recorder.is_some() { Learns::Caller } else { Learns::Nobody },
             };
-            let encoder = config.encoder();
-            let fixed = Arc::new(Fixed::new(py, &built.fleet.topology, encoder.space())?);
+            let assembly = Assembly::new(&config, &brought).map_err(py_err)?;
+            let built = config.build(&traflux::config::Resolved::new()).map_err(py_err)?;
+            let fixed = Arc::new(Fixed::new(py, &built.fleet.topology, assembly.space())?);
             let now = Now::new();
             let (deadline, event_loop, reports) =
                 (deadline_of(deadline)?, EventLoop::default(), Reports::default());
             let worker = |name, object| Worker::new(name, object, deadline, event_loop.clone());
-            let estimating = FleetEstimator::new(config.estimator());
-            let (objective, topology) = (&config.objective, built.fleet.topology.as_ref().clone());
-            let stages = Stages {
-                source: Box::new(PySource { worker: worker("observe", source)?, fixed: Arc::clone(&fixed) }),
-                estimator: match estimator {
-                    None => Box::new(estimating),
-                    Some(object) => Box::new(PyEstimator {
-                        worker: worker("estimate", object)?,
-                        before: estimating,
-                        fixed: Arc::clone(&fixed),
-                        reports: reports.clone(),
-                    }),
-                },
-                policy: match (policy, config.policy.k) {
-                    (Some(object), _) => {
-                        let worker = worker("act", object)?;
-                        let policy = PyPolicy {
-                            worker,
-                            fixed: Arc::clone(&fixed),
-                            learns: recorder.is_some() || reward.is_some(),
-                        };
-                        Some(Box::new(policy) as Box<dyn Policy>)
-                    }
-                    (None, Some(k)) => Some(Box::new(TopK::new(k, objective.headroom, &encoder.space()))),
-                    (None, None) => None,
-                },
-                encoder: Box::new(encoder),
-                solver: Box::new(TransportSolver::new()),
-                actuator: Box::new(PyActuator::new(
-                    actuator.map(|object| worker("control", object)).transpose()?,
-                    now.clone(),
-                )),
-                reward: match reward {
-                    None => Box::new(FleetReward::new(topology, objective.reward)),
-                    Some(object) => Box::new(PyReward {
-                        worker: worker("reward", object)?,
-                        fixed: Arc::clone(&fixed),
-                        reports: reports.clone(),
-                    }),
-                },
-                recorder: match recorder {
-                    None => None,
-                    Some(object) => Some(Box::new(PyRecorder {
-                        worker: worker("record", object)?,
-                        fixed: Arc::clone(&fixed),
-                        reports: reports.clone(),
-                    })),
-                },
+            // An action of which somebody learns is held until it is paid for, as is one that was learned so.
+            let learns = recorder.is_some() || reward.is_some();
+            let source = PySource { worker: worker("observe", source)?, fixed: Arc::clone(&fixed) };
+            let actuator = actuator.map(|object| worker("control", object)).transpose()?;
+            let mut given = Given {
+                source: Box::new(source),
+                actuator: Box::new(PyActuator::new(actuator, now.clone())),
+                estimator: None,
+                policy: None,
+                reward: None,
+                recorder: None,
             };
-            let controller = Loop::new(built.fleet, stages, built.control).map_err(py_err)?.with_mode(mode);
+            if let Some(object) = estimator {
+                given.estimator = Some(Box::new(PyEstimator {
+                    worker: worker("estimate", object)?,
+                    before: FleetEstimator::new(config.estimator()),
+                    fixed: Arc::clone(&fixed),
+                    reports: reports.clone(),
+                }));
+            }
+            if let Some(object) = policy {
+                let holds = learns
+                    || object
+                        .bind(py)
+                        .getattr_opt("holds")?
+                        .is_some_and(|holds| holds.is_truthy().unwrap_or(false));
+                let worker = worker("act", object)?;
+                given.policy = Some(Box::new(PyPolicy { worker, fixed: Arc::clone(&fixed), holds }));
+            }
+            if let Some(object) = reward {
+                let (worker, fixed) = (worker("reward", object)?, Arc::clone(&fixed));
+                given.reward = Some(Box::new(PyReward { worker, fixed, reports: reports.clone() }));
+            }
+            if let Some(object) = recorder {
+                let (worker, fixed) = (worker("record", object)?, Arc::clone(&fixed));
+                given.recorder = Some(Box::new(PyRecorder { worker, fixed, reports: reports.clone() }));
+            }
+            let controller = assembly.controller(built, given).map_err(py_err)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             let inner = Mutex::new(Inner { controller, runtime, reports, now });
             Ok(Self { inner, fixed, event_loop, clock: Clock::start() })
@@ -226,9 +215,11 @@ impl Controller {
         })
     }
 
-    fn __repr__(&self) -> String {
-        let topology = &self.fixed.topology;
-        format!("Controller(flows={}, routes={})", topology.flows().len(), topology.routes().len())
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            let topology = &self.fixed.topology;
+            Ok(format!("Controller(flows={}, routes={})", topology.flows().len(), topology.routes().len()))
+        })
     }
 }
 
@@ -271,7 +262,7 @@ fn deadline_of(value: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
 pub(crate) fn register(_py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Controller>()?;
     module.add_class::<Decision>()?;
-    module.add_class::<views::Observation>()?;
+    module.add_class::<Observation>()?;
     module.add_class::<views::Transition>()
 }
 

@@ -17,7 +17,7 @@ use traflux_sim::{RandomSettings, Scenario};
 use traflux_te::{SelectionEncoder, ecmp};
 
 use crate::convert::{detached, invalid, matrices_of};
-use crate::errors::py_err;
+use crate::errors::{guarded, py_err};
 use crate::te::Network;
 
 type Boxed = Box<dyn Environment + Send>;
@@ -29,6 +29,13 @@ pub(crate) fn register(_py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResul
 }
 
 /// Matrices of one network in the order of time, each with its optimum.
+///
+/// Parameters
+/// ----------
+/// network
+///     Where the traffic flows.
+/// matrices
+///     ``(matrices, nodes, nodes)``, bit/s; copied. Each is solved for its optimum, without the interpreter's lock.
 #[pyclass(frozen, module = "traflux._traflux.envs")]
 pub(crate) struct Series {
     inner: Arc<TrafficSeries>,
@@ -36,26 +43,27 @@ pub(crate) struct Series {
 
 #[pymethods]
 impl Series {
-    /// Solves for the optimum of every matrix, without the interpreter's lock.
     #[new]
     fn new(py: Python<'_>, network: &Network, matrices: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let matrices = matrices_of(matrices, network.inner().nodes().len())?;
-        let network = network.inner().clone();
-        let inner = detached(py, move || {
-            let base = ecmp(&network).map_err(py_err)?;
-            TrafficSeries::new(network, base, matrices).map_err(py_err)
-        })?;
-        Ok(Self { inner: Arc::new(inner) })
+        guarded(|| {
+            let matrices = matrices_of(matrices, network.inner().nodes().len())?;
+            let network = network.inner().clone();
+            let inner = detached(py, move || {
+                let base = ecmp(&network).map_err(py_err)?;
+                TrafficSeries::new(network, base, matrices).map_err(py_err)
+            })?;
+            Ok(Self { inner: Arc::new(inner) })
+        })
     }
 
-    fn __len__(&self) -> usize {
-        self.inner.matrices().len()
+    fn __len__(&self) -> PyResult<usize> {
+        guarded(|| Ok(self.inner.matrices().len()))
     }
 
-    /// Least maximum utilisation of each matrix.
+    /// ``(matrices,)``: least possible maximum utilisation of each matrix.
     #[getter]
-    fn optimal<'py>(&self, py: Python<'py>) -> Bound<'py, numpy::PyArray1<f64>> {
-        self.inner.optimal().to_vec().into_pyarray(py)
+    fn optimal<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, numpy::PyArray1<f64>>> {
+        guarded(|| Ok(self.inner.optimal().to_vec().into_pyarray(py)))
     }
 }
 
@@ -221,21 +229,23 @@ impl Environments {
         threads: usize,
         auto_reset: bool,
     ) -> PyResult<Self> {
-        let worth = match worth {
-            "performance_ratio" => Worth::PerformanceRatio,
-            "inverse_utilization" => Worth::InverseUtilization,
-            other => {
-                let known = "performance_ratio, inverse_utilization";
-                return Err(invalid(format!("worth is `{other}`, expected one of {known}")));
-            }
-        };
-        let reward = SelectionReward { worth, disturbance_price, stale };
-        let series = Arc::clone(&series.inner);
-        let settings = EnvironmentSettings { matrices: start..stop, steps, reward };
-        let encoder = SelectionEncoder::new(series.network(), series.base(), choose);
-        let made = NetworkEnvironment::new(Arc::clone(&series), encoder, settings).map_err(py_err)?;
-        let environments = few(count)?.map(|_| Box::new(made.clone()) as Boxed).collect();
-        Self::build(environments, series.network().pair_count(), choose, threads, auto_reset)
+        guarded(|| {
+            let worth = match worth {
+                "performance_ratio" => Worth::PerformanceRatio,
+                "inverse_utilization" => Worth::InverseUtilization,
+                other => {
+                    let known = "performance_ratio, inverse_utilization";
+                    return Err(invalid(format!("worth is `{other}`, expected one of {known}")));
+                }
+            };
+            let reward = SelectionReward { worth, disturbance_price, stale };
+            let series = Arc::clone(&series.inner);
+            let settings = EnvironmentSettings { matrices: start..stop, steps, reward };
+            let encoder = SelectionEncoder::new(series.network(), series.base(), choose);
+            let made = NetworkEnvironment::new(Arc::clone(&series), encoder, settings).map_err(py_err)?;
+            let environments = few(count)?.map(|_| Box::new(made.clone()) as Boxed).collect();
+            Self::build(environments, series.network().pair_count(), choose, threads, auto_reset)
+        })
     }
 
     /// A simulated fleet under the real controller.
@@ -249,24 +259,27 @@ impl Environments {
         threads: usize,
         auto_reset: bool,
     ) -> PyResult<Self> {
-        let (episodes, groups) = match scenario {
-            Some(text) => {
-                let built_in = Scenario::built_in_names().any(|name| name == text);
-                let scenario = if built_in { Scenario::built_in(text) } else { Scenario::from_yaml(text) };
-                let scenario = scenario.map_err(py_err)?;
-                let groups = scenario.endpoints.len();
-                (Episodes::Fixed(Box::new(scenario)), groups)
-            }
-            None => {
-                let settings = random_settings(random)?;
-                let groups = settings.endpoints.1;
-                (Episodes::Random(settings), groups)
-            }
-        };
-        let fidelity: Fidelity = fidelity.parse().map_err(|reason: String| invalid(reason))?;
-        let make = || Box::new(FleetEnvironment::new(episodes.clone()).with_fidelity(fidelity)) as Boxed;
-        let environments = few(count)?.map(|_| make()).collect();
-        Self::build(environments, groups, groups, threads, auto_reset)
+        guarded(|| {
+            let (episodes, groups) = match scenario {
+                Some(text) => {
+                    let built_in = Scenario::built_in_names().any(|name| name == text);
+                    let scenario =
+                        if built_in { Scenario::built_in(text) } else { Scenario::from_yaml(text) };
+                    let scenario = scenario.map_err(py_err)?;
+                    let groups = scenario.endpoints.len();
+                    (Episodes::Fixed(Box::new(scenario)), groups)
+                }
+                None => {
+                    let settings = random_settings(random)?;
+                    let groups = settings.endpoints.1;
+                    (Episodes::Random(settings), groups)
+                }
+            };
+            let fidelity: Fidelity = fidelity.parse().map_err(|reason: String| invalid(reason))?;
+            let make = || Box::new(FleetEnvironment::new(episodes.clone()).with_fidelity(fidelity)) as Boxed;
+            let environments = few(count)?.map(|_| make()).collect();
+            Self::build(environments, groups, groups, threads, auto_reset)
+        })
     }
 
     fn __len__(&self) -> usize {
@@ -291,73 +304,83 @@ impl Environments {
         self.context_features.clone()
     }
 
-    /// Begins an episode in every environment: observations.
+    /// Begins an episode in every environment: observations, ``groups`` ``(environments, groups, features)`` and ``context``
+    /// ``(environments, features)`` float32, ``mask`` ``(environments, groups)`` int8.
     fn reset<'py>(&self, py: Python<'py>, seeds: Vec<u64>) -> PyResult<Bound<'py, PyDict>> {
-        let tensors = self.with(py, |state| {
-            let observations = state.vector.reset(&seeds).map_err(py_err)?;
-            state.remember(observations.iter());
-            Ok(self.tensors(observations.iter()))
-        })?;
-        tensors.into_dict(py)
+        guarded(|| {
+            let tensors = self.with(py, |state| {
+                let observations = state.vector.reset(&seeds).map_err(py_err)?;
+                state.remember(observations.iter());
+                Ok(self.tensors(observations.iter()))
+            })?;
+            tensors.into_dict(py)
+        })
     }
 
-    /// Begins an episode where there is a seed; rows of the others are zero.
+    /// Begins an episode where there is a seed: observations as of ``reset``, ``(environments, ...)``; rows of the others
+    /// are zero.
     fn reset_some<'py>(&self, py: Python<'py>, seeds: Vec<Option<u64>>) -> PyResult<Bound<'py, PyDict>> {
-        let tensors = self.with(py, |state| {
-            let observations = state.vector.reset_some(&seeds).map_err(py_err)?;
-            for (mask, observation) in state.masks.iter_mut().zip(&observations) {
-                if let Some(observation) = observation {
-                    mask.clone_from(&observation.mask);
+        guarded(|| {
+            let tensors = self.with(py, |state| {
+                let observations = state.vector.reset_some(&seeds).map_err(py_err)?;
+                for (mask, observation) in state.masks.iter_mut().zip(&observations) {
+                    if let Some(observation) = observation {
+                        mask.clone_from(&observation.mask);
+                    }
                 }
-            }
-            let empty = Observation {
-                groups: Array2::zeros((0, self.group_features.len())),
-                context: Array1::zeros(self.context_features.len()),
-                mask: Vec::new(),
-            };
-            Ok(self.tensors(observations.iter().map(|o| o.as_ref().unwrap_or(&empty))))
-        })?;
-        tensors.into_dict(py)
+                let empty = Observation {
+                    groups: Array2::zeros((0, self.group_features.len())),
+                    context: Array1::zeros(self.context_features.len()),
+                    mask: Vec::new(),
+                };
+                Ok(self.tensors(observations.iter().map(|o| o.as_ref().unwrap_or(&empty))))
+            })?;
+            tensors.into_dict(py)
+        })
     }
 
-    /// Steps with lists of groups, `(environments, chosen)`; a group named twice counts once.
+    /// Steps with lists of groups, ``(environments, chosen)``; a group named twice counts once.
     fn step_groups<'py>(
         &self,
         py: Python<'py>,
         chosen: PyReadonlyArray2<'py, i64>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let array = chosen.as_array();
-        self.shape("action", &array.shape()[..1], &[self.count])?;
-        let mut actions = Vec::with_capacity(self.count);
-        for row in array.rows() {
-            let groups: Result<Vec<GroupIx>, _> =
-                row.iter().map(|ix| u32::try_from(*ix).map(GroupIx)).collect();
-            let groups = groups.map_err(|_| invalid("an action names a negative group"))?;
-            let mut action = Action::choose(groups);
-            let mut seen = std::collections::HashSet::new();
-            action.critical.retain(|group| seen.insert(*group));
-            actions.push(action);
-        }
-        self.played(py, |_| Ok(actions))
+        guarded(|| {
+            let array = chosen.as_array();
+            self.shape("action", &array.shape()[..1], &[self.count])?;
+            let mut actions = Vec::with_capacity(self.count);
+            for row in array.rows() {
+                let groups: Result<Vec<GroupIx>, _> =
+                    row.iter().map(|ix| u32::try_from(*ix).map(GroupIx)).collect();
+                let groups = groups.map_err(|_| invalid("an action names a negative group"))?;
+                let mut action = Action::choose(groups);
+                let mut seen = std::collections::HashSet::new();
+                action.critical.retain(|group| seen.insert(*group));
+                actions.push(action);
+            }
+            self.played(py, |_| Ok(actions))
+        })
     }
 
-    /// Steps with scores of groups, `(environments, groups)`: the highest of the open ones are chosen.
+    /// Steps with scores of groups, ``(environments, groups)``: the highest of the open ones are chosen.
     fn step_scores<'py>(
         &self,
         py: Python<'py>,
         scores: PyReadonlyArray2<'py, f32>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let array = scores.as_array();
-        self.shape("action", array.shape(), &[self.count, self.groups])?;
-        let rows: Vec<Vec<f32>> = array.rows().into_iter().map(|row| row.to_vec()).collect();
-        self.played(py, |state| {
-            let pairs = rows.iter().zip(&state.masks);
-            Ok(pairs.map(|(scores, mask)| Action::highest(scores, mask, self.choose)).collect())
+        guarded(|| {
+            let array = scores.as_array();
+            self.shape("action", array.shape(), &[self.count, self.groups])?;
+            let rows: Vec<Vec<f32>> = array.rows().into_iter().map(|row| row.to_vec()).collect();
+            self.played(py, |state| {
+                let pairs = rows.iter().zip(&state.masks);
+                Ok(pairs.map(|(scores, mask)| Action::highest(scores, mask, self.choose)).collect())
+            })
         })
     }
 
-    /// Steps with what a fleet's policy decides: which groups may move `(environments, groups)`, headroom
-    /// `(environments,)` and cost multipliers `(environments, groups)`.
+    /// Steps with what a fleet's policy decides: which groups may move ``(environments, groups)``, headroom
+    /// ``(environments,)`` and cost multipliers ``(environments, groups)``.
     fn step_fleet<'py>(
         &self,
         py: Python<'py>,
@@ -365,31 +388,33 @@ impl Environments {
         headroom: PyReadonlyArray1<'py, f64>,
         multipliers: PyReadonlyArray2<'py, f64>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let (critical, headroom, multipliers) =
-            (critical.as_array(), headroom.as_array(), multipliers.as_array());
-        self.shape("critical", critical.shape(), &[self.count, self.groups])?;
-        self.shape("headroom", headroom.shape(), &[self.count])?;
-        self.shape("cost_multipliers", multipliers.shape(), &[self.count, self.groups])?;
-        let actions: Vec<Action> = (0..self.count)
-            .map(|at| {
-                let chosen = critical
-                    .row(at)
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, on)| **on != 0)
-                    .map(|(ix, _)| GroupIx::from(ix))
-                    .collect();
-                Action {
-                    headroom: headroom[at],
-                    cost_multipliers: multipliers.row(at).to_vec(),
-                    ..Action::choose(chosen)
-                }
+        guarded(|| {
+            let (critical, headroom, multipliers) =
+                (critical.as_array(), headroom.as_array(), multipliers.as_array());
+            self.shape("critical", critical.shape(), &[self.count, self.groups])?;
+            self.shape("headroom", headroom.shape(), &[self.count])?;
+            self.shape("cost_multipliers", multipliers.shape(), &[self.count, self.groups])?;
+            let actions: Vec<Action> = (0..self.count)
+                .map(|at| {
+                    let chosen = critical
+                        .row(at)
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, on)| **on != 0)
+                        .map(|(ix, _)| GroupIx::from(ix))
+                        .collect();
+                    Action {
+                        headroom: headroom[at],
+                        cost_multipliers: multipliers.row(at).to_vec(),
+                        ..Action::choose(chosen)
+                    }
+                })
+                .collect();
+            self.played(py, |state| {
+                let bounds = traflux_core::ActionBounds::default();
+                let actions = actions.into_iter().zip(&state.masks);
+                Ok(actions.map(|(action, mask)| action.clamped(&bounds, mask.len())).collect())
             })
-            .collect();
-        self.played(py, |state| {
-            let bounds = traflux_core::ActionBounds::default();
-            let actions = actions.into_iter().zip(&state.masks);
-            Ok(actions.map(|(action, mask)| action.clamped(&bounds, mask.len())).collect())
         })
     }
 }

@@ -1,6 +1,6 @@
 //! How does an error of Rust arrive in Python?
 //!
-//! As an object of the class of its family (`traflux/_errors.py`), with the code and the transience that Rust
+//! As an object of the class of its family ([`traflux::error_family`], `traflux/_errors.py`), with the code and the transience that Rust
 //! gives it. A panic arrives as `InternalPanic`, never as the `BaseException` that PyO3 makes of it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,9 +10,6 @@ use pyo3::types::PyType;
 
 /// An error of one of the crates.
 pub(crate) trait Coded: std::fmt::Display {
-    /// Name of its class in `traflux`.
-    const CLASS: &'static str;
-
     /// Its stable name.
     fn code(&self) -> &'static str;
 
@@ -20,13 +17,10 @@ pub(crate) trait Coded: std::fmt::Display {
     fn is_transient(&self) -> bool;
 }
 
-/// Gives errors of the crates their class.
-macro_rules! classes {
-    ($($class:literal: $($error:ty),+;)+) => {
-        $($(
+macro_rules! coded {
+    ($($error:ty),+ $(,)?) => {
+        $(
             impl Coded for $error {
-                const CLASS: &'static str = $class;
-
                 fn code(&self) -> &'static str {
                     <$error>::code(self)
                 }
@@ -35,29 +29,32 @@ macro_rules! classes {
                     <$error>::is_transient(self)
                 }
             }
-        )+)+
+        )+
     };
 }
 
-classes! {
-    "ConfigError": traflux::ConfigError;
-    "TopologyError": traflux_core::TopologyError;
-    "PlanError": traflux_core::PlanError;
-    "NetworkError": traflux_core::NetworkError, traflux_te::TeError, traflux_te::format::FormatError, traflux::te::EvaluateError;
-    "ObserveError": traflux_core::ObserveError;
-    "EstimateError": traflux_core::EstimateError;
-    "EncodeError": traflux_core::EncodeError;
-    "PolicyError": traflux_core::PolicyError, traflux_policy::CheckpointError;
-    "SolveError": traflux_core::SolveError, traflux_lp::multicommodity::FlowError, traflux_lp::TableError, traflux_lp::check::CheckError, traflux_lp::multicommodity::check::FlowCheckError;
-    "ActuateError": traflux_core::ActuateError;
-    "SimulationError": traflux_core::EnvironmentError, traflux_sim::SimError;
-    "StoreError": traflux::StoreError;
-    "GatewayError": traflux_gateway::GatewayError;
-}
+coded!(
+    traflux::ConfigError,
+    traflux::service::RunError,
+    traflux::te::EvaluateError,
+    traflux_core::EncodeError,
+    traflux_core::EnvironmentError,
+    traflux_core::NetworkError,
+    traflux_core::PolicyError,
+    traflux_core::SolveError,
+    traflux_core::PlanError,
+    traflux_gateway::GatewayError,
+    traflux_lp::TableError,
+    traflux_lp::multicommodity::FlowError,
+    traflux_policy::CheckpointError,
+    traflux_sim::SimError,
+    traflux_te::TeError,
+    traflux_te::format::FormatError,
+);
 
-/// The exception for an error of a crate.
+/// The exception for an error of a crate: of the class of its family.
 pub(crate) fn py_err<E: Coded>(error: E) -> PyErr {
-    raise(E::CLASS, error.code(), error.is_transient(), &error.to_string())
+    raise(traflux::error_family(error.code()), error.code(), error.is_transient(), &error.to_string())
 }
 
 /// The exception for a value of Python that does not have the form that is asked for: `InputError`.

@@ -10,8 +10,9 @@ use pyo3::types::{PyBytes, PyDict};
 use traflux_core::{Observation, ObservationSpace, Policy as Acts};
 use traflux_policy::{Checkpoint as Stored, CriticalCount, LearnedPolicy, Mode, PolicyStatus};
 
+use crate::controller::Observation as Seen;
 use crate::convert::{detached, invalid, shape};
-use crate::errors::py_err;
+use crate::errors::{guarded, py_err};
 
 /// Puts the names of this file into its module.
 pub(crate) fn register(_py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -19,7 +20,7 @@ pub(crate) fn register(_py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResul
     module.add_class::<Policy>()
 }
 
-/// A trained policy in a file.
+/// A trained policy in a file, with everything needed to use it rightly.
 #[pyclass(frozen, module = "traflux._traflux.policy")]
 pub(crate) struct Checkpoint {
     inner: Stored,
@@ -33,37 +34,41 @@ impl Checkpoint {
 
 #[pymethods]
 impl Checkpoint {
-    /// Reads and checks a file.
+    /// Read and check a file that ``traflux train`` or ``traflux te train`` wrote.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Ok(Self { inner: detached(py, || Stored::load(&path).map_err(py_err))? })
+        guarded(|| Ok(Self { inner: detached(py, || Stored::load(&path).map_err(py_err))? }))
     }
 
-    /// Reads and checks the bytes of a file.
+    /// Read and check the bytes of a file.
     #[staticmethod]
     fn from_bytes(data: &[u8]) -> PyResult<Self> {
-        Ok(Self { inner: Stored::from_bytes(data).map_err(py_err)? })
+        guarded(|| Ok(Self { inner: Stored::from_bytes(data).map_err(py_err)? }))
     }
 
     /// The fleet policy that comes with the program.
     #[staticmethod]
     fn shipped() -> PyResult<Self> {
-        Ok(Self { inner: traflux::checkpoint::shipped().map_err(py_err)? })
+        guarded(|| Ok(Self { inner: traflux::checkpoint::shipped().map_err(py_err)? }))
     }
 
+    /// Write the file and rename it into place.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         detached(py, || self.inner.save(&path).map_err(py_err))
     }
 
+    /// The bytes of the file; equal checkpoints have equal ones.
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.inner.to_bytes().map_err(py_err)?))
+        guarded(|| Ok(PyBytes::new(py, &self.inner.to_bytes().map_err(py_err)?)))
     }
 
+    /// Names of the features of a group, in the order of columns.
     #[getter]
     fn group_features(&self) -> Vec<String> {
         self.inner.observations.group_features.clone()
     }
 
+    /// Names of the features of the whole, in order.
     #[getter]
     fn context_features(&self) -> Vec<String> {
         self.inner.observations.context_features.clone()
@@ -75,30 +80,38 @@ impl Checkpoint {
         self.inner.actions.critical
     }
 
+    /// The command that trained it.
     #[getter]
     fn command(&self) -> &str {
         &self.inner.provenance.command
     }
 
+    /// Its seed.
     #[getter]
     fn seed(&self) -> u64 {
         self.inner.provenance.seed
     }
 
+    /// Environment steps that it learned from.
     #[getter]
     fn steps(&self) -> u64 {
         self.inner.provenance.steps
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let make = py.get_type::<Self>().getattr("from_bytes")?;
-        Ok((make, (slf.get().to_bytes(py)?,)).into_pyobject(py)?.into_any())
+        guarded(|| {
+            let py = slf.py();
+            let make = py.get_type::<Self>().getattr("from_bytes")?;
+            Ok((make, (slf.get().to_bytes(py)?,)).into_pyobject(py)?.into_any())
+        })
     }
 
-    fn __repr__(&self) -> String {
-        let (features, chosen) = (self.inner.observations.group_features.len(), self.inner.actions.critical);
-        format!("Checkpoint({features} group features, chooses {chosen})")
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            let (features, chosen) =
+                (self.inner.observations.group_features.len(), self.inner.actions.critical);
+            Ok(format!("Checkpoint({features} group features, chooses {chosen})"))
+        })
     }
 }
 
@@ -122,15 +135,18 @@ impl Policy {
         margin: f32,
         fallback: bool,
     ) -> PyResult<Self> {
-        let checkpoint = &checkpoint.inner;
-        let space = checkpoint.observations.clone();
-        let mut policy = LearnedPolicy::from_checkpoint(checkpoint, &space).map_err(py_err)?;
-        let count = CriticalCount::new(count.unwrap_or(checkpoint.actions.critical));
-        policy = policy.with_critical_count(count.clone(), &space).with_margin(fallback.then_some(margin));
-        if let Some(seed) = seed {
-            policy.set_mode(Mode::Exploring { seed });
-        }
-        Ok(Self { status: policy.status(), inner: Mutex::new(policy), space, count })
+        guarded(|| {
+            let checkpoint = &checkpoint.inner;
+            let space = checkpoint.observations.clone();
+            let mut policy = LearnedPolicy::from_checkpoint(checkpoint, &space).map_err(py_err)?;
+            let count = CriticalCount::new(count.unwrap_or(checkpoint.actions.critical));
+            policy =
+                policy.with_critical_count(count.clone(), &space).with_margin(fallback.then_some(margin));
+            if let Some(seed) = seed {
+                policy.set_mode(Mode::Exploring { seed });
+            }
+            Ok(Self { status: policy.status(), inner: Mutex::new(policy), space, count })
+        })
     }
 
     /// Most groups that are chosen.
@@ -139,11 +155,13 @@ impl Policy {
         self.count.current()
     }
 
+    /// Names of the columns of ``groups``.
     #[getter]
     fn group_features(&self) -> Vec<String> {
         self.space.group_features.clone()
     }
 
+    /// Names of the entries of ``context``.
     #[getter]
     fn context_features(&self) -> Vec<String> {
         self.space.context_features.clone()
@@ -161,7 +179,8 @@ impl Policy {
         self.status.fallbacks()
     }
 
-    /// Chooses for one observation.
+    /// Chooses for one observation: ``groups`` ``(groups, features)`` and ``context`` ``(features,)`` float32, ``mask``
+    /// ``(groups,)`` bool.
     fn act<'py>(
         &self,
         py: Python<'py>,
@@ -169,14 +188,30 @@ impl Policy {
         context: &Bound<'py, PyAny>,
         mask: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let observation = observation(py, groups, context, mask)?;
-        let found = [observation.groups.ncols(), observation.context.len()];
-        let expected = [self.space.group_features.len(), self.space.context_features.len()];
-        if found != expected {
-            return Err(shape("features of groups and context", &found, &expected));
-        }
+        guarded(|| {
+            let observation = observation(py, groups, context, mask)?;
+            let found = [observation.groups.ncols(), observation.context.len()];
+            let expected = [self.space.group_features.len(), self.space.context_features.len()];
+            if found != expected {
+                return Err(shape("features of groups and context", &found, &expected));
+            }
+            self.chosen(py, &observation)
+        })
+    }
+
+    /// Chooses for an observation of a `Controller`, of which it sees the features that it was made for: as ``act``.
+    fn act_on<'py>(&self, py: Python<'py>, observation: &Seen) -> PyResult<Bound<'py, PyDict>> {
+        guarded(|| {
+            let observation = self.space.of(observation.space(), observation.seen()).map_err(py_err)?;
+            self.chosen(py, &observation)
+        })
+    }
+}
+
+impl Policy {
+    fn chosen<'py>(&self, py: Python<'py>, observation: &Observation) -> PyResult<Bound<'py, PyDict>> {
         let action = detached(py, || {
-            self.inner.lock().unwrap_or_else(PoisonError::into_inner).act(&observation).map_err(py_err)
+            self.inner.lock().unwrap_or_else(PoisonError::into_inner).act(observation).map_err(py_err)
         })?;
         let out = PyDict::new(py);
         let critical: Vec<i64> = action.critical.iter().map(|group| group.ix() as i64).collect();

@@ -19,6 +19,8 @@ FOLDER = pathlib.Path(
 )
 
 FILES = [path for path in sorted(FOLDER.glob("*.json")) if path.name != "codes.json"]
+#: What is known of every code: the class of its error, and who provokes it.
+CODES = json.loads((FOLDER / "codes.json").read_text())
 CASES = [case for path in FILES for case in json.loads(path.read_text())["cases"]]
 
 
@@ -140,7 +142,9 @@ def told(decision, at):
 
 def decisions(given, tolerance):
     steps = [Read(step) for step in given["steps"]]
-    engine = gateway.Engine(given["plan"], seed=given.get("seed", 0), now=steps[0]["at_s"])
+    engine = gateway.Engine(
+        given["plan"], seed=given.get("seed", 0), settings=given.get("settings"), now=steps[0]["at_s"]
+    )
     named, counts = {}, {}
     tickets = {}
 
@@ -230,10 +234,14 @@ def controller_ticks(given, _tolerance):
     for tick in ticks:
         stage.tick = tick
         decision = controller.tick(now=tick["at_s"])
-        flows = decision.to_dict()["flows"]
+        told = decision.to_dict()
+        flows = told["flows"]
         found.append(
             {
                 "rung": decision.rung,
+                "mode": told["mode"],
+                "solver": told["solver"] and told["solver"]["name"],
+                "chosen": told["action"] and told["action"]["chosen"],
                 "pushed": decision.pushed,
                 "shares": {f"{flow['source']}/{name}": share for flow in flows for name, share in flow["shares"]},
                 "weights": {flow["source"]: dict(flow["weights"]) for flow in flows},
@@ -261,6 +269,11 @@ CALLS = {
 }
 
 
+def class_of(code):
+    """Name of the class that an error of a code has."""
+    return "InputError" if code.startswith("input_") else CODES[code]["class"]
+
+
 def test_there_are_cases():
     assert len(CASES) >= 10 and len({case["name"] for case in CASES}) == len(CASES)
 
@@ -275,6 +288,7 @@ def test_the_languages_agree(case, tmp_path):
         with pytest.raises(traflux.TrafluxError) as caught:
             call(given, tolerance, *more)
         assert caught.value.code == case["error"]
+        assert type(caught.value).__name__ == class_of(case["error"])
         assert caught.value.is_transient == case.get("transient", False)
     else:
         same(call(given, tolerance, *more), case.get("expected", {}), tolerance, "expected")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import traflux
-from traflux import Controller
+from traflux import Controller, policy
 
 CONFIG = """
 sources: [{ name: eu }]
@@ -296,6 +296,95 @@ def test_an_actuator_that_fails_is_asked_again():
     assert not decisions[0].pushed and decisions[2].pushed and not decisions[2].failures
 
 
+#: The longest that a tick may take whose stages have 0.1 s, on a machine that is busy.
+SOON = 1.0
+
+
+def hangs(release):
+    def call(*_):
+        release.wait(30)
+
+    return call
+
+
+@pytest.fixture
+def release():
+    """Ends what hangs when the test has."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+MISBEHAVES = {
+    "raises": (lambda _: fail, "not today"),
+    "hangs": (hangs, "100 ms"),
+    "answers a word": (lambda _: lambda *_: "done", "gives nothing, it gave a str"),
+    "answers an object": (lambda _: lambda *_: object(), "gives nothing, it gave a object"),
+}
+
+
+def timed(controller, count, begin=BEGIN):
+    """Ticks, each of which keeps the deadlines of its stages."""
+    decisions = []
+    for ix in range(count):
+        began = time.perf_counter()
+        decisions.append(controller.tick(now=begin + STEP * ix))
+        assert time.perf_counter() - began < SOON
+    return decisions
+
+
+class Calls:
+    """A stage of one method."""
+
+    def __init__(self, method, call):
+        setattr(self, method, lambda *given: call(*given))
+
+
+@pytest.mark.parametrize("how", MISBEHAVES)
+def test_an_actuator_that_misbehaves_moves_nothing_and_says_so(how, release):
+    make, words = MISBEHAVES[how]
+    fleet, call = Fleet(), make(release)
+    controller = Controller(
+        CONFIG, source=fleet, actuator=Calls("apply", lambda *given: call()), deadline=0.1
+    )
+    for decision in timed(controller, 4):
+        said = {(stage, code) for stage, code, _ in decision.failures}
+        assert said == {("control", "actuate_unavailable")} and not decision.pushed
+        assert all(words in message or "still busy" in message for *_, message in decision.failures)
+    assert fleet.shares == {"near": 0.5, "far": 0.5}
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+def test_an_estimator_that_misbehaves_holds_the_split_and_says_so(how, release):
+    make, words = MISBEHAVES[how]
+    fleet, call = Fleet(), make(release)
+    controller = Controller(
+        CONFIG, source=fleet, actuator=fleet, estimator=Calls("estimate", lambda *given: call()), deadline=0.1
+    )
+    for decision in timed(controller, 3):
+        said = {code: message for stage, code, message in decision.failures if stage == "estimate"}
+        assert len(said) == len(decision.failures) and "stage_failed" in said
+        assert words in said["stage_failed"] or "still busy" in said["stage_failed"]
+        assert decision.shares["eu/api"] == {"near": 0.5, "far": 0.5}
+    assert fleet.shares == {"near": 0.5, "far": 0.5}
+
+
+@pytest.mark.parametrize("how", MISBEHAVES)
+def test_a_recorder_that_misbehaves_loses_its_steps_and_says_so(how, release):
+    make, words = MISBEHAVES[how]
+    fleet, learned, call = Fleet(), Everything(), make(release)
+    recorder = Calls("record", lambda *given: call())
+    controller = Controller(
+        CONFIG, source=fleet, actuator=fleet, policy=learned, reward=learned, recorder=recorder, deadline=0.1
+    )
+    decisions = timed(controller, 60)
+    said = [failure for decision in decisions for failure in decision.failures]
+    assert said and {(stage, code) for stage, code, _ in said} == {("record", "stage_failed")}
+    assert words in said[0][2] and all(words in one[2] or "still busy" in one[2] for one in said)
+    # Control does not wait for what is learned.
+    assert decisions[-1].rung == "normal" and fleet.shares["far"] > 0.6
+
+
 def test_an_estimator_changes_what_the_built_in_one_gave():
     class Doubtful:
         def __init__(self, change):
@@ -322,6 +411,54 @@ def test_an_estimator_changes_what_the_built_in_one_gave():
         assert decision.rung == "normal" and endpoints == []
         assert {stage for stage, _, _ in decision.failures} == {"estimate"}
         assert decision.shares["eu/api"] == {"near": 0.5, "far": 0.5}
+
+
+def test_a_loaded_checkpoint_acts_as_the_configured_one(tmp_path):
+    path = tmp_path / "fleet.safetensors"
+    policy.Checkpoint.shipped().save(path)
+
+    def played(config, **stages):
+        fleet = Fleet()
+        decisions = ticks(Controller(config, source=fleet, actuator=fleet, **stages), 40)
+        assert all(not d.failures for d in decisions), [d.failures for d in decisions]
+        assert {d.to_dict()["mode"] for d in decisions} == {"frozen"}
+        return [(d.to_dict()["action"], d.shares) for d in decisions]
+
+    loaded = policy.load(path)
+    by_object = played(CONFIG, policy=loaded)
+    assert loaded.decisions >= 2 and by_object[-1][1]["eu/api"]["far"] > 0.6
+    assert by_object == played(f"{CONFIG}policy: {{ mode: frozen, checkpoint: '{path}' }}")
+    assert by_object == played(f"{CONFIG}policy: {{ mode: frozen }}")
+
+
+def test_a_loaded_checkpoint_does_not_mind_signals_that_it_was_not_trained_on():
+    signals = "metrics: { prometheus: { url: 'http://127.0.0.1:9090', signals: [{ name: gpu, query: gpu }] } }"
+    fleet, shipped = Fleet(), policy.Policy(policy.Checkpoint.shipped())
+    controller = Controller(CONFIG + signals, source=fleet, actuator=fleet, policy=shipped)
+    assert not controller.tick(now=BEGIN).failures and shipped.decisions == 1
+
+
+@pytest.mark.parametrize("given", [[1.0], [1.0, 1.0, 1.0], [1.0, math.inf], "much"])
+def test_multipliers_that_are_not_one_for_each_group_are_refused(given):
+    chosen = Policy({"critical": [0], "cost_multipliers": given})
+    decision = Controller(CONFIG, source=Fleet(), policy=chosen).tick(now=BEGIN)
+    assert [(stage, code) for stage, code, _ in decision.failures] == [("act", "policy_failed")]
+    plain = Policy({"critical": [0], "cost_multipliers": np.array([1.5, 1.0])})
+    decision = Controller(CONFIG, source=Fleet(), policy=plain).tick(now=BEGIN)
+    assert not decision.failures and decision.to_dict()["action"]["cost_multipliers"] == [["near", 1.5]]
+
+
+def test_what_a_recorder_learns_is_saved_by_its_owner():
+    learned = Everything()
+    config = f"{CONFIG}policy: {{ mode: learning, save_to: learned.safetensors }}"
+    with pytest.raises(traflux.PolicyError) as caught:
+        Controller(config, source=Fleet(), policy=learned, recorder=learned)
+    assert caught.value.code == "run_learner" and "save_to" in str(caught.value)
+    # Without a policy of the caller's the shipped one explores, and the recorder gets its steps.
+    fleet = Fleet()
+    config = f"{CONFIG}policy: {{ mode: learning, seed: 3 }}"
+    ticks(Controller(config, source=fleet, actuator=fleet, recorder=learned), 60)
+    assert learned.transitions and all(one.log_probability < 0.0 for one in learned.transitions)
 
 
 def test_asynchronous_stages_run_in_the_callers_loop():

@@ -18,7 +18,7 @@ use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::{logged, waiting};
 use crate::balance::Answer;
-use crate::congestion::{Feedback, Mark, Resource, Sample, Slot};
+use crate::congestion::{Feedback, FeedbackSettings, Mark, Resource, Sample, Slot};
 use crate::health::Entry;
 use crate::limit::{Cost, Denial, DenialReason};
 use crate::observe::{RequestRecord, TenantIx};
@@ -225,6 +225,13 @@ impl Forward {
     ) -> Self {
         admission.waited_in = Some(Arc::clone(room));
         Self { shared: Arc::clone(shared), compiled: Arc::clone(compiled), admission }
+    }
+
+    /// How headers of the answer are read: [`EngineSettings::feedback`](super::EngineSettings::feedback) of the plan under
+    /// which it was decided.
+    #[must_use]
+    pub fn feedback_settings(&self) -> &FeedbackSettings {
+        &self.compiled.settings.feedback
     }
 
     /// Name of the backend.

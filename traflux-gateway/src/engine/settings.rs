@@ -44,6 +44,29 @@ impl Default for EngineSettings {
 }
 
 impl EngineSettings {
+    /// These settings with what a JSON object says instead of the parts that it names, such as `{"max_keys": 7}`. What of
+    /// a part is not said is the default of that part.
+    ///
+    /// ```
+    /// use traflux_gateway::EngineSettings;
+    ///
+    /// let in_force = EngineSettings { seed: 7, ..EngineSettings::default() };
+    /// let changed = in_force.changed(r#"{"max_keys": 7}"#).unwrap();
+    /// assert_eq!(changed, EngineSettings { max_keys: 7, ..in_force.clone() });
+    /// assert!(in_force.changed(r#"{"max_kees": 7}"#).is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// The message of the first key that is wrong.
+    pub fn changed(&self, json: &str) -> Result<Self, serde_json::Error> {
+        let mut all = serde_json::to_value(self)?;
+        let parts: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json)?;
+        if let serde_json::Value::Object(all) = &mut all {
+            all.extend(parts);
+        }
+        serde_json::from_value(all)
+    }
+
     /// Checks ranges.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use traflux_core::Recorder;
 
+use super::assemble::Assembly;
 use super::command::{CommandError, Reply, TrainReply, TrainRequest};
-use super::policy::PolicySetup;
 use super::run::RunError;
 use super::state::TrainingView;
 use crate::config::Config;
@@ -40,10 +40,11 @@ impl Learning {
         Ok(())
     }
 
-    pub(super) fn start(config: &Config, setup: &PolicySetup) -> Result<Self, RunError> {
+    pub(super) fn start(assembly: &Assembly) -> Result<Self, RunError> {
         use traflux_policy::{Learner, LearnerConfig, spawn_learner};
-        let Some((parameters, _)) = setup.learned.as_ref().filter(|_| config.policy.mode == Mode::Learning)
-        else {
+        let config = assembly.config();
+        let learned = assembly.learned.as_ref().filter(|_| config.policy.mode == Mode::Learning);
+        let Some((parameters, _)) = learned else {
             return Ok(Self::default());
         };
         let refuse = |reason: String| RunError::Learner { reason };
@@ -170,8 +171,8 @@ impl Learning {
         }
     }
 
-    pub(super) fn start(config: &Config, _: &PolicySetup) -> Result<Self, RunError> {
-        Self::check(config).map(|()| Self::default())
+    pub(super) fn start(assembly: &Assembly) -> Result<Self, RunError> {
+        Self::check(assembly.config()).map(|()| Self::default())
     }
 
     pub(super) fn recorder(&self) -> Option<Box<dyn Recorder>> {

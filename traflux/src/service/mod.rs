@@ -3,6 +3,7 @@
 //! [`run`] puts the real stages together, Prometheus in front and Envoy behind, ticks them, and answers the
 //! HTTP API. One task owns the controller; everybody else sends it a [`Command`].
 
+mod assemble;
 mod command;
 mod discovery;
 mod export;
@@ -15,6 +16,7 @@ mod save;
 mod source;
 mod state;
 
+pub use assemble::{Assembly, Brought, Given, Learns};
 pub use command::{Command, CommandError, Reply, TrainReply, TrainRequest};
 pub(crate) use export::record;
 pub use parameters::{ParameterPatch, Parameters};

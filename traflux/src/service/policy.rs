@@ -17,6 +17,13 @@ pub(super) struct PolicySetup {
     pub(super) learned: Option<(SharedParameters, Checkpoint)>,
 }
 
+impl PolicySetup {
+    /// Where the policy is the caller's.
+    pub(super) fn of_caller(config: &Config) -> Self {
+        Self { encoder: Box::new(config.encoder()), policy: None, count: None, learned: None }
+    }
+}
+
 /// How many groups a policy may choose.
 #[derive(Debug, Clone)]
 pub(super) struct Count {

@@ -6,13 +6,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use traflux_core::{NodeGroup, Timestamp, WeightSolver};
+use traflux_core::{NodeGroup, Timestamp};
 use traflux_prom::{PriceBook, PrometheusSource};
 use traflux_xds::{NodeCondition, NodeMatcher, NodeRule, ServerOptions, XdsActuator, XdsOptions};
 
+use super::assemble::{Assembly, Brought, Learns};
 use super::discovery::ServicesFile;
-use super::learner::Learning;
-use super::policy::{self, PolicySetup};
 use super::run::RunError;
 use super::source;
 use crate::config::{Built, Config, Resolved};
@@ -23,8 +22,7 @@ pub struct Prepared {
     pub(super) config: Config,
     pub(super) services_file: Option<ServicesFile>,
     pub(super) token: Option<String>,
-    pub(super) setup: PolicySetup,
-    pub(super) solver: Box<dyn WeightSolver>,
+    pub(super) assembly: Assembly,
     pub(super) prometheus: Arc<PrometheusSource>,
     pub(super) prices: Option<PriceBook>,
     pub(super) actuator: XdsActuator,
@@ -61,9 +59,8 @@ pub async fn prepare(mut config: Config) -> Result<Prepared, RunError> {
     }
     let token = read_token(&config)?;
     let built = config.build(&Resolved::new())?;
-    let solver = traflux_lp::by_name(&config.objective.solver)?;
-    Learning::check(&config)?;
-    let setup = policy::set_up(&config)?;
+    let brought = Brought { learns: Learns::Program, ..Brought::default() };
+    let assembly = Assembly::new(&config, &brought)?;
     let prometheus = source::prometheus(&config, &built.fleet.services)?;
     let prices = prices(&config).await?;
     let actuator = actuator(&config).await?;
@@ -77,7 +74,7 @@ pub async fn prepare(mut config: Config) -> Result<Prepared, RunError> {
             return Err(RunError::File { key: "policy.save_to", reason });
         }
     }
-    Ok(Prepared { config, services_file, token, setup, solver, prometheus, prices, actuator, built })
+    Ok(Prepared { config, services_file, token, assembly, prometheus, prices, actuator, built })
 }
 
 async fn prices(config: &Config) -> Result<Option<PriceBook>, RunError> {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
-use traflux_core::estimator::FleetEstimator;
 use traflux_core::{FleetReward, NodeGroup, PlanError, PlanVersion, SolveError, Timestamp};
 use traflux_policy::{CheckpointError, SharedParameters};
 use traflux_prom::{Exporter, PromError, PrometheusSource};
 use traflux_xds::{XdsError, XdsEvent, XdsEventKind};
 
+use super::assemble::Given;
 use super::command::{Command, CommandError};
 use super::discovery::{Discovery, Found, Names};
 use super::learner::Learning;
@@ -23,7 +23,7 @@ use super::save::Saver;
 use super::state::{ServiceState, TrainingView};
 use super::{export, source};
 use crate::config::{Config, ConfigError, Resolved, ServiceConfig, has_hosts};
-use crate::controller::{Controller, Decision, Mode, Stages, StateStore, StoreError};
+use crate::controller::{Controller, Decision, Mode, StateStore, StoreError};
 
 /// Why the service could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -134,25 +134,24 @@ const COMMANDS: usize = 32;
 /// ridden out.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let clock = Clock::start();
-    let Prepared { config, services_file, token, setup, solver, prometheus, prices, actuator, .. } =
+    let Prepared { config, services_file, token, mut assembly, prometheus, prices, actuator, .. } =
         prepare(config).await?;
     let mut names = Names::of_system();
     let resolved = names.addresses_of(&config.dns_names()).await;
     let built = config.reachable(&resolved).build(&resolved)?;
     prometheus.set_labels(source::label_map(&config, &built.fleet.services));
     report_reachability(&config, &prometheus).await;
-    let learning = Learning::start(&config, &setup)?;
-    let stages = Stages {
+    let learning = Learning::start(&assembly)?;
+    let (count, learned) = (assembly.count.take(), assembly.learned.take());
+    let given = Given {
         source: Box::new(source::PricedSource::new(Arc::clone(&prometheus), prices)),
-        estimator: Box::new(FleetEstimator::new(config.estimator())),
-        encoder: setup.encoder,
-        policy: setup.policy,
-        solver,
         actuator: Box::new(actuator.clone()),
-        reward: Box::new(FleetReward::new(built.fleet.topology.as_ref().clone(), config.objective.reward)),
+        estimator: None,
+        policy: None,
+        reward: None,
         recorder: learning.recorder(),
     };
-    let mut controller = Controller::new(built.fleet, stages, built.control)?.with_mode(config.policy.mode);
+    let mut controller = assembly.controller(built, given)?;
     if let Some(path) = &config.state_file {
         controller = controller.with_store(StateStore::new(path))?;
     }
@@ -186,8 +185,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     ));
 
     let events = actuator.subscribe();
-    let saver = setup
-        .learned
+    let saver = learned
         .as_ref()
         .and_then(|(parameters, began)| Saver::of(&config, began.clone(), parameters.clone()));
     let mut service = Service {
@@ -201,8 +199,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         state,
         learning,
         saver,
-        count: setup.count,
-        parameters: setup.learned.map(|(parameters, _)| parameters),
+        count,
+        parameters: learned.map(|(parameters, _)| parameters),
         events,
         lag: BTreeMap::new(),
         failing: Vec::new(),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use traflux::Config;
 use traflux::controller::readings;
-use traflux::{Config, Controller, Stages};
+use traflux::service::{Assembly, Brought, Given};
 use traflux_core::{
-    Action, ActuateError, Actuator, BoxFuture, FleetEstimator, FleetReward, GroupIx, InForce, MetricsSource,
-    NodeGroup, Observation, ObserveError, Policy, PolicyError, Receipt, Telemetry, Timestamp, Topology,
-    TrafficPlan, Window,
+    Action, ActuateError, Actuator, BoxFuture, GroupIx, InForce, MetricsSource, NodeGroup, Observation,
+    ObserveError, Policy, PolicyError, Receipt, Telemetry, Timestamp, Topology, TrafficPlan, Window,
 };
 
 use crate::case::{Fields, Gave};
@@ -80,34 +80,36 @@ impl Actuator for Hand {
     }
 }
 
-fn config_of(value: &Value) -> Result<Config, (&'static str, bool)> {
+/// The configuration of a case, with what it names read and checked.
+fn assembly_of(value: &Value, brought: &Brought) -> Result<(Config, Assembly), (&'static str, bool)> {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    Config::parse_for_any_source(&text).map_err(|error| (error.code(), error.is_transient()))
+    let config = Config::parse_for_any_source(&text).map_err(|error| (error.code(), error.is_transient()))?;
+    let assembly = Assembly::new(&config, brought).map_err(|error| (error.code(), error.is_transient()))?;
+    Ok((config, assembly))
 }
 
 pub(crate) fn config_error(input: &mut Fields<'_>) -> Gave {
-    config_of(input.take("config").unwrap()).map(|_| Value::Null)
+    assembly_of(input.take("config").unwrap(), &Brought::default()).map(|_| Value::Null)
 }
 
 pub(crate) fn ticks(input: &mut Fields<'_>) -> Gave {
-    let config = config_of(input.take("config").unwrap())?;
+    let config = input.take("config").unwrap();
     let ticks = input.take("ticks").unwrap().as_array().unwrap();
+    let has_policy = ticks.iter().any(|tick| tick.get("critical").is_some());
+    let (config, assembly) = assembly_of(config, &Brought { policy: has_policy, ..Brought::default() })?;
     let built = config.build(&BTreeMap::default()).unwrap();
     let topology = Arc::clone(&built.fleet.topology);
     let now: Now = Arc::default();
-    let has_policy = ticks.iter().any(|tick| tick.get("critical").is_some());
     let groups = || topology.groups().iter().map(|group| group.name.clone()).collect();
-    let stages = Stages {
+    let given = Given {
         source: Box::new(Source(Arc::clone(&now))),
-        estimator: Box::new(FleetEstimator::new(config.estimator())),
-        encoder: Box::new(config.encoder()),
-        policy: has_policy.then(|| Box::new(Chooser(Arc::clone(&now), groups())) as Box<dyn Policy>),
-        solver: traflux_lp::by_name(&config.objective.solver).unwrap(),
         actuator: Box::new(Hand),
-        reward: Box::new(FleetReward::new(topology.as_ref().clone(), config.objective.reward)),
+        estimator: None,
+        policy: has_policy.then(|| Box::new(Chooser(Arc::clone(&now), groups())) as Box<dyn Policy>),
+        reward: None,
         recorder: None,
     };
-    let mut controller = Controller::new(built.fleet, stages, built.control).unwrap();
+    let mut controller = assembly.controller(built, given).unwrap();
     let mut seen = Vec::new();
     for tick in ticks {
         now.lock().unwrap().clone_from(tick);
@@ -132,6 +134,8 @@ pub(crate) fn ticks(input: &mut Fields<'_>) -> Gave {
         seen.push(json!({
             "rung": serde_json::to_value(decision.rung).unwrap()["rung"],
             "pushed": decision.pushed, "shares": shares, "weights": weights, "failures": failures,
+            "mode": decision.mode.name(), "solver": decision.solver.as_ref().map(|solver| &solver.name),
+            "chosen": decision.action.as_ref().map(|action| &action.chosen),
         }));
     }
     Ok(json!({"ticks": seen}))

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use traflux::gateway::read_plan;
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::{Feedback, FeedbackSettings};
+use traflux_gateway::congestion::Feedback;
 use traflux_gateway::retry::Idempotence;
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, GatewayError, Outcome, Request, RequestFacts,
+    Client, Decision, End, Engine, EngineSettings, Forward, GatewayError, Outcome, Request, RequestFacts,
     TokenEstimate, Usage,
 };
 
@@ -68,13 +68,13 @@ fn decide(engine: &Engine, fields: &Value, now: Timestamp) -> Decision {
 }
 
 /// What a step says of an end.
-fn said(step: &mut Fields<'_>, now: Timestamp) -> (Outcome, Option<Usage>, Feedback) {
+fn said(step: &mut Fields<'_>, way: &Forward, now: Timestamp) -> (Outcome, Option<Usage>, Feedback) {
     let headers: BTreeMap<String, String> =
         step.take("headers").map(|value| serde_json::from_value(value.clone()).unwrap()).unwrap_or_default();
     let feedback = Feedback::read(
         headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         now.since_epoch(),
-        &FeedbackSettings::default(),
+        way.feedback_settings(),
     );
     let outcome = match step.take("outcome").unwrap() {
         Value::String(name) => Outcome::ALL.into_iter().find(|outcome| outcome.name() == name).unwrap(),
@@ -112,7 +112,8 @@ fn describe(decision: &Decision, now: Timestamp) -> Value {
 
 pub(crate) fn decisions(input: &mut Fields<'_>, tolerance: f64) -> Gave {
     let steps = input.take("steps").unwrap().as_array().unwrap();
-    let settings = EngineSettings { seed: input.count("seed").unwrap_or(0), ..EngineSettings::default() };
+    let settings = input.take("settings").map(|value| serde_json::from_value(value.clone()).unwrap());
+    let settings = EngineSettings { seed: input.count("seed").unwrap_or(0), ..settings.unwrap_or_default() };
     let start = Timestamp::from_secs_f64(steps[0]["at_s"].as_f64().unwrap());
     let engine = Engine::new(&plan_of(input.take("plan").unwrap())?, &settings, start).map_err(coded)?;
     let mut held: BTreeMap<String, Decision> = BTreeMap::new();
@@ -131,12 +132,12 @@ pub(crate) fn decisions(input: &mut Fields<'_>, tolerance: f64) -> Gave {
             }
             came = Some((name, decision));
         } else if let Some(name) = step.text("finish") {
-            let (outcome, usage, feedback) = said(&mut step, now);
             let way = held.remove(name).unwrap().forward().unwrap();
+            let (outcome, usage, feedback) = said(&mut step, &way, now);
             way.finish(now, &End { outcome, usage, feedback: &feedback });
         } else if let Some(name) = step.text("retry") {
-            let (outcome, usage, feedback) = said(&mut step, now);
             let way = held.remove(name).unwrap().forward().unwrap();
+            let (outcome, usage, feedback) = said(&mut step, &way, now);
             came = Some((name.to_owned(), way.retry(now, &End { outcome, usage, feedback: &feedback })));
         } else if let Some(name) = step.text("first_byte") {
             let Some(Decision::Forward(way)) = held.get_mut(name) else { panic!("{place}: {name}") };
@@ -153,7 +154,10 @@ pub(crate) fn decisions(input: &mut Fields<'_>, tolerance: f64) -> Gave {
         } else if step.take("upkeep").is_some() {
             engine.upkeep(now);
         } else if let Some(plan) = step.take("reload") {
-            let done = plan_of(plan).and_then(|plan| engine.reload(&plan, &settings, now).map_err(coded));
+            let done = plan_of(plan).and_then(|plan| {
+                let in_force = engine.settings();
+                engine.reload(&plan, &in_force, now).map_err(coded)
+            });
             assert_eq!(done.err().map(|error| error.0), step.text("error"), "{place}");
         } else {
             panic!("{place} does nothing");

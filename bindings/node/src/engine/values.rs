@@ -17,10 +17,11 @@ pub(crate) fn read_plan(text: &str) -> Result<RequestPlan> {
     Ok(plan)
 }
 
-pub(crate) fn read_settings(text: Option<&str>) -> Result<EngineSettings> {
+/// Settings that are given, with what is not said as it is in force.
+pub(crate) fn read_settings(in_force: &EngineSettings, text: Option<&str>) -> Result<EngineSettings> {
     text.map_or_else(
-        || Ok(EngineSettings::default()),
-        |text| serde_json::from_str(text).map_err(|error| input("input_settings", error)),
+        || Ok(in_force.clone()),
+        |text| in_force.changed(text).map_err(|error| input("input_settings", format!("settings: {error}"))),
     )
 }
 
@@ -45,6 +46,7 @@ pub(crate) fn said(
     headers: Option<&str>,
     count: u32,
     now: Timestamp,
+    settings: &FeedbackSettings,
 ) -> Result<(Outcome, Feedback)> {
     let headers = pairs(headers.unwrap_or_default(), count)?;
     let has_retry_after = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
@@ -52,7 +54,7 @@ pub(crate) fn said(
         Feedback::NONE
     } else {
         let bytes = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        Feedback::read(bytes, now.since_epoch(), &FeedbackSettings::default())
+        Feedback::read(bytes, now.since_epoch(), settings)
     };
     let outcome = match u16::try_from(outcome) {
         Ok(status) => Outcome::of_status(status, has_retry_after),

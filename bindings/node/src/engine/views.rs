@@ -1,5 +1,6 @@
 //! What does Node read of an engine that is more than a number?
 
+use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 
 /// A refusal in words and numbers.
@@ -42,7 +43,7 @@ pub struct WaitView {
 }
 
 /// What a body says of a call of a language model.
-#[napi(object)]
+#[napi(object, object_from_js = false)]
 pub struct FactsView {
     /// The model.
     pub model: String,
@@ -52,6 +53,8 @@ pub struct FactsView {
     pub output_tokens: f64,
     /// Most tokens of one answer.
     pub max_answer_tokens: Option<f64>,
+    /// The prompt.
+    pub prompt: Buffer,
     /// Whether a stream is asked for.
     pub stream: bool,
 }

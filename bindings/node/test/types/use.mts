@@ -1,6 +1,6 @@
 // What programs write: the types let it pass, and nothing else. Checked by `tsc --strict`, never run.
 import traflux, {
-  Controller, Engine, Request, TrafluxError, minMaxUtilization, readNetwork, solveEndpoints, solvers,
+  Controller, Engine, InputError, Request, SolveError, TrafluxError, minMaxUtilization, readNetwork, solveEndpoints, solvers,
   type Action, type Decision, type EndpointSolution, type Forward, type Observation, type Refuse, type Telemetry,
 } from 'traflux';
 
@@ -90,6 +90,7 @@ try {
 } catch (error) {
   if (error instanceof TrafluxError) {
     const [code, transient]: [string, boolean] = [error.code, error.isTransient];
-    void [code, transient];
+    const own: boolean = error instanceof InputError || error instanceof SolveError;
+    void [code, transient, own];
   }
 }

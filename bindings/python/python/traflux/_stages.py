@@ -15,6 +15,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
+#: Methods whose answer means nothing: one that answers says what nobody would hear.
+_GIVE_NOTHING = frozenset({"apply", "record"})
+
+
 class Worker:
     """A stage with the thread that calls it."""
 
@@ -43,6 +47,8 @@ def _work(jobs: queue.SimpleQueue[tuple[Any, ...] | None], stage: Any, seconds: 
         method, arguments, loop, reply = job
         try:
             value = _settle(getattr(stage, method)(*arguments), loop, seconds)
+            if value is not None and method in _GIVE_NOTHING:
+                raise TypeError(f"{method} gives nothing, it gave a {type(value).__name__}")
             reply(True, json.dumps(value, default=_plain, allow_nan=False))
         except BaseException as error:  # A stage that exits ends nothing but its call.
             said = f"{type(error).__name__}: {error}".splitlines()

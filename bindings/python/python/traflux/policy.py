@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traflux._traflux.controller import Observation
 from traflux._traflux.policy import Checkpoint
 from traflux._traflux.policy import Policy as _Policy
 
@@ -28,7 +29,7 @@ __all__ = ["Checkpoint", "Policy", "load"]
 
 
 class Policy:
-    """A trained policy that acts; it can be used from any thread.
+    """A trained policy that acts; it can be used from any thread, and as the ``policy`` of a :class:`traflux.Controller`.
 
     Parameters
     ----------
@@ -43,6 +44,9 @@ class Policy:
     fallback
         Whether a plain policy acts outside that range.
     """
+
+    #: A controller holds its action for a whole step (dead time and window), as its training did.
+    holds = True
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class Policy:
 
     def act(
         self,
-        groups: npt.ArrayLike | Mapping[str, Any],
+        groups: npt.ArrayLike | Mapping[str, Any] | Observation,
         context: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
     ) -> dict[str, Any]:
@@ -92,7 +96,8 @@ class Policy:
         Parameters
         ----------
         groups
-            ``(groups, features)``, float32; or an observation of :mod:`traflux.envs` with all three.
+            ``(groups, features)``, float32; or an observation of :mod:`traflux.envs` or of :class:`traflux.Controller` with
+            all three. Of a controller's, which may have more features, it sees those that it was made for.
         context
             ``(context features,)``, float32.
         mask
@@ -104,6 +109,8 @@ class Policy:
             ``critical``: int64, at most :attr:`count` positions, best first. ``headroom``: float. ``cost_multipliers``:
             ``(groups,)`` float64. ``log_probability``: float. ``value``: float or ``None``.
         """
+        if isinstance(groups, Observation):
+            return self._inner.act_on(groups)
         if isinstance(groups, Mapping):
             given: Mapping[str, Any] = groups
             return self._inner.act(given["groups"], given["context"], given["mask"])

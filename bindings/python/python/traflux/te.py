@@ -210,7 +210,7 @@ def write_network(
     demand_unit: str | None = None,
     name: str | None = None,
 ) -> list[str]:
-    """Write a network to a file.
+    """Write a network to a file, with ``demands`` of ``(nodes, nodes)``, bit/s, where the format holds them.
 
     Returns
     -------
@@ -233,7 +233,7 @@ def write_matrices(
     unit: str | None = None,
     demand_unit: str | None = None,
 ) -> list[str]:
-    """Write matrices to a file.
+    """Write matrices ``(matrices, nodes, nodes)``, bit/s, to a file.
 
     Returns
     -------

@@ -110,8 +110,8 @@ impl Estimator for PyEstimator {
 pub(super) struct PyPolicy {
     pub(super) worker: Worker,
     pub(super) fixed: Arc<Fixed>,
-    /// Whether its action is held until it is paid for.
-    pub(super) learns: bool,
+    /// Whether its action is held for a whole step.
+    pub(super) holds: bool,
 }
 
 impl Policy for PyPolicy {
@@ -124,7 +124,7 @@ impl Policy for PyPolicy {
     }
 
     fn holds(&self) -> bool {
-        self.learns
+        self.holds
     }
 
     fn freezes_when_it_fails(&self) -> bool {
@@ -146,9 +146,23 @@ enum GroupName {
 struct GivenAction {
     critical: Vec<GroupName>,
     headroom: f64,
-    cost_multipliers: BTreeMap<String, f64>,
+    cost_multipliers: Multipliers,
     log_probability: f64,
     value: Option<f64>,
+}
+
+/// Factors on the latency of groups: by name, or one for each.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "cost multipliers are numbers by name, or one for each group")]
+enum Multipliers {
+    Named(BTreeMap<String, f64>),
+    Each(Vec<f64>),
+}
+
+impl Default for Multipliers {
+    fn default() -> Self {
+        Self::Each(Vec::new())
+    }
 }
 
 /// Reads an action strictly: nothing is made fit.
@@ -167,11 +181,19 @@ fn action(text: &str, fixed: &Fixed) -> Result<Action, String> {
         return Ok(Action::choose(critical(given)?));
     }
     let given: GivenAction = read("an action", text).map_err(|failed| failed.to_string())?;
-    let mut cost_multipliers = Vec::new();
-    for (name, multiplier) in &given.cost_multipliers {
-        cost_multipliers.resize(groups, 1.0);
-        cost_multipliers[named(name)?] = *multiplier;
-    }
+    let cost_multipliers = match given.cost_multipliers {
+        Multipliers::Each(each) if each.is_empty() || each.len() == groups => each,
+        Multipliers::Each(each) => {
+            return Err(format!("there are {} cost multipliers for {groups} groups", each.len()));
+        }
+        Multipliers::Named(by_name) => {
+            let mut all = vec![1.0; if by_name.is_empty() { 0 } else { groups }];
+            for (name, multiplier) in &by_name {
+                all[named(name)?] = *multiplier;
+            }
+            all
+        }
+    };
     Ok(Action {
         critical: critical(given.critical)?,
         headroom: given.headroom,

@@ -51,46 +51,64 @@ pub(crate) struct Observation {
     pub(super) fixed: Arc<Fixed>,
 }
 
+impl Observation {
+    /// The tensors.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// What their columns are.
+    pub(crate) fn space(&self) -> &ObservationSpace {
+        &self.fixed.space
+    }
+}
+
 #[pymethods]
 impl Observation {
     /// Features of the groups: ``float32``, shape ``(groups, features)``. A copy.
     #[getter]
-    fn groups<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f32>> {
-        self.seen.groups.to_pyarray(py)
+    fn groups<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        guarded(|| Ok(self.seen.groups.to_pyarray(py)))
     }
 
     /// Features of the whole: ``float32``, shape ``(features,)``. A copy.
     #[getter]
-    fn context<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
-        self.seen.context.to_pyarray(py)
+    fn context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        guarded(|| Ok(self.seen.context.to_pyarray(py)))
     }
 
     /// Which groups may be chosen: ``bool``, shape ``(groups,)``. A copy.
     #[getter]
-    fn mask<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
-        self.seen.mask.to_pyarray(py)
+    fn mask<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<bool>>> {
+        guarded(|| Ok(self.seen.mask.to_pyarray(py)))
     }
 
     /// Names of the groups, in the order of the rows.
     #[getter]
-    fn group_names(&self) -> Vec<&str> {
-        self.fixed.topology.groups().iter().map(|group| group.name.as_str()).collect()
+    fn group_names(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.fixed.topology.groups().iter().map(|group| group.name.as_str()).collect()))
     }
 
     /// Names of the features of a group, in the order of the columns.
     #[getter]
-    fn group_features(&self) -> Vec<&str> {
-        self.fixed.space.group_features.iter().map(String::as_str).collect()
+    fn group_features(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.fixed.space.group_features.iter().map(String::as_str).collect()))
     }
 
     /// Names of the features of the whole.
     #[getter]
-    fn context_features(&self) -> Vec<&str> {
-        self.fixed.space.context_features.iter().map(String::as_str).collect()
+    fn context_features(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.fixed.space.context_features.iter().map(String::as_str).collect()))
     }
 
-    fn __repr__(&self) -> String {
-        format!("Observation(groups={}, features={})", self.seen.groups.nrows(), self.seen.groups.ncols())
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            Ok(format!(
+                "Observation(groups={}, features={})",
+                self.seen.groups.nrows(),
+                self.seen.groups.ncols()
+            ))
+        })
     }
 }
 
@@ -105,20 +123,22 @@ pub(crate) struct Transition {
 impl Transition {
     /// The state in which the action was taken.
     #[getter]
-    fn observation(&self) -> Observation {
-        Observation { seen: self.step.observation.clone(), fixed: Arc::clone(&self.fixed) }
+    fn observation(&self) -> PyResult<Observation> {
+        guarded(|| Ok(Observation { seen: self.step.observation.clone(), fixed: Arc::clone(&self.fixed) }))
     }
 
     /// The state after it.
     #[getter]
-    fn next_observation(&self) -> Observation {
-        Observation { seen: self.step.next_observation.clone(), fixed: Arc::clone(&self.fixed) }
+    fn next_observation(&self) -> PyResult<Observation> {
+        guarded(|| {
+            Ok(Observation { seen: self.step.next_observation.clone(), fixed: Arc::clone(&self.fixed) })
+        })
     }
 
     /// Indices of the groups that were chosen, best first.
     #[getter]
-    fn critical(&self) -> Vec<usize> {
-        self.step.action.critical.iter().map(|group| group.ix()).collect()
+    fn critical(&self) -> PyResult<Vec<usize>> {
+        guarded(|| Ok(self.step.action.critical.iter().map(|group| group.ix()).collect()))
     }
 
     /// Logarithm of the action's probability, as the policy said.
@@ -127,19 +147,19 @@ impl Transition {
         self.step.action.log_probability
     }
 
-    /// The critic's value, where the policy said one.
+    /// The critic's value, dimensionless as rewards are, where the policy said one.
     #[getter]
     fn value(&self) -> Option<f64> {
         self.step.action.value
     }
 
-    /// What the step earned.
+    /// What the step earned, dimensionless.
     #[getter]
     fn reward(&self) -> f64 {
         self.step.reward.total
     }
 
-    /// Its terms by name.
+    /// Its terms by name, dimensionless.
     #[getter]
     fn reward_terms(&self) -> Vec<(String, f64)> {
         self.step.reward.terms.clone()
@@ -180,21 +200,26 @@ impl Decision {
 
     /// Where the ladder of failure stands: ``"normal"``, ``"hold"``, ``"alarm"`` or ``"ramp"``.
     #[getter]
-    fn rung(&self) -> &'static str {
-        self.decision.rung.name()
+    fn rung(&self) -> PyResult<&'static str> {
+        guarded(|| Ok(self.decision.rung.name()))
     }
 
     /// Stages that failed: ``(stage, code, message)``.
     #[getter]
-    fn failures(&self) -> Vec<(&str, &str, &str)> {
-        let failures = &self.decision.failures;
-        failures.iter().map(|failure| (failure.stage, failure.code, failure.message.as_str())).collect()
+    fn failures(&self) -> PyResult<Vec<(&str, &str, &str)>> {
+        guarded(|| {
+            let failures = &self.decision.failures;
+            Ok(failures
+                .iter()
+                .map(|failure| (failure.stage, failure.code, failure.message.as_str()))
+                .collect())
+        })
     }
 
     /// What the source wants known.
     #[getter]
-    fn warnings(&self) -> Vec<&str> {
-        self.decision.warnings.iter().map(String::as_str).collect()
+    fn warnings(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.decision.warnings.iter().map(String::as_str).collect()))
     }
 
     /// Whether the policy took a new action.
@@ -221,28 +246,28 @@ impl Decision {
         &self.decision.plan_version
     }
 
-    /// The last reward paid; `None` before the first.
+    /// The last reward paid, dimensionless; `None` before the first.
     #[getter]
-    fn reward(&self) -> Option<f64> {
-        self.decision.reward.as_ref().map(|reward| reward.total)
+    fn reward(&self) -> PyResult<Option<f64>> {
+        guarded(|| Ok(self.decision.reward.as_ref().map(|reward| reward.total)))
     }
 
     /// Why the split is as it is, in words.
     #[getter]
-    fn explanation(&self) -> Vec<&str> {
-        self.decision.explanation.iter().map(String::as_str).collect()
+    fn explanation(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.decision.explanation.iter().map(String::as_str).collect()))
     }
 
     /// Shares in force: ``{flow: {endpoint: share}}``.
     #[getter]
     fn shares<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        by_flow(py, self.decision.flows.iter().map(|flow| (&flow.name, &flow.shares)))
+        guarded(|| by_flow(py, self.decision.flows.iter().map(|flow| (&flow.name, &flow.shares))))
     }
 
     /// Weights sent: ``{flow: {endpoint: weight}}``.
     #[getter]
     fn weights<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        by_flow(py, self.decision.flows.iter().map(|flow| (&flow.name, &flow.weights)))
+        guarded(|| by_flow(py, self.decision.flows.iter().map(|flow| (&flow.name, &flow.weights))))
     }
 
     /// All of it, as a mapping.
@@ -254,15 +279,17 @@ impl Decision {
         })
     }
 
-    fn __repr__(&self) -> String {
-        let decision = &self.decision;
-        format!(
-            "Decision(tick={}, rung={:?}, pushed={}, failures={})",
-            decision.tick,
-            decision.rung.name(),
-            if decision.pushed { "True" } else { "False" },
-            decision.failures.len()
-        )
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            let decision = &self.decision;
+            Ok(format!(
+                "Decision(tick={}, rung={:?}, pushed={}, failures={})",
+                decision.tick,
+                decision.rung.name(),
+                if decision.pushed { "True" } else { "False" },
+                decision.failures.len()
+            ))
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use traflux::controller::Failure;
 use traflux_core::Timestamp;
 
 use super::lock;
+use crate::errors::guarded;
 
 /// Why a stage gave nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -160,9 +161,12 @@ struct Reply {
 
 #[pymethods]
 impl Reply {
-    fn __call__(&self, went_well: bool, text: String) {
-        self.busy.store(false, Ordering::Release);
-        // Nobody listens to an answer that is late.
-        let _ = self.answer.try_send((went_well, text));
+    fn __call__(&self, went_well: bool, text: String) -> PyResult<()> {
+        guarded(|| {
+            self.busy.store(false, Ordering::Release);
+            // Nobody listens to an answer that is late.
+            let _ = self.answer.try_send((went_well, text));
+            Ok(())
+        })
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use traflux_core::Timestamp;
 use traflux_gateway::adapter::Clock;
-use traflux_gateway::congestion::{Feedback, FeedbackSettings};
+use traflux_gateway::congestion::Feedback;
 use traflux_gateway::{Decision, End, Forward as Way, Later as Turn, Outcome, Refusal, Usage, Waiting};
 
 use super::{pairs, time};
@@ -22,6 +23,8 @@ pub(super) fn object(py: Python<'_>, clock: Clock, decision: Decision) -> PyResu
 }
 
 /// Send the request there, then say how it ended: `finish` or `retry`. One that is dropped counts as cancelled.
+///
+/// A ``now`` is in seconds since 1970; without it the clock of the engine is read.
 #[pyclass(module = "traflux.gateway")]
 pub(crate) struct Forward {
     way: Option<Way>,
@@ -42,27 +45,22 @@ struct Said {
 }
 
 impl Said {
+    /// Headers are read by the settings of the engine.
     fn of(
-        clock: &Clock,
+        way: &Way,
+        now: Timestamp,
         outcome: Option<&Bound<'_, PyAny>>,
-        input_tokens: Option<u64>,
-        output_tokens: Option<u64>,
-        cached_tokens: u64,
+        usage: Option<Usage>,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let Some(headers) = headers.filter(|headers| !headers.is_none()) else {
-            let usage = usage(input_tokens, output_tokens, cached_tokens);
             return Ok(Self { outcome: outcome_of(outcome, false)?, usage, feedback: None });
         };
         let headers = pairs(Some(headers))?;
         let has_retry_after = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
         let bytes = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let feedback = Feedback::read(bytes, clock.now().since_epoch(), &FeedbackSettings::default());
-        Ok(Self {
-            outcome: outcome_of(outcome, has_retry_after)?,
-            usage: usage(input_tokens, output_tokens, cached_tokens),
-            feedback: Some(feedback),
-        })
+        let feedback = Feedback::read(bytes, now.since_epoch(), way.feedback_settings());
+        Ok(Self { outcome: outcome_of(outcome, has_retry_after)?, usage, feedback: Some(feedback) })
     }
 
     fn end(&self) -> End<'_> {
@@ -86,37 +84,37 @@ impl Forward {
     /// Name of the backend.
     #[getter]
     fn backend(&self) -> PyResult<&str> {
-        Ok(self.way()?.backend())
+        guarded(|| Ok(self.way()?.backend()))
     }
 
     /// Base URL of the endpoint; empty for a backend that is known by its name alone.
     #[getter]
     fn url(&self) -> PyResult<&str> {
-        Ok(self.way()?.url())
+        guarded(|| Ok(self.way()?.url()))
     }
 
     /// Name of the rule.
     #[getter]
     fn rule(&self) -> PyResult<&str> {
-        Ok(self.way()?.rule())
+        guarded(|| Ok(self.way()?.rule()))
     }
 
     /// Name of the algorithm that chose.
     #[getter]
     fn algorithm(&self) -> PyResult<String> {
-        Ok(self.way()?.algorithm().to_string())
+        guarded(|| Ok(self.way()?.algorithm().to_string()))
     }
 
     /// Which attempt it is, from 1.
     #[getter]
     fn attempt(&self) -> PyResult<usize> {
-        Ok(self.way()?.attempt())
+        guarded(|| Ok(self.way()?.attempt()))
     }
 
     /// How long to wait before sending: nothing at the first attempt, a random back-off at later ones.
     #[getter]
     fn send_after(&self) -> PyResult<Duration> {
-        Ok(self.way()?.send_after())
+        guarded(|| Ok(self.way()?.send_after()))
     }
 
     /// Whether its end was told.
@@ -128,21 +126,25 @@ impl Forward {
     /// How long the request has been here, queue and earlier attempts included.
     #[pyo3(signature = (*, now=None))]
     fn age(&self, now: Option<f64>) -> PyResult<Duration> {
-        Ok(self.way()?.age(time(&self.clock, now)?))
+        guarded(|| Ok(self.way()?.age(time(&self.clock, now)?)))
     }
 
     /// The first byte of the answer has come: the end of all trying again.
     #[pyo3(signature = (*, now=None))]
     fn first_byte(&mut self, now: Option<f64>) -> PyResult<()> {
-        let now = time(&self.clock, now)?;
-        guarded(|| self.way.as_mut().ok_or_else(ended).map(|way| way.first_byte(now)))
+        guarded(|| {
+            let now = time(&self.clock, now)?;
+            self.way.as_mut().ok_or_else(ended).map(|way| way.first_byte(now))
+        })
     }
 
     /// Its stream is quiet: its place in flight goes to another until it resumes.
     #[pyo3(signature = (*, now=None))]
     fn pause(&mut self, now: Option<f64>) -> PyResult<()> {
-        let now = time(&self.clock, now)?;
-        guarded(|| self.way.as_mut().ok_or_else(ended).map(|way| way.pause(now)))
+        guarded(|| {
+            let now = time(&self.clock, now)?;
+            self.way.as_mut().ok_or_else(ended).map(|way| way.pause(now))
+        })
     }
 
     /// Its stream goes on, and takes its place again, whether or not there is room.
@@ -168,8 +170,9 @@ impl Forward {
         now: Option<f64>,
     ) -> PyResult<()> {
         guarded(|| {
-            let said = Said::of(&self.clock, outcome, input_tokens, output_tokens, cached_tokens, headers)?;
             let now = time(&self.clock, now)?;
+            let usage = usage(input_tokens, output_tokens, cached_tokens);
+            let said = Said::of(self.way()?, now, outcome, usage, headers)?;
             self.way.take().ok_or_else(ended)?.finish(now, &said.end());
             Ok(())
         })
@@ -191,23 +194,27 @@ impl Forward {
         now: Option<f64>,
     ) -> PyResult<Py<PyAny>> {
         guarded(|| {
-            let said =
-                Said::of(&self.clock, Some(outcome), input_tokens, output_tokens, cached_tokens, headers)?;
             let now = time(&self.clock, now)?;
+            let usage = usage(input_tokens, output_tokens, cached_tokens);
+            let said = Said::of(self.way()?, now, Some(outcome), usage, headers)?;
             let decision = self.way.take().ok_or_else(ended)?.retry(now, &said.end());
             object(py, self.clock, decision)
         })
     }
 
-    fn __repr__(&self) -> String {
-        match &self.way {
-            Some(way) => format!("Forward(backend={:?}, rule={:?})", way.backend(), way.rule()),
-            None => "Forward(finished)".to_owned(),
-        }
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            Ok(match &self.way {
+                Some(way) => format!("Forward(backend={:?}, rule={:?})", way.backend(), way.rule()),
+                None => "Forward(finished)".to_owned(),
+            })
+        })
     }
 }
 
 /// The request waits; `Engine.take_ready` calls its ticket when it goes on. Dropping it gives up its place.
+///
+/// A ``now`` is in seconds since 1970; without it the clock of the engine is read.
 #[pyclass(module = "traflux.gateway")]
 pub(crate) struct Wait {
     waiting: Option<Waiting>,
@@ -232,23 +239,27 @@ impl Wait {
     /// Its ticket, by which `Engine.take_ready` calls it.
     #[getter]
     fn ticket(&self) -> PyResult<(usize, u64)> {
-        self.waiting().map(|waiting| {
-            let (room, ticket) = waiting.ticket();
-            (room, ticket.get())
+        guarded(|| {
+            self.waiting().map(|waiting| {
+                let (room, ticket) = waiting.ticket();
+                (room, ticket.get())
+            })
         })
     }
 
     /// How many are before it now; `None` once it has left.
     #[pyo3(signature = (*, now=None))]
     fn position(&self, now: Option<f64>) -> PyResult<Option<u32>> {
-        let now = time(&self.clock, now)?;
-        guarded(|| Ok(self.waiting()?.outlook_now(now).map(|outlook| outlook.position)))
+        guarded(|| {
+            let now = time(&self.clock, now)?;
+            Ok(self.waiting()?.outlook_now(now).map(|outlook| outlook.position))
+        })
     }
 
     /// When it is expected to go on, as of when it began to wait; `None` where nothing is known.
     #[getter]
     fn starts_in(&self) -> PyResult<Option<Duration>> {
-        Ok(self.waiting()?.outlook().starts_in)
+        guarded(|| Ok(self.waiting()?.outlook().starts_in))
     }
 
     /// Gives up its place.
@@ -259,15 +270,19 @@ impl Wait {
         })
     }
 
-    fn __repr__(&self) -> String {
-        match &self.waiting {
-            Some(waiting) => format!("Wait(position={})", waiting.outlook().position),
-            None => "Wait(cancelled)".to_owned(),
-        }
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            Ok(match &self.waiting {
+                Some(waiting) => format!("Wait(position={})", waiting.outlook().position),
+                None => "Wait(cancelled)".to_owned(),
+            })
+        })
     }
 }
 
 /// The request has a turn under a limit: keep it for `after`, then let it `go_on`. Dropping it gives the turn back.
+///
+/// A ``now`` is in seconds since 1970; without it the clock of the engine is read.
 #[pyclass(module = "traflux.gateway")]
 pub(crate) struct Later {
     turn: Option<Turn>,
@@ -292,25 +307,25 @@ impl Later {
     /// When its turn comes, in seconds since 1970.
     #[getter]
     fn due(&self) -> PyResult<f64> {
-        Ok(self.turn()?.due().as_secs_f64())
+        guarded(|| Ok(self.turn()?.due().as_secs_f64()))
     }
 
     /// How long that is from now.
     #[pyo3(signature = (*, now=None))]
     fn after(&self, now: Option<f64>) -> PyResult<Duration> {
-        Ok(self.turn()?.after(time(&self.clock, now)?))
+        guarded(|| Ok(self.turn()?.after(time(&self.clock, now)?)))
     }
 
     /// Name of the rule.
     #[getter]
     fn rule(&self) -> PyResult<&str> {
-        Ok(self.turn()?.rule())
+        guarded(|| Ok(self.turn()?.rule()))
     }
 
     /// Name of the limit that it waits for.
     #[getter]
     fn limit(&self) -> PyResult<Option<String>> {
-        Ok(self.turn()?.limit().map(|name| name.to_string()))
+        guarded(|| Ok(self.turn()?.limit().map(|name| name.to_string())))
     }
 
     /// What becomes of it once its turn has come: as a rule a `Forward`.
@@ -331,11 +346,13 @@ impl Later {
         })
     }
 
-    fn __repr__(&self) -> String {
-        match &self.turn {
-            Some(turn) => format!("Later(due={}, rule={:?})", turn.due().as_secs_f64(), turn.rule()),
-            None => "Later(gone)".to_owned(),
-        }
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            Ok(match &self.turn {
+                Some(turn) => format!("Later(due={}, rule={:?})", turn.due().as_secs_f64(), turn.rule()),
+                None => "Later(gone)".to_owned(),
+            })
+        })
     }
 }
 
@@ -356,14 +373,14 @@ impl Refuse {
 
     /// Why: a stable name such as ``"limited"``.
     #[getter]
-    fn reason(&self) -> &'static str {
-        self.refusal.reason.code()
+    fn reason(&self) -> PyResult<&'static str> {
+        guarded(|| Ok(self.refusal.reason.code()))
     }
 
     /// The HTTP status to answer with.
     #[getter]
-    fn status(&self) -> u16 {
-        self.refusal.reason.status()
+    fn status(&self) -> PyResult<u16> {
+        guarded(|| Ok(self.refusal.reason.status()))
     }
 
     /// The rule that decided, where one did.
@@ -384,12 +401,12 @@ impl Refuse {
         self.refusal.retry_after
     }
 
-    fn __str__(&self) -> String {
-        self.refusal.to_string()
+    fn __str__(&self) -> PyResult<String> {
+        guarded(|| Ok(self.refusal.to_string()))
     }
 
-    fn __repr__(&self) -> String {
-        format!("Refuse(reason={:?}, status={})", self.reason(), self.status())
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| Ok(format!("Refuse(reason={:?}, status={})", self.reason()?, self.status()?)))
     }
 }
 

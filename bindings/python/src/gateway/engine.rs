@@ -45,7 +45,9 @@ impl Engine {
         now: Option<f64>,
     ) -> PyResult<Self> {
         guarded(|| {
-            let (plan, clock, settings) = (Plan::of(plan)?, Clock::start(), settings_of(seed, settings)?);
+            let default = EngineSettings::default();
+            let (plan, clock) = (Plan::of(plan)?, Clock::start());
+            let settings = settings_of(&default, seed, settings)?;
             let engine = Inner::new(&plan, &settings, time(&clock, now)?).map_err(py_err)?;
             Ok(Self { engine, clock })
         })
@@ -115,7 +117,7 @@ impl Engine {
     }
 
     /// Puts another plan in force. Levels of limits that stay and everything in flight go on; where it raises, the old
-    /// plan stays. Settings as of the constructor.
+    /// plan stays. Seed and settings as of the constructor; what is not given stays as it is in force.
     #[pyo3(signature = (plan, *, seed=None, settings=None, now=None))]
     fn reload(
         &self,
@@ -126,8 +128,8 @@ impl Engine {
         now: Option<f64>,
     ) -> PyResult<()> {
         guarded(|| {
-            let (plan, settings, now) =
-                (Plan::of(plan)?, settings_of(seed, settings)?, time(&self.clock, now)?);
+            let (plan, now) = (Plan::of(plan)?, time(&self.clock, now)?);
+            let settings = settings_of(&self.engine.settings(), seed, settings)?;
             py.detach(|| self.engine.reload(&plan, &settings, now)).map_err(py_err)
         })
     }
@@ -166,18 +168,20 @@ impl Engine {
 
     /// The plan in force.
     #[getter]
-    fn plan(&self) -> Plan {
-        Plan { plan: self.engine.plan() }
+    fn plan(&self) -> PyResult<Plan> {
+        guarded(|| Ok(Plan { plan: self.engine.plan() }))
     }
 
     /// Now by its clock, in seconds since 1970.
-    fn now(&self) -> f64 {
-        self.clock.now().as_secs_f64()
+    fn now(&self) -> PyResult<f64> {
+        guarded(|| Ok(self.clock.now().as_secs_f64()))
     }
 
-    fn __repr__(&self) -> String {
-        let plan = self.engine.plan();
-        format!("Engine(rules={}, backends={})", plan.routing.rules.len(), plan.backend_names().len())
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            let plan = self.engine.plan();
+            Ok(format!("Engine(rules={}, backends={})", plan.routing.rules.len(), plan.backend_names().len()))
+        })
     }
 }
 
@@ -185,10 +189,16 @@ fn cast<'py>(item: Bound<'py, PyAny>) -> PyResult<Bound<'py, Request>> {
     Ok(item.cast_into::<Request>()?)
 }
 
-fn settings_of(seed: Option<u64>, settings: Option<&Bound<'_, PyAny>>) -> PyResult<EngineSettings> {
-    let mut read: EngineSettings = match settings {
-        None => EngineSettings::default(),
-        Some(settings) => serde_json::from_str(&json_text(settings)?)
+/// Settings that are given, with what is not said as it is in force.
+fn settings_of(
+    in_force: &EngineSettings,
+    seed: Option<u64>,
+    settings: Option<&Bound<'_, PyAny>>,
+) -> PyResult<EngineSettings> {
+    let mut read = match settings {
+        None => in_force.clone(),
+        Some(settings) => in_force
+            .changed(&json_text(settings)?)
             .map_err(|error| input("input_settings", format!("settings: {error}")))?,
     };
     read.seed = seed.unwrap_or(read.seed);

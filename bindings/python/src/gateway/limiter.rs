@@ -24,6 +24,8 @@ use crate::errors::{guarded, input, py_err, raise};
 ///     rule such as ``{"token_bucket": {"amount": 100, "period_ms": 1000, "burst": 100}}``.
 /// seed
 ///     Of the hashes of key tables: secret where clients choose their keys.
+/// now
+///     When it begins, in seconds since 1970; of other calls, when they happen. Without it a clock is read.
 #[pyclass(module = "traflux.gateway", frozen)]
 pub(crate) struct Limiter {
     limiter: Inner,
@@ -131,6 +133,8 @@ impl Limiter {
 }
 
 /// What a request holds of its limits until it ends. One that is dropped is cancelled.
+///
+/// A ``now`` is in seconds since 1970; without it the clock of the limiter is read.
 #[pyclass(module = "traflux.gateway")]
 pub(crate) struct Reservation {
     held: Option<Held>,
@@ -182,8 +186,8 @@ impl Reservation {
         })
     }
 
-    fn __repr__(&self) -> &'static str {
-        if self.held.is_some() { "Reservation(held)" } else { "Reservation(ended)" }
+    fn __repr__(&self) -> PyResult<&'static str> {
+        guarded(|| Ok(if self.held.is_some() { "Reservation(held)" } else { "Reservation(ended)" }))
     }
 }
 
@@ -201,8 +205,8 @@ pub(crate) struct Denial {
 
 #[pymethods]
 impl Denial {
-    fn __repr__(&self) -> String {
-        format!("Denial(limit={:?}, code={:?})", self.limit, self.code)
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| Ok(format!("Denial(limit={:?}, code={:?})", self.limit, self.code)))
     }
 }
 

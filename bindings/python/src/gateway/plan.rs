@@ -82,18 +82,20 @@ impl Plan {
 
     /// Names of all backends, sorted.
     #[getter]
-    fn backends(&self) -> Vec<&str> {
-        self.plan.backend_names().into_iter().collect()
+    fn backends(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.plan.backend_names().into_iter().collect()))
     }
 
-    fn __repr__(&self) -> String {
-        let plan = &self.plan;
-        format!(
-            "Plan(rules={}, backends={}, limits={})",
-            plan.routing.rules.len(),
-            plan.backend_names().len(),
-            plan.limits.len()
-        )
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            let plan = &self.plan;
+            Ok(format!(
+                "Plan(rules={}, backends={}, limits={})",
+                plan.routing.rules.len(),
+                plan.backend_names().len(),
+                plan.limits.len()
+            ))
+        })
     }
 }
 
@@ -113,9 +115,11 @@ pub(crate) struct Client {
 
 #[pymethods]
 impl Client {
-    fn __repr__(&self) -> String {
-        let Self { tenant, key, user, user_tier } = self;
-        format!("Client(tenant={tenant:?}, key={key:?}, user={user:?}, user_tier={user_tier:?})")
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            let Self { tenant, key, user, user_tier } = self;
+            Ok(format!("Client(tenant={tenant:?}, key={key:?}, user={user:?}, user_tier={user_tier:?})"))
+        })
     }
 }
 

@@ -205,8 +205,10 @@ impl Request {
         self.stream
     }
 
-    fn __repr__(&self) -> String {
-        let Self { method, path, tenant, model, .. } = self;
-        format!("Request(method={method:?}, path={path:?}, tenant={tenant:?}, model={model:?})")
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            let Self { method, path, tenant, model, .. } = self;
+            Ok(format!("Request(method={method:?}, path={path:?}, tenant={tenant:?}, model={model:?})"))
+        })
     }
 }

@@ -16,8 +16,8 @@ pub(crate) struct UsageReader {
 #[pymethods]
 impl UsageReader {
     #[new]
-    fn new(content_type: &str) -> Self {
-        Self { reader: BodyKind::of_content_type(content_type).map(Inner::new) }
+    fn new(content_type: &str) -> PyResult<Self> {
+        guarded(|| Ok(Self { reader: BodyKind::of_content_type(content_type).map(Inner::new) }))
     }
 
     /// Takes in a piece of the body.
@@ -31,11 +31,17 @@ impl UsageReader {
     }
 
     /// What was found: the arguments of `Forward.finish` that say so; empty where the answer does not.
-    fn usage(&self) -> std::collections::HashMap<&'static str, u64> {
-        let usage = self.reader.as_ref().and_then(Inner::usage);
-        let pairs = usage.map(|usage| {
-            [("input_tokens", usage.input), ("output_tokens", usage.output), ("cached_tokens", usage.cached)]
-        });
-        pairs.into_iter().flatten().collect()
+    fn usage(&self) -> PyResult<std::collections::HashMap<&'static str, u64>> {
+        guarded(|| {
+            let usage = self.reader.as_ref().and_then(Inner::usage);
+            let pairs = usage.map(|usage| {
+                [
+                    ("input_tokens", usage.input),
+                    ("output_tokens", usage.output),
+                    ("cached_tokens", usage.cached),
+                ]
+            });
+            Ok(pairs.into_iter().flatten().collect())
+        })
     }
 }

@@ -10,7 +10,7 @@ use traflux_core::{Objective, SolverStatus, SplitSolution, TwoStage, WeightSolve
 use traflux_lp::{EndpointTable, TabledProblem};
 
 use crate::convert::{detached, invalid, numbers, settings, shape, table, vector};
-use crate::errors::py_err;
+use crate::errors::{guarded, py_err};
 
 /// Adds the classes to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -20,13 +20,48 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(solvers, module)?)
 }
 
-/// Names of the solvers of endpoint problems that are compiled in, the default first.
+/// Names of the solvers of endpoint problems, the default first.
 #[pyfunction]
-fn solvers() -> Vec<&'static str> {
-    traflux_lp::available()
+fn solvers() -> PyResult<Vec<&'static str>> {
+    guarded(|| Ok(traflux_lp::available()))
 }
 
-/// A question to an endpoint solver.
+/// A question to an endpoint solver: which share of each flow goes to each resource?
+///
+/// Parameters
+/// ----------
+/// demand_rps
+///     ``(flows,)``, requests/s to plan for, headroom included.
+/// capacity_rps
+///     ``(resources,)``, requests/s; 0: nothing fits.
+/// delay_s
+///     ``(flows, resources)``, seconds that no load changes; infinite or NaN: there is no such route.
+/// price_usd
+///     ``(flows, resources)``, dollars per request.
+/// previous
+///     ``(flows, resources)``, shares in force, from which churn is counted; even unless given.
+/// lower, upper
+///     ``(flows, resources)``, bounds of shares; 0 and 1 unless given.
+/// background_rps
+///     ``(resources,)``, load that no flow here controls.
+/// service_time_s, servers
+///     ``(resources,)``, seconds of a request at no load and requests served at a time: the latency curve. Without
+///     ``service_time_s`` load slows nothing.
+/// domains
+///     ``(resources,)``, what fails together has equal numbers.
+/// flows, resources
+///     Names for explanations.
+/// deadline
+///     Time limit of the solver.
+/// route_costs
+///     The literal ``min max share * cost`` with the cost of each route in route order, instead of the two stages.
+/// **objective
+///     ``max_utilization`` (0.8), ``slack`` (0.02), ``seconds_per_dollar`` (0), ``churn_seconds`` (0), ``tangents``
+///     (13), ``budget_per_hour``, ``survive_domain_loss``.
+///
+/// Notes
+/// -----
+/// Arrays are read once, where they lie, into the records of the solver; the problem does not refer to them later.
 #[pyclass(frozen, module = "traflux._traflux.lp")]
 pub(crate) struct EndpointProblem {
     inner: TabledProblem,
@@ -66,63 +101,67 @@ impl EndpointProblem {
         route_costs: Option<Vec<f64>>,
         objective: Option<&Bound<'_, pyo3::types::PyDict>>,
     ) -> PyResult<Self> {
-        let demand = vector(demand_rps, "demand_rps")?;
-        let capacity = vector(capacity_rps, "capacity_rps")?;
-        let expected = [demand.len()?, capacity.len()?];
-        let delay = routes(Some(delay_s), "delay_s", expected)?;
-        let price = routes(price_usd, "price_usd", expected)?;
-        let previous = routes(previous, "previous", expected)?;
-        let lower = routes(lower, "lower", expected)?;
-        let upper = routes(upper, "upper", expected)?;
-        let background = optional(background_rps, "background_rps")?;
-        let service_time = optional(service_time_s, "service_time_s")?;
-        let servers = optional(servers, "servers")?;
-        let demand = Some(demand);
-        let capacity = Some(capacity);
-        let tables = EndpointTable {
-            price: by_route(&price, "price_usd")?,
-            previous: by_route(&previous, "previous")?,
-            lower: by_route(&lower, "lower")?,
-            upper: by_route(&upper, "upper")?,
-            background: slice(&background, "background_rps")?,
-            service_time: slice(&service_time, "service_time_s")?,
-            servers: slice(&servers, "servers")?,
-            domain: domains.as_deref(),
-            ..EndpointTable::new(
-                slice(&demand, "demand_rps")?.unwrap_or_default(),
-                slice(&capacity, "capacity_rps")?.unwrap_or_default(),
-                by_route(&delay, "delay_s")?.unwrap_or_default(),
-            )
-        };
-        let options = match objective {
-            Some(objective) => crate::convert::json_of(objective.as_any())?,
-            None => serde_json::Value::Object(serde_json::Map::new()),
-        };
-        let goal = settings::<TwoStage>(options)?;
-        let objective = match route_costs {
-            Some(costs) => Objective::MinMaxWeightedCost { costs },
-            None => Objective::TwoStage(goal),
-        };
-        let made = detached(py, || {
-            tables.problem(objective, deadline, flows.as_deref(), resources.as_deref()).map_err(py_err)
-        });
-        Ok(Self { inner: made? })
+        guarded(|| {
+            let demand = vector(demand_rps, "demand_rps")?;
+            let capacity = vector(capacity_rps, "capacity_rps")?;
+            let expected = [demand.len()?, capacity.len()?];
+            let delay = routes(Some(delay_s), "delay_s", expected)?;
+            let price = routes(price_usd, "price_usd", expected)?;
+            let previous = routes(previous, "previous", expected)?;
+            let lower = routes(lower, "lower", expected)?;
+            let upper = routes(upper, "upper", expected)?;
+            let background = optional(background_rps, "background_rps")?;
+            let service_time = optional(service_time_s, "service_time_s")?;
+            let servers = optional(servers, "servers")?;
+            let demand = Some(demand);
+            let capacity = Some(capacity);
+            let tables = EndpointTable {
+                price: by_route(&price, "price_usd")?,
+                previous: by_route(&previous, "previous")?,
+                lower: by_route(&lower, "lower")?,
+                upper: by_route(&upper, "upper")?,
+                background: slice(&background, "background_rps")?,
+                service_time: slice(&service_time, "service_time_s")?,
+                servers: slice(&servers, "servers")?,
+                domain: domains.as_deref(),
+                ..EndpointTable::new(
+                    slice(&demand, "demand_rps")?.unwrap_or_default(),
+                    slice(&capacity, "capacity_rps")?.unwrap_or_default(),
+                    by_route(&delay, "delay_s")?.unwrap_or_default(),
+                )
+            };
+            let options = match objective {
+                Some(objective) => crate::convert::json_of(objective.as_any())?,
+                None => serde_json::Value::Object(serde_json::Map::new()),
+            };
+            let goal = settings::<TwoStage>(options)?;
+            let objective = match route_costs {
+                Some(costs) => Objective::MinMaxWeightedCost { costs },
+                None => Objective::TwoStage(goal),
+            };
+            let made = detached(py, || {
+                tables.problem(objective, deadline, flows.as_deref(), resources.as_deref()).map_err(py_err)
+            });
+            Ok(Self { inner: made? })
+        })
     }
 
-    /// `(flows, resources)`.
+    /// ``(flows, resources)``.
     #[getter]
-    fn shape(&self) -> (usize, usize) {
-        (self.inner.flows(), self.inner.resources())
+    fn shape(&self) -> PyResult<(usize, usize)> {
+        guarded(|| Ok((self.inner.flows(), self.inner.resources())))
     }
 
-    /// Solves with the solver of a name.
+    /// Solve with the solver of a name, see :func:`solvers`.
     #[pyo3(signature = (solver="transport"))]
     fn solve(slf: PyRef<'_, Self>, solver: &str) -> PyResult<EndpointSolution> {
-        EndpointSolver::new(solver)?.solve(slf)
+        guarded(|| EndpointSolver::new(solver)?.solve(slf))
     }
 
-    fn __repr__(&self) -> String {
-        format!("EndpointProblem({} flows, {} resources)", self.inner.flows(), self.inner.resources())
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            Ok(format!("EndpointProblem({} flows, {} resources)", self.inner.flows(), self.inner.resources()))
+        })
     }
 }
 
@@ -145,7 +184,7 @@ fn by_route<'a>(array: &'a Option<Table<'_>>, what: &str) -> PyResult<Option<&'a
     array.as_ref().map(|array| numbers(array, what)).transpose()
 }
 
-/// A solver that is kept between problems.
+/// A solver that is kept between problems; it can be used from any thread.
 #[pyclass(frozen, module = "traflux._traflux.lp")]
 pub(crate) struct EndpointSolver {
     inner: Mutex<Box<dyn WeightSolver>>,
@@ -157,8 +196,10 @@ impl EndpointSolver {
     #[new]
     #[pyo3(signature = (name="transport"))]
     fn new(name: &str) -> PyResult<Self> {
-        let inner = traflux_lp::by_name(name).map_err(py_err)?;
-        Ok(Self { inner: Mutex::new(inner), name: name.to_owned() })
+        guarded(|| {
+            let inner = traflux_lp::by_name(name).map_err(py_err)?;
+            Ok(Self { inner: Mutex::new(inner), name: name.to_owned() })
+        })
     }
 
     /// Its name.
@@ -167,20 +208,22 @@ impl EndpointSolver {
         &self.name
     }
 
-    /// Solves one problem without the interpreter's lock.
+    /// Solve one problem without the interpreter's lock.
     fn solve(&self, problem: PyRef<'_, EndpointProblem>) -> PyResult<EndpointSolution> {
-        let py = problem.py();
-        let problem: Py<EndpointProblem> = problem.into();
-        let asked = problem.get();
-        let solution = detached(py, || {
-            self.inner
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .solve(asked.inner.problem())
-                .map_err(py_err)
-        });
-        let solution = solution?;
-        Ok(EndpointSolution { solution, problem })
+        guarded(|| {
+            let py = problem.py();
+            let problem: Py<EndpointProblem> = problem.into();
+            let asked = problem.get();
+            let solution = detached(py, || {
+                self.inner
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .solve(asked.inner.problem())
+                    .map_err(py_err)
+            });
+            let solution = solution?;
+            Ok(EndpointSolution { solution, problem })
+        })
     }
 }
 
@@ -207,83 +250,102 @@ impl EndpointSolution {
 
 #[pymethods]
 impl EndpointSolution {
+    /// ``(flows, resources)``: share of each flow; rows sum to 1, 0 where there is no route.
     #[getter]
     fn shares<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        self.table(py, self.solution.split.shares(), 0.0)
+        guarded(|| self.table(py, self.solution.split.shares(), 0.0))
     }
 
+    /// ``(flows, resources)``: seconds per request worse than the best movable route; NaN where there is no route.
     #[getter]
     fn reduced_costs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        self.table(py, &self.solution.reduced_costs, f64::NAN)
+        guarded(|| self.table(py, &self.solution.reduced_costs, f64::NAN))
     }
 
+    /// ``(resources,)``: requests/s, background included.
     #[getter]
-    fn loads_rps<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.problem.get().inner.loads(&self.solution).into_pyarray(py)
+    fn loads_rps<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.problem.get().inner.loads(&self.solution).into_pyarray(py)))
     }
 
+    /// ``(resources,)``: seconds of total delay per second that one more request/s of the cap would save; ≥ 0.
     #[getter]
-    fn capacity_duals<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.solution.capacity_duals.clone().into_pyarray(py)
+    fn capacity_duals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.solution.capacity_duals.clone().into_pyarray(py)))
     }
 
+    /// ``(flows,)``: seconds of total delay per second that one more request/s of demand costs.
     #[getter]
-    fn demand_duals<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.solution.demand_duals.clone().into_pyarray(py)
+    fn demand_duals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.solution.demand_duals.clone().into_pyarray(py)))
     }
 
+    /// Seconds that one dollar of budget would save; 0 where it does not bind.
     #[getter]
     fn budget_dual(&self) -> f64 {
         self.solution.budget_dual
     }
 
+    /// ``"optimal"``, ``"gap"``, ``"overloaded"`` (demand exceeds capacity) or ``"no_demand"``.
     #[getter]
-    fn status(&self) -> &'static str {
-        match self.solution.status {
-            SolverStatus::Optimal => "optimal",
-            SolverStatus::Gap { .. } => "gap",
-            SolverStatus::Overloaded => "overloaded",
-            SolverStatus::NoDemand => "no_demand",
-        }
+    fn status(&self) -> PyResult<&'static str> {
+        guarded(|| {
+            Ok(match self.solution.status {
+                SolverStatus::Optimal => "optimal",
+                SolverStatus::Gap { .. } => "gap",
+                SolverStatus::Overloaded => "overloaded",
+                SolverStatus::NoDemand => "no_demand",
+            })
+        })
     }
 
+    /// Relative gap where the deadline passed, else 0.
     #[getter]
-    fn gap(&self) -> f64 {
-        if let SolverStatus::Gap { gap } = self.solution.status { gap } else { 0.0 }
+    fn gap(&self) -> PyResult<f64> {
+        guarded(|| Ok(if let SolverStatus::Gap { gap } = self.solution.status { gap } else { 0.0 }))
     }
 
+    /// The least possible maximum utilisation, above 1 where demand exceeds capacity.
     #[getter]
     fn max_utilization(&self) -> f64 {
         self.solution.theta
     }
 
+    /// Seconds of delay per second of the second stage; of the literal form, its maximum.
     #[getter]
     fn objective(&self) -> f64 {
         self.solution.objective
     }
 
+    /// Constraints that could not be met, in words.
     #[getter]
     fn softened(&self) -> Vec<String> {
         self.solution.softened.clone()
     }
 
+    /// Pivots.
     #[getter]
     fn iterations(&self) -> usize {
         self.solution.iterations
     }
 
+    /// Name of the solver.
     #[getter]
     fn solver(&self) -> &str {
         &self.solution.solver
     }
 
-    /// Why the split is as it is, the costliest first.
-    fn explain(&self) -> Vec<String> {
-        let sentences = self.solution.explain(self.problem.get().inner.topology());
-        sentences.iter().map(ToString::to_string).collect()
+    /// Say why the split is as it is, the costliest first.
+    fn explain(&self) -> PyResult<Vec<String>> {
+        guarded(|| {
+            let sentences = self.solution.explain(self.problem.get().inner.topology());
+            Ok(sentences.iter().map(ToString::to_string).collect())
+        })
     }
 
-    fn __repr__(&self) -> String {
-        format!("EndpointSolution({}, max_utilization={:.4})", self.status(), self.solution.theta)
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            Ok(format!("EndpointSolution({}, max_utilization={:.4})", self.status()?, self.solution.theta))
+        })
     }
 }

@@ -11,7 +11,7 @@ use traflux_te::NetworkEncoder;
 
 use super::Network;
 use crate::convert::{detached, invalid, matrices_of, matrix_of, pairs_of};
-use crate::errors::{input, py_err};
+use crate::errors::{guarded, input, py_err};
 use crate::policy::Checkpoint;
 
 /// Adds the functions to the module.
@@ -27,13 +27,13 @@ fn kind(name: &str) -> PyResult<SelectorKind> {
     name.parse().map_err(|reason: String| input("input_selector", reason))
 }
 
-/// Names of the selectors.
+/// Names of the selectors that need neither history nor training.
 #[pyfunction]
-fn selectors() -> Vec<&'static str> {
-    SelectorKind::ALL.iter().map(|kind| kind.name()).collect()
+fn selectors() -> PyResult<Vec<&'static str>> {
+    guarded(|| Ok(SelectorKind::ALL.iter().map(|kind| kind.name()).collect()))
 }
 
-/// The pairs that a selector chooses for one matrix, best first.
+/// The pairs that a selector chooses for one matrix ``(nodes, nodes)``, bit/s: ``(pairs,)`` positions, best first.
 #[pyfunction]
 fn select<'py>(
     py: Python<'py>,
@@ -42,18 +42,35 @@ fn select<'py>(
     count: usize,
     selector: &str,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let kind = kind(selector)?;
-    let base = network.base()?;
-    let network = network.inner();
-    let matrix = matrix_of(demands, network.nodes().len())?;
-    let chosen = detached(py, || {
-        let observation = NetworkEncoder::new(network, base).encode(&matrix).map_err(py_err)?;
-        kind.policy(network, base, count).act(&observation).map_err(py_err)
-    })?;
-    Ok(chosen.critical.iter().map(|pair| pair.ix() as i64).collect::<Vec<_>>().into_pyarray(py))
+    guarded(|| {
+        let kind = kind(selector)?;
+        let base = network.base()?;
+        let network = network.inner();
+        let matrix = matrix_of(demands, network.nodes().len())?;
+        let chosen = detached(py, || {
+            let observation = NetworkEncoder::new(network, base).encode(&matrix).map_err(py_err)?;
+            kind.policy(network, base, count).act(&observation).map_err(py_err)
+        })?;
+        Ok(chosen.critical.iter().map(|pair| pair.ix() as i64).collect::<Vec<_>>().into_pyarray(py))
+    })
 }
 
-/// What becomes of a matrix when these pairs leave their shortest paths and move as little as they can.
+/// Say what becomes of a matrix when these pairs leave their shortest paths and move as little as they can.
+///
+/// Parameters
+/// ----------
+/// network
+///     Where the traffic flows.
+/// demands
+///     ``(nodes, nodes)``, bit/s; copied.
+/// pairs
+///     ``(pairs,)``: positions of the pairs that may leave.
+///
+/// Returns
+/// -------
+/// dict
+///     ``max_utilization``, ``ecmp_max_utilization`` (nobody leaves), ``optimal_max_utilization`` (all may),
+///     ``rerouted_share`` of all traffic, and ``loads`` ``(links,)`` in bit/s.
 #[pyfunction]
 fn reroute<'py>(
     py: Python<'py>,
@@ -61,23 +78,25 @@ fn reroute<'py>(
     demands: &Bound<'py, PyAny>,
     pairs: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let base = network.base()?;
-    let network = network.inner();
-    let matrix = matrix_of(demands, network.nodes().len())?;
-    let pairs = pairs_of(pairs)?;
-    let (outcome, before, optimum) = detached(py, || {
-        let mut evaluator = SelectionEvaluator::new(network, base);
-        let outcome = evaluator.outcome(&matrix, &pairs).map_err(py_err)?;
-        let before = evaluator.base_utilization(&matrix).map_err(py_err)?;
-        Ok((outcome, before, evaluator.optimum(&matrix).map_err(py_err)?))
-    })?;
-    let out = PyDict::new(py);
-    out.set_item("max_utilization", outcome.utilization)?;
-    out.set_item("ecmp_max_utilization", before)?;
-    out.set_item("optimal_max_utilization", optimum)?;
-    out.set_item("rerouted_share", outcome.rerouted_share)?;
-    out.set_item("loads", outcome.loads.into_pyarray(py))?;
-    Ok(out)
+    guarded(|| {
+        let base = network.base()?;
+        let network = network.inner();
+        let matrix = matrix_of(demands, network.nodes().len())?;
+        let pairs = pairs_of(pairs)?;
+        let (outcome, before, optimum) = detached(py, || {
+            let mut evaluator = SelectionEvaluator::new(network, base);
+            let outcome = evaluator.outcome(&matrix, &pairs).map_err(py_err)?;
+            let before = evaluator.base_utilization(&matrix).map_err(py_err)?;
+            Ok((outcome, before, evaluator.optimum(&matrix).map_err(py_err)?))
+        })?;
+        let out = PyDict::new(py);
+        out.set_item("max_utilization", outcome.utilization)?;
+        out.set_item("ecmp_max_utilization", before)?;
+        out.set_item("optimal_max_utilization", optimum)?;
+        out.set_item("rerouted_share", outcome.rerouted_share)?;
+        out.set_item("loads", outcome.loads.into_pyarray(py))?;
+        Ok(out)
+    })
 }
 
 /// How selectors compare on matrices.
@@ -86,6 +105,7 @@ pub(crate) struct Evaluation {
     inner: Comparison,
 }
 
+/// Play selectors on matrices ``(matrices, nodes, nodes)``, bit/s; they are copied.
 #[pyfunction]
 #[pyo3(signature = (network, matrices, count, selectors, *, history, stale, delay, block, fallback, tolerance, deadline, trained))]
 fn evaluate(
@@ -103,52 +123,57 @@ fn evaluate(
     deadline: Option<Duration>,
     trained: Vec<(String, Py<Checkpoint>)>,
 ) -> PyResult<Evaluation> {
-    let options = EvaluateOptions {
-        count,
-        selectors: selectors.iter().map(|name| kind(name)).collect::<PyResult<_>>()?,
-        history,
-        trained: trained
-            .into_iter()
-            .map(|(name, checkpoint)| TrainedArm {
-                family: name.clone(),
-                name,
-                checkpoint: checkpoint.get().inner().clone(),
-            })
-            .collect(),
-        stale,
-        delay,
-        block,
-        fallback,
-        tolerance,
-        limit: deadline.map(Limit::after).unwrap_or_default(),
-    };
-    let network = network.inner();
-    let matrices = matrices_of(matrices, network.nodes().len())?;
-    let inner = detached(py, || compare(network, &matrices, &options, &mut |_| {}).map_err(py_err))?;
-    Ok(Evaluation { inner })
+    guarded(|| {
+        let options = EvaluateOptions {
+            count,
+            selectors: selectors.iter().map(|name| kind(name)).collect::<PyResult<_>>()?,
+            history,
+            trained: trained
+                .into_iter()
+                .map(|(name, checkpoint)| TrainedArm {
+                    family: name.clone(),
+                    name,
+                    checkpoint: checkpoint.get().inner().clone(),
+                })
+                .collect(),
+            stale,
+            delay,
+            block,
+            fallback,
+            tolerance,
+            limit: deadline.map(Limit::after).unwrap_or_default(),
+        };
+        let network = network.inner();
+        let matrices = matrices_of(matrices, network.nodes().len())?;
+        let inner = detached(py, || compare(network, &matrices, &options, &mut |_| {}).map_err(py_err))?;
+        Ok(Evaluation { inner })
+    })
 }
 
 #[pymethods]
 impl Evaluation {
     /// Names of the arms, in the order asked for.
     #[getter]
-    fn names(&self) -> Vec<&str> {
-        self.inner.arms.iter().map(|arm| arm.name.as_str()).collect()
+    fn names(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.inner.arms.iter().map(|arm| arm.name.as_str()).collect()))
     }
 
+    /// Most pairs that could be rerouted.
     #[getter]
     fn count(&self) -> usize {
         self.inner.count
     }
 
+    /// ``(matrices,)``: least possible maximum utilisation of each matrix played.
     #[getter]
-    fn optimal<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.inner.optimal.clone().into_pyarray(py)
+    fn optimal<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.inner.optimal.clone().into_pyarray(py)))
     }
 
+    /// ``(matrices,)``: performance ratio that no choice of so many pairs can exceed; ``(0,)`` where it is not known.
     #[getter]
-    fn bound<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.inner.bound.clone().into_pyarray(py)
+    fn bound<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.inner.bound.clone().into_pyarray(py)))
     }
 
     /// Selectors for which there was no time.
@@ -159,33 +184,37 @@ impl Evaluation {
 
     /// Everything about one arm, by matrix.
     fn arm<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyDict>> {
-        let arm = self.inner.arm(name).ok_or_else(|| invalid(format!("there is no arm `{name}`")))?;
-        let out = PyDict::new(py);
-        let columns = [
-            ("performance_ratio", &arm.performance),
-            ("selected_share", &arm.selected),
-            ("rerouted_share", &arm.rerouted),
-            ("changed_pairs", &arm.changed_pairs),
-            ("delay_ratio", &arm.delay_ratio),
-            ("selection_us", &arm.selection_us),
-        ];
-        for (name, values) in columns {
-            out.set_item(name, values.clone().into_pyarray(py))?;
-        }
-        out.set_item("chosen", PyList::new(py, arm.chosen.iter().copied())?)?;
-        out.set_item("fallbacks", arm.fallbacks)?;
-        Ok(out)
+        guarded(|| {
+            let arm = self.inner.arm(name).ok_or_else(|| invalid(format!("there is no arm `{name}`")))?;
+            let out = PyDict::new(py);
+            let columns = [
+                ("performance_ratio", &arm.performance),
+                ("selected_share", &arm.selected),
+                ("rerouted_share", &arm.rerouted),
+                ("changed_pairs", &arm.changed_pairs),
+                ("delay_ratio", &arm.delay_ratio),
+                ("selection_us", &arm.selection_us),
+            ];
+            for (name, values) in columns {
+                out.set_item(name, values.clone().into_pyarray(py))?;
+            }
+            out.set_item("chosen", PyList::new(py, arm.chosen.iter().copied())?)?;
+            out.set_item("fallbacks", arm.fallbacks)?;
+            Ok(out)
+        })
     }
 
     /// Mean of the performance ratio with its interval of 95 %; `None` without matrices.
     fn summary(&self, name: &str) -> PyResult<Option<(f64, f64, f64)>> {
-        let arm = self.inner.arm(name).ok_or_else(|| invalid(format!("there is no arm `{name}`")))?;
-        let summary = arm.summary(self.inner.block);
-        Ok(summary.map(|s| (s.mean, s.mean_interval.low, s.mean_interval.high)))
+        guarded(|| {
+            let arm = self.inner.arm(name).ok_or_else(|| invalid(format!("there is no arm `{name}`")))?;
+            let summary = arm.summary(self.inner.block);
+            Ok(summary.map(|s| (s.mean, s.mean_interval.low, s.mean_interval.high)))
+        })
     }
 
     /// The table that the command line prints.
-    fn table(&self) -> String {
-        self.inner.table()
+    fn table(&self) -> PyResult<String> {
+        guarded(|| Ok(self.inner.table()))
     }
 }

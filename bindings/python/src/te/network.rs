@@ -12,14 +12,29 @@ use traflux_core::{
 use traflux_te::{Path, PathFinder, TeError, ecmp, share_of_pairs};
 
 use crate::convert::{detached, invalid, numbers, square, table, vector};
-use crate::errors::py_err;
+use crate::errors::{guarded, py_err};
 
 /// Adds the classes to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Network>()
 }
 
-/// A directed network.
+/// A directed network; parallel links are allowed.
+///
+/// Parameters
+/// ----------
+/// nodes
+///     Unique names, or how many.
+/// tail, head
+///     ``(links,)``: positions of the nodes that each link joins.
+/// capacity
+///     ``(links,)``, bit/s, positive.
+/// weight
+///     ``(links,)``, of the routing protocol, dimensionless, positive; 1 unless given.
+/// delay_s
+///     ``(links,)``, seconds of propagation; 0 unless given.
+/// positions
+///     ``(nodes,)``: ``(x, y)`` or ``None`` for each, such as longitude and latitude in degrees.
 #[pyclass(frozen, module = "traflux._traflux.te")]
 pub(crate) struct Network {
     inner: Links,
@@ -87,167 +102,212 @@ impl Network {
         delay_s: Option<&Bound<'_, PyAny>>,
         positions: Option<Vec<Option<[f64; 2]>>>,
     ) -> PyResult<Self> {
-        let names: Vec<String> = match nodes.extract::<usize>() {
-            Ok(count) => {
-                Links::check_size(count, 0).map_err(py_err)?;
-                (0..count).map(|ix| ix.to_string()).collect()
+        guarded(|| {
+            let names: Vec<String> = match nodes.extract::<usize>() {
+                Ok(count) => {
+                    Links::check_size(count, 0).map_err(py_err)?;
+                    (0..count).map(|ix| ix.to_string()).collect()
+                }
+                Err(_) => nodes.extract()?,
+            };
+            let links = tail.len();
+            let capacity = vector(capacity, "capacity")?;
+            let weight = weight.map(|w| vector(w, "weight")).transpose()?;
+            let delay = delay_s.map(|d| vector(d, "delay_s")).transpose()?;
+            let of = |array: &Option<PyReadonlyArray1<'_, f64>>| array.as_ref().map(|a| a.as_array().len());
+            let lengths = [
+                ("head", Some(head.len()), links),
+                ("capacity", Some(capacity.as_array().len()), links),
+                ("weight", of(&weight), links),
+                ("delay_s", of(&delay), links),
+                ("positions", positions.as_ref().map(Vec::len), names.len()),
+            ];
+            for (what, got, expected) in lengths {
+                if let Some(got) = got.filter(|got| *got != expected) {
+                    return Err(py_err(NetworkError::Length { what, got, expected }));
+                }
             }
-            Err(_) => nodes.extract()?,
-        };
-        let links = tail.len();
-        let capacity = vector(capacity, "capacity")?;
-        let weight = weight.map(|w| vector(w, "weight")).transpose()?;
-        let delay = delay_s.map(|d| vector(d, "delay_s")).transpose()?;
-        let of = |array: &Option<PyReadonlyArray1<'_, f64>>| array.as_ref().map(|a| a.as_array().len());
-        let lengths = [
-            ("head", Some(head.len()), links),
-            ("capacity", Some(capacity.as_array().len()), links),
-            ("weight", of(&weight), links),
-            ("delay_s", of(&delay), links),
-            ("positions", positions.as_ref().map(Vec::len), names.len()),
-        ];
-        for (what, got, expected) in lengths {
-            if let Some(got) = got.filter(|got| *got != expected) {
-                return Err(py_err(NetworkError::Length { what, got, expected }));
-            }
-        }
-        let nodes = names.into_iter().enumerate().map(|(ix, name)| Node {
-            name,
-            position: positions.as_ref().and_then(|positions| positions[ix]),
-        });
-        let rate = |link: usize| -> PyResult<BitRate> {
-            let value = capacity.as_array()[link];
-            BitRate::new(value)
-                .map_err(|_| py_err(NetworkError::LinkValue { link, quantity: "capacity", value }))
-        };
-        let links = (0..links).map(|link| {
-            let seconds = delay.as_ref().map_or(0.0, |d| d.as_array()[link]);
-            let wrong = NetworkError::LinkValue { link, quantity: "delay", value: seconds };
-            Ok(Link {
-                tail: NodeIx::from(tail[link]),
-                head: NodeIx::from(head[link]),
-                capacity: rate(link)?,
-                weight: weight.as_ref().map_or(1.0, |w| w.as_array()[link]),
-                delay: Latency::new(seconds).map_err(|_| py_err(wrong))?,
-            })
-        });
-        let links = links.collect::<PyResult<Vec<Link>>>()?;
-        Ok(Self::of(Links::new(nodes.collect(), links).map_err(py_err)?))
+            let nodes = names.into_iter().enumerate().map(|(ix, name)| Node {
+                name,
+                position: positions.as_ref().and_then(|positions| positions[ix]),
+            });
+            let rate = |link: usize| -> PyResult<BitRate> {
+                let value = capacity.as_array()[link];
+                BitRate::new(value)
+                    .map_err(|_| py_err(NetworkError::LinkValue { link, quantity: "capacity", value }))
+            };
+            let links = (0..links).map(|link| {
+                let seconds = delay.as_ref().map_or(0.0, |d| d.as_array()[link]);
+                let wrong = NetworkError::LinkValue { link, quantity: "delay", value: seconds };
+                Ok(Link {
+                    tail: NodeIx::from(tail[link]),
+                    head: NodeIx::from(head[link]),
+                    capacity: rate(link)?,
+                    weight: weight.as_ref().map_or(1.0, |w| w.as_array()[link]),
+                    delay: Latency::new(seconds).map_err(|_| py_err(wrong))?,
+                })
+            });
+            let links = links.collect::<PyResult<Vec<Link>>>()?;
+            Ok(Self::of(Links::new(nodes.collect(), links).map_err(py_err)?))
+        })
     }
 
+    /// Names of the nodes.
     #[getter]
-    fn nodes(&self) -> Vec<&str> {
-        self.inner.nodes().iter().map(|node| node.name.as_str()).collect()
+    fn nodes(&self) -> PyResult<Vec<&str>> {
+        guarded(|| Ok(self.inner.nodes().iter().map(|node| node.name.as_str()).collect()))
     }
 
+    /// Where the nodes are, as far as it is known.
     #[getter]
-    fn positions(&self) -> Vec<Option<[f64; 2]>> {
-        self.inner.nodes().iter().map(|node| node.position).collect()
+    fn positions(&self) -> PyResult<Vec<Option<[f64; 2]>>> {
+        guarded(|| Ok(self.inner.nodes().iter().map(|node| node.position).collect()))
     }
 
+    /// How many nodes there are.
     #[getter]
-    fn node_count(&self) -> usize {
-        self.inner.nodes().len()
+    fn node_count(&self) -> PyResult<usize> {
+        guarded(|| Ok(self.inner.nodes().len()))
     }
 
+    /// How many links there are.
     #[getter]
-    fn link_count(&self) -> usize {
-        self.inner.links().len()
+    fn link_count(&self) -> PyResult<usize> {
+        guarded(|| Ok(self.inner.links().len()))
     }
 
+    /// How many pairs there are: ``nodes * (nodes - 1)``.
     #[getter]
-    fn pair_count(&self) -> usize {
-        self.inner.pair_count()
+    fn pair_count(&self) -> PyResult<usize> {
+        guarded(|| Ok(self.inner.pair_count()))
     }
 
+    /// ``(links,)``: where each link starts.
     #[getter]
-    fn tail<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        self.inner.links().iter().map(|link| link.tail.ix() as i64).collect::<Vec<_>>().into_pyarray(py)
+    fn tail<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        guarded(|| {
+            Ok(self
+                .inner
+                .links()
+                .iter()
+                .map(|link| link.tail.ix() as i64)
+                .collect::<Vec<_>>()
+                .into_pyarray(py))
+        })
     }
 
+    /// ``(links,)``: where each link ends.
     #[getter]
-    fn head<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        self.inner.links().iter().map(|link| link.head.ix() as i64).collect::<Vec<_>>().into_pyarray(py)
+    fn head<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        guarded(|| {
+            Ok(self
+                .inner
+                .links()
+                .iter()
+                .map(|link| link.head.ix() as i64)
+                .collect::<Vec<_>>()
+                .into_pyarray(py))
+        })
     }
 
+    /// ``(links,)``: bit/s.
     #[getter]
-    fn capacity<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.by_link(py, |link| link.capacity.get())
+    fn capacity<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.by_link(py, |link| link.capacity.get())))
     }
 
+    /// ``(links,)``: weight of the routing protocol.
     #[getter]
-    fn weight<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.by_link(py, |link| link.weight)
+    fn weight<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.by_link(py, |link| link.weight)))
     }
 
+    /// ``(links,)``: seconds.
     #[getter]
-    fn delay_s<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
-        self.by_link(py, |link| link.delay.as_secs())
+    fn delay_s<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        guarded(|| Ok(self.by_link(py, |link| link.delay.as_secs())))
     }
 
-    /// Source and target of each pair, in the order of pairs.
+    /// ``(pairs, 2)``: source and target of each pair.
     #[getter]
     fn pairs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<i64>>> {
-        let count = self.inner.pair_count();
-        let ends = (0..count).flat_map(|pair| {
-            let (source, target) = self.inner.pair(GroupIx::from(pair));
-            [source.ix() as i64, target.ix() as i64]
-        });
-        Ok(Array2::from_shape_vec((count, 2), ends.collect()).map_err(invalid)?.into_pyarray(py))
+        guarded(|| {
+            let count = self.inner.pair_count();
+            let ends = (0..count).flat_map(|pair| {
+                let (source, target) = self.inner.pair(GroupIx::from(pair));
+                [source.ix() as i64, target.ix() as i64]
+            });
+            Ok(Array2::from_shape_vec((count, 2), ends.collect()).map_err(invalid)?.into_pyarray(py))
+        })
     }
 
+    /// Source and target of a pair.
     fn pair(&self, pair: usize) -> PyResult<(usize, usize)> {
-        let pairs = self.inner.pair_count();
-        if pair >= pairs {
-            return Err(py_err(traflux_lp::multicommodity::FlowError::Pair { pair, pairs }));
-        }
-        let (source, target) = self.inner.pair(GroupIx::from(pair));
-        Ok((source.ix(), target.ix()))
+        guarded(|| {
+            let pairs = self.inner.pair_count();
+            if pair >= pairs {
+                return Err(py_err(traflux_lp::multicommodity::FlowError::Pair { pair, pairs }));
+            }
+            let (source, target) = self.inner.pair(GroupIx::from(pair));
+            Ok((source.ix(), target.ix()))
+        })
     }
 
+    /// Position of a pair.
     fn pair_index(&self, source: usize, target: usize) -> PyResult<usize> {
-        let (source, target) = (self.node(source)?, self.node(target)?);
-        if source == target {
-            return Err(invalid("source and target are the same node"));
-        }
-        Ok(self.inner.pair_ix(source, target).ix())
+        guarded(|| {
+            let (source, target) = (self.node(source)?, self.node(target)?);
+            if source == target {
+                return Err(invalid("source and target are the same node"));
+            }
+            Ok(self.inner.pair_ix(source, target).ix())
+        })
     }
 
+    /// Position of a node.
     fn node_index(&self, name: &str) -> PyResult<usize> {
-        self.inner.node(name).map(NodeIx::ix).ok_or_else(|| invalid(format!("there is no node `{name}`")))
+        guarded(|| {
+            self.inner.node(name).map(NodeIx::ix).ok_or_else(|| invalid(format!("there is no node `{name}`")))
+        })
     }
 
-    /// How many pairs a share of all is.
-    fn share_of_pairs(&self, share: f64) -> usize {
-        share_of_pairs(&self.inner, share)
+    /// How many pairs a share of all is, rounded down, at least 1 for a positive share.
+    fn share_of_pairs(&self, share: f64) -> PyResult<usize> {
+        guarded(|| Ok(share_of_pairs(&self.inner, share)))
     }
 
-    /// Load of each link in bit/s when all pairs take their shortest paths evenly.
+    /// ``(links,)``, bit/s, when all pairs take their shortest paths evenly; ``demands`` ``(nodes, nodes)``, bit/s.
     fn ecmp_loads<'py>(
         &self,
         py: Python<'py>,
         demands: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let array = table(demands, "demands")?;
-        square(&array, self.inner.nodes().len())?;
-        let rows = numbers(&array, "demands")?;
-        let loads = detached(py, || {
-            self.inner.check_rows(rows).map_err(py_err)?;
-            Ok(self.base()?.loads_of_rows(&self.inner, rows))
-        })?;
-        Ok(loads.into_pyarray(py))
+        guarded(|| {
+            let array = table(demands, "demands")?;
+            square(&array, self.inner.nodes().len())?;
+            let rows = numbers(&array, "demands")?;
+            let loads = detached(py, || {
+                self.inner.check_rows(rows).map_err(py_err)?;
+                Ok(self.base()?.loads_of_rows(&self.inner, rows))
+            })?;
+            Ok(loads.into_pyarray(py))
+        })
     }
 
+    /// Load over capacity at its greatest; ``loads`` ``(links,)``, bit/s.
     fn max_utilization(&self, loads: &Bound<'_, PyAny>) -> PyResult<f64> {
-        let loads = vector(loads, "loads")?;
-        let loads = loads.as_slice().map_err(|_| invalid("loads is not contiguous"))?;
-        let (got, expected) = (loads.len(), self.inner.links().len());
-        if got != expected {
-            return Err(py_err(NetworkError::Length { what: "loads", got, expected }));
-        }
-        Ok(self.inner.max_utilization(loads))
+        guarded(|| {
+            let loads = vector(loads, "loads")?;
+            let loads = loads.as_slice().map_err(|_| invalid("loads is not contiguous"))?;
+            let (got, expected) = (loads.len(), self.inner.links().len());
+            if got != expected {
+                return Err(py_err(NetworkError::Length { what: "loads", got, expected }));
+            }
+            Ok(self.inner.max_utilization(loads))
+        })
     }
 
+    /// The ``k`` shortest loopless paths: ``(length, links)``; by weight, or by ``lengths`` of links.
     #[pyo3(signature = (source, target, k, *, lengths=None))]
     fn shortest_paths(
         &self,
@@ -257,9 +317,10 @@ impl Network {
         k: usize,
         lengths: Option<Vec<f64>>,
     ) -> PyResult<Vec<Listed>> {
-        self.paths(py, lengths, source, target, |finder, s, t| finder.k_shortest(s, t, k))
+        guarded(|| self.paths(py, lengths, source, target, |finder, s, t| finder.k_shortest(s, t, k)))
     }
 
+    /// As many link-disjoint paths as there are, ``limit`` at most, of the least total length.
     #[pyo3(signature = (source, target, limit, *, lengths=None))]
     fn disjoint_paths(
         &self,
@@ -269,39 +330,45 @@ impl Network {
         limit: usize,
         lengths: Option<Vec<f64>>,
     ) -> PyResult<Vec<Listed>> {
-        self.paths(py, lengths, source, target, |finder, s, t| finder.disjoint(s, t, limit))
+        guarded(|| self.paths(py, lengths, source, target, |finder, s, t| finder.disjoint(s, t, limit)))
     }
 
     /// The same network without some of its links.
     fn without_links(&self, links: Vec<usize>) -> PyResult<Self> {
-        let count = self.inner.links().len();
-        if let Some(link) = links.iter().find(|link| **link >= count) {
-            return Err(invalid(format!("link {link} of {count}")));
-        }
-        let down: Vec<LinkIx> = links.into_iter().map(LinkIx::from).collect();
-        Ok(Self::of(self.inner.without_links(&down)))
+        guarded(|| {
+            let count = self.inner.links().len();
+            if let Some(link) = links.iter().find(|link| **link >= count) {
+                return Err(invalid(format!("link {link} of {count}")));
+            }
+            let down: Vec<LinkIx> = links.into_iter().map(LinkIx::from).collect();
+            Ok(Self::of(self.inner.without_links(&down)))
+        })
     }
 
-    fn __eq__(&self, other: &Self) -> bool {
-        self.inner == other.inner
+    fn __eq__(&self, other: &Self) -> PyResult<bool> {
+        guarded(|| Ok(self.inner == other.inner))
     }
 
-    fn __repr__(&self) -> String {
-        format!("Network({} nodes, {} links)", self.inner.nodes().len(), self.inner.links().len())
+    fn __repr__(&self) -> PyResult<String> {
+        guarded(|| {
+            Ok(format!("Network({} nodes, {} links)", self.inner.nodes().len(), self.inner.links().len()))
+        })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let options = PyDict::new(py);
-        options.set_item("weight", this.weight(py))?;
-        options.set_item("delay_s", this.delay_s(py))?;
-        options.set_item("positions", this.positions())?;
-        let tail: Vec<usize> = this.inner.links().iter().map(|link| link.tail.ix()).collect();
-        let head: Vec<usize> = this.inner.links().iter().map(|link| link.head.ix()).collect();
-        let positional = (this.nodes(), tail, head, this.capacity(py));
-        let make = py.import("traflux.te")?.getattr("_network")?;
-        Ok((make, (positional, options)).into_pyobject(py)?.into_any())
+        guarded(|| {
+            let py = slf.py();
+            let this = slf.get();
+            let options = PyDict::new(py);
+            options.set_item("weight", this.weight(py)?)?;
+            options.set_item("delay_s", this.delay_s(py)?)?;
+            options.set_item("positions", this.positions()?)?;
+            let tail: Vec<usize> = this.inner.links().iter().map(|link| link.tail.ix()).collect();
+            let head: Vec<usize> = this.inner.links().iter().map(|link| link.head.ix()).collect();
+            let positional = (this.nodes()?, tail, head, this.capacity(py)?);
+            let make = py.import("traflux.te")?.getattr("_network")?;
+            Ok((make, (positional, options)).into_pyobject(py)?.into_any())
+        })
     }
 }
 

@@ -204,7 +204,10 @@ class LargeNetworkSolver:
         pairs: npt.ArrayLike | None = None,
         deadline: timedelta | None = None,
     ) -> FlowSolution:
-        """Minimise the maximum link utilisation; arguments as of :meth:`NetworkSolver.solve`."""
+        """Minimise the maximum link utilisation.
+
+        ``demands`` ``(nodes, nodes)``, bit/s, and the others as of :meth:`NetworkSolver.solve`.
+        """
 
 @final
 class FlowSolution:
@@ -215,10 +218,10 @@ class FlowSolution:
         """Maximum link utilisation of these flows."""
     @property
     def lower_bound(self) -> float:
-        """No flows can have a lower one."""
+        """No flows can have a lower maximum link utilisation."""
     @property
     def gap(self) -> float:
-        """``(max_utilization - lower_bound) / max_utilization``."""
+        """Relative gap: ``(max_utilization - lower_bound) / max_utilization``."""
     @property
     def status(self) -> str:
         """``"optimal"``, ``"deadline"`` or ``"stalled"``."""
@@ -245,15 +248,18 @@ class FlowSolution:
         """Pivots."""
 
 def concurrent_flow(network: Network, demands: npt.ArrayLike, *, deadline: timedelta | None = None) -> float:
-    """Say by which factor all demands can grow together until they just fit."""
+    """Say by which factor all demands can grow together until they just fit; ``demands`` ``(nodes, nodes)``, bit/s."""
 
 def total_flow(network: Network, demands: npt.ArrayLike, *, deadline: timedelta | None = None) -> float:
-    """Say how much of the demands fits at most, bit/s."""
+    """Say how much of the demands fits at most, bit/s; ``demands`` ``(nodes, nodes)``, bit/s."""
 
 def selection_bound(
     network: Network, demands: npt.ArrayLike, count: int, *, deadline: timedelta | None = None
 ) -> float:
-    """Give a maximum utilisation that no choice of ``count`` pairs can go below; ``demands`` are copied."""
+    """Give a maximum utilisation that no choice of ``count`` pairs can go below.
+
+    ``demands``: ``(nodes, nodes)``, bit/s; copied.
+    """
 
 def solvers() -> list[str]:
     """Names of the solvers of endpoint problems, the default first."""

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import numpy.typing as npt
+from traflux._traflux.controller import Observation
 from typing_extensions import final
 
 __all__ = [
@@ -50,7 +51,7 @@ class Checkpoint:
 
 @final
 class Policy:
-    """See `traflux.policy.Policy`."""
+    """A policy that acts."""
 
     def __new__(
         cls,
@@ -62,15 +63,25 @@ class Policy:
         fallback: bool = True,
     ) -> Policy: ...
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Most groups that are chosen."""
     @property
-    def group_features(self) -> list[str]: ...
+    def group_features(self) -> list[str]:
+        """Names of the columns of ``groups``."""
     @property
-    def context_features(self) -> list[str]: ...
+    def context_features(self) -> list[str]:
+        """Names of the entries of ``context``."""
     @property
-    def decisions(self) -> int: ...
+    def decisions(self) -> int:
+        """How many decisions were taken."""
     @property
-    def fallbacks(self) -> int: ...
+    def fallbacks(self) -> int:
+        """How many of them were the plain policy's."""
     def act(
         self, groups: npt.ArrayLike, context: npt.ArrayLike, mask: npt.ArrayLike | None
-    ) -> dict[str, Any]: ...
+    ) -> dict[str, Any]:
+        """Chooses for one observation: ``groups`` ``(groups, features)`` and ``context`` ``(features,)`` float32, ``mask``
+        ``(groups,)`` bool.
+        """
+    def act_on(self, observation: Observation) -> dict[str, Any]:
+        """Chooses for an observation of a `Controller`, of which it sees the features that it was made for: as ``act``."""

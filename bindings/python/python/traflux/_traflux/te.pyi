@@ -141,21 +141,29 @@ class NetworkFile:
 
 @final
 class Evaluation:
-    """See `traflux.te.Evaluation`."""
+    """How selectors compare on matrices."""
 
     @property
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """Names of the arms, in the order asked for."""
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Most pairs that could be rerouted."""
     @property
-    def optimal(self) -> npt.NDArray[np.float64]: ...
+    def optimal(self) -> npt.NDArray[np.float64]:
+        """``(matrices,)``: least possible maximum utilisation of each matrix played."""
     @property
-    def bound(self) -> npt.NDArray[np.float64]: ...
+    def bound(self) -> npt.NDArray[np.float64]:
+        """``(matrices,)``: performance ratio that no choice of so many pairs can exceed; ``(0,)`` where it is not known."""
     @property
-    def late(self) -> list[str]: ...
-    def arm(self, name: str) -> dict[str, Any]: ...
-    def summary(self, name: str) -> tuple[float, float, float] | None: ...
-    def table(self) -> str: ...
+    def late(self) -> list[str]:
+        """Selectors for which there was no time."""
+    def arm(self, name: str) -> dict[str, Any]:
+        """Everything about one arm, by matrix."""
+    def summary(self, name: str) -> tuple[float, float, float] | None:
+        """Mean of the performance ratio with its interval of 95 %; `None` without matrices."""
+    def table(self) -> str:
+        """The table that the command line prints."""
 
 def formats() -> list[str]:
     """Names of the formats of files."""
@@ -206,7 +214,9 @@ def network_text(
     unit: str | None = None,
     demand_unit: str | None = None,
     name: str | None = None,
-) -> tuple[str, list[str]]: ...
+) -> tuple[str, list[str]]:
+    """The text of a network, and what it could not hold; ``demands`` ``(nodes, nodes)``, bit/s, are copied."""
+
 def matrices_text(
     network: Network,
     matrices: npt.ArrayLike,
@@ -214,21 +224,37 @@ def matrices_text(
     *,
     unit: str | None = None,
     demand_unit: str | None = None,
-) -> tuple[str, list[str]]: ...
-def generate_network(kind: str, seed: int, options: dict[str, Any]) -> Network: ...
+) -> tuple[str, list[str]]:
+    """The text of matrices, and what it could not hold; ``matrices`` ``(matrices, nodes, nodes)``, bit/s, are copied."""
+
+def generate_network(kind: str, seed: int, options: dict[str, Any]) -> Network:
+    """A network of a kind: ring, grid, full_mesh, waxman or backbone, with the options of that kind."""
+
 def traffic(
     network: Network, model: str, count: int, seed: int, options: dict[str, Any]
-) -> npt.NDArray[np.float64]: ...
+) -> npt.NDArray[np.float64]:
+    """Independent matrices of a model: ``(count, nodes, nodes)``, bit/s."""
+
 def diurnal(
     mean: npt.ArrayLike, count: int, seed: int, time_zones_of: Network | None, options: dict[str, Any]
-) -> npt.NDArray[np.float64]: ...
+) -> npt.NDArray[np.float64]:
+    """Matrices one after the other that follow a mean ``(nodes, nodes)`` through days and weeks: ``(count, nodes, nodes)``,
+    bit/s.
+    """
+
 def scaled(
     network: Network, matrices: npt.ArrayLike, utilization: float, over: str
-) -> npt.NDArray[np.float64]: ...
+) -> npt.NDArray[np.float64]:
+    """Matrices ``(matrices, nodes, nodes)``, bit/s, scaled so that the maximum utilisation under shortest paths becomes a
+    target.
+    """
+
 def selectors() -> list[str]:
     """Names of the selectors that need neither history nor training."""
 
-def select(network: Network, demands: npt.ArrayLike, count: int, selector: str) -> npt.NDArray[np.int64]: ...
+def select(network: Network, demands: npt.ArrayLike, count: int, selector: str) -> npt.NDArray[np.int64]:
+    """The pairs that a selector chooses for one matrix ``(nodes, nodes)``, bit/s: ``(pairs,)`` positions, best first."""
+
 def reroute(network: Network, demands: npt.ArrayLike, pairs: npt.ArrayLike) -> dict[str, Any]:
     """Say what becomes of a matrix when these pairs leave their shortest paths and move as little as they can.
 
@@ -262,4 +288,5 @@ def evaluate(
     tolerance: float | None,
     deadline: timedelta | None,
     trained: list[tuple[str, Checkpoint]],
-) -> Evaluation: ...
+) -> Evaluation:
+    """Play selectors on matrices ``(matrices, nodes, nodes)``, bit/s; they are copied."""

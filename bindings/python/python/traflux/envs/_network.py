@@ -157,7 +157,7 @@ class TrafficEngineeringVectorEnv(ManyEnv):
     threads
         On so many threads; what comes out does not depend on it.
     network, matrices, count, steps, action, worth, disturbance_price, stale, start, stop
-        As of :class:`TrafficEngineeringEnv`.
+        As of :class:`TrafficEngineeringEnv`; ``matrices`` are ``(matrices, nodes, nodes)``, bit/s.
     """
 
     def __init__(
