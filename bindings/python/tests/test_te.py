@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 import traflux
 from traflux import te
+from traflux._traflux import te as _te
 
 
 def square() -> te.Network:
@@ -153,3 +157,35 @@ def test_an_evaluation_becomes_a_frame() -> None:
     with pytest.raises(traflux.InputError) as unknown:
         te.evaluate(network, matrices, count=5, selectors=["nobody"])
     assert unknown.value.code == "input_selector"
+
+
+@pytest.mark.parametrize("what", ["network", "matrices"])
+def test_writing_lets_other_threads_run(what: str) -> None:
+    network = te.full_mesh(120, seed=1)
+    matrix = 1e6 * (1.0 + np.arange(120.0 * 120).reshape(120, 120))
+    np.fill_diagonal(matrix, 0.0)
+    matrices = np.stack([matrix] * 10)
+    inside = False
+
+    def write() -> None:
+        nonlocal inside
+        inside = True
+        if what == "network":
+            _te.network_text(network, "sndlib", demands=matrix)
+        else:
+            _te.matrices_text(network, matrices, "rows")
+        inside = False
+
+    # A thread that has the lock keeps it, unless it gives it up by itself.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(30.0)
+    try:
+        writing = threading.Thread(target=write)
+        writing.start()
+        beats = 0
+        while writing.is_alive():
+            beats += inside
+            time.sleep(0)
+    finally:
+        sys.setswitchinterval(interval)
+    assert beats > 0

@@ -229,6 +229,9 @@ impl LargeNetworkSolver {
     }
 }
 
+/// A path: its share, and its links.
+type Listed = (f64, Vec<usize>);
+
 /// Flows with a proof of how good they are.
 #[pyclass(frozen, module = "traflux._traflux.lp")]
 pub(crate) struct FlowSolution {
@@ -303,7 +306,7 @@ impl FlowSolution {
 
     /// By commodity: ``(share, links)`` of each of its paths; shares and ``base_share`` sum to 1.
     #[getter]
-    fn paths(&self) -> PyResult<Vec<Vec<(f64, Vec<usize>)>>> {
+    fn paths(&self) -> PyResult<Vec<Vec<Listed>>> {
         guarded(|| {
             let links = |links: &[LinkIx]| links.iter().map(|link| link.ix()).collect();
             let listed =
