@@ -150,9 +150,13 @@ fn a_request_whose_answer_is_of_no_more_use_is_not_sent() {
         let mut service = layer(Some(ConcurrencyPlan::fixed(1))).layer(Backend);
         let first = service.call(request(1)).await.unwrap();
         let mut hasty = request(1);
-        hasty.extensions_mut().insert(Described { deadline: Some(Duration::ZERO), ..Described::default() });
-        let refused = service.call(hasty).await.map(|_| ()).unwrap_err();
-        assert!(matches!(refused, Refused::Engine(_)), "{refused:?}");
+        let deadline = Some(Duration::from_millis(1));
+        hasty.extensions_mut().insert(Described { deadline, ..Described::default() });
+        let mut hasty = service.call(hasty);
+        assert!(std::future::poll_fn(|cx| Poll::Ready(hasty.as_mut().poll(cx).is_pending())).await);
+        std::thread::sleep(Duration::from_millis(5));
         assert_eq!(read(first).await, 2);
+        let refused = hasty.await.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, Refused::Engine(_)), "{refused:?}");
     });
 }

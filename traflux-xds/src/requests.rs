@@ -21,9 +21,10 @@
 //! | `draining` | `health_status: DRAINING` | native; a backend that drains as a whole is left out of routes |
 //! | `fallback` | aggregate cluster, `previous_priorities` | approximated |
 //! | `timeout_ms`, `request_timeout_ms` | `per_try_idle_timeout` | approximated: for each attempt; streams are not cut |
-//! | backends: `url`, `key`, `http2`, `connect_timeout_ms` | `load_assignment`, `UpstreamTlsContext`, `header_mutation` and, for a path or a key's file, `lua` in the cluster | native, but that key files are read once |
-//! | backends: `price`, `models` | | unsupported |
-//! | API keys | `ext_authz` | need a service; without one the configuration refuses every request |
+//! | backends: `url`, `key`, `tls`, `http2`, `connect_timeout_ms` | `load_assignment`, `UpstreamTlsContext`, `header_mutation` and, for a path or a key's file, `lua` in the cluster | native, but that files are read once |
+//! | backends: `price`, `models`, `load` | | unsupported |
+//! | API keys, `jwt` | `ext_authz` | need a service; without one the configuration refuses every request |
+//! | `claims_header` | | needs a proxy in front that passes claims as headers |
 //! | limits on requests, `by`, `overrides`, `match` | `local_ratelimit` for each | native for token buckets when there is one limit; several are not reserved together |
 //! | limits on tokens, dollars; `max_wait_ms`, `persistent` | | need a rate limit service; unsupported |
 //! | `health` | `health_checks`, `outlier_detection` | native, but ejections grow by addition and end without trials |
@@ -32,7 +33,7 @@
 //! | `affinity` | `stateful_session`, `hash_policy` | approximated |
 //! | `congestion` | `adaptive_concurrency`, `admission_control` | approximated: one for all backends |
 //! | `control` | | needs the controller, which sends weights over xDS |
-//! | `server` | listener, connection manager, `DownstreamTlsContext`, `body_size_limit` | native but for reload of certificates, waiting connections, body and drain times |
+//! | `server` | listener, connection manager, `DownstreamTlsContext`, `body_size_limit` | native but for reload of certificates, waiting connections, body and drain times, and the bound on all bodies together |
 //!
 //! Envoy keeps state for each cluster. A backend that routes use with different algorithms or health checks is several
 //! clusters, whose health and connections are counted apart.

@@ -23,7 +23,6 @@ pub struct CongestionPlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttle: Option<ThrottlePlan>,
     /// Whether clients get the load reports (ORCA) that backends send with their answers. A gateway reads them anyway.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pass_load_reports: bool,
 }
 

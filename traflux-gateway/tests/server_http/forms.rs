@@ -83,6 +83,7 @@ async fn bodies_beyond_what_may_be_held_together_are_refused_until_others_are_go
     until(|| mock.requests() == 1).await;
     let refused = post(address, &[], &long).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "buffers_full"));
+    assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(post(address, &[], &chat(1)).await.status, 200, "a short one has room");
     assert_eq!(first.await.unwrap(), 200);
     // Whoever announces much and sends little keeps nobody out, and what it sent is let go with it.

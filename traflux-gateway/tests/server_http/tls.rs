@@ -165,12 +165,15 @@ async fn tls_backend(folder: &Path, clients: &Path) -> std::net::SocketAddr {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            // Whoever is not let in goes away.
-            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
-            let mut buffer = [0; 4096];
-            while !matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)) {
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
-            }
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // Whoever is not let in goes away.
+                let Ok(mut stream) = acceptor.accept(socket).await else { return };
+                let mut buffer = [0; 4096];
+                while !matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+                }
+            });
         }
     });
     address
@@ -215,11 +218,18 @@ async fn a_backend_is_recognised_by_its_own_authority_and_recognises_the_gateway
         for name in ["key.pem", "cert.pem"] {
             std::fs::copy(shown.path().join(name), ours.path().join(name)).unwrap();
         }
+        let mut seen = std::collections::BTreeMap::<String, u32>::new();
         let changed = async {
-            while post(gateway.address(), &[], &chat(1)).await.status != status {
+            loop {
+                let answer = post(gateway.address(), &[], &chat(1)).await;
+                if answer.status == status {
+                    break;
+                }
+                *seen.entry(format!("{} {}", answer.status, answer.body)).or_default() += 1;
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, changed).await.unwrap();
+        let came = tokio::time::timeout(PATIENCE, changed).await;
+        assert!(came.is_ok(), "{status}: {seen:?}, {:?}", gateway.renewal_problem());
     }
 }
