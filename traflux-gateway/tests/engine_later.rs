@@ -195,13 +195,19 @@ fn after_a_rest_turns_are_far_apart_and_come_closer_under_load() {
 #[test]
 fn who_does_not_wait_for_a_cold_limit_is_told_when_to_come_back() {
     let engine = warming(0);
-    let sent = forward(engine.decide(&ask("t"), at(0.0)));
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
     let Decision::Refuse(refusal) = engine.decide(&ask("t"), at(0.0)) else { panic!("too early") };
     assert_eq!((refusal.reason, refusal.limit.as_deref()), (Reason::Limited, Some("warm")));
     near(refusal.retry_after.unwrap(), 290);
-    // What is cancelled was no request: the turn is free again.
-    drop(sent);
-    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
     assert!(matches!(engine.decide(&ask("t"), at(0.2)), Decision::Refuse(_)));
     forward(engine.decide(&ask("t"), at(0.3))).finish(at(0.3), &End::of(Outcome::Success));
+    // Who waits and leaves gives the turn back.
+    let engine = warming(1_000);
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let turn = later(engine.decide(&ask("t"), at(0.0)));
+    near(turn.after(at(0.0)), 290);
+    drop(turn);
+    let turn = later(engine.decide(&ask("t"), at(0.0)));
+    near(turn.after(at(0.0)), 290);
+    near(later(engine.decide(&ask("t"), at(0.0))).after(at(0.0)), 290 + 270);
 }
