@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::arbitrary::Unstructured;
 use traflux_core::Timestamp;
 use traflux_core::plan::backend::{BackendPlan, ModelPlan, PricePlan, UpstreamEndpoint};
-use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
+use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit, WarmUpPlan};
 use traflux_core::plan::matching::MatchPlan;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{
@@ -310,7 +310,8 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             LimitScope::Header("x-team".into()),
         ];
         let shapes =
-            [LimitShape::TokenBucket, LimitShape::FixedWindow, LimitShape::SlidingWindow, LimitShape::Pacing];
+            [LimitShape::TokenBucket, LimitShape::FixedWindow, LimitShape::SlidingWindow, LimitShape::Pacing,
+            LimitShape::WarmUp(WarmUpPlan::default())];
         let units = [
             LimitUnit::Requests,
             LimitUnit::InputTokens,

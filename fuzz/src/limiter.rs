@@ -223,7 +223,7 @@ impl Model {
                         assert!(sum <= u128::from(amount), "{sum} in a window of {rule:?}: {taken:?}");
                     }
                     // Turns are checked where they are waited for.
-                    LimitRule::CalendarMonth { .. } | LimitRule::Pacing { .. } => {}
+                    LimitRule::CalendarMonth { .. } | LimitRule::Pacing { .. } | LimitRule::WarmUp { .. } => {}
                 }
             }
         }

@@ -99,11 +99,19 @@ fn random_plan(rng: &mut Rng) -> RequestPlan {
                 "dollars" => 0.02,
                 _ => 20_000.0,
             };
-            let shape = pick(rng, &["token_bucket", "fixed_window", "sliding_window"]);
+            let shape = pick(
+                rng,
+                &[
+                    json!("token_bucket"),
+                    json!("fixed_window"),
+                    json!("sliding_window"),
+                    json!({"warm_up": {}}),
+                ],
+            );
             let mut limit =
                 json!({"name": format!("l{ix}"), "unit": unit, "amount": amount, "period_ms": 5000});
             if unit != "concurrency" {
-                limit["shape"] = json!(shape);
+                limit["shape"] = shape.clone();
             }
             match rng.below(4) {
                 0 => limit["by"] = json!([pick(rng, &scopes)]),

@@ -143,3 +143,71 @@ fn what_cannot_be_waited_for_is_refused_with_its_key() {
     let error = Engine::new(&plan, &EngineSettings::default(), at(0.0)).unwrap_err();
     assert!(error.to_string().contains("max_wait_ms"), "{error}");
 }
+
+/// Ten requests a second once warm, 3.3 after a rest; warm after two seconds.
+fn warming(max_wait_ms: u64) -> Engine {
+    let plan = format!(
+        r#"{{"backends": {{"a": {{}}}}, "routing": {{"default": {{"backend": "a"}}}}, "limits": [
+            {{"name": "warm", "unit": "requests", "amount": 10, "period_ms": 1000, "by": "tenant",
+              "shape": {{"warm_up": {{"ramp_ms": 2000, "cold_factor": 3}}}}, "max_wait_ms": {max_wait_ms}}}]}}"#
+    );
+    engine(&plan, &EngineSettings::default())
+}
+
+/// Gaps between the turns of a tenant who always asks for the next, in milliseconds.
+fn gaps(engine: &Engine, from: f64, until: f64) -> Vec<f64> {
+    let mut now = at(from);
+    let mut gaps = Vec::new();
+    while now < at(until) {
+        let ready = match engine.decide(&ask("t"), now) {
+            Decision::Later(turn) => {
+                gaps.push(turn.after(now).as_secs_f64() * 1e3);
+                now = turn.due();
+                turn.go_on(now)
+            }
+            ready => ready,
+        };
+        forward(ready).finish(now, &End::of(Outcome::Success));
+    }
+    gaps
+}
+
+#[test]
+fn after_a_rest_turns_are_far_apart_and_come_closer_under_load() {
+    let engine = warming(1_000);
+    let first = gaps(&engine, 0.0, 4.0);
+    assert!((first[0] - 300.0).abs() < 15.0, "three times 100 ms: {first:?}");
+    assert!(first.windows(2).all(|pair| pair[1] <= pair[0] + 0.01), "never slower under load: {first:?}");
+    assert!((first.last().unwrap() - 100.0).abs() < 0.1, "{first:?}");
+    // 2w / (s (1 + c)) = 10 requests in the first two seconds.
+    let until_warm = first.iter().scan(0.0, |sum, gap| Some(*sum + gap).inspect(|s| *sum = *s));
+    assert!(until_warm.take_while(|sum| *sum <= 2_001.0).count().abs_diff(10) <= 1, "{first:?}");
+    // A rest as long as the way up makes it as cold as it was.
+    let again = gaps(&engine, 20.0, 21.0);
+    assert!((again[0] - first[0]).abs() < 0.1, "{again:?}");
+    // A short one in part.
+    let warm = gaps(&engine, 30.0, 34.0);
+    assert!((warm.last().unwrap() - 100.0).abs() < 0.1, "{warm:?}");
+    let lukewarm = gaps(&engine, 35.5, 36.0);
+    assert!(lukewarm[0] > 120.0 && lukewarm[0] < 290.0, "{lukewarm:?}");
+}
+
+#[test]
+fn who_does_not_wait_for_a_cold_limit_is_told_when_to_come_back() {
+    let engine = warming(0);
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let Decision::Refuse(refusal) = engine.decide(&ask("t"), at(0.0)) else { panic!("too early") };
+    assert_eq!((refusal.reason, refusal.limit.as_deref()), (Reason::Limited, Some("warm")));
+    near(refusal.retry_after.unwrap(), 290);
+    assert!(matches!(engine.decide(&ask("t"), at(0.2)), Decision::Refuse(_)));
+    forward(engine.decide(&ask("t"), at(0.3))).finish(at(0.3), &End::of(Outcome::Success));
+    // Who waits and leaves gives the turn back.
+    let engine = warming(1_000);
+    forward(engine.decide(&ask("t"), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let turn = later(engine.decide(&ask("t"), at(0.0)));
+    near(turn.after(at(0.0)), 290);
+    drop(turn);
+    let turn = later(engine.decide(&ask("t"), at(0.0)));
+    near(turn.after(at(0.0)), 290);
+    near(later(engine.decide(&ask("t"), at(0.0))).after(at(0.0)), 290 + 270);
+}

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::form::{millis, one_or_many};
 use super::matching::MatchPlan;
+use super::range::{check, check_positive};
+use crate::error::PlanError;
 
 /// A limit on the requests that match it, counted apart for each key.
 ///
@@ -43,7 +45,7 @@ pub struct LimitPlan {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, f64>,
     /// How long a request may wait for its turn; without it, one that does not fit is refused at once. Of token buckets,
-    /// fixed windows and pacing, at most a day: the others do not say whose turn is when.
+    /// fixed windows, pacing and warm-up, at most a day: the others do not say whose turn is when.
     #[serde(
         default,
         rename = "max_wait_ms",
@@ -97,7 +99,7 @@ impl LimitUnit {
 }
 
 /// How a limit spreads its amount over time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LimitShape {
@@ -110,6 +112,39 @@ pub enum LimitShape {
     SlidingWindow,
     /// Evenly spaced, one after another, those that come early waiting up to `max_wait_ms`.
     Pacing,
+    /// As pacing, but slower after a rest: the rate climbs to the full one under load and falls back when idle.
+    WarmUp(WarmUpPlan),
+}
+
+/// How fast a paced limit warms up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmUpPlan {
+    /// Time from cold to warm under full load, and from warm to cold without any; 30 s.
+    #[serde(rename = "ramp_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub ramp: Duration,
+    /// How many times as far apart requests are when cold, above 1 and at most 1000; 3.
+    pub cold_factor: f64,
+}
+
+impl Default for WarmUpPlan {
+    fn default() -> Self {
+        Self { ramp: Duration::from_secs(30), cold_factor: 3.0 }
+    }
+}
+
+impl WarmUpPlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a time of zero or a factor out of its range.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        check_positive("ramp_ms", self.ramp)?;
+        let factor = self.cold_factor;
+        check(factor > 1.0 && factor <= 1000.0, "cold_factor", factor, "more than 1, at most 1000")
+    }
 }
 
 /// What a limit counts apart.

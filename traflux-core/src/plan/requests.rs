@@ -11,7 +11,7 @@ use super::congestion::CongestionPlan;
 use super::control::ControlPlan;
 use super::health::HealthPlan;
 use super::identity::IdentityPlan;
-use super::limit::LimitPlan;
+use super::limit::{LimitPlan, LimitShape};
 use super::pool::PoolPlan;
 use super::queue::QueuePlan;
 use super::retry::RetryPlan;
@@ -138,6 +138,9 @@ impl RequestPlan {
             if limit.period.is_zero() {
                 return wrong(path("period_ms"), "a period of 0 ms has no rate".into());
             }
+            if let LimitShape::WarmUp(warm_up) = limit.shape {
+                warm_up.validate().map_err(|error| error.under(&path("shape.warm_up")))?;
+            }
         }
         for (name, backend) in &self.backends {
             let prices = std::iter::once(("price".to_owned(), backend.price)).chain(
@@ -242,6 +245,10 @@ mod tests {
             (
                 r#"{"limits": [{"name": "l", "unit": "tokens", "amount": -1}]}"#,
                 "limits[0].amount: -1 is outside (0, 1000000000000000]",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "shape": {"warm_up": {"cold_factor": 1}}}]}"#,
+                "limits[0].shape.warm_up.cold_factor: 1, expected more than 1, at most 1000",
             ),
             (
                 r#"{"identity": {"api_keys": [{"name": "k", "sha256": "ab", "tenant": "t"}]}}"#,

@@ -1,6 +1,6 @@
 //! How does one limit charge one slot?
 //!
-//! A [`Limit`] is one rule with its cells, one per slot of its scope; the three ways to count answer the same five
+//! A [`Limit`] is one rule with its cells, one per slot of its scope; the ways to count answer the same five
 //! questions here: does it fit, charge it, give it back, what is the level, is it idle.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use super::meter::Meter;
 use super::setting_error;
 use super::settings::{LimitRule, LimitSettings, Unit};
 use super::sliding::{SlidingCell, SlidingWindow};
+use super::warm_up::{Turn, WarmUp, WarmUpCell};
 use crate::error::GatewayError;
 
 /// One cell per slot, made at once: chunks made when first touched would cost two dependent loads at every step.
@@ -85,6 +86,10 @@ pub(super) enum Counting {
         window: SlidingWindow,
         cells: Cells<Mutex<SlidingCell>>,
     },
+    WarmUp {
+        rate: WarmUp,
+        cells: Cells<Mutex<WarmUpCell>>,
+    },
     InFlight {
         most: u64,
         cells: Cells<AtomicU64>,
@@ -138,6 +143,9 @@ impl Limit {
                 cells: Cells::new(slots),
             },
             LimitRule::InFlight { amount } => Counting::InFlight { most: amount, cells: Cells::new(slots) },
+            LimitRule::WarmUp { .. } => {
+                Counting::WarmUp { rate: warm_up(settings)?, cells: Cells::new(slots) }
+            }
             rule => {
                 let meter = meter(settings, rule, now_ns)?;
                 let paced = matches!(rule, LimitRule::Pacing { .. });
@@ -172,6 +180,9 @@ impl Limit {
             }
             (Counting::InFlight { cells, .. }, LimitRule::InFlight { amount }) => {
                 Counting::InFlight { most: amount, cells: cells.clone() }
+            }
+            (Counting::WarmUp { cells, .. }, LimitRule::WarmUp { .. }) => {
+                Counting::WarmUp { rate: warm_up(settings)?, cells: cells.clone() }
             }
             (Counting::Metered { meter, cells, .. }, rule) => {
                 let Some((refill, burst)) = rule.refill() else { return Ok(None) };
@@ -208,6 +219,10 @@ impl Limit {
             Counting::Sliding { window, cells } => {
                 window.fits(&mut lock(cells.at(slot)), now_ns, units).map_err(wait)
             }
+            Counting::WarmUp { rate, cells } => match rate.wait(&lock(cells.at(slot)), now_ns) {
+                0 => Ok(()),
+                wait => Err(Refused::Wait(wait)),
+            },
             Counting::InFlight { most, cells } => {
                 in_flight_fits(*most, cells.at(slot).load(Ordering::Relaxed), units).map(|_| ())
             }
@@ -233,6 +248,9 @@ impl Limit {
                 let part = window.charge(&mut lock(cells.at(slot)), now_ns, units).map_err(wait)?;
                 Ok(Receipt { start: part, finish: 0 })
             }
+            Counting::WarmUp { rate, cells } => {
+                turn(rate, &mut lock(cells.at(slot)), now_ns, units, 0).map(|(receipt, _)| receipt)
+            }
             Counting::InFlight { most, cells } => {
                 let cell = cells.at(slot);
                 // Acquire: the end of a reservation that made the room comes before this charge.
@@ -257,6 +275,9 @@ impl Limit {
         now_ns: u64,
         units: u64,
     ) -> Result<(Receipt, u64), Refused> {
+        if let Counting::WarmUp { rate, cells } = &self.counting {
+            return turn(rate, &mut lock(cells.at(slot)), now_ns, units, self.ahead_ns);
+        }
         let Counting::Metered { meter, paced, cells } = &self.counting else {
             return self.charge(slot, now_ns, units).map(|receipt| (receipt, 0));
         };
@@ -291,6 +312,10 @@ impl Limit {
             Counting::Sliding { window, cells } => {
                 window.debit(&mut lock(cells.at(slot)), now_ns, units);
             }
+            Counting::WarmUp { rate, cells } => {
+                // One that would never end is forgiven.
+                let _ = rate.charge(&mut lock(cells.at(slot)), now_ns, units);
+            }
             Counting::InFlight { .. } => {}
         }
     }
@@ -313,6 +338,10 @@ impl Limit {
             Counting::Sliding { window, cells } => {
                 window.give_back(&mut lock(cells.at(slot)), now_ns, receipt.start, units - actual);
             }
+            Counting::WarmUp { rate, cells } => {
+                let turn = Turn { stored: f64::from_bits(receipt.start), end_ns: receipt.finish };
+                rate.give_back(&mut lock(cells.at(slot)), now_ns, turn, units, units - actual);
+            }
         }
     }
 
@@ -331,6 +360,7 @@ impl Limit {
         match &self.counting {
             Counting::Metered { meter, cells, .. } => cells.at(slot).is_idle(meter.granted(now_ns)),
             Counting::Sliding { window, cells } => window.used(&mut lock(cells.at(slot)), now_ns) == 0,
+            Counting::WarmUp { rate, cells } => rate.is_idle(&lock(cells.at(slot)), now_ns),
             Counting::InFlight { cells, .. } => cells.at(slot).load(Ordering::Acquire) == 0,
         }
     }
@@ -357,6 +387,16 @@ impl Limit {
                     reset: Some(Duration::from_nanos(window.time_to_empty(&mut cell, now_ns))),
                 }
             }
+            Counting::WarmUp { rate, cells } => {
+                let cell = lock(cells.at(slot));
+                let used = rate.used(&cell, now_ns);
+                LimitLevel {
+                    limit: 1,
+                    used,
+                    remaining: u64::from(used == 0),
+                    reset: Some(Duration::from_nanos(rate.wait(&cell, now_ns))),
+                }
+            }
             Counting::InFlight { most, cells } => {
                 let used = cells.at(slot).load(Ordering::Relaxed);
                 let reset = (used == 0).then_some(Duration::ZERO);
@@ -375,6 +415,9 @@ impl Limit {
                 };
                 used.saturating_sub(meter.units(meter.granted(now_ns.max(then_ns))))
             }
+            (Counting::WarmUp { rate, .. }, _) => {
+                used.saturating_sub(rate.flow(now_ns.saturating_sub(then_ns)))
+            }
             (Counting::Sliding { .. }, LimitRule::SlidingWindow { period, .. }) => {
                 let period = period_ns(period);
                 // As if all had been charged at the moment of the snapshot.
@@ -389,6 +432,29 @@ fn meter(settings: &LimitSettings, rule: LimitRule, now_ns: u64) -> Result<Meter
     let error = |setting, expected| setting_error(&settings.name, setting, format!("{rule:?}"), expected);
     let (refill, burst) = rule.refill().ok_or_else(|| error("rule", "a metered rule"))?;
     Meter::new(refill, burst, now_ns).map_err(|e| error(e.setting, e.expected))
+}
+
+fn warm_up(settings: &LimitSettings) -> Result<WarmUp, GatewayError> {
+    let LimitRule::WarmUp { amount, period, ramp, cold_factor } = settings.rule else {
+        return Err(setting_error(&settings.name, "rule", format!("{:?}", settings.rule), "warm-up"));
+    };
+    WarmUp::new(&settings.name, amount, period_ns(period), period_ns(ramp), cold_factor)
+}
+
+/// Takes the next turn of a warm-up, where it comes within `ahead_ns`; with the time until then.
+fn turn(
+    rate: &WarmUp,
+    cell: &mut WarmUpCell,
+    now_ns: u64,
+    units: u64,
+    ahead_ns: u64,
+) -> Result<(Receipt, u64), Refused> {
+    let wait = rate.wait(cell, now_ns);
+    if wait > ahead_ns {
+        return Err(Refused::Wait(wait));
+    }
+    let turn = rate.charge(cell, now_ns, units).ok_or(Refused::Never)?;
+    Ok((Receipt { start: turn.stored.to_bits(), finish: turn.end_ns }, wait))
 }
 
 /// The most ticks that are charged ahead: half of what a level may reach.
@@ -419,7 +485,7 @@ fn in_flight_fits(most: u64, count: u64, units: u64) -> Result<u64, Refused> {
     count.checked_add(units).filter(|next| *next <= most).ok_or(Refused::InFlight)
 }
 
-fn lock(cell: &Mutex<SlidingCell>) -> MutexGuard<'_, SlidingCell> {
+fn lock<T>(cell: &Mutex<T>) -> MutexGuard<'_, T> {
     cell.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

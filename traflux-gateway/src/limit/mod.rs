@@ -4,7 +4,7 @@
 //! requests, tokens or dollars, for all requests or per key. In order of size:
 //!
 //! - [`TokenBucket`]: one limit, no keys, one compare-and-swap;
-//! - [`Pacer`] and [`WarmUp`]: a time to wait instead of a refusal;
+//! - [`Pacer`]: a time to wait instead of a refusal;
 //! - [`Limiter`]: many limits and keys; [`Limiter::reserve`] takes an estimate from several limits, all or none, and the
 //!   [`Reservation`] is settled with the truth when the request has ended.
 //!
@@ -26,6 +26,7 @@ pub mod settings;
 pub mod sliding;
 pub mod store;
 pub mod token_bucket;
+mod warm_up;
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -40,7 +41,7 @@ pub use keys::{Key, KeyTable};
 pub use lease::{LeaseEnd, LeaseExpiry, LeaseId, Leases};
 pub use limiter::{LimitIx, Limiter, ScopeIx};
 pub use meter::{Meter, MeterError, Refill};
-pub use pacer::{Pace, Pacer, WarmUp, WarmUpSettings};
+pub use pacer::{Pace, Pacer};
 pub(crate) use reservation::Holds;
 pub use reservation::{Denial, DenialReason, MOST_LIMITS, Reservation};
 pub use settings::{Cost, LimitRule, LimitSettings, LimiterSettings, ScopeSettings, Unit};

@@ -63,7 +63,7 @@ impl Cost {
 }
 
 /// How a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LimitRule {
     /// `amount` per period, evenly, and at most `burst` at once.
@@ -108,6 +108,20 @@ pub enum LimitRule {
         #[serde(rename = "period_ms", with = "millis")]
         period: Duration,
     },
+    /// As pacing, but at a rate that climbs from `amount / cold_factor` to `amount` per period within `ramp` under load,
+    /// and falls back in as much idle time.
+    WarmUp {
+        /// Units per period when warm, at least 1.
+        amount: u64,
+        /// Length of the period.
+        #[serde(rename = "period_ms", with = "millis")]
+        period: Duration,
+        /// Time from cold to warm.
+        #[serde(rename = "ramp_ms", with = "millis")]
+        ramp: Duration,
+        /// How many times as slow it is when cold; above 1.
+        cold_factor: f64,
+    },
     /// `amount` at the same time: given back when the reservation ends.
     InFlight {
         /// The most at the same time.
@@ -134,13 +148,13 @@ impl LimitRule {
             }
             Self::CalendarMonth { amount } => Some((Refill::Monthly { amount }, amount)),
             Self::Pacing { amount, period } => Some((Refill::Continuous { amount, period }, 1)),
-            Self::SlidingWindow { .. } | Self::InFlight { .. } => None,
+            Self::SlidingWindow { .. } | Self::WarmUp { .. } | Self::InFlight { .. } => None,
         }
     }
 }
 
 /// One limit.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
     /// Its name: in refusals, metrics and the level store.
@@ -175,7 +189,7 @@ impl Default for ScopeSettings {
 }
 
 /// All limits of a [`Limiter`](super::Limiter).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimiterSettings {
     /// Kinds of keys.
@@ -227,7 +241,9 @@ impl LimiterSettings {
                     }
                     positive(&limit.name, amount)?;
                 }
-                LimitRule::InFlight { amount } | LimitRule::Pacing { amount, .. } => {
+                LimitRule::InFlight { amount }
+                | LimitRule::Pacing { amount, .. }
+                | LimitRule::WarmUp { amount, .. } => {
                     positive(&limit.name, amount)?;
                 }
                 _ => {}

@@ -134,6 +134,11 @@ fn limit_report(
             "token_bucket of one",
             "requests that come early are refused instead of waiting",
         ),
+        LimitShape::WarmUp(_) => report.approximated(
+            field("shape"),
+            "token_bucket of one",
+            "the full rate at once, also after a rest; requests that come early are refused instead of waiting",
+        ),
     }
     for (ix, scope) in limit.by.iter().enumerate() {
         let at = format!("{at}.by[{ix}]");
@@ -167,7 +172,7 @@ fn bucket(amount: f64, burst: Option<f64>, limit: &LimitPlan) -> (TokenBucket, b
         periods += 1;
     }
     let burst = match limit.shape {
-        LimitShape::Pacing => 1.0,
+        LimitShape::Pacing | LimitShape::WarmUp(_) => 1.0,
         _ => burst.unwrap_or(amount),
     };
     let most = f64::from(u32::MAX);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
 use traflux_core::Timestamp;
-use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
+use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit, WarmUpPlan};
 use traflux_core::plan::requests::RequestPlan;
 
 use super::Compiled;
@@ -309,5 +309,8 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
         LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
         LimitShape::Pacing => LimitRule::Pacing { amount, period },
+        LimitShape::WarmUp(WarmUpPlan { ramp, cold_factor }) => {
+            LimitRule::WarmUp { amount, period, ramp, cold_factor }
+        }
     }
 }
