@@ -224,6 +224,7 @@ fn route(bytes: &mut Unstructured<'_>) -> RoutePlan {
         backend: backend.collect(),
         weight: one(bytes, &[1, 100, u32::MAX]),
         algorithm: coin(bytes).then(|| one(bytes, &Algorithm::ALL)),
+        balance: None,
         health_check: one(bytes, &[None, Some(true), Some(false)]),
         timeout: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(30))]),
         fallback: ["a", "b", "d"].into_iter().filter_map(|name| fallback(bytes, name)).collect(),
@@ -283,6 +284,7 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             weight: one(bytes, &[1, 0, u32::MAX]),
             tier: one(bytes, &[0, 1, u8::MAX]),
             region: None,
+            draining: one(bytes, &[false, false, true]),
         });
         let url = urls.collect();
         let models: BTreeMap<String, ModelPlan> = (0..number(bytes, 2))

@@ -152,7 +152,13 @@ impl Engine {
         settings.validate()?;
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.compiled.load_full();
-        let compiled = Compiled::new(plan, settings, &mut registry, Some(&before), now)?;
+        let compiled = match Compiled::new(plan, settings, &mut registry, Some(&before), now) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                before.drain();
+                return Err(error);
+            }
+        };
         // Positions mean others from here on.
         registry.adaptive.clear();
         registry.probes.follow(&compiled, now);

@@ -9,7 +9,7 @@ use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::affinity::{AffinityKey, AffinityPlan, AffinitySource, Session, Stay, prefix_chain};
 use traflux_gateway::balance::{
-    Algorithm, Answer, BalanceSettings, EndpointTable, LatencySettings, Member, Outcome, PickRequest, Pool,
+    Algorithm, Answer, BalanceSettings, EndpointTable, LatencyPlan, Member, Outcome, PickRequest, Pool,
 };
 
 fn at(seconds: f64) -> Timestamp {
@@ -17,7 +17,7 @@ fn at(seconds: f64) -> Timestamp {
 }
 
 fn pool(settings: BalanceSettings, weights: &[u32]) -> Pool {
-    let table = EndpointTable::new(&LatencySettings::default());
+    let table = EndpointTable::new(&LatencyPlan::default());
     let member = |(ix, weight): (usize, &u32)| {
         Member::new(table.endpoint(&format!("backend-{ix}"), Timestamp::ZERO), *weight)
     };
@@ -119,7 +119,8 @@ fn a_retry_moves_the_session_and_a_drain_does_too() {
 
 #[test]
 fn an_overloaded_home_lets_requests_go_but_keeps_the_session() {
-    let settings = BalanceSettings { load_factor: 1.25, ..BalanceSettings::of(Algorithm::LeastConnections) };
+    let mut settings = BalanceSettings::of(Algorithm::LeastConnections);
+    settings.load_factor = 1.25;
     let pool = pool(settings, &[1; 4]);
     let session = Session::new(&AffinityPlan::default()).unwrap();
     let key = AffinityKey::of(b"hot user");
@@ -214,13 +215,10 @@ proptest! {
     fn nobody_is_ever_over_the_bound_when_picked(
         weights in prop::collection::vec(1u32..9, 1..20),
         steps in prop::collection::vec((0u64..6, any::<bool>()), 1..300),
-        factor in 1.05f32..3.0,
+        factor in 1.05f64..3.0,
     ) {
-        let settings = BalanceSettings {
-            load_factor: factor,
-            table_slots: 2003,
-            ..BalanceSettings::of(Algorithm::ConsistentHash)
-        };
+        let mut settings = BalanceSettings::of(Algorithm::ConsistentHash);
+        (settings.load_factor, settings.table_slots) = (factor, 2003);
         let pool = pool(settings, &weights);
         let total_weight: u32 = weights.iter().sum();
         let mut open = Vec::new();
@@ -233,7 +231,7 @@ proptest! {
             pool.start(position, 0);
             open.push(position);
             let share = f64::from(weights[position]) / f64::from(total_weight);
-            let bound = (f64::from(factor) * open.len() as f64 * share).ceil();
+            let bound = (factor * open.len() as f64 * share).ceil();
             prop_assert!(f64::from(pool.endpoint(position).unwrap().in_flight()) <= bound);
         }
     }

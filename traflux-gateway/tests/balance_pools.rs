@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use traflux_core::Timestamp;
 use traflux_gateway::balance::{
-    Algorithm, Answer, BalanceSettings, CostSettings, EndpointTable, Estimate, LatencySettings, LoadUnit,
-    Member, Outcome, PickRequest, Pool, Price, SlowStart,
+    Algorithm, Answer, BalancePlan, BalanceSettings, EndpointTable, Estimate, LatencyPlan, LoadUnit, Member,
+    Outcome, PickRequest, Pool, Price, SlowStartPlan,
 };
 use traflux_gateway::{GatewayError, PicoDollars, Rng};
 
@@ -20,7 +20,7 @@ fn at(seconds: f64) -> Timestamp {
 }
 
 fn members(weights: &[u32]) -> Vec<Member> {
-    let table = EndpointTable::new(&LatencySettings::default());
+    let table = EndpointTable::new(&LatencyPlan::default());
     let member = |(ix, weight): (usize, &u32)| {
         Member::new(table.endpoint(&format!("backend-{ix}"), Timestamp::ZERO), *weight)
     };
@@ -156,8 +156,10 @@ fn weights_count_beside_latency_too() {
 
 #[test]
 fn load_may_count_tokens() {
-    let settings =
-        BalanceSettings { load: LoadUnit::Tokens, ..BalanceSettings::of(Algorithm::LeastConnections) };
+    let settings = BalanceSettings {
+        algorithm: Algorithm::LeastConnections,
+        plan: BalancePlan { load: LoadUnit::Tokens, ..BalancePlan::default() },
+    };
     let pool = Pool::new(settings, members(&[1, 1]), 1).unwrap();
     pool.start(0, 8000);
     for _ in 0..5 {
@@ -170,7 +172,7 @@ fn load_may_count_tokens() {
 fn the_slow_and_the_failing_are_left_but_for_probes() {
     for algorithm in [Algorithm::LeastLatency, Algorithm::Adaptive, Algorithm::HotCold] {
         for estimate in [Estimate::Mean, Estimate::Peak, Estimate::Percentile] {
-            let table = EndpointTable::new(&LatencySettings { estimate, ..LatencySettings::default() });
+            let table = EndpointTable::new(&LatencyPlan { estimate, ..LatencyPlan::default() });
             let members =
                 ["good", "slow", "failing"].map(|name| Member::new(table.endpoint(name, Timestamp::ZERO), 1));
             let pool = Pool::new(BalanceSettings::of(algorithm), members, 1).unwrap();
@@ -274,10 +276,8 @@ fn the_cheapest_serves_while_it_is_within_limits() {
     members[0].price = price(10, 10);
     members[1].price = price(3, 30);
     members[2].price = price(100, 100);
-    let settings = BalanceSettings {
-        cost: CostSettings { latency_limit: MS(300), ..CostSettings::default() },
-        ..BalanceSettings::of(Algorithm::LeastCost)
-    };
+    let mut settings = BalanceSettings::of(Algorithm::LeastCost);
+    settings.least_cost.latency_limit = MS(300);
     let pool = Pool::new(settings, members, 1).unwrap();
     for position in 0..3 {
         for _ in 0..20 {
@@ -308,9 +308,10 @@ fn the_cheapest_serves_while_it_is_within_limits() {
 #[test]
 fn slow_start_ramps_the_share_of_a_new_endpoint() {
     for algorithm in [Algorithm::Weighted, Algorithm::RoundRobin] {
-        let slow_start = SlowStart { window: Duration::from_secs(100), aggression: 1.0, least_share: 0.1 };
-        let settings = BalanceSettings { slow_start, ..BalanceSettings::of(algorithm) };
-        let table = EndpointTable::new(&LatencySettings::default());
+        let mut settings = BalanceSettings::of(algorithm);
+        settings.slow_start =
+            SlowStartPlan { window: Duration::from_secs(100), aggression: 1.0, least_share: 0.1 };
+        let table = EndpointTable::new(&LatencyPlan::default());
         let old = ["a", "b", "c"].map(|name| Member::new(table.endpoint(name, Timestamp::ZERO), 1));
         let new = Member::new(table.endpoint("new", at(200.0)), 1);
         let pool = Pool::new(settings, old.into_iter().chain([new]), 3).unwrap();
@@ -441,17 +442,19 @@ fn smooth_turns_stay_exact_among_threads() {
 }
 
 #[test]
-fn settings_survive_serialization_and_refuse_unknown_keys() {
-    let settings: BalanceSettings = serde_json::from_str(
-        r#"{"algorithm": "least-cost", "slow_start": {"window_ms": 30000}, "cost": {"latency_limit_ms": 800}}"#,
+fn settings_are_those_of_a_plan() {
+    let plan: BalancePlan = serde_json::from_str(
+        r#"{"choices": 3, "slow_start": {"window_ms": 30000}, "least_cost": {"latency_limit_ms": 800}}"#,
     )
     .unwrap();
-    assert_eq!(settings.algorithm, Algorithm::LeastCost);
-    assert_eq!(settings.slow_start.window, Duration::from_secs(30));
-    assert_eq!(settings.cost.latency_limit, MS(800));
-    let text = serde_json::to_string(&settings).unwrap();
-    assert_eq!(serde_json::from_str::<BalanceSettings>(&text).unwrap(), settings);
-    assert!(serde_json::from_str::<BalanceSettings>(r#"{"choises": 2}"#).is_err());
+    assert_eq!((plan.choices, plan.slow_start.window), (3, Duration::from_secs(30)));
+    let text = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<BalancePlan>(&text).unwrap(), plan);
+    assert!(serde_json::from_str::<BalancePlan>(r#"{"choises": 2}"#).is_err());
+    let settings =
+        BalanceSettings { plan: BalancePlan { load_factor: 1.0, ..plan }, ..BalanceSettings::default() };
+    let error = Pool::new(settings, members(&[1]), 1).unwrap_err();
+    assert!(error.to_string().starts_with("load_factor: 1, expected 1.000001 to "), "{error}");
 }
 
 proptest! {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::balance::{
-    AdaptivePlan, AdaptiveWeights, Algorithm, Answer, BalanceSettings, EndpointTable, Estimate,
-    LatencySettings, Member, Outcome, PickRequest, Pool, Reading,
+    AdaptivePlan, AdaptiveWeights, Algorithm, Answer, BalancePlan, BalanceSettings, EndpointTable, Estimate,
+    LatencyPlan, Member, Outcome, PickRequest, Pool, Reading,
 };
 
 #[derive(Clone, Copy)]
@@ -73,8 +73,8 @@ fn run(
 ) -> (f64, f64) {
     let Scenario { endpoints, mean_s, .. } = *scenario;
     let decay =
-        if estimate == Estimate::Peak { Duration::from_secs(10) } else { LatencySettings::default().decay };
-    let table = EndpointTable::new(&LatencySettings { estimate, decay, ..LatencySettings::default() });
+        if estimate == Estimate::Peak { Duration::from_secs(10) } else { LatencyPlan::default().decay };
+    let table = EndpointTable::new(&LatencyPlan { estimate, decay, ..LatencyPlan::default() });
     let members = (0..endpoints).map(|ix| Member::new(table.endpoint(&ix.to_string(), Timestamp::ZERO), 1));
     let mut pool = Pool::new(settings, members.collect::<Vec<_>>(), seed).unwrap();
     let mut adaptive = AdaptiveWeights::new(AdaptivePlan::default()).unwrap();
@@ -249,13 +249,15 @@ fn scenarios() -> Vec<Scenario> {
 
 #[test]
 fn the_default_is_within_five_per_cent_of_the_best_p99_of_all_algorithms() {
-    let two = |algorithm| BalanceSettings {
-        choices: 2,
-        compare_all_up_to: 2,
-        probe_one_in: 0,
-        ..BalanceSettings::of(algorithm)
+    let two = |algorithm| {
+        let plan =
+            BalancePlan { choices: 2, compare_all_up_to: 2, probe_one_in: 0, ..BalancePlan::default() };
+        BalanceSettings { algorithm, plan }
     };
-    let all = |algorithm| BalanceSettings { compare_all_up_to: 1024, ..BalanceSettings::of(algorithm) };
+    let all = |algorithm| {
+        let plan = BalancePlan { compare_all_up_to: 1024, ..BalancePlan::default() };
+        BalanceSettings { algorithm, plan }
+    };
     let arms = [
         ("default", BalanceSettings::default(), Estimate::Mean, false),
         ("default with weights that adapt", BalanceSettings::default(), Estimate::Mean, true),

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 use serde_json::{Value, json};
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::{Decision, End, Engine, EngineSettings, Forward, Outcome, Request, Rng};
+use traflux_gateway::{
+    Decision, End, Engine, EngineSettings, Forward, Outcome, Request, Rng, TokenEstimate, Usage,
+};
 
 fn at(seconds: f64) -> Timestamp {
     Timestamp::from_secs_f64(1_000.0 + seconds)
@@ -134,4 +136,210 @@ fn prices_count_at_once_and_over_a_reload() {
     next.balance.adaptive.price_exponent = 9.0;
     let error = engine.reload(&next, &EngineSettings::default(), at(2.0)).unwrap_err();
     assert_eq!(error.to_string(), "balance.adaptive.price_exponent: 9, expected 0 to 8");
+}
+
+/// Sends one request and lets it be answered after so many milliseconds; the backend and the time of the end.
+fn answered(engine: &Engine, request: &Request<'_>, now: f64, ms: impl Fn(&str) -> f64) -> String {
+    let forward = forward(engine.decide(request, at(now)));
+    let backend = forward.backend().to_owned();
+    forward.finish(at(now + ms(&backend) * 1e-3), &End::of(Outcome::Success));
+    backend
+}
+
+fn pair(more: Value) -> Value {
+    let mut plan = json!({
+        "backends": {"a": {"url": "http://127.0.0.1:1"}, "b": {"url": "http://127.0.0.1:2"}},
+        "routing": {"default": {"backend": ["a", "b"]}},
+        "congestion": {"concurrency": {"algorithm": {"kind": "fixed"}, "initial": 1000}}
+    });
+    for (key, value) in more.as_object().unwrap() {
+        plan[key] = value.clone();
+    }
+    plan
+}
+
+#[test]
+fn load_may_be_counted_in_tokens_for_one_route_alone() {
+    let engine = engine(pair(json!({"routing": {"strategy": "least-connections", "rules": [
+        {"name": "tokens", "match": {"path": "/t"}, "route": {"backend": ["a", "b"], "balance": {"load": "tokens"}}},
+        {"name": "requests", "route": {"backend": ["a", "b"]}}
+    ]}})));
+    let ask = |path, tokens| Request {
+        path,
+        tokens: TokenEstimate { input: tokens, output: 0 },
+        ..Request::default()
+    };
+    let long = forward(engine.decide(&ask("/t", 50_000), at(0.0)));
+    let other = if long.backend() == "a" { "b" } else { "a" };
+    let short: Vec<_> = (0..10).map(|_| forward(engine.decide(&ask("/t", 100), at(0.0)))).collect();
+    assert!(short.iter().all(|short| short.backend() == other), "a thousand tokens are less than 50,000");
+    let counted = forward(engine.decide(&ask("/r", 100), at(0.0)));
+    assert_eq!(counted.backend(), long.backend(), "one request is less than ten");
+}
+
+#[test]
+fn the_objective_says_which_latency_counts() {
+    // `a` begins sooner and writes slowly, `b` the other way round: 50 ms + 100 · 20 ms, 400 ms + 100 · 2 ms.
+    let share_of_a = |balance: Value, stream| {
+        let engine = engine(pair(
+            json!({"routing": {"strategy": "least-latency", "default": {"backend": ["a", "b"], "balance": balance}}}),
+        ));
+        let request =
+            Request { stream, tokens: TokenEstimate { input: 0, output: 100 }, ..Request::default() };
+        let mut to_a = 0;
+        for number in 0..300 {
+            let now = f64::from(number) * 5.0;
+            let mut forward = forward(engine.decide(&request, at(now)));
+            let (first, each) = if forward.backend() == "a" { (0.05, 0.02) } else { (0.4, 0.002) };
+            to_a += u32::from(number >= 100 && forward.backend() == "a");
+            if stream {
+                forward.first_byte(at(now + first));
+            }
+            let usage = Some(Usage { input: 0, cached: 0, output: 100 });
+            let end = End { usage, ..End::of(Outcome::Success) };
+            forward.finish(at(now + first + 100.0 * each), &end);
+        }
+        f64::from(to_a) / 200.0
+    };
+    assert!(share_of_a(json!({}), true) < 0.05, "the whole answer counts");
+    assert!(share_of_a(json!({"objective": "first_token"}), true) > 0.95);
+    assert!(
+        share_of_a(json!({"objective": "first_token"}), false) < 0.05,
+        "what comes in one piece counts whole"
+    );
+}
+
+#[test]
+fn least_latency_may_go_by_a_percentile() {
+    // `a` is usually quick and at times very slow, `b` always in between; of means, `a` has the least.
+    let share_of_a = |latency: Value| {
+        let engine = engine(pair(json!({
+            "routing": {"strategy": "least-latency", "default": {"backend": ["a", "b"]}},
+            "balance": {"latency": latency, "probe_one_in": 4}
+        })));
+        let mut rng = Rng::new(3);
+        let mut to_a = 0;
+        for number in 0..2_000 {
+            let slow = rng.uniform() < 0.15;
+            let ms = |backend: &str| match (backend, slow) {
+                ("a", false) => 50.0,
+                ("a", true) => 400.0,
+                _ => 200.0,
+            };
+            let backend = answered(&engine, &Request::default(), f64::from(number) * 2.0, ms);
+            to_a += u32::from(number >= 1_000 && backend == "a");
+        }
+        f64::from(to_a) / 1_000.0
+    };
+    // One in four requests may go to who was not heard of.
+    let mean = share_of_a(json!({}));
+    let percentile = share_of_a(json!({"estimate": "percentile", "percentile": 0.95}));
+    assert!(mean > 0.45 && percentile < 0.25, "{mean}, {percentile}");
+}
+
+#[test]
+fn a_change_of_what_latencies_are_learned_from_begins_anew_and_keeps_what_is_in_flight() {
+    let json = pair(json!({"routing": {"strategy": "least-latency", "default": {"backend": ["a", "b"]}}}));
+    let engine = engine(json.clone());
+    for number in 0..20 {
+        answered(&engine, &Request::default(), f64::from(number), |_| 100.0);
+    }
+    let latency = || engine.explain(&Request::default(), at(30.0)).candidates[0].expected_latency;
+    assert!(latency().is_some());
+    let running = forward(engine.decide(&Request::default(), at(30.0)));
+    let mut next = plan(json);
+    next.balance.latency.samples = 10;
+    engine.reload(&next, &EngineSettings::default(), at(30.0)).unwrap();
+    assert_eq!(latency(), None);
+    running.finish(at(31.0), &End::of(Outcome::Success));
+    let load: u32 =
+        engine.explain(&Request::default(), at(31.0)).candidates.iter().map(|c| c.in_flight.0).sum();
+    assert_eq!(load, 0);
+}
+
+#[test]
+fn slow_start_lets_the_share_of_a_new_endpoint_grow() {
+    let mut json = pair(json!({
+        "routing": {"strategy": "round-robin", "default": {"backend": ["a", "b"]}},
+        "balance": {"slow_start": {"window_ms": 100_000, "least_share": 0.1}}
+    }));
+    let engine = engine(json.clone());
+    json["backends"]["new"] = json!({"url": "http://127.0.0.1:3"});
+    json["routing"]["default"]["backend"] = json!(["a", "b", "new"]);
+    engine.reload(&plan(json), &EngineSettings::default(), at(200.0)).unwrap();
+    // At weight w beside two whole ones: w / (2 + w).
+    for (now, weight) in [(200.0, 0.1), (250.0, 0.5), (275.0, 0.75), (300.0, 1.0)] {
+        let count = (0..3_000)
+            .filter(|_| answered(&engine, &Request::default(), now, |_| 1.0) == "new")
+            .count() as f64;
+        let expected = 3_000.0 * weight / (2.0 + weight);
+        assert!((count - expected).abs() < 4.5 * expected.sqrt(), "{now} s: {count}, expected {expected}");
+    }
+}
+
+#[test]
+fn what_drains_gets_nothing_new_and_ends_what_it_has() {
+    let json = |draining: bool| {
+        pair(json!({
+            "routing": {"strategy": "round-robin", "default": {"backend": ["a", "b"]}},
+            "affinity": {"key": {"header": "x-session"}},
+            "backends": {"a": {"url": "http://127.0.0.1:1", "draining": draining}, "b": {"url": "http://127.0.0.1:2"}},
+            "queue": {"max_waiting": 0}
+        }))
+    };
+    let engine = engine(json(false));
+    let headers = [("x-session", "s")];
+    let mut running = forward(engine.decide(&Request::default(), at(0.0)));
+    while running.backend() != "a" {
+        running.finish(at(0.0), &End::of(Outcome::Success));
+        running = forward(engine.decide(&Request::default(), at(0.0)));
+    }
+    // A session that lives at `a`.
+    let mut session = Vec::new();
+    for number in 0..8 {
+        let own = [("x-session", ["0", "1", "2", "3", "4", "5", "6", "7"][number])];
+        session.push(answered(&engine, &Request { headers: &own, ..Request::default() }, 0.1, |_| 1.0));
+    }
+    assert!(session.contains(&"a".to_owned()));
+    engine.reload(&plan(json(true)), &EngineSettings::default(), at(1.0)).unwrap();
+    for number in 0..50 {
+        let now = 1.0 + f64::from(number) * 0.01;
+        assert_eq!(answered(&engine, &Request::default(), now, |_| 1.0), "b");
+        assert_eq!(
+            answered(&engine, &Request { headers: &headers, ..Request::default() }, now, |_| 1.0),
+            "b"
+        );
+        let own = [("x-session", ["0", "1", "2", "3", "4", "5", "6", "7"][number as usize % 8])];
+        assert_eq!(answered(&engine, &Request { headers: &own, ..Request::default() }, now, |_| 1.0), "b");
+    }
+    let shown = engine.explain(&Request::default(), at(2.0));
+    assert!(shown.candidates[0].draining && !shown.candidates[1].draining);
+    assert!(shown.to_string().contains("draining, 1 of 1000 in flight"), "{shown}");
+    assert_eq!(shown.candidates[0].in_flight.0, 1, "what is in flight goes on");
+    running.finish(at(3.0), &End::of(Outcome::Success));
+    // A plan that is refused changes nothing of it.
+    let mut wrong = plan(json(false));
+    wrong.limits = serde_json::from_value(json!([
+        {"name": "l", "unit": "requests", "amount": 1, "shape": "sliding_window", "max_wait_ms": 5}
+    ]))
+    .unwrap();
+    assert!(engine.reload(&wrong, &EngineSettings::default(), at(4.0)).is_err());
+    assert!((0..20).all(|_| answered(&engine, &Request::default(), 4.0, |_| 1.0) == "b"));
+    // Sessions that moved stay where they are when it is back.
+    engine.reload(&plan(json(false)), &EngineSettings::default(), at(5.0)).unwrap();
+    let own = [("x-session", "0")];
+    assert_eq!(answered(&engine, &Request { headers: &own, ..Request::default() }, 5.0, |_| 1.0), "b");
+    assert!((0..20).any(|_| answered(&engine, &Request::default(), 5.0, |_| 1.0) == "a"));
+}
+
+#[test]
+fn where_all_endpoints_drain_the_fallback_serves() {
+    let engine = engine(pair(json!({
+        "routing": {"default": {"backend": "a", "fallback": {"backend": "b", "on": ["unhealthy"]}}},
+        "backends": {
+            "a": {"url": [{"url": "http://127.0.0.1:1", "draining": true}, {"url": "http://127.0.0.1:3", "draining": true}]},
+            "b": {"url": "http://127.0.0.1:2"}
+        }
+    })));
+    assert!((0..20).all(|_| answered(&engine, &Request::default(), 0.0, |_| 1.0) == "b"));
 }

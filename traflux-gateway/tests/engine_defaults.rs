@@ -141,11 +141,9 @@ fn answers_are_expected_to_be_as_long_as_answers_were_and_not_as_they_may_be() {
 #[test]
 fn a_session_yields_when_its_backend_has_more_than_twice_its_share() {
     use traflux_gateway::affinity::{AffinityKey, AffinityPlan, Session, Stay};
-    use traflux_gateway::balance::{
-        BalanceSettings, EndpointTable, LatencySettings, Member, PickRequest, Pool,
-    };
+    use traflux_gateway::balance::{BalanceSettings, EndpointTable, LatencyPlan, Member, PickRequest, Pool};
 
-    let table = EndpointTable::new(&LatencySettings::default());
+    let table = EndpointTable::new(&LatencyPlan::default());
     let members = ["a", "b", "c", "d"].map(|name| Member::new(table.endpoint(name, at(0.0)), 1));
     let pool = Pool::new(BalanceSettings::default(), members, 1).unwrap();
     let session = Session::new(&AffinityPlan::default()).unwrap();

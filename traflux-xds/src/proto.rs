@@ -13,8 +13,8 @@ pub(crate) use envoy_types::pb::envoy::config::core::v3::{
     KeepaliveSettings, Locality, Node, SocketAddress, address, config_source, socket_address,
 };
 pub(crate) use envoy_types::pb::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, endpoint::HealthCheckConfig,
-    lb_endpoint,
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
+    endpoint::HealthCheckConfig, lb_endpoint,
 };
 pub(crate) use envoy_types::pb::envoy::config::listener::v3::{
     ApiListener, Filter, FilterChain, Listener, filter,
@@ -50,6 +50,7 @@ pub(crate) mod rich {
     pub(crate) use envoy_types::pb::envoy::config::common::mutation_rules::v3::{
         HeaderMutation as Mutation, header_mutation as mutation,
     };
+    pub(crate) use envoy_types::pb::envoy::config::core::v3::HealthStatus;
     pub(crate) use envoy_types::pb::envoy::config::core::v3::RuntimePercent;
     pub(crate) use envoy_types::pb::envoy::config::core::v3::{
         DataSource, HeaderValue, HeaderValueOption, HealthCheck, HttpProtocolOptions as CommonHttpOptions,

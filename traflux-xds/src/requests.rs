@@ -17,7 +17,8 @@
 //! | no rule, no default | | native: 404 |
 //! | `backend`, `weight` | endpoints of one cluster, or `weighted_clusters` | native |
 //! | `algorithm` | `round_robin`, `weighted_clusters`, `least_request` | round-robin, weighted and, with equal weights, least-connections native; consistent-hash (`maglev`), least-latency, hot-cold, adaptive approximated; least-cost unsupported |
-//! | `balance` | | unsupported: weights under adaptive |
+//! | `balance` | `choice_count`, `selection_method`, `slow_start_config`, `hash_balance_factor`, `overprovisioning_factor` | native where it is of load, turns or weights (slow start approximated among the least busy, unsupported by hash); unsupported where it is of latency, errors, tokens or prices |
+//! | `draining` | `health_status: DRAINING` | native; a backend that drains as a whole is left out of routes |
 //! | `fallback` | aggregate cluster, `previous_priorities` | approximated |
 //! | `timeout_ms`, `request_timeout_ms` | `per_try_idle_timeout` | approximated: for each attempt; streams are not cut |
 //! | backends: `url`, `key`, `http2`, `connect_timeout_ms` | `load_assignment`, `UpstreamTlsContext`, `header_mutation` and, for a path or a key's file, `lua` in the cluster | native, but that key files are read once |

@@ -127,6 +127,62 @@ fn what_envoy_does_otherwise_is_told_even_where_nobody_set_it() {
 }
 
 #[test]
+fn slow_start_and_draining_are_native_where_envoy_does_the_same() {
+    let plan = |algorithm: &str| {
+        json!({
+            "routing": {"rules": [
+                {"name": "pair", "route": {"backend": ["a", "b"], "algorithm": algorithm}},
+                {"name": "drawn", "match": {"path": "/x"}, "route": {"backend": ["a", "gone"], "algorithm": "weighted"}}
+            ]},
+            "balance": {"slow_start": {"window_ms": 60000, "aggression": 2, "least_share": 0.05}},
+            "backends": {
+                "a": {"url": "http://127.0.0.1:1"},
+                "b": {"url": [{"url": "http://127.0.0.1:2", "draining": true}, "http://127.0.0.1:3"]},
+                "gone": {"url": "http://127.0.0.1:4", "draining": true}
+            }
+        })
+    };
+    let turns = compiled(plan("round-robin"));
+    let not_native: Vec<_> = turns.not_native().collect();
+    assert!(not_native.is_empty(), "{not_native:#?}");
+    let text = turns.static_config().unwrap();
+    assert_eq!(text.matches("health_status: DRAINING").count(), 1, "{text}");
+    assert!(text.contains("slow_start_window: 60s") && text.contains("aggression:"), "{text}");
+    assert!(!text.contains("cluster: \"gone\"") && !text.contains("name: \"gone\""), "left out of routes");
+    let least = compiled(plan("least-connections"));
+    assert!(matches!(field(&least, "balance.slow_start").support, Support::Approximated { .. }));
+    let hashed = compiled(plan("consistent-hash"));
+    assert!(matches!(field(&hashed, "balance.slow_start").support, Support::Unsupported { .. }));
+    let mut alone = plan("round-robin");
+    alone["backends"]["b"]["url"] = json!([
+        {"url": "http://127.0.0.1:2", "draining": true}, {"url": "http://127.0.0.1:3", "draining": true}, "http://127.0.0.1:5"
+    ]);
+    alone["health"] = json!({"panic_threshold": 0.6});
+    let gap = &field(&compiled(alone), "backends.b.url[0].draining").support.remark().to_owned();
+    assert!(gap.contains("panic_threshold"), "{gap}");
+}
+
+#[test]
+fn what_a_route_says_of_balancing_holds_there_alone() {
+    let compiled = compiled(json!({
+        "routing": {"strategy": "least-connections", "rules": [
+            {"name": "own", "match": {"path": "/own"},
+             "route": {"backend": "a", "balance": {"compare_all_up_to": 0, "choices": 3, "load": "tokens"}}},
+            {"name": "all", "route": {"backend": "a"}}
+        ]},
+        "balance": {"latency": {"estimate": "percentile"}, "adaptive": {"price_exponent": 1}},
+        "backends": {"a": {"url": ["http://127.0.0.1:1", "http://127.0.0.1:2"]}}
+    }));
+    let text = compiled.static_config().unwrap();
+    assert!(text.contains("name: \"a--of-own\"") && text.contains("name: \"a\""), "{text}");
+    assert_eq!((text.matches("choice_count: 3").count(), text.matches("choice_count: 6").count()), (1, 1));
+    for path in ["routing.rules[0].route.balance.load", "balance.latency", "balance.adaptive"] {
+        assert!(matches!(field(&compiled, path).support, Support::Unsupported { .. }), "{path}");
+    }
+    assert_eq!(field(&compiled, "routing.rules[0].route.balance.choices").support, Support::Native);
+}
+
+#[test]
 fn rules_become_routes_in_the_order_of_priority() {
     let text = compiled(json!({
         "retry": {"max_attempts": 1},

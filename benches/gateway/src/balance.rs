@@ -19,7 +19,7 @@ use tower::load::{CompleteOnResponse, PeakEwma};
 use traflux_core::Timestamp;
 use traflux_gateway::affinity::{AffinityKey, AffinityPlan, Session};
 use traflux_gateway::balance::{
-    Algorithm, Answer, BalanceSettings, EndpointTable, LatencySettings, Member, Outcome, PickRequest, Pool,
+    Algorithm, Answer, BalancePlan, BalanceSettings, EndpointTable, LatencyPlan, Member, Outcome, PickRequest, Pool,
 };
 
 const BLOCKS: usize = 101;
@@ -45,7 +45,7 @@ struct Ours {
 
 impl Ours {
     fn new(n: usize, settings: BalanceSettings) -> Self {
-        let table = EndpointTable::new(&LatencySettings::default());
+        let table = EndpointTable::new(&LatencyPlan::default());
         let members =
             (0..n).map(|ix| Member::new(table.endpoint(&format!("backend-{ix}"), Timestamp::ZERO), 1));
         let pool = Pool::new(settings, members.collect::<Vec<_>>(), 1).expect("valid settings");
@@ -129,8 +129,7 @@ pub(crate) fn run() {
             (
                 "least_latency, two choices",
                 BalanceSettings {
-                    choices: 2,
-                    compare_all_up_to: 2,
+                    plan: BalancePlan { choices: 2, compare_all_up_to: 2, ..BalancePlan::default() },
                     ..BalanceSettings::of(Algorithm::LeastLatency)
                 },
             ),

@@ -12,7 +12,7 @@ use super::form::{FromText, millis, one_or_many, text_or_map};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct BackendPlan {
-    /// Where it listens; one URL, or several of equal standing, or `{ url, weight, tier, region }`.
+    /// Where it listens; one URL, or several of equal standing, or `{ url, weight, tier, region, draining }`.
     #[serde(deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(with = "super::form::OneOrManySchema<UpstreamEndpoint>"))]
     pub url: Vec<UpstreamEndpoint>,
@@ -28,6 +28,9 @@ pub struct BackendPlan {
     #[serde(rename = "connect_timeout_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub connect_timeout: Duration,
+    /// Whether it is being taken out of service: it gets no new requests, what is in flight goes on, and sessions move to
+    /// another at their next request.
+    pub draining: bool,
     /// Whether HTTP/2 is spoken without asking (gRPC, or plain text with prior knowledge); with TLS it is negotiated
     /// anyway.
     pub http2: bool,
@@ -41,6 +44,7 @@ impl Default for BackendPlan {
             price: PricePlan::default(),
             models: BTreeMap::new(),
             connect_timeout: Duration::from_secs(2),
+            draining: false,
             http2: false,
         }
     }
@@ -51,6 +55,13 @@ impl BackendPlan {
     #[must_use]
     pub fn price_of(&self, model: &str) -> PricePlan {
         self.models.get(model).and_then(|m| m.price).unwrap_or(self.price)
+    }
+
+    /// Whether it takes no new requests: it or all of its endpoints drain.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        let mut open = self.url.iter().filter(|endpoint| endpoint.weight > 0).peekable();
+        self.draining || open.peek().is_some() && open.all(|endpoint| endpoint.draining)
     }
 
     /// Whether it serves a model; one that lists none serves all.
@@ -86,6 +97,14 @@ pub struct UpstreamEndpoint {
     /// Region, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+    /// Whether it is being taken out of service, as [`BackendPlan::draining`] has it.
+    #[serde(skip_serializing_if = "is_not")]
+    pub draining: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_not(it: &bool) -> bool {
+    !*it
 }
 
 #[derive(Deserialize)]
@@ -98,13 +117,15 @@ struct EndpointForm {
     #[serde(default)]
     tier: u8,
     region: Option<String>,
+    #[serde(default)]
+    draining: bool,
 }
 
 const fn one() -> u32 {
     1
 }
 
-/// A URL, or a URL with weight, tier and region.
+/// A URL, or a URL with weight, tier, region and whether it drains.
 #[cfg(feature = "schema")]
 #[derive(schemars::JsonSchema)]
 #[serde(untagged)]
@@ -119,19 +140,20 @@ impl TryFrom<EndpointForm> for UpstreamEndpoint {
 
     fn try_from(form: EndpointForm) -> Result<Self, String> {
         let short = Self::from_text(&form.url)?;
-        Ok(Self { weight: form.weight, tier: form.tier, region: form.region, ..short })
+        let EndpointForm { weight, tier, region, draining, .. } = form;
+        Ok(Self { weight, tier, region, draining, ..short })
     }
 }
 
 impl FromText for UpstreamEndpoint {
-    const EXPECTED: &'static str = "a URL, or a map with `url`, `weight`, `tier` and `region`";
+    const EXPECTED: &'static str = "a URL, or a map with `url`, `weight`, `tier`, `region` and `draining`";
 
     fn from_text(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
         if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
             return Err(format!("`{text}` is no URL with http:// or https:// and a host"));
         }
-        Ok(Self { url: text.to_owned(), weight: one(), tier: 0, region: None })
+        Ok(Self { url: text.to_owned(), weight: one(), tier: 0, region: None, draining: false })
     }
 }
 

@@ -105,6 +105,9 @@ impl RequestPlan {
             if route.weights().all(|(_, weight)| weight == 0) {
                 return wrong(format!("{path}.weight"), "every backend has weight 0".into());
             }
+            if let Some(balance) = &route.balance {
+                balance.validate().map_err(|error| error.under(&format!("{path}.balance")))?;
+            }
             let mut seen = BTreeSet::new();
             for (ix, fallback) in route.fallback.iter().enumerate() {
                 if !seen.insert(&fallback.backend) {
@@ -241,6 +244,14 @@ mod tests {
             (
                 r#"{"retry": {"hedge": {"quantile": 1}}}"#,
                 "retry.hedge.quantile: 1, expected more than 0, less than 1",
+            ),
+            (
+                r#"{"routing": {"default": {"backend": "x", "balance": {"price_exponent": 9}}}}"#,
+                "routing.default.balance.price_exponent: 9, expected 0 to 8",
+            ),
+            (
+                r#"{"balance": {"slow_start": {"aggression": 0}}}"#,
+                "balance.slow_start.aggression: 0, expected 0.01 to 100",
             ),
             (
                 r#"{"limits": [{"name": "l", "unit": "tokens", "amount": -1}]}"#,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::balance::RouteBalancePlan;
 use super::form::{FromText, millis, one_or_many, text_or_map};
 use super::matching::MatchPlan;
 
@@ -53,6 +54,9 @@ pub struct RoutePlan {
     /// Goes before the strategy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
+    /// What of `balance` holds otherwise here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<RouteBalancePlan>,
     /// Whether backends are probed and unhealthy ones left out (`true`), nothing of the kind is done (`false`), or
     /// only what requests show counts (absent).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +99,7 @@ impl RoutePlan {
                 .collect(),
             weight: one(),
             algorithm: None,
+            balance: None,
             health_check: None,
             timeout: None,
             fallback: Vec::new(),

@@ -19,7 +19,7 @@ impl Pool {
     #[inline]
     pub(crate) fn bound(&self, position: u32, total: i64, total_weight: u64) -> f64 {
         let share = f64::from(self.slots[position as usize].weight) / total_weight.max(1) as f64;
-        (f64::from(self.settings.load_factor) * (total.max(0) as f64 + 1.0) * share).ceil()
+        (self.settings.load_factor * (total.max(0) as f64 + 1.0) * share).ceil()
     }
 
     /// The first of a key's choices that has room.

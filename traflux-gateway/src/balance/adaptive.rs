@@ -30,11 +30,10 @@
 //! of which `error_limit` fail counts as dear as the dearest.
 
 use traflux_core::Timestamp;
-use traflux_core::plan::balance::AdaptivePlan;
+use traflux_core::plan::balance::{AdaptivePlan, Estimate};
 
 use super::endpoint::Endpoint;
 use super::estimator::Tick;
-use super::settings::Estimate;
 use crate::error::GatewayError;
 use crate::units::PicoDollars;
 

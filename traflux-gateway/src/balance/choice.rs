@@ -21,7 +21,7 @@
 //!     from here, known without probes.
 //! - Least cost: of the 16 open members that are cheapest for a typical request, the one whose
 //!   [expected cost](super::Price::expected) for this request is least among those within the limits of
-//!   [`CostSettings`](super::CostSettings); of equally cheap ones the one of least latency cost; where none is within
+//!   [`CostPlan`](super::CostPlan); of equally cheap ones the one of least latency cost; where none is within
 //!   limits, the one of least latency cost. Load counts at once through the expected latency, so that the cheapest
 //!   passes its surplus on before it is slow. Weights solved elsewhere go with [`Algorithm::Weighted`] or
 //!   [`Algorithm::Adaptive`] and [`Pool::with_weights`].
@@ -36,12 +36,12 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::balance::{BalancePlan, Estimate, LoadUnit, Objective};
 use traflux_core::plan::routing::Algorithm;
 
 use super::endpoint::nanos;
 use super::estimator::Tick;
 use super::pool::{Pool, Slot};
-use super::settings::{Estimate, LoadUnit};
 use super::tier::{Tier, drawn};
 use crate::affinity::AffinityKey;
 use crate::rng::split_mix;
@@ -61,6 +61,8 @@ pub struct PickRequest<'a> {
     pub cached_tokens: u32,
     /// The most tokens that the answer may have. It is expected to be as long, in proportion, as answers were.
     pub output_tokens: u32,
+    /// Whether the answer is streamed, for [`Objective::FirstToken`].
+    pub stream: bool,
     /// What [`Algorithm::ConsistentHash`] goes by; without one the draw stands in.
     pub key: Option<AffinityKey>,
 }
@@ -69,7 +71,16 @@ impl PickRequest<'_> {
     /// A request without tokens, key or exclusions.
     #[must_use]
     pub const fn new(now: Timestamp, draw: u64) -> Self {
-        Self { now, draw, excluded: &[], prompt_tokens: 0, cached_tokens: 0, output_tokens: 0, key: None }
+        Self {
+            now,
+            draw,
+            excluded: &[],
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            output_tokens: 0,
+            stream: false,
+            key: None,
+        }
     }
 
     /// Prompt tokens that are to be computed.
@@ -115,7 +126,7 @@ impl Draws {
 /// Draws until a member is admitted, before all are looked through.
 const TRIES: usize = 8;
 /// The most choices that are drawn.
-pub(crate) const MOST_CHOICES: usize = 16;
+const MOST_CHOICES: usize = BalancePlan::MOST_CHOICES as usize;
 /// The search for the cheapest looks at this many members that are open.
 const CHEAPEST_OF: usize = 16;
 /// Members that a probe looks at.
@@ -198,7 +209,7 @@ impl Pool {
                     let load = requests(position);
                     let relative = load * slot.inverse_weight;
                     if learn {
-                        self.shared.hot.record(relative + 1.0, self.settings.hot_quantile);
+                        self.shared.hot.record(relative + 1.0, self.settings.hot_quantile as f32);
                     }
                     // Latencies are far below 10⁶ s, so every hot one comes after every cold one.
                     if relative > hot { 1e6 + relative } else { view.weighed_latency(slot, load).min(1e6) }
@@ -312,7 +323,7 @@ impl Pool {
         draws: &mut Draws,
         load: impl Fn(u32) -> f32,
     ) -> Option<u32> {
-        let limits = self.settings.cost;
+        let limits = self.settings.least_cost;
         let limit = limits.latency_limit.as_secs_f32();
         let view = self.view(request);
         let mut cheapest: Option<(u64, f32, u32)> = None;
@@ -326,8 +337,8 @@ impl Pool {
             let load = load(*position);
             let weighed = view.latency_cost(slot, load);
             let within = view.expected_latency(slot, load) <= limit
-                && slot.endpoint.error_ratio(view.now) <= limits.error_limit
-                && terms.quota_left() >= limits.quota_reserve
+                && f64::from(slot.endpoint.error_ratio(view.now)) <= limits.error_limit
+                && f64::from(terms.quota_left()) >= limits.quota_reserve
                 && !view.is_crowded_unknown(slot, load);
             let cost = terms
                 .price
@@ -381,7 +392,7 @@ impl Pool {
     }
 
     /// Whether a member is within its bounded share of what is in flight; always, in pools that do not count
-    /// ([`BalanceSettings::bounded`](super::BalanceSettings::bounded)).
+    /// ([`BalancePlan::bounded`]).
     #[inline]
     #[must_use]
     pub fn has_room(&self, position: usize) -> bool {
@@ -434,7 +445,7 @@ impl Pool {
     fn is_ramped(&self, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
         let now = request.now;
         let age = now.since(self.slots[position as usize].endpoint.started_at());
-        let share = self.settings.slow_start.share(age);
+        let share = self.settings.slow_start.share(age) as f32;
         share >= 1.0 || (draws.next() >> 40) as f32 * (1.0 / (1u32 << 24) as f32) < share
     }
 
@@ -445,13 +456,16 @@ impl Pool {
         let written = self.shared.written.value();
         let written = if written > 0.0 { written } else { 1.0 };
         let first = self.slots.first();
+        let output_tokens = request.output_tokens as f32 * written;
+        let first_only = request.stream && self.settings.objective == Objective::FirstToken;
         View {
             now: Tick::of(request.now),
             estimate: self.estimate,
             prompt_factor: first.map_or(1.0, |slot| slot.endpoint.prompt_factor(request.fresh_tokens())),
-            output_tokens: request.output_tokens as f32 * written,
+            output_tokens,
+            awaited_tokens: if first_only { 0.0 } else { output_tokens },
             pool_latency,
-            failure_latencies: self.settings.failure_latencies,
+            failure_latencies: self.settings.failure_latencies as f32,
         }
     }
 }
@@ -496,6 +510,8 @@ struct View {
     prompt_factor: f32,
     /// To expect in the answer.
     output_tokens: f32,
+    /// Of these, what latency counts.
+    awaited_tokens: f32,
     pool_latency: f32,
     failure_latencies: f32,
 }
@@ -504,7 +520,7 @@ impl View {
     #[inline(always)]
     fn unit_latency(&self, slot: &Slot) -> f32 {
         let unit =
-            slot.endpoint.unit_latency_by(self.now, self.estimate, self.prompt_factor, self.output_tokens);
+            slot.endpoint.unit_latency_by(self.now, self.estimate, self.prompt_factor, self.awaited_tokens);
         if unit > 0.0 { unit } else { self.pool_latency * UNKNOWN }
     }
 

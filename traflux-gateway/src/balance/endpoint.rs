@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::balance::{Estimate, LatencyPlan};
 
 use super::estimator::{DecayingMean, DecayingRatio, Forgetting, PeakMean, StreamingQuantile, Tick};
-use super::settings::{Estimate, LatencySettings};
 use crate::outcome::Outcome;
 
 /// What came of one request.
@@ -89,14 +89,14 @@ struct Learning {
 }
 
 impl Learning {
-    fn new(settings: &LatencySettings) -> Self {
+    fn new(settings: &LatencyPlan) -> Self {
         Self {
             estimate: settings.estimate,
             latency: Forgetting::new(settings.decay, settings.samples),
             errors: Forgetting::new(settings.decay, settings.error_samples),
             error_seconds: settings.decay.as_secs_f32().max(1e-6),
             decay: settings.decay,
-            percentile: settings.percentile,
+            percentile: settings.percentile as f32,
             per_prompt_token: 1.0 / settings.prompt_base_tokens.max(1) as f32,
         }
     }
@@ -183,6 +183,11 @@ impl Endpoint {
     /// Marks it as just started or recovered: slow start begins anew, and errors before are forgotten.
     pub fn restart(&self, now: Timestamp) {
         self.started_at.store(nanos(now), Relaxed);
+        self.errors.reset();
+    }
+
+    /// Forgets errors: it came back, and its share grows by other means than slow start.
+    pub fn forgive(&self) {
         self.errors.reset();
     }
 
@@ -396,6 +401,7 @@ pub(crate) fn nanos(now: Timestamp) -> u64 {
 /// All endpoints by name.
 #[derive(Debug)]
 pub struct EndpointTable {
+    plan: LatencyPlan,
     learning: Learning,
     by_name: Mutex<HashMap<String, Arc<Endpoint>>>,
     next_id: AtomicU32,
@@ -404,8 +410,9 @@ pub struct EndpointTable {
 impl EndpointTable {
     /// A table without endpoints yet; all of them learn by these settings.
     #[must_use]
-    pub fn new(settings: &LatencySettings) -> Self {
+    pub fn new(settings: &LatencyPlan) -> Self {
         Self {
+            plan: *settings,
             learning: Learning::new(settings),
             by_name: Mutex::new(HashMap::new()),
             next_id: AtomicU32::new(0),
@@ -422,6 +429,21 @@ impl EndpointTable {
         let endpoint = Arc::new(Endpoint::new(name, id, now, self.learning));
         by_name.insert(name.to_owned(), Arc::clone(&endpoint));
         endpoint
+    }
+
+    /// Has endpoints learn by other settings from here on. Where these differ, all of them begin anew but for their ids and
+    /// ages; what is in flight ends at those that there were.
+    pub fn relearn(&mut self, settings: &LatencyPlan) {
+        if self.plan == *settings {
+            return;
+        }
+        (self.plan, self.learning) = (*settings, Learning::new(settings));
+        let by_name = self.by_name.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (name, endpoint) in by_name {
+            let begun = Endpoint::new(name, endpoint.id, endpoint.started_at(), self.learning);
+            begun.set_draining(endpoint.is_draining());
+            *endpoint = Arc::new(begun);
+        }
     }
 
     /// Forgets endpoints that no pool refers to and that have nothing in flight. Returns how many.
@@ -454,7 +476,7 @@ mod tests {
     }
 
     fn endpoint() -> Arc<Endpoint> {
-        EndpointTable::new(&LatencySettings::default()).endpoint("a", at(0.0))
+        EndpointTable::new(&LatencyPlan::default()).endpoint("a", at(0.0))
     }
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -468,7 +490,7 @@ mod tests {
 
     #[test]
     fn names_are_identity() {
-        let table = EndpointTable::new(&LatencySettings::default());
+        let table = EndpointTable::new(&LatencyPlan::default());
         let a = table.endpoint("a", at(1.0));
         a.start(0);
         assert_eq!(table.endpoint("a", at(2.0)).in_flight(), 1);

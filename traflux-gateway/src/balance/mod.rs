@@ -10,11 +10,11 @@
 //! use std::time::Duration;
 //! use traflux_core::Timestamp;
 //! use traflux_gateway::balance::{
-//!     Answer, BalanceSettings, EndpointTable, LatencySettings, Member, Outcome, PickRequest, Pool,
+//!     Answer, BalanceSettings, EndpointTable, LatencyPlan, Member, Outcome, PickRequest, Pool,
 //! };
 //!
 //! let now = Timestamp::ZERO;
-//! let endpoints = EndpointTable::new(&LatencySettings::default());
+//! let endpoints = EndpointTable::new(&LatencyPlan::default());
 //! let members = ["east", "west"].map(|name| Member::new(endpoints.endpoint(name, now), 1));
 //! let pool = Pool::new(BalanceSettings::default(), members, 7)?;
 //!
@@ -53,6 +53,9 @@ pub use eligibility::Eligibility;
 pub use endpoint::{Answer, Endpoint, EndpointTable};
 pub use pool::{Member, Pool, Price};
 pub use pool_picker::PoolPicker;
-pub use settings::{BalanceSettings, CostSettings, Estimate, LatencySettings, LoadUnit, SlowStart};
-pub use traflux_core::plan::balance::AdaptivePlan;
+pub use settings::BalanceSettings;
+pub use traflux_core::plan::balance::{
+    AdaptivePlan, BalancePlan, CostPlan, Estimate, LatencyPlan, LoadUnit, Objective, RouteBalancePlan,
+    SlowStartPlan,
+};
 pub use traflux_core::plan::routing::Algorithm;

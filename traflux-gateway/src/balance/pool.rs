@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use traflux_core::Timestamp;
+use traflux_core::plan::balance::{Estimate, Objective};
 use traflux_core::plan::routing::Algorithm;
 
 use super::eligibility::Eligibility;
 use super::endpoint::{Answer, Endpoint, nanos};
 use super::estimator::{DecayingMean, Forgetting, StreamingQuantile, Tick};
-use super::settings::{BalanceSettings, Estimate};
+use super::settings::BalanceSettings;
 use super::tier::{Tier, split_load};
 use crate::affinity::Maglev;
 use crate::error::GatewayError;
@@ -134,7 +135,8 @@ impl Pool {
     /// several gateways do not walk in step.
     ///
     /// # Errors
-    /// [`GatewayError::Setting`] as [`BalanceSettings::validate`], and for more than 2²⁴ members.
+    /// [`GatewayError::Plan`] as [`BalancePlan::validate`](super::BalancePlan::validate), and [`GatewayError::Setting`]
+    /// for more than 2²⁴ members.
     pub fn new(
         settings: BalanceSettings,
         members: impl IntoIterator<Item = Member>,
@@ -193,7 +195,9 @@ impl Pool {
         shared: Arc<Shared>,
     ) -> Result<Self, GatewayError> {
         settings.validate()?;
-        super::settings::within("members", members.len() as f64, 0.0, f64::from(1 << 24))?;
+        if members.len() > 1 << 24 {
+            return Err(GatewayError::setting("members", members.len(), "at most 16777216"));
+        }
         let terms: Box<[Terms]> = members
             .iter()
             .map(|m| Terms { price: m.price, tier: m.tier, quota: AtomicU32::new(1_000_000) })
@@ -308,17 +312,24 @@ impl Pool {
         (position != u32::MAX).then_some(position as usize)
     }
 
-    /// Opens or closes a member, as health says. With [`SlowStart`](super::SlowStart) an opened one ramps up from `now`.
+    /// Opens or closes a member, as health says. With a [`SlowStartPlan`](super::SlowStartPlan) an opened one ramps up from
+    /// `now`.
     pub fn set_eligible(&self, position: usize, eligible: bool, now: Timestamp) {
-        if !self.eligibility.set(position, eligible) {
-            return;
+        if self.eligibility.set(position, eligible) {
+            if eligible {
+                self.slots[position].endpoint.restart(now);
+                self.warm(now);
+            }
+            self.split_load();
         }
-        if eligible {
-            let endpoint = &self.slots[position].endpoint;
-            endpoint.restart(now);
-            self.warm(now);
+    }
+
+    /// Opens a member without slow start, because its share grows by other means.
+    pub fn reopen(&self, position: usize) {
+        if self.eligibility.set(position, true) {
+            self.slots[position].endpoint.forgive();
+            self.split_load();
         }
-        self.split_load();
     }
 
     /// Whether a member may be chosen: open, not draining, of positive weight.
@@ -382,7 +393,9 @@ impl Pool {
         }
         let tick = Tick::of(now);
         let (prompt, output) = (answer.prompt_tokens, answer.output_tokens);
-        if let Some(unit) = endpoint.unit_latency(tick, self.estimate, prompt, output) {
+        let first_only = self.settings.objective == Objective::FirstToken && answer.first_token.is_some();
+        let awaited = if first_only { 0 } else { output };
+        if let Some(unit) = endpoint.unit_latency(tick, self.estimate, prompt, awaited) {
             self.shared.latency.record(tick, unit, self.forgetting);
         }
         if output > 0 && answer.output_limit > 0 {
@@ -410,7 +423,7 @@ impl Pool {
                 open as f64 / tier.total_weight.max(1) as f64
             })
             .collect();
-        split_load(&self.tiers, &open, self.settings.overprovisioning);
+        split_load(&self.tiers, &open, self.settings.overprovisioning as f32);
     }
 
     /// Drains or undrains a member; what is in flight goes on.

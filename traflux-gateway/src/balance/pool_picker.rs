@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::balance::LatencyPlan;
 use traflux_core::plan::routing::Algorithm;
 
 use super::choice::PickRequest;
 use super::endpoint::{Answer, Endpoint, EndpointTable};
 use super::pool::{Member, Pool};
-use super::settings::{BalanceSettings, LatencySettings};
+use super::settings::BalanceSettings;
 use crate::outcome::Outcome;
 use crate::picker::{Candidate, Completion, Picker};
 use crate::rng::Rng;
@@ -36,7 +37,7 @@ impl PoolPicker {
         Self {
             settings: BalanceSettings::of(algorithm),
             endpoints: Vec::new(),
-            table: EndpointTable::new(&LatencySettings::default()),
+            table: EndpointTable::new(&LatencyPlan::default()),
             pool: None,
             met: Vec::new(),
             rng: Rng::new(seed),

@@ -8,7 +8,7 @@ use traflux_core::plan::congestion::CongestionPlan;
 
 use super::probing::Probes;
 use super::settings::EngineSettings;
-use crate::balance::{AdaptiveWeights, EndpointTable};
+use crate::balance::{AdaptiveWeights, EndpointTable, LatencyPlan};
 use crate::congestion::{BackendSignal, Ceiling, ConcurrencyLimit, CoolDown, Throttle};
 use crate::error::GatewayError;
 use crate::limit::KeyTable;
@@ -64,7 +64,7 @@ impl Registry {
         // Its place is also that of tenants that come when the table is full.
         tenants.insert("", |_| false);
         Ok(Self {
-            endpoints: EndpointTable::new(&settings.latency),
+            endpoints: EndpointTable::new(&LatencyPlan::default()),
             tenants,
             used: Arc::new(TenantMetrics::new(settings.tenants.clone())?),
             backends: HashMap::new(),

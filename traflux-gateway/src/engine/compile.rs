@@ -77,6 +77,7 @@ impl Compiled {
         if before.is_some_and(|before| before.plan.congestion != plan.congestion) {
             registry.forget_backends();
         }
+        registry.endpoints.relearn(&plan.balance.latency);
         let rule_plans = &plan.routing.rules;
         let order = order(rule_plans);
         let rules = Matcher::new(order.iter().map(|ix| &rule_plans[*ix].matches))?;
@@ -313,6 +314,15 @@ impl Compiled {
         let (usual, longest) = (usual / known, longest / known);
         let left = admission.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
         longest.min(usual.max(left.saturating_sub(left / WAITED)))
+    }
+
+    /// Has endpoints drain as this plan says; where another was refused, they did as that one says.
+    pub(super) fn drain(&self) {
+        for pool in self.pools() {
+            for (position, member) in pool.members.iter().enumerate() {
+                pool.pool.set_draining(position, member.draining);
+            }
+        }
     }
 
     /// All pools of all routes.

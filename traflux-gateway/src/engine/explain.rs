@@ -54,6 +54,8 @@ pub struct CandidateTrace {
     pub weight: u32,
     /// Whether it may be chosen: healthy, not draining, of positive weight.
     pub open: bool,
+    /// Whether the plan takes it out of service: it gets no new requests.
+    pub draining: bool,
     /// Time that it is left alone after a refusal.
     pub cooling: Option<Duration>,
     /// Requests in flight to the backend and model, and the most there may be.
@@ -112,6 +114,7 @@ impl Compiled {
                     fits: member.context.is_none_or(|most| request.context_tokens() <= most),
                     weight: pool.pool.weight(position).unwrap_or(0),
                     open: pool.pool.is_open(position),
+                    draining: member.draining,
                     cooling: member.state.cool_down.left(now),
                     in_flight: (concurrency.in_flight(), concurrency.ceiling(usize::from(admission.band))),
                     expected_latency: latency,
@@ -164,6 +167,7 @@ impl fmt::Display for Explanation {
         }
         for one in &self.candidates {
             let state = match (one.open, one.cooling) {
+                _ if one.draining => "draining".to_owned(),
                 _ if !one.fits => format!("too small with {} tokens", one.context_tokens.unwrap_or_default()),
                 (false, _) => "closed".to_owned(),
                 (true, Some(left)) => format!("left alone for {:.1} s", left.as_secs_f64()),

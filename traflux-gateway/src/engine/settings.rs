@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{BalanceSettings, LatencySettings};
 use crate::congestion::{CoolDownSettings, FeedbackSettings, SignalSettings};
 use crate::error::GatewayError;
 use crate::observe::{AnomalySettings, MetricsSettings, TenantSettings};
@@ -13,10 +12,6 @@ use crate::observe::{AnomalySettings, MetricsSettings, TenantSettings};
 pub struct EngineSettings {
     /// Seed of all that is drawn at random, and of the hashes of key tables: secret where clients choose their keys.
     pub seed: u64,
-    /// Balancing; the algorithm is the plan's.
-    pub balance: BalanceSettings,
-    /// What latencies are learned from.
-    pub latency: LatencySettings,
     /// Staying away from a backend that refused.
     pub cool_down: CoolDownSettings,
     /// What backends report of themselves.
@@ -37,8 +32,6 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             seed: 0,
-            balance: BalanceSettings::default(),
-            latency: LatencySettings::default(),
             cool_down: CoolDownSettings::default(),
             signal: SignalSettings::default(),
             feedback: FeedbackSettings::default(),
@@ -56,8 +49,6 @@ impl EngineSettings {
     /// # Errors
     /// [`GatewayError::Setting`] for a value out of range.
     pub fn validate(&self) -> Result<(), GatewayError> {
-        self.balance.validate()?;
-        self.latency.validate()?;
         self.cool_down.validate()?;
         self.signal.validate()?;
         self.feedback.validate()?;

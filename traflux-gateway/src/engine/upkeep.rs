@@ -70,7 +70,7 @@ impl Engine {
         {
             for (model, pool) in route.pools.iter().enumerate() {
                 let Some(pool) = pool else { continue };
-                let Ok(Some(adapted)) = adapt_pool(registry, &before, (&route.name, model), pool, now) else {
+                let Ok(Some(adapted)) = adapt_pool(registry, (&route.name, model), pool, now) else {
                     continue;
                 };
                 let next = next.get_or_insert_with(|| (*before).clone());
@@ -86,7 +86,6 @@ impl Engine {
 /// The pool with other weights, where they differ enough.
 fn adapt_pool(
     registry: &mut Registry,
-    compiled: &Compiled,
     (rule, model): (&Arc<str>, usize),
     pool: &RoutePool,
     now: Timestamp,
@@ -105,7 +104,7 @@ fn adapt_pool(
     let adaptive = match registry.adaptive.entry(key) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::hash_map::Entry::Vacant(entry) => {
-            entry.insert(AdaptiveWeights::new(compiled.plan.balance.adaptive)?)
+            entry.insert(AdaptiveWeights::new(pool.pool.settings().adaptive)?)
         }
     };
     let weights_set: Option<(Vec<u32>, Timestamp)> =

@@ -7,25 +7,18 @@
 use std::collections::BTreeMap;
 
 use traflux_core::plan::backend::{BackendPlan, KeySource, PricePlan};
-use traflux_core::plan::health::BreakerPlan;
+use traflux_core::plan::balance::BalancePlan;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, RoutePlan};
 
 use super::options::RequestOptions;
 use super::support::{Report, STRATEGY};
 use super::upstream::{self, ReadBackend};
-use super::{health, identity};
+use super::{balance, health, identity};
 use crate::error::XdsError;
 use crate::name::metric_name;
 use crate::proto::rich::*;
 use crate::proto::*;
-
-/// Up to so many endpoints are all compared, as the engine does.
-const COMPARED: usize = 16;
-/// How many are drawn and compared beyond that.
-const CHOICES: u32 = 6;
-/// What an endpoint takes of its share of requests in flight at most, as the engine has it.
-const BALANCE_PERCENT: u32 = 200;
 
 /// Where a route sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +68,10 @@ impl<'a> Clusters<'a> {
         for (ix, (name, weight)) in route.weights().enumerate() {
             let field = format!("{at}.backend[{ix}]");
             match self.backends.get_key_value(name) {
-                Some((name, _)) => {
+                Some((name, backend)) => {
                     report.native(&field, "cluster");
-                    if weight > 0 {
+                    // A cluster of nothing but draining endpoints would panic and use them all.
+                    if weight > 0 && !backend.is_draining() {
                         members.push((name, weight));
                     }
                 }
@@ -95,15 +89,26 @@ impl<'a> Clusters<'a> {
         };
         if endpoints > 1 || route.algorithm.is_some() {
             let equal = self.equal_weights(&members);
-            algorithm_report(&field, algorithm, endpoints, members.len() < 2 || pooled, equal, report);
+            balance::algorithm(&field, algorithm, endpoints, members.len() < 2 || pooled, equal, report);
         }
+        let balance = route.balance.map_or(self.plan.balance, |own| self.plan.balance.with(&own));
+        if let Some(own) = &route.balance {
+            balance::route_report(&format!("{at}.balance"), own, report);
+        }
+        let prefix = match route.balance {
+            Some(own) if own.slow_start.is_some() => format!("{at}.balance"),
+            _ => "balance".to_owned(),
+        };
+        balance::slow_start_report(&format!("{prefix}.slow_start"), &balance.slow_start, algorithm, report);
+        self.drain_report(&members, pooled, report);
         if let Some(probed) = route.health_check {
             let note = if probed { "health_checks and outlier_detection" } else { "no outlier_detection" };
             report.native(format!("{at}.health_check"), note);
         }
         let within = if algorithm == Algorithm::Weighted { Algorithm::RoundRobin } else { algorithm };
         let target = if pooled {
-            Target::One(self.add(format!("pool-{label}"), &members, algorithm, route.health_check)?)
+            let name = format!("pool-{label}");
+            Target::One(self.add(name, &members, algorithm, route.health_check, &balance)?)
         } else {
             let mut named = Vec::new();
             for (name, weight) in members {
@@ -114,7 +119,9 @@ impl<'a> Clusters<'a> {
                     .filter(|u| Some(u.tier) == first)
                     .map(|u| u.weight)
                     .sum();
-                named.push((self.add_single(name, within, route.health_check)?, weight.saturating_mul(sum)));
+                let own = route.balance.is_some().then_some(label);
+                let cluster = self.add_single(name, within, route.health_check, &balance, own)?;
+                named.push((cluster, weight.saturating_mul(sum)));
             }
             match named.len() {
                 0 => Target::Nowhere,
@@ -122,7 +129,8 @@ impl<'a> Clusters<'a> {
                 _ => Target::Weighted(named),
             }
         };
-        self.with_fallback(at, route, within, target, report)
+        let own = route.balance.is_some().then_some(label);
+        self.with_fallback(at, route, within, target, (&balance, own), report)
     }
 
     /// Puts the backends to turn to behind those of the route.
@@ -132,6 +140,7 @@ impl<'a> Clusters<'a> {
         route: &RoutePlan,
         algorithm: Algorithm,
         target: Target,
+        (balance, own): (&BalancePlan, Option<&str>),
         report: &mut Report,
     ) -> Result<Target, XdsError> {
         let mut behind = Vec::new();
@@ -145,14 +154,16 @@ impl<'a> Clusters<'a> {
                 let why = "Envoy bounds retries in flight, not what falls on one cluster";
                 report.unsupported(format!("{field}.budget"), why);
             }
-            if let Some((name, _)) = self.backends.get_key_value(fallback.backend.as_str()) {
-                let name = *name;
+            if let Some((name, backend)) = self.backends.get_key_value(fallback.backend.as_str()) {
+                let (name, drains) = (*name, backend.is_draining());
                 report.approximated(
                     field,
                     "aggregate cluster, retries to previous_priorities",
                     "Envoy turns to it when endpoints are unhealthy or by a retry, not when limits or quota are used up",
                 );
-                behind.push(self.add_single(name, algorithm, route.health_check)?);
+                if !drains {
+                    behind.push(self.add_single(name, algorithm, route.health_check, balance, own)?);
+                }
             } else {
                 report.unsupported(field, "the backend has no URL; it is left out");
             }
@@ -207,14 +218,21 @@ impl<'a> Clusters<'a> {
         backend: &'a str,
         algorithm: Algorithm,
         probed: Option<bool>,
+        balance: &BalancePlan,
+        own: Option<&str>,
     ) -> Result<String, XdsError> {
         let mut name = metric_name(backend);
+        // A route that says something of its own about balancing has clusters of its own.
+        if let Some(label) = own {
+            name.push_str("--of-");
+            name.push_str(&metric_name(label));
+        }
         // The plain name is that of what most routes want.
         if algorithm != self.plan.routing.strategy {
             name.push_str("--");
             name.push_str(algorithm.name());
         }
-        self.add(name, &[(backend, 1)], algorithm, probed)
+        self.add(name, &[(backend, 1)], algorithm, probed, balance)
     }
 
     fn add(
@@ -223,6 +241,7 @@ impl<'a> Clusters<'a> {
         members: &[(&str, u32)],
         algorithm: Algorithm,
         probed: Option<bool>,
+        balance: &BalancePlan,
     ) -> Result<String, XdsError> {
         let mut name = metric_name(&name);
         match probed {
@@ -232,7 +251,7 @@ impl<'a> Clusters<'a> {
         }
         let members: Vec<_> =
             members.iter().map(|(name, weight)| (*name, &self.backends[*name], *weight)).collect();
-        let cluster = self.cluster(&name, &members, algorithm, probed);
+        let cluster = self.cluster(&name, &members, algorithm, probed, balance);
         self.insert(name, cluster)
     }
 
@@ -242,6 +261,29 @@ impl<'a> Clusters<'a> {
                 Err(XdsError::Duplicate { kind: "cluster", name, owner: "the plan".into() })
             }
             _ => Ok(name),
+        }
+    }
+
+    /// Says what becomes of endpoints that drain.
+    fn drain_report(&self, members: &[(&str, u32)], pooled: bool, report: &mut Report) {
+        let panic = self.plan.health.panic_threshold;
+        let of = |names: &[(&str, u32)]| {
+            let all = || {
+                names.iter().flat_map(|(name, _)| &self.backends[*name].upstreams).filter(|u| u.weight > 0)
+            };
+            all().filter(|u| !u.draining).count() as f64 >= panic * all().count() as f64
+        };
+        let enough = if pooled { of(members) } else { members.iter().all(|member| of(&[*member])) };
+        for (name, _) in members {
+            let drains = self.backends[*name].upstreams.iter().enumerate().filter(|(_, u)| u.draining);
+            for (ix, _) in drains {
+                report.exact_if(
+                    enough,
+                    format!("backends.{name}.url[{ix}].draining"),
+                    "health_status: DRAINING",
+                    "it counts as unhealthy: fewer than health.panic_threshold of the cluster are left, so all are used",
+                );
+            }
         }
     }
 
@@ -261,6 +303,7 @@ impl<'a> Clusters<'a> {
         members: &[(&str, &ReadBackend, u32)],
         algorithm: Algorithm,
         probed: Option<bool>,
+        balance: &BalancePlan,
     ) -> Cluster {
         let (health, pool) = (&self.plan.health, &self.plan.pool);
         let manner = &members[0].1.manner;
@@ -273,10 +316,11 @@ impl<'a> Clusters<'a> {
             )),
             dns_lookup_family: cluster::DnsLookupFamily::V4Preferred.into(),
             connect_timeout: duration(manner.connect_timeout),
-            load_assignment: Some(upstream::assignment(name, members)),
-            load_balancing_policy: Some(policy(
+            load_assignment: Some(upstream::assignment(name, members, balance.overprovisioning)),
+            load_balancing_policy: Some(balance::policy(
                 algorithm,
                 endpoints,
+                balance,
                 (probed == Some(true)).then_some(&health.breaker),
             )),
             common_lb_config: Some(cluster::CommonLbConfig {
@@ -388,107 +432,6 @@ impl<'a> Clusters<'a> {
     }
 }
 
-/// The policy that comes closest to an algorithm.
-fn policy(algorithm: Algorithm, endpoints: usize, slow_start: Option<&BreakerPlan>) -> LoadBalancingPolicy {
-    let slow_start = slow_start.filter(|b| !b.ramp.is_zero()).map(|breaker| SlowStartConfig {
-        slow_start_window: duration(breaker.ramp),
-        min_weight_percent: Some(Percent { value: breaker.first_share * 100.0 }),
-        ..SlowStartConfig::default()
-    });
-    let (name, config) = match algorithm {
-        Algorithm::RoundRobin | Algorithm::Weighted | Algorithm::Adaptive | Algorithm::LeastCost => (
-            "envoy.load_balancing_policies.round_robin",
-            pack_any(RoundRobin { slow_start_config: slow_start, ..RoundRobin::default() }),
-        ),
-        Algorithm::LeastConnections | Algorithm::LeastLatency | Algorithm::HotCold => (
-            "envoy.load_balancing_policies.least_request",
-            pack_any(LeastRequest {
-                selection_method: if endpoints <= COMPARED {
-                    least_request::SelectionMethod::FullScan.into()
-                } else {
-                    least_request::SelectionMethod::NChoices.into()
-                },
-                choice_count: uint32(CHOICES),
-                slow_start_config: slow_start,
-                ..LeastRequest::default()
-            }),
-        ),
-        Algorithm::ConsistentHash => (
-            "envoy.load_balancing_policies.maglev",
-            pack_any(Maglev {
-                consistent_hashing_lb_config: Some(ConsistentHashingLbConfig {
-                    hash_balance_factor: uint32(BALANCE_PERCENT),
-                    ..ConsistentHashingLbConfig::default()
-                }),
-                ..Maglev::default()
-            }),
-        ),
-    };
-    LoadBalancingPolicy {
-        policies: vec![load_balancing_policy::Policy {
-            typed_extension_config: Some(TypedExtensionConfig {
-                name: name.into(),
-                typed_config: Some(config),
-            }),
-        }],
-    }
-}
-
-/// Says how an algorithm is expressed among so many endpoints.
-fn algorithm_report(
-    field: &str,
-    algorithm: Algorithm,
-    endpoints: usize,
-    together: bool,
-    equal: bool,
-    report: &mut Report,
-) {
-    if endpoints < 2 {
-        return report.native(field, "one endpoint leaves no choice");
-    }
-    if !together && algorithm != Algorithm::Weighted {
-        return report.approximated(
-            field,
-            "weighted_clusters",
-            "the backends differ in protocol, path, key or connect timeout and cannot share a cluster: Envoy draws a backend \
-             by weight at random",
-        );
-    }
-    match algorithm {
-        Algorithm::RoundRobin => report.native(field, "round_robin"),
-        Algorithm::Weighted => report.native(field, "weighted_clusters; round_robin among a backend's endpoints"),
-        Algorithm::LeastConnections => report.exact_if(
-            equal,
-            field,
-            "least_request: all of up to 16 endpoints, of more six drawn",
-            "with unequal weights Envoy goes round by weight divided by requests in flight instead of comparing",
-        ),
-        Algorithm::LeastLatency => report.approximated(
-            field,
-            "least_request",
-            "latency is seen only as more requests in flight",
-        ),
-        Algorithm::HotCold => report.approximated(
-            field,
-            "least_request",
-            "the least busy; latency decides nothing",
-        ),
-        Algorithm::ConsistentHash => report.approximated(
-            field,
-            "maglev, hash_balance_factor 200, hash_policy",
-            "bounded as in the plan, but another hash: a key lives at another endpoint than in the engine",
-        ),
-        Algorithm::Adaptive => report.approximated(
-            field,
-            "round_robin by the plan's weights",
-            "neither latency, errors nor prices count; weights change only when a controller publishes others",
-        ),
-        Algorithm::LeastCost => {
-            report.unsupported(field, "Envoy knows no prices; endpoints are taken in turn by weight");
-        }
-    }
-}
-
 fn backend_report(name: &str, backend: &BackendPlan, report: &mut Report) {
     let at = |field: &str| format!("backends.{name}.{field}");
     for ix in 0..backend.url.len() {
@@ -514,6 +457,13 @@ fn backend_report(name: &str, backend: &BackendPlan, report: &mut Report) {
             at(&format!("models.{model}")),
             "Envoy does not choose backends by model; rules that match models do",
         );
+    }
+    if backend.draining {
+        report.native(at("draining"), "left out of routes");
+    } else if backend.is_draining() {
+        for ix in 0..backend.url.len() {
+            report.native(at(&format!("url[{ix}].draining")), "the backend is left out of routes");
+        }
     }
     report.native(at("connect_timeout_ms"), "connect_timeout");
     report.native(at("http2"), "http2_protocol_options, with TLS auto_config");

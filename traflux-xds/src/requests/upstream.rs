@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use traflux_core::plan::backend::{BackendPlan, KeySource};
 
+use super::balance::percent;
 use super::options::RequestOptions;
 use crate::error::XdsError;
 use crate::name::metric_name;
@@ -22,6 +23,8 @@ pub(crate) struct Upstream {
     pub(crate) weight: u32,
     pub(crate) tier: u8,
     pub(crate) region: Option<String>,
+    /// Whether it gets no new requests.
+    pub(crate) draining: bool,
 }
 
 impl Upstream {
@@ -57,7 +60,7 @@ impl Upstream {
             return Err("has no host");
         }
         let path = path.trim_end_matches('/').to_owned();
-        Ok(Self { tls, host: host.into(), port, path, weight: 1, tier: 0, region: None })
+        Ok(Self { tls, host: host.into(), port, path, weight: 1, tier: 0, region: None, draining: false })
     }
 
     /// What the backend is called in the Host header.
@@ -101,7 +104,14 @@ impl ReadBackend {
         for endpoint in &plan.url {
             let parsed = Upstream::parse(&endpoint.url).map_err(|problem| wrong(&endpoint.url, problem))?;
             let region = endpoint.region.clone();
-            upstreams.push(Upstream { weight: endpoint.weight, tier: endpoint.tier, region, ..parsed });
+            let draining = endpoint.draining || plan.draining;
+            upstreams.push(Upstream {
+                weight: endpoint.weight,
+                tier: endpoint.tier,
+                region,
+                draining,
+                ..parsed
+            });
         }
         let Some(first) = upstreams.first() else { return Ok(None) };
         let differs = |u: &&Upstream| (u.tls, &u.path) != (first.tls, &first.path);
@@ -119,10 +129,19 @@ impl ReadBackend {
         };
         Ok(Some(Self { upstreams, manner }))
     }
+
+    /// Whether none of its endpoints gets new requests.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.upstreams.iter().filter(|upstream| upstream.weight > 0).all(|upstream| upstream.draining)
+    }
 }
 
 /// Endpoints of a cluster, with the weight of the backend of each.
-pub(crate) fn assignment(cluster: &str, members: &[(&str, &ReadBackend, u32)]) -> ClusterLoadAssignment {
+pub(crate) fn assignment(
+    cluster: &str,
+    members: &[(&str, &ReadBackend, u32)],
+    overprovisioning: f64,
+) -> ClusterLoadAssignment {
     // Envoy wants priorities without gaps.
     let tiers: BTreeSet<u8> =
         members.iter().flat_map(|(_, backend, _)| backend.upstreams.iter().map(|u| u.tier)).collect();
@@ -137,6 +156,8 @@ pub(crate) fn assignment(cluster: &str, members: &[(&str, &ReadBackend, u32)]) -
             let priority = tiers.range(..upstream.tier).count() as u32;
             let endpoint = LbEndpoint {
                 load_balancing_weight: uint32(weight.saturating_mul(upstream.weight)),
+                health_status: if upstream.draining { HealthStatus::Draining } else { HealthStatus::Unknown }
+                    .into(),
                 host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
                     address: address(&upstream.host, upstream.port),
                     hostname: upstream.authority(),
@@ -160,6 +181,10 @@ pub(crate) fn assignment(cluster: &str, members: &[(&str, &ReadBackend, u32)]) -
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
         endpoints: localities,
+        policy: Some(cluster_load_assignment::Policy {
+            overprovisioning_factor: uint32(percent(overprovisioning)),
+            ..cluster_load_assignment::Policy::default()
+        }),
         ..ClusterLoadAssignment::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use traflux_core::plan::backend::BackendPlan;
 use traflux_core::plan::control::ControlPlan;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{Algorithm, RoutePlan};
@@ -43,7 +44,8 @@ pub fn fleet(plan: &RequestPlan, control: &ControlPlan) -> Result<Option<Fleet>,
         return Ok(None);
     }
     let mut builder = Topology::builder();
-    let names: BTreeSet<&str> = routes.iter().flat_map(|(_, route)| backends(route)).map(|b| b.0).collect();
+    let names: BTreeSet<&str> =
+        routes.iter().flat_map(|(_, route)| backends(plan, route)).map(|b| b.0).collect();
     let ids: Vec<_> = names
         .iter()
         .map(|name| {
@@ -66,8 +68,8 @@ pub fn fleet(plan: &RequestPlan, control: &ControlPlan) -> Result<Option<Fleet>,
             source: ENGINE.to_owned(),
             service: (*rule).to_owned(),
         });
-        let lowest = backends(route).map(|(name, _)| tier(plan, name)).min();
-        for (name, weight) in backends(route) {
+        let lowest = backends(plan, route).map(|(name, _)| tier(plan, name)).min();
+        for (name, weight) in backends(plan, route) {
             let Some((resource, group)) = names.iter().position(|n| *n == name).map(|at| ids[at]) else {
                 continue;
             };
@@ -105,13 +107,14 @@ fn controlled(plan: &RequestPlan) -> Vec<(&str, &RoutePlan)> {
         // To the engine a rule named `default` and the default route are one name; the rule goes before.
         .filter(|(name, _)| seen.insert(*name))
         .filter(|(_, route)| route.algorithm.unwrap_or(plan.routing.strategy) == Algorithm::Adaptive)
-        .filter(|(_, route)| backends(route).count() >= 2)
+        .filter(|(_, route)| backends(plan, route).count() >= 2)
         .collect()
 }
 
-/// Backends of a route that may have traffic.
-fn backends(route: &RoutePlan) -> impl Iterator<Item = (&str, u32)> {
-    route.weights().filter(|(_, weight)| *weight > 0)
+/// Backends of a route that may have traffic: of positive weight, and not being taken out of service.
+fn backends<'a>(plan: &'a RequestPlan, route: &'a RoutePlan) -> impl Iterator<Item = (&'a str, u32)> {
+    let drains = |name: &str| plan.backends.get(name).is_some_and(BackendPlan::is_draining);
+    route.weights().filter(move |(name, weight)| *weight > 0 && !drains(name))
 }
 
 /// The tier of a backend: that of its first endpoints.

@@ -17,7 +17,7 @@ use crate::engine::counters::Counters;
 use crate::engine::settings::EngineSettings;
 use crate::engine::waiting::Room;
 use crate::error::GatewayError;
-use crate::health::HealthGroup;
+use crate::health::{HealthGroup, Reason};
 use crate::observe::{DeciderIx, RouteIx, SeriesIx};
 use crate::retry::{Fallback, Hedge, RetryBudget};
 use crate::units::PicoDollars;
@@ -76,6 +76,8 @@ pub(in crate::engine) struct RouteMember {
     /// Base URL; empty for a backend that is known by name alone.
     pub(in crate::engine) url: Arc<str>,
     pub(in crate::engine) price: Price,
+    /// Whether the plan takes it out of service.
+    pub(in crate::engine) draining: bool,
     /// The most tokens of input and one answer; `None` where the plan does not say.
     pub(in crate::engine) context: Option<u64>,
     pub(in crate::engine) series: SeriesIx,
@@ -98,7 +100,12 @@ impl RoutePool {
     pub(in crate::engine) fn follow_health(&self, now: Timestamp) {
         let Some(health) = &self.health else { return };
         for position in 0..self.members.len() {
-            self.pool.set_eligible(position, health.eligibility(now, position).eligible, now);
+            let eligibility = health.eligibility(now, position);
+            match eligibility.reason {
+                // The breaker lets its share grow.
+                Reason::HalfOpen | Reason::Returning if eligibility.eligible => self.pool.reopen(position),
+                _ => self.pool.set_eligible(position, eligibility.eligible, now),
+            }
         }
     }
 }
@@ -282,12 +289,16 @@ impl Builder<'_> {
                 weight: 1,
                 tier: 0,
                 region: None,
+                draining: false,
             }];
             let endpoints = if backend.url.is_empty() { &bare[..] } else { &backend.url };
             for endpoint in endpoints {
                 let identity = format!("{name}|{}|{own}", endpoint.url);
+                let state_of = self.registry.endpoints.endpoint(&identity, self.now);
+                let draining = backend.draining || endpoint.draining;
+                state_of.set_draining(draining);
                 members.push(Member {
-                    endpoint: self.registry.endpoints.endpoint(&identity, self.now),
+                    endpoint: state_of,
                     weight: weight.saturating_mul(endpoint.weight),
                     tier: endpoint.tier,
                     price,
@@ -296,6 +307,7 @@ impl Builder<'_> {
                     state: Arc::clone(&state),
                     url: endpoint.url.as_str().into(),
                     price,
+                    draining,
                     context,
                     series: self.counters.series(name, own),
                     picks: self.counters.picks(rule, name),
@@ -305,7 +317,8 @@ impl Builder<'_> {
         if members.is_empty() {
             return Ok(None);
         }
-        let settings = BalanceSettings { algorithm, ..self.settings.balance };
+        let balance = plan.balance.map_or(self.plan.balance, |route| self.plan.balance.with(&route));
+        let settings = BalanceSettings { algorithm, plan: balance };
         // The pool of the same name, of several (a route and what it falls back to) that of the same rank.
         let former = || {
             let before = self.before?;

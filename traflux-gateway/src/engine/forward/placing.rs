@@ -125,6 +125,7 @@ pub(super) fn attempt_route(
             excluded: &excluded,
             prompt_tokens: small(admission.tokens.input),
             output_tokens: small(admission.tokens.output),
+            stream: admission.stream,
             ..PickRequest::new(now, draw)
         };
         let position = match (&route.session, admission.session.is_empty()) {
