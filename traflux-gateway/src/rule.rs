@@ -5,6 +5,7 @@
 //! rules that can never match before the first request comes.
 
 mod bits;
+mod clients;
 mod condition;
 mod matcher;
 mod path;

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use traflux_core::plan::matching::{MatchPlan, PathMatch};
 use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::rule::Severity;
 use traflux_gateway::{Client, Finding, Matcher, Request, TokenEstimate, review};
 
 fn plan(json: &str) -> RequestPlan {
@@ -127,6 +128,47 @@ fn rules_that_can_never_decide_are_found() {
             |f| matches!(f, Finding::Overlaps { rule, other } if rule == "first" && other == "all-chat")
         )
     );
+}
+
+#[test]
+fn conditions_on_clients_that_there_never_are_are_found() {
+    let text = r#"{
+        "identity": IDENTITY,
+        "backends": {"a": {}},
+        "routing": {"default": {"backend": "a"}, "rules": [
+            {"name": "tiers", "match": {"user_tier": ["gold", "free", "platinum"]}, "route": {"backend": "a"}},
+            {"name": "tenants", "match": {"tenant": ["acme", "acne", "public"]}, "route": {"backend": "a"}},
+            {"name": "claims", "match": {"claims": {"team": "x", "guest": {"present": false}}}, "route": {"backend": "a"}}
+        ]},
+        "limits": [{"name": "l", "unit": "requests", "amount": 1, "match": {"user_tier": "silver"}}],
+        "queue": {"bands": [{"name": "b", "user_tier": ["gold", "tin"]}], "tenants": {"acme": {}, "axme": {}}}
+    }"#;
+    let found = |identity: &str| {
+        let of_clients = |f: &Finding| matches!(f, Finding::UnknownClient { .. } | Finding::NoClaims { .. });
+        let found: Vec<_> =
+            review(&plan(&text.replace("IDENTITY", identity))).into_iter().filter(of_clients).collect();
+        assert!(found.iter().all(|finding| finding.severity() == Severity::Warning));
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let sha256 = "0".repeat(64);
+    let keys = format!(
+        r#"{{"api_keys": [{{"name": "k", "sha256": "{sha256}", "tenant": "acme", "user_tier": "gold"}}],
+             "anonymous": {{"tenant": "public", "user_tier": "free"}}}}"#
+    );
+    let named = found(&keys);
+    let expected = [
+        "routing.rules[0].match.user_tier: `identity` gives `platinum` to nobody",
+        "routing.rules[1].match.tenant: `identity` gives `acne` to nobody",
+        "routing.rules[2].match.claims.team: `identity.trusted_claims` names none, and only programs that embed the engine pass claims",
+        "limits[0].match.user_tier: `identity` gives `silver` to nobody",
+        "queue.bands[0].user_tier: `identity` gives `tin` to nobody",
+        "queue.tenants: `identity` gives `axme` to nobody",
+    ];
+    assert_eq!(named, expected);
+    assert_eq!(found("{}").len(), 12, "nobody has a name");
+    // What is trusted may say anything.
+    let trusted = r#"{"trusted_headers": {"user_tier": "x-tier"}, "trusted_claims": {"tenant": "tid"}}"#;
+    assert_eq!(found(trusted), [] as [&str; 0]);
 }
 
 #[test]

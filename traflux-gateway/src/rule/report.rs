@@ -6,6 +6,7 @@ use std::fmt;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::RulePlan;
 
+use super::clients::unknown_clients;
 use super::subsume::{contradiction, covers, excludes};
 
 /// Something that a list of rules says and its author perhaps did not mean.
@@ -44,6 +45,18 @@ pub enum Finding {
         /// Its name.
         backend: String,
     },
+    /// A condition, band or share speaks of a tenant or tier that `identity` gives to nobody.
+    UnknownClient {
+        /// Where it stands.
+        path: String,
+        /// The tenant or tier.
+        value: String,
+    },
+    /// A condition on a claim, where `identity` trusts none: only programs that embed the engine pass claims.
+    NoClaims {
+        /// Where it stands.
+        path: String,
+    },
     /// Requests that no rule matches are answered with 404.
     NoDefault,
 }
@@ -62,9 +75,11 @@ impl Finding {
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::NeverMatches { .. } | Self::Shadowed { .. } | Self::UnknownBackend { .. } => {
-                Severity::Warning
-            }
+            Self::NeverMatches { .. }
+            | Self::Shadowed { .. }
+            | Self::UnknownBackend { .. }
+            | Self::UnknownClient { .. }
+            | Self::NoClaims { .. } => Severity::Warning,
             Self::Overlaps { .. } | Self::UnusedBackend { .. } | Self::NoDefault => Severity::Note,
         }
     }
@@ -83,6 +98,15 @@ impl fmt::Display for Finding {
             Self::UnknownBackend { path, backend } => {
                 write!(f, "{path}: backend `{backend}` is not described under `backends`")
             }
+            Self::UnknownClient { path, value } => {
+                write!(f, "{path}: `identity` gives `{value}` to nobody")
+            }
+            Self::NoClaims { path } => {
+                write!(
+                    f,
+                    "{path}: `identity.trusted_claims` names none, and only programs that embed the engine pass claims"
+                )
+            }
             Self::UnusedBackend { backend } => write!(f, "backend `{backend}` is named by no route"),
             Self::NoDefault => {
                 f.write_str("no default route: a request that no rule matches is answered with 404")
@@ -100,7 +124,8 @@ pub(crate) fn order(rules: &[RulePlan]) -> Vec<usize> {
 }
 
 /// Looks through the rules of a plan. What it finds is certain; it does not find everything (a rule that several
-/// others cover only together, two regular expressions without a common text).
+/// others cover only together, two regular expressions without a common text). What clients there are it takes from
+/// `identity`; a program that recognises them by itself may know others.
 ///
 /// Pairs of rules are compared one by one: 10,000 rules take seconds.
 #[must_use]
@@ -145,6 +170,7 @@ pub fn review(plan: &RequestPlan) -> Vec<Finding> {
             .filter(|name| !used(name))
             .map(|name| Finding::UnusedBackend { backend: name.clone() }),
     );
+    findings.extend(unknown_clients(plan));
     if plan.routing.default.is_none() {
         findings.push(Finding::NoDefault);
     }
