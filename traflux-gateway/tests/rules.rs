@@ -159,7 +159,7 @@ fn conditions_on_clients_that_there_never_are_are_found() {
     let expected = [
         "routing.rules[0].match.user_tier: `identity` gives `platinum` to nobody",
         "routing.rules[1].match.tenant: `identity` gives `acne` to nobody",
-        "routing.rules[2].match.claims.team: `identity.trusted_claims` names none, and only programs that embed the engine pass claims",
+        "routing.rules[2].match.claims.team: claims come with no request: `identity` has neither `jwt` nor `claims_header`",
         "limits[0].match.user_tier: `identity` gives `silver` to nobody",
         "queue.bands[0].user_tier: `identity` gives `tin` to nobody",
         "queue.tenants: `identity` gives `axme` to nobody",
@@ -169,6 +169,9 @@ fn conditions_on_clients_that_there_never_are_are_found() {
     // What is trusted may say anything.
     let trusted = r#"{"trusted_headers": {"user_tier": "x-tier"}, "trusted_claims": {"tenant": "tid"}}"#;
     assert_eq!(found(trusted), [] as [&str; 0]);
+    // What a proxy in front passes, too.
+    let passed = found(r#"{"claims_header": "x-jwt-payload"}"#);
+    assert!(!passed.is_empty() && passed.iter().all(|finding| !finding.contains("claims")), "{passed:?}");
 }
 
 #[test]

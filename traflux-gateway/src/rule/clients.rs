@@ -34,7 +34,7 @@ impl<'a> Clients<'a> {
         Self {
             tiers: (!any_tier).then(|| tiers.map(String::as_str).chain([""]).collect()),
             tenants: (!any_tenant).then(|| tenants.map(String::as_str).chain([""]).collect()),
-            claims: *claims != TrustedNames::default(),
+            claims: plan.jwt.is_some() || plan.claims_header.is_some() || *claims != TrustedNames::default(),
         }
     }
 

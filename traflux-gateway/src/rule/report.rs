@@ -104,7 +104,7 @@ impl fmt::Display for Finding {
             Self::NoClaims { path } => {
                 write!(
                     f,
-                    "{path}: `identity.trusted_claims` names none, and only programs that embed the engine pass claims"
+                    "{path}: claims come with no request: `identity` has neither `jwt` nor `claims_header`"
                 )
             }
             Self::UnusedBackend { backend } => write!(f, "backend `{backend}` is named by no route"),
