@@ -100,6 +100,8 @@ impl Gateway {
     /// # Errors
     /// As [`validate`](super::validate), and [`GatewayError`] for an address or a file of levels that another process has.
     pub async fn start(plan: &RequestPlan, settings: ServerSettings) -> Result<Self, GatewayError> {
+        // Before they are read, so that a change in between is seen.
+        let files = stamps(plan);
         let Prepared { clock, live, engine, listen, admin } = Prepared::new(plan, &settings)?;
         let recording = match &settings.decision_log {
             None => None,
@@ -133,7 +135,7 @@ impl Gateway {
             admin_address = Some(address);
             others.push(tokio::spawn(admin::serve(listener, Arc::clone(&state))));
         }
-        others.push(tokio::spawn(watch_files(Arc::clone(&state))));
+        others.push(tokio::spawn(watch_files(Arc::clone(&state), files)));
         others.push(tokio::spawn(probing::probe(Arc::clone(&state))));
         others.push(tokio::spawn(scraping::scrape(Arc::clone(&state))));
         if let Some(keeper) = &state.keeper {
@@ -332,9 +334,11 @@ async fn save(state: &Arc<State>, keeper: &Arc<Keeper>) {
     let _ = tokio::task::spawn_blocking(move || keeper.save(&state.engine, state.clock.now())).await;
 }
 
-/// Reads certificates and keys again when their files change.
-async fn watch_files(state: Arc<State>) {
-    let mut seen = stamps(&state.live.load().plan);
+/// Bytes and time of change of files by name; `None` of one that is not there.
+type Stamps = Vec<(String, Option<super::run::Stamp>)>;
+
+/// Reads certificates and keys again when their files are others than those `seen`.
+async fn watch_files(state: Arc<State>, mut seen: Stamps) {
     loop {
         tokio::time::sleep(state.settings.watch_interval).await;
         let now = stamps(&state.live.load().plan);
@@ -346,7 +350,7 @@ async fn watch_files(state: Arc<State>) {
 }
 
 /// Bytes and time of change of each file that a plan names.
-fn stamps(plan: &RequestPlan) -> Vec<(String, Option<super::run::Stamp>)> {
+fn stamps(plan: &RequestPlan) -> Stamps {
     let tls = plan.server.tls.iter().flat_map(|tls| {
         [Some(&tls.certificate_file), Some(&tls.key_file), tls.client_authority_file.as_ref()]
     });
