@@ -374,7 +374,9 @@ fn the_controller_beside_adaptive_alone_and_round_robin_on_one_trace() {
         rows.push((p95, dollars, f64::from(lost) / served));
     }
     let [controlled, alone, round_robin] = rows[..] else { panic!("three arms") };
-    assert!(controlled.1 < 0.7 * alone.1.min(round_robin.1), "it is by far the cheapest: {rows:?}");
+    // Alone, `adaptive` weighs prices by their root; the controller knows what capacity they may be used up to.
+    assert!(controlled.1 < alone.1 && controlled.1 < 0.7 * round_robin.1, "it is the cheapest: {rows:?}");
+    assert!(alone.1 < 0.7 * round_robin.1, "{rows:?}");
     assert!(controlled.0 < 1.1 * alone.0.min(round_robin.0), "and hardly slower: {rows:?}");
     assert!(controlled.2 < 0.002, "{rows:?}");
 }
