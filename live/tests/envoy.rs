@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod envoy_balance;
 mod envoy_compare;
 mod envoy_rig;
 mod envoy_wire;

@@ -41,7 +41,8 @@ pub(crate) struct Answer {
 
 /// A server that answers with its name, the request line, host and authorization. A path that ends in `slow` is
 /// answered after a second, `drip` in ten parts over a second, `flaky` every other time with 502, `broken` always with
-/// 502 and after half a second; the backend `bad` fails where the path says so, `sick` fails its probes.
+/// 502 and after half a second; the backend `bad` fails where the path says so, `sick` fails its probes, `late` those of its first
+/// four seconds.
 pub(crate) struct Backend {
     pub(crate) name: String,
     port: u16,
@@ -49,11 +50,19 @@ pub(crate) struct Backend {
 }
 
 /// What a backend counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     connections: AtomicUsize,
     requests: AtomicUsize,
     flaky: AtomicUsize,
+    since: Instant,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let [connections, requests, flaky] = [0; 3].map(AtomicUsize::new);
+        Self { connections, requests, flaky, since: Instant::now() }
+    }
 }
 
 impl Backend {
@@ -136,9 +145,10 @@ fn serve(mut stream: impl Read + Write, name: &str, counts: &Counts) -> Option<(
             std::thread::sleep(Duration::from_millis(500));
         }
         let fails = |of: &AtomicUsize| of.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        let ill = name == "sick" || (name == "late" && counts.since.elapsed() < Duration::from_secs(4));
         let status = if line.ends_with("broken") || (line.ends_with("flaky") && fails(&counts.flaky)) {
             "502 Bad Gateway"
-        } else if (name == "bad" && line.ends_with("bad")) || (name == "sick" && line.ends_with("/health")) {
+        } else if (name == "bad" && line.ends_with("bad")) || (ill && line.ends_with("/health")) {
             "500 Internal Server Error"
         } else {
             "200 OK"
