@@ -1,7 +1,7 @@
 //! How does an error of Rust arrive in Python?
 //!
-//! As an object of the class of its family ([`traflux::error_family`], `traflux/_errors.py`), with the code and the transience that Rust
-//! gives it. A panic arrives as `InternalPanic`, never as the `BaseException` that PyO3 makes of it.
+//! As an object of the class of its family ([`traflux::error_family`], `traflux/_errors.py`), with the code and the
+//! transience that Rust gives it. A panic arrives as `InternalPanic`, never as the `BaseException` that PyO3 makes of it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

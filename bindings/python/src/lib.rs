@@ -1,7 +1,7 @@
 //! How does Python reach the engines of Traflux?
 //!
 //! One file per module of the package; each converts values and calls a crate of the family. What goes wrong there
-//! arrives as a subclass of `traflux.TrafluxError`, see [`errors`].
+//! arrives as a subclass of `traflux.TrafluxError`, see `errors`.
 
 mod controller;
 mod convert;
