@@ -311,9 +311,13 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             LimitScope::Backend,
             LimitScope::Header("x-team".into()),
         ];
-        let shapes =
-            [LimitShape::TokenBucket, LimitShape::FixedWindow, LimitShape::SlidingWindow, LimitShape::Pacing,
-            LimitShape::WarmUp(WarmUpPlan::default())];
+        let shapes = [
+            LimitShape::TokenBucket,
+            LimitShape::FixedWindow,
+            LimitShape::SlidingWindow,
+            LimitShape::Pacing,
+            LimitShape::WarmUp(WarmUpPlan::default()),
+        ];
         let units = [
             LimitUnit::Requests,
             LimitUnit::InputTokens,

@@ -223,7 +223,8 @@ impl Model {
                         assert!(sum <= u128::from(amount), "{sum} in a window of {rule:?}: {taken:?}");
                     }
                     // Turns are checked where they are waited for.
-                    LimitRule::CalendarMonth { .. } | LimitRule::Pacing { .. } | LimitRule::WarmUp { .. } => {}
+                    LimitRule::CalendarMonth { .. } | LimitRule::Pacing { .. } | LimitRule::WarmUp { .. } => {
+                    }
                 }
             }
         }

@@ -19,7 +19,8 @@ use tower::load::{CompleteOnResponse, PeakEwma};
 use traflux_core::Timestamp;
 use traflux_gateway::affinity::{AffinityKey, AffinityPlan, Session};
 use traflux_gateway::balance::{
-    Algorithm, Answer, BalancePlan, BalanceSettings, EndpointTable, LatencyPlan, Member, Outcome, PickRequest, Pool,
+    Algorithm, Answer, BalancePlan, BalanceSettings, EndpointTable, LatencyPlan, Member, Outcome,
+    PickRequest, Pool,
 };
 
 const BLOCKS: usize = 101;
