@@ -24,7 +24,7 @@ use crate::{coin, number, one};
 const BACKENDS: [&str; 3] = ["a", "b", "c"];
 const MODELS: [&str; 4] = ["", "m", "large", "other"];
 const TENANTS: [&str; 4] = ["acme", "", "b/c", "é"];
-const OUTCOMES: [Outcome; 8] = [
+const OUTCOMES: [Outcome; 9] = [
     Outcome::Success,
     Outcome::ClientError,
     Outcome::Limited,
@@ -33,6 +33,7 @@ const OUTCOMES: [Outcome; 8] = [
     Outcome::Timeout,
     Outcome::LocalTimeout,
     Outcome::Cancelled,
+    Outcome::PoolFull,
 ];
 
 /// Bytes from which plans, settings and operations are made.

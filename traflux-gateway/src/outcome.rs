@@ -30,11 +30,13 @@ pub enum Outcome {
     LocalTimeout,
     /// The client went away.
     Cancelled,
+    /// It never left us: as much was under way to the endpoint as its pool allows.
+    PoolFull,
 }
 
 impl Outcome {
     /// All of them, in the order of their series.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Success,
         Self::ClientError,
         Self::Limited,
@@ -45,6 +47,7 @@ impl Outcome {
         Self::Timeout,
         Self::LocalTimeout,
         Self::Cancelled,
+        Self::PoolFull,
     ];
 
     /// What an HTTP status means; `has_retry_after` tells a full backend from a broken one at 503.
@@ -88,7 +91,8 @@ impl Outcome {
     #[must_use]
     pub const fn retry_cause(self) -> Option<RetryCause> {
         match self {
-            Self::Limited => Some(RetryCause::Limited),
+            // Nothing was sent, and another endpoint may have room.
+            Self::Limited | Self::PoolFull => Some(RetryCause::Limited),
             Self::ServerError => Some(RetryCause::ServerError),
             Self::GatewayError => Some(RetryCause::GatewayError),
             Self::ConnectFailure => Some(RetryCause::ConnectFailure),
@@ -101,7 +105,7 @@ impl Outcome {
     /// Whether the request was given up on our side, which says nothing of the endpoint.
     #[must_use]
     pub const fn is_given_up(self) -> bool {
-        matches!(self, Self::LocalTimeout | Self::Cancelled)
+        matches!(self, Self::LocalTimeout | Self::Cancelled | Self::PoolFull)
     }
 
     /// Whether it counts against the backend's error budget: it failed, or had no room.
@@ -136,6 +140,7 @@ impl Outcome {
             Self::Timeout => "timeout",
             Self::LocalTimeout => "local_timeout",
             Self::Cancelled => "cancelled",
+            Self::PoolFull => "pool_full",
         }
     }
 }
@@ -152,6 +157,7 @@ mod tests {
             Outcome::of_status(503, true),
             Outcome::LocalTimeout,
             Outcome::Cancelled,
+            Outcome::PoolFull,
         ] {
             assert!(!outcome.is_failure() && !outcome.is_healthy(), "{outcome:?}");
         }

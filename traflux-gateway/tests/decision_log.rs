@@ -197,7 +197,7 @@ fn with_random_request<T>(rng: &mut Rng, now: u64, with: impl FnOnce(&Request<'_
     })
 }
 
-const OUTCOMES: [Outcome; 10] = [
+const OUTCOMES: [Outcome; 11] = [
     Outcome::Success,
     Outcome::Success,
     Outcome::ClientError,
@@ -208,6 +208,7 @@ const OUTCOMES: [Outcome; 10] = [
     Outcome::Reset,
     Outcome::Timeout,
     Outcome::Cancelled,
+    Outcome::PoolFull,
 ];
 
 fn random_feedback(rng: &mut Rng) -> Feedback {

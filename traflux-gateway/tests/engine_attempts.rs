@@ -86,6 +86,32 @@ fn a_backend_that_stands_in_takes_its_causes_up_to_its_budget_and_the_next_the_r
 }
 
 #[test]
+fn what_found_the_pool_full_was_not_sent_and_shuts_nobody_out() {
+    // With concurrency limits and throttling as they are by default.
+    let plan: RequestPlan = serde_json::from_str(
+        r#"{"routing": {"default": {"backend": "a"}}, "queue": {"max_waiting": 0}, "congestion": {"throttle": {}},
+        "limits": [{"name": "requests", "unit": "requests", "amount": 2, "shape": "fixed_window"}]}"#,
+    )
+    .unwrap();
+    let engine = Engine::new(&plan, &EngineSettings::default(), at(0)).unwrap();
+    for _ in 0..1_000 {
+        forward(engine.decide(&ask(), at(0))).finish(at(0), &End::of(Outcome::PoolFull));
+    }
+    // A thousand refusals of the backend would cool it down, lower its limit and throttle it.
+    let held: Vec<_> = (0..2).map(|_| forward(engine.decide(&ask(), at(0)))).collect();
+    for way in held {
+        way.finish(at(0), &End::of(Outcome::Success));
+    }
+    assert!(matches!(engine.decide(&ask(), at(0)), Decision::Refuse(_)), "two were sent");
+}
+
+#[test]
+fn what_found_the_pool_full_goes_on_to_who_stands_in_for_want_of_capacity() {
+    // The second takes failures only.
+    assert_eq!(ends(&engine(CHAIN), 100, Outcome::PoolFull), (0, 100, 0));
+}
+
+#[test]
 fn a_budget_that_is_spent_outlives_a_reload() {
     let engine = engine(CHAIN);
     ends(&engine, 100, Outcome::GatewayError);

@@ -20,7 +20,7 @@ fn at(milliseconds: u64) -> Timestamp {
     Timestamp::new(Duration::from_millis(milliseconds))
 }
 
-const OUTCOMES: [Outcome; 10] = [
+const OUTCOMES: [Outcome; 11] = [
     Outcome::Success,
     Outcome::ClientError,
     Outcome::Limited,
@@ -31,6 +31,7 @@ const OUTCOMES: [Outcome; 10] = [
     Outcome::Timeout,
     Outcome::LocalTimeout,
     Outcome::Cancelled,
+    Outcome::PoolFull,
 ];
 
 fn config(cases: u32) -> ProptestConfig {

@@ -140,7 +140,7 @@ impl Model {
         for request in &trace.requests {
             for attempt in &request.attempts {
                 let (Some(total), Some(outcome)) = (attempt.total, attempt.outcome) else { continue };
-                if matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout) {
+                if outcome.is_given_up() {
                     continue;
                 }
                 let key = (attempt.backend.clone(), request.asked.model.to_string());
@@ -175,7 +175,7 @@ impl Model {
         let own = own.clone().nth(number).or_else(|| own.clone().next_back());
         let known_usage = request.attempts.iter().rev().find_map(|attempt| attempt.usage);
         if let Some(Attempted { first, total: Some(total), outcome: Some(outcome), usage, said, .. }) = own
-            && !matches!(outcome, Outcome::Cancelled | Outcome::LocalTimeout)
+            && !outcome.is_given_up()
         {
             let feedback = Said::feedback_of(said.as_ref());
             let (first, total, outcome, usage) = (*first, *total, *outcome, *usage);

@@ -386,7 +386,7 @@ impl Forward {
         let place = (hold.route, hold.position);
         let progress = match (hold.first_token, end.outcome) {
             (Some(_), _) => Progress::Streaming,
-            (None, Outcome::ConnectFailure) => Progress::Unsent,
+            (None, Outcome::ConnectFailure | Outcome::PoolFull) => Progress::Unsent,
             (None, _) => Progress::Sent,
         };
         let in_flight = self.member().map_or(0, |(_, member, _)| member.state.concurrency.in_flight());
@@ -512,7 +512,10 @@ impl Forward {
             outcome if outcome.is_healthy() => state.cool_down.served(now),
             _ => {}
         }
-        if let Some(quota) = end.feedback.quota(Resource::Requests) {
+        if outcome == Outcome::PoolFull {
+            // The provider does not know of it.
+            state.requests_left.settle(hold.requests_mark, 0);
+        } else if let Some(quota) = end.feedback.quota(Resource::Requests) {
             state.requests_left.learn(now, hold.requests_mark, &quota);
         }
         if let Some(quota) = end.feedback.quota(Resource::Tokens) {
@@ -535,7 +538,7 @@ impl Forward {
         };
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (output, prompt, counted, price) = match used {
-            _ if overtaken => {
+            _ if overtaken || outcome == Outcome::PoolFull => {
                 self.compiled.limiter.settle(now, &mut kept.reserved, &Cost::NOTHING);
                 state.tokens_left.settle(hold.tokens_mark, 0);
                 (0, small(tokens.input), Usage::default(), PicoDollars::ZERO)

@@ -20,7 +20,7 @@ pub const fn fallback_cause(outcome: Outcome) -> Option<FallbackCause> {
             Some(FallbackCause::Failed)
         }
         Outcome::Timeout => Some(FallbackCause::Timeout),
-        Outcome::Limited => Some(FallbackCause::Capacity),
+        Outcome::Limited | Outcome::PoolFull => Some(FallbackCause::Capacity),
         Outcome::Success | Outcome::ClientError | Outcome::LocalTimeout | Outcome::Cancelled => None,
     }
 }

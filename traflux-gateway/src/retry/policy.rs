@@ -163,7 +163,7 @@ pub fn decide(plan: &RetryPlan, attempt: &Attempt, draw: u64) -> RetryDecision {
     }
     // A refusal was not acted on, and neither was what was never sent.
     let untouched = attempt.progress == Progress::Unsent
-        || matches!(attempt.outcome, Outcome::Limited | Outcome::ConnectFailure);
+        || matches!(attempt.outcome, Outcome::Limited | Outcome::ConnectFailure | Outcome::PoolFull);
     if !untouched && attempt.idempotence == Idempotence::NonIdempotent && !asked_for {
         return stop(StopReason::NotIdempotent);
     }

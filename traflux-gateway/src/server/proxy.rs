@@ -443,7 +443,7 @@ impl<'a> Way<'a> {
                 state.pump();
                 return Attempt::Failed(fault);
             }
-            Some(Err(error)) if error.is_full() => (Outcome::Limited, POOL_FULL),
+            Some(Err(error)) if error.is_full() => (Outcome::PoolFull, POOL_FULL),
             Some(Err(error)) if error.is_connect() => (
                 Outcome::ConnectFailure,
                 wrong(StatusCode::BAD_GATEWAY, "connect_failure", "the backend cannot be reached"),

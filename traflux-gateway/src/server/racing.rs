@@ -60,7 +60,7 @@ impl Runner {
                             (outcome.is_failure() || outcome == Outcome::Limited)
                                 .then_some((outcome, feedback))
                         }
-                        Err(error) if error.is_full() => Some((Outcome::Limited, Feedback::NONE)),
+                        Err(error) if error.is_full() => Some((Outcome::PoolFull, Feedback::NONE)),
                         Err(error) if error.is_connect() => Some((Outcome::ConnectFailure, Feedback::NONE)),
                         Err(_) => Some((Outcome::Reset, Feedback::NONE)),
                     };

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_gateway::Outcome;
 use traflux_gateway::server::Gateway;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 
-use crate::common::{chat, gateway, post, to, until};
+use crate::common::{chat, gateway, plan, post, to, until};
 
 /// A relay that counts connections to a mock.
 async fn counted(mock: &MockBackend) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
@@ -94,11 +95,36 @@ async fn what_is_beyond_a_pool_is_refused_at_once_and_speaks_against_nobody() {
         let answers = at_once(&gateway, 8).await;
         assert_eq!(answers.iter().filter(|(status, _)| *status == 200).count(), served, "{answers:?}");
         let refused: Vec<_> = answers.iter().filter(|(status, _)| *status != 200).collect();
-        assert!(refused.iter().all(|(status, _)| *status == 503 || *status == 429), "{refused:?}");
-        assert!(refused.iter().any(|(_, code)| code == "pool_full"), "{refused:?}");
-        assert_eq!(gateway.tally().row("default", "only").failures(), 0);
+        assert!(refused.iter().all(|(status, code)| *status == 503 && code == "pool_full"), "{refused:?}");
+        let row = gateway.tally().row("default", "only");
+        assert_eq!((row.failures(), row.of(Outcome::PoolFull)), (0, 8 - served as u64));
+        // What was under way has ended: there is room at once.
+        assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
     }
     assert!(most.load(SeqCst) <= 4);
+}
+
+#[tokio::test]
+async fn another_address_serves_while_one_is_full() {
+    let (busy, other) = (slow().await, crate::common::mock().await);
+    let mut plan = plan(&format!(
+        r#"{{"backends": {{"only": {{"url": ["{}", "{}"]}}}},
+        "routing": {{"default": {{"backend": "only", "algorithm": "round-robin"}}}}}}"#,
+        busy.url(),
+        other.url()
+    ));
+    plan.pool.max_requests = 1;
+    let gateway = gateway(&plan).await;
+    let address = gateway.address();
+    let held = tokio::spawn(async move { post(address, &[], &chat(1)).await.status });
+    until(|| busy.requests() == 1).await;
+    // In turn: the other one, then the busy one in vain.
+    for _ in 0..2 {
+        assert_eq!(post(address, &[], &chat(1)).await.status, 200);
+    }
+    assert_eq!((held.await.unwrap(), busy.requests(), other.requests()), (200, 1, 2));
+    let row = gateway.tally().row("default", "only");
+    assert_eq!(row.of(Outcome::PoolFull), 1);
 }
 
 #[tokio::test]

@@ -246,7 +246,7 @@ fn sums(counted: &Snapshot) -> BTreeMap<&str, Sum> {
             Outcome::ALL.into_iter().filter(|o| wanted(*o)).map(|outcome| counted.requests(at, outcome)).sum()
         };
         // What never left the gateway says nothing of the backend.
-        sum.finished += of(|outcome| outcome != Outcome::LocalTimeout);
+        sum.finished += of(|outcome| !matches!(outcome, Outcome::LocalTimeout | Outcome::PoolFull));
         sum.successes += of(|outcome| outcome == Outcome::Success);
         sum.refused += of(|outcome| outcome == Outcome::Limited);
         sum.failed += of(Outcome::is_failure);
