@@ -6,6 +6,7 @@ use std::fmt;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::RulePlan;
 
+use super::form::out_of_form;
 use super::subsume::{contradiction, covers, excludes};
 
 /// Something that a list of rules says and its author perhaps did not mean.
@@ -31,6 +32,16 @@ pub enum Finding {
         rule: String,
         /// The one that loses.
         other: String,
+    },
+    /// A rule or limit asks for a path that no request has, because paths are compared in one form
+    /// ([`normal_path`](super::normal_path)).
+    PathForm {
+        /// Where it stands.
+        path: String,
+        /// The path that is written there.
+        written: String,
+        /// Its form.
+        form: String,
     },
     /// A route names a backend that is described nowhere: it has no URL, price or key.
     UnknownBackend {
@@ -62,9 +73,10 @@ impl Finding {
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::NeverMatches { .. } | Self::Shadowed { .. } | Self::UnknownBackend { .. } => {
-                Severity::Warning
-            }
+            Self::NeverMatches { .. }
+            | Self::Shadowed { .. }
+            | Self::PathForm { .. }
+            | Self::UnknownBackend { .. } => Severity::Warning,
             Self::Overlaps { .. } | Self::UnusedBackend { .. } | Self::NoDefault => Severity::Note,
         }
     }
@@ -79,6 +91,12 @@ impl fmt::Display for Finding {
             }
             Self::Overlaps { rule, other } => {
                 write!(f, "rules `{rule}` and `{other}` overlap: `{rule}` is tried first and decides")
+            }
+            Self::PathForm { path, written, form } => {
+                write!(
+                    f,
+                    "{path}: no request of a gateway has `{written}`: paths are compared in one form, here `{form}`"
+                )
             }
             Self::UnknownBackend { path, backend } => {
                 write!(f, "{path}: backend `{backend}` is not described under `backends`")
@@ -129,6 +147,15 @@ pub fn review(plan: &RequestPlan) -> Vec<Finding> {
             crossing.map(|earlier| Finding::Overlaps { rule: earlier.name.clone(), other: name.clone() }),
         );
         alive.push(rule);
+    }
+    let of_rules = rules.iter().enumerate().map(|(ix, rule)| (format!("routing.rules[{ix}]"), &rule.matches));
+    let of_limits =
+        plan.limits.iter().enumerate().map(|(ix, limit)| (format!("limits[{ix}]"), &limit.matches));
+    for (at, matches) in of_rules.chain(of_limits) {
+        if let Some((written, form)) = matches.path.as_ref().and_then(out_of_form) {
+            let written = written.to_owned();
+            findings.push(Finding::PathForm { path: format!("{at}.match.path"), written, form });
+        }
     }
     for (path, route) in plan.routes() {
         findings.extend(

@@ -23,7 +23,6 @@ use super::gateway::State;
 use super::hosts::{Answering, Failed, Host, Received};
 use super::live::Live;
 use super::passing::{AnswerBody, Broken, Meter, Passing, RequestBody};
-use super::paths;
 use super::racing::Runner;
 use super::tokens::Shown;
 use super::upstream::Upstream;
@@ -34,6 +33,7 @@ use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
 use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::retry::Idempotence;
+use crate::rule::normal_path;
 use crate::wire::{BodyKind, RequestFacts, UsageReader};
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), beside those that `connection` names.
@@ -543,7 +543,7 @@ impl Rest<'_> {
 
 /// Gives the path the form that rules look at and backends get.
 fn in_one_form(parts: &mut Parts) {
-    let Cow::Owned(path) = paths::normal(parts.uri.path()) else { return };
+    let Cow::Owned(path) = normal_path(parts.uri.path()) else { return };
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     // Nothing was added that was not in one before.
