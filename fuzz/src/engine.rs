@@ -311,9 +311,13 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             LimitScope::Backend,
             LimitScope::Header("x-team".into()),
         ];
-        let shapes =
-            [LimitShape::TokenBucket, LimitShape::FixedWindow, LimitShape::SlidingWindow, LimitShape::Pacing,
-            LimitShape::WarmUp(WarmUpPlan::default())];
+        let shapes = [
+            LimitShape::TokenBucket,
+            LimitShape::FixedWindow,
+            LimitShape::SlidingWindow,
+            LimitShape::Pacing,
+            LimitShape::WarmUp(WarmUpPlan::default()),
+        ];
         let units = [
             LimitUnit::Requests,
             LimitUnit::InputTokens,
@@ -339,6 +343,9 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             max_wait: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(3))]),
             persistent: coin(bytes),
         });
+        for limit in plan.limits.iter_mut().filter(|limit| !limit.has_burst()) {
+            limit.burst = None;
+        }
     }
     plan
 }
