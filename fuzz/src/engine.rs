@@ -344,6 +344,9 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             max_wait: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(3))]),
             persistent: coin(bytes),
         });
+        for limit in plan.limits.iter_mut().filter(|limit| !limit.has_burst()) {
+            limit.burst = None;
+        }
     }
     plan
 }

@@ -152,9 +152,12 @@ impl Engine {
         settings.validate()?;
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.compiled.load_full();
+        // A plan may be refused after its states were made: they would be those of the next one.
+        let known = registry.known();
         let compiled = match Compiled::new(plan, settings, &mut registry, Some(&before), now) {
             Ok(compiled) => compiled,
             Err(error) => {
+                registry.put_back(known);
                 before.drain();
                 return Err(error);
             }

@@ -2,8 +2,13 @@
 //!
 //! [`TrafluxLayer`] asks the [`Engine`](crate::Engine) about each request, lets it wait where the engine says so, puts
 //! the [`Chosen`] backend into the request's extensions, calls the inner service, and settles when the body of the
-//! answer has ended, failed or been dropped. It needs no particular runtime. Usage is read from bodies of JSON and of
-//! server-sent events as they pass.
+//! answer has ended, failed or been dropped. Usage is read from bodies of JSON and of server-sent events as they pass.
+//!
+//! Where a limit has a `max_wait_ms`, requests wait by tokio's timer: the layer then has to be called within a runtime of
+//! tokio whose time is enabled, and panics elsewhere. All else runs on any executor.
+//!
+//! Rules see paths in their one form ([`normal_path`]); the inner service gets the request as it was written. Load
+//! reports of backends (ORCA) are not read: the inner service tells them by [`Engine::report_load`].
 //!
 //! A request that is refused never reaches the inner service: the outcome is an `Err(`[`Refused`]`)`, to be turned
 //! into an answer by whoever stands outside. The layer never tries again, for it cannot send a body twice; put a retry
@@ -70,6 +75,7 @@ use crate::engine::{Decision, End, Engine, Forward, Refusal};
 use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::retry::Idempotence;
+use crate::rule::normal_path;
 use crate::wire::{BodyKind, UsageReader};
 
 /// Where a request goes; among the extensions of the request that the inner service gets.
@@ -234,7 +240,7 @@ impl Shared {
         let asked = request::Request {
             method: request.method().as_str(),
             host: &adapter::host(request.uri(), headers),
-            path: request.uri().path(),
+            path: &normal_path(request.uri().path()),
             query: request.uri().query().unwrap_or_default(),
             headers: &Headers(headers),
             claims: &described.claims,

@@ -489,6 +489,30 @@ fn no_secret_is_written() {
 }
 
 #[test]
+fn a_claim_whose_name_sounds_like_a_secret_decides_the_same_in_a_replay() {
+    let plan = plan_of(json!({
+        "routing": {
+            "rules": [{"name": "admin", "match": {"claims": {"authorities": "ROLE_ADMIN"}}, "route": {"backend": "a"}}],
+            "default": {"backend": "b"}
+        },
+        "limits": [{"name": "few", "unit": "requests", "amount": 1, "match": {"claims": {"session_kind": {"one_of": ["bot"]}}}}]
+    }));
+    let engine = Engine::with_log(&plan, &EngineSettings::default(), &LogSettings::default(), at(1)).unwrap();
+    let ask =
+        |claims: &[(&str, &str)]| engine.decide(&Request { claims: &claims, ..Request::default() }, at(2));
+    assert_eq!(ask(&[("authorities", "ROLE_ADMIN")]).forward().unwrap().backend(), "a");
+    assert_eq!(ask(&[("authorities", "ROLE_USER")]).forward().unwrap().backend(), "b");
+    let bot = [("session_kind", "bot")];
+    assert!(ask(&bot).forward().is_some() && ask(&bot).forward().is_none());
+    let mut lines = Vec::new();
+    engine.decision_log().unwrap().take(&mut lines, false);
+    let done = replayed(&lines).unwrap();
+    assert!(done.difference.is_none() && done.answers >= 4, "{:?}", done.difference);
+    let text = String::from_utf8(lines).unwrap();
+    assert!(!text.contains("ROLE_") && !text.contains("\"bot\""), "{text}");
+}
+
+#[test]
 fn a_rotated_log_reads_as_one_and_without_its_beginning_only_as_a_part() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("decisions.jsonl");

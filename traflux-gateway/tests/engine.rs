@@ -7,7 +7,7 @@ use std::time::Duration;
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::Outcome;
-use traflux_gateway::congestion::ConcurrencyPlan;
+use traflux_gateway::congestion::{ConcurrencyPlan, LoadReport};
 use traflux_gateway::observe::Format;
 use traflux_gateway::{
     Client, Decision, End, Engine, EngineSettings, Forward, QueuePlan, Reason, Refusal, Request,
@@ -752,4 +752,31 @@ fn a_reload_puts_other_settings_of_health_and_congestion_in_force() {
     assert_eq!(refusal(engine.decide(&chat("t", 1, 1), at(0.0))).reason, Reason::Saturated);
     held.finish(at(0.1), &success(1, 1));
     both.into_iter().for_each(|way| way.finish(at(0.1), &success(1, 1)));
+}
+
+#[test]
+fn a_reload_that_is_refused_leaves_nothing_behind() {
+    let json = r#"{"backends": {"a": {"url": "http://127.0.0.1:1"}}, "routing": {"default": {"backend": "a"}}, "queue": {"max_waiting": 0}}"#;
+    let good = with_room(json, ConcurrencyPlan::fixed(7));
+    let engine = engine_of(&good);
+    let most = |engine: &Engine| engine.readings(at(1.0))["a"].limit;
+    let held = forward(engine.decide(&chat("t", 1, 1), at(0.0)));
+    let mut wrong = with_room(json, ConcurrencyPlan::fixed(5));
+    wrong.balance.latency.decay *= 2;
+    // Found after backends and endpoints were made.
+    wrong.limits = plan(
+        r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "shape": "sliding_window", "max_wait_ms": 5}]}"#,
+    )
+    .limits;
+    assert!(engine.reload(&wrong, &EngineSettings::default(), at(0.1)).is_err());
+    assert_eq!((most(&engine), engine.readings(at(1.0))["a"].in_flight), (7, 1));
+    // What a backend reports reaches the state that decides.
+    let report = LoadReport { waiting: Some(50.0), ..LoadReport::default() };
+    engine.report_load(at(0.2), "a", "", report);
+    assert_eq!(refusal(engine.decide(&chat("t", 1, 1), at(0.2))).reason, Reason::Saturated);
+    engine.reload(&good, &EngineSettings::default(), at(20.0)).unwrap();
+    assert_eq!((most(&engine), engine.readings(at(20.0))["a"].in_flight), (7, 1));
+    assert_eq!(engine.explain(&chat("t", 1, 1), at(20.0)).candidates[0].in_flight, (1, 7));
+    held.finish(at(20.0), &success(1, 1));
+    assert_eq!(engine.readings(at(20.0))["a"].in_flight, 0);
 }

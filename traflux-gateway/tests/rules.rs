@@ -4,8 +4,7 @@
 use proptest::prelude::*;
 use traflux_core::plan::matching::{MatchPlan, PathMatch};
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::rule::Severity;
-use traflux_gateway::{Client, Finding, Matcher, Request, TokenEstimate, review};
+use traflux_gateway::{Client, Finding, Matcher, Request, Severity, TokenEstimate, review};
 
 fn plan(json: &str) -> RequestPlan {
     let plan: RequestPlan = serde_json::from_str(json).unwrap();
@@ -186,6 +185,33 @@ fn a_header_named_twice_counts_twice_in_a_review() {
     let found = review(&plan);
     assert!(!found.iter().any(|f| matches!(f, Finding::Shadowed { .. })), "{found:?}");
     assert!(found.iter().any(|f| matches!(f, Finding::NeverMatches { rule, .. } if rule == "neither")));
+}
+
+#[test]
+fn a_path_that_no_request_has_is_a_warning() {
+    let plan: RequestPlan = serde_json::from_str(
+        r#"{"backends": {"b": {}}, "routing": {"default": {"backend": "b"}, "rules": [
+            {"name": "up", "match": {"path": "/a/../b"}, "route": {"backend": "b"}},
+            {"name": "right", "match": {"path": "/a%2Fb/.well-known"}, "route": {"backend": "b"}}]},
+        "limits": [{"name": "l", "unit": "requests", "amount": 1, "match": {"path": {"exact": "/%2e%2e/%61dmin"}}}]}"#,
+    )
+    .unwrap();
+    let warnings: Vec<String> = review(&plan)
+        .iter()
+        .filter(|finding| finding.severity() == Severity::Warning)
+        .map(ToString::to_string)
+        .collect();
+    let because = |form| format!("paths are compared in one form, here `{form}`");
+    assert_eq!(
+        warnings,
+        [
+            format!("routing.rules[0].match.path: no request of a gateway has `/a/../b`: {}", because("/b")),
+            format!(
+                "limits[0].match.path: no request of a gateway has `/%2e%2e/%61dmin`: {}",
+                because("/admin")
+            ),
+        ]
+    );
 }
 
 fn any_path() -> impl Strategy<Value = String> {

@@ -145,6 +145,24 @@ fn what_is_described_and_the_host_of_the_header_decide() {
 }
 
 #[test]
+fn a_path_is_one_to_rules_however_it_is_written() {
+    let plan: RequestPlan = serde_json::from_str(
+        r#"{"backends": {"a": {"url": "http://127.0.0.1:1"}},
+        "routing": {"rules": [{"name": "public", "match": {"path": "/public"}, "route": {"backend": "a"}}]}}"#,
+    )
+    .unwrap();
+    let clock = Clock::start();
+    let engine = Engine::new(&plan, &EngineSettings::default(), clock.now()).unwrap();
+    let mut service = TrafluxLayer::new(engine, clock).layer(Backend);
+    block_on(async {
+        assert!(service.call(Request::get("/%70ublic/x").body(()).unwrap()).await.is_ok());
+        for path in ["/public/../admin", "/public/%2e%2e/admin"] {
+            assert!(service.call(Request::get(path).body(()).unwrap()).await.is_err(), "{path}");
+        }
+    });
+}
+
+#[test]
 fn a_request_whose_answer_is_of_no_more_use_is_not_sent() {
     block_on(async {
         let mut service = layer(Some(ConcurrencyPlan::fixed(1))).layer(Backend);

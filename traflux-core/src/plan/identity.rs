@@ -28,7 +28,8 @@ pub struct IdentityPlan {
     /// program that embeds the engine and passes them.
     pub trusted_claims: TrustedNames,
     /// Bearer tokens that the gateway itself verifies. With it, a request without a valid token or a known key is
-    /// answered with 401 unless `anonymous` is set, and one with an invalid token always.
+    /// answered with 401 unless `anonymous` is set. One whose bearer is neither a known key nor a valid token always is,
+    /// whatever it looks like, and so is one with several `Authorization` headers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtPlan>,
     /// Header in which a trusted proxy in front passes the claims that it has verified, and that it strips from what
@@ -96,7 +97,7 @@ pub struct JwtPlan {
     #[serde(rename = "leeway_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub leeway: Duration,
-    /// Whether backends that have no `key` of their own get the token.
+    /// Whether backends that have no `key` of their own get the token. They never get `x-api-key` or `api-key` beside it.
     pub forward: bool,
 }
 

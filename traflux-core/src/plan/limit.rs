@@ -27,7 +27,7 @@ pub struct LimitPlan {
     #[serde(default = "minute", rename = "period_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub period: Duration,
-    /// The most that may be used at once after a rest; `amount` without it.
+    /// The most that may be used at once after a rest; `amount` without it. Of `token_bucket` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<f64>,
     /// How the amount is spread over time.
@@ -58,6 +58,14 @@ pub struct LimitPlan {
     /// the engine.
     #[serde(default)]
     pub persistent: bool,
+}
+
+impl LimitPlan {
+    /// Whether `burst` means something: for token buckets of anything but what is in flight.
+    #[must_use]
+    pub const fn has_burst(&self) -> bool {
+        matches!(self.shape, LimitShape::TokenBucket) && !matches!(self.unit, LimitUnit::Concurrency)
+    }
 }
 
 const fn minute() -> Duration {
@@ -114,6 +122,20 @@ pub enum LimitShape {
     Pacing,
     /// As pacing, but slower after a rest: the rate climbs to the full one under load and falls back when idle.
     WarmUp(WarmUpPlan),
+}
+
+impl LimitShape {
+    /// Its name in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TokenBucket => "token_bucket",
+            Self::FixedWindow => "fixed_window",
+            Self::SlidingWindow => "sliding_window",
+            Self::Pacing => "pacing",
+            Self::WarmUp(_) => "warm_up",
+        }
+    }
 }
 
 /// How fast a paced limit warms up.

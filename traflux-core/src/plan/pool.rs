@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::form::millis;
+use super::range::check;
+use crate::error::PlanError;
 
 /// Connections to a backend, and circuit breakers: what is beyond a maximum is refused at once. A gateway counts them for
 /// each address of a backend, Envoy for each cluster.
@@ -14,7 +16,7 @@ use super::form::millis;
 pub struct PoolPlan {
     /// Connections at once; a request that finds none free waits for one.
     pub max_connections: u32,
-    /// Requests that wait for a connection.
+    /// Requests that wait for a connection; with 0 none does.
     pub max_pending: u32,
     /// Requests in flight.
     pub max_requests: u32,
@@ -40,5 +42,25 @@ impl Default for PoolPlan {
             max_requests_per_connection: None,
             max_streams_per_connection: 100,
         }
+    }
+}
+
+impl PoolPlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a maximum of 0, with which nothing would be sent.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        for (key, most) in [
+            ("max_connections", Some(self.max_connections)),
+            ("max_requests", Some(self.max_requests)),
+            ("max_requests_per_connection", self.max_requests_per_connection),
+            ("max_streams_per_connection", Some(self.max_streams_per_connection)),
+        ] {
+            if let Some(most) = most {
+                check(most >= 1, key, most, "at least 1")?;
+            }
+        }
+        Ok(())
     }
 }

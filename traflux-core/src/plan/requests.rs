@@ -11,7 +11,7 @@ use super::congestion::CongestionPlan;
 use super::control::ControlPlan;
 use super::health::HealthPlan;
 use super::identity::IdentityPlan;
-use super::limit::{LimitPlan, LimitShape};
+use super::limit::{LimitPlan, LimitShape, LimitUnit};
 use super::pool::PoolPlan;
 use super::queue::QueuePlan;
 use super::retry::RetryPlan;
@@ -157,6 +157,16 @@ impl RequestPlan {
                     return wrong(path, format!("{amount} is outside (0, {LARGEST_AMOUNT}]"));
                 }
             }
+            // Concurrency has no rate, and the other shapes say themselves how much may be used at once.
+            if let Some(burst) = limit.burst.filter(|_| !limit.has_burst()) {
+                let of = if limit.unit == LimitUnit::Concurrency {
+                    "unit: concurrency"
+                } else {
+                    limit.shape.name()
+                };
+                let problem = format!("{burst}, expected none with `{of}`: only `token_bucket` has one");
+                return wrong(path("burst"), problem);
+            }
             if limit.period.is_zero() {
                 return wrong(path("period_ms"), "a period of 0 ms has no rate".into());
             }
@@ -200,6 +210,8 @@ impl RequestPlan {
         if let Some(control) = &self.control {
             control.validate(&self.backend_names())?;
         }
+        self.server.validate().map_err(|error| error.under("server"))?;
+        self.pool.validate().map_err(|error| error.under("pool"))?;
         self.balance.validate().map_err(|error| error.under("balance"))?;
         self.identity.validate().map_err(|error| error.under("identity"))?;
         self.health.validate().map_err(|error| error.under("health"))?;
@@ -286,6 +298,33 @@ mod tests {
             (
                 r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "shape": {"warm_up": {"cold_factor": 1}}}]}"#,
                 "limits[0].shape.warm_up.cold_factor: 1, expected more than 1, at most 1000",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "burst": 20, "shape": "pacing"}]}"#,
+                "limits[0].burst: 20, expected none with `pacing`: only `token_bucket` has one",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "burst": 20, "shape": {"warm_up": {}}}]}"#,
+                "limits[0].burst: 20, expected none with `warm_up`: only `token_bucket` has one",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "concurrency", "amount": 1, "burst": 2}]}"#,
+                "limits[0].burst: 2, expected none with `unit: concurrency`: only `token_bucket` has one",
+            ),
+            (
+                r#"{"server": {"request_timeout_ms": 0}}"#,
+                "server.request_timeout_ms: 0, expected more than 0",
+            ),
+            (
+                r#"{"server": {"stream_idle_timeout_ms": 0}}"#,
+                "server.stream_idle_timeout_ms: 0, expected more than 0",
+            ),
+            (r#"{"server": {"max_body_bytes": 0}}"#, "server.max_body_bytes: 0, expected at least 1"),
+            (r#"{"server": {"max_connections": 0}}"#, "server.max_connections: 0, expected at least 1"),
+            (r#"{"pool": {"max_requests": 0}}"#, "pool.max_requests: 0, expected at least 1"),
+            (
+                r#"{"pool": {"max_requests_per_connection": 0}}"#,
+                "pool.max_requests_per_connection: 0, expected at least 1",
             ),
             (
                 r#"{"identity": {"api_keys": [{"name": "k", "sha256": "ab", "tenant": "t"}]}}"#,

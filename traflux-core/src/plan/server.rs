@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::KeySource;
 use super::form::millis;
+use super::range::{check, check_positive};
+use crate::error::PlanError;
 
 /// The side that clients see. Everything is bounded, and nothing listens beyond this machine unless it is said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,27 @@ impl Default for ServerPlan {
             stream_idle_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl ServerPlan {
+    /// Checks the ranges. A gateway that stops at once (`drain_timeout_ms: 0`) is one.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a size or a time of zero, with which nothing would be served.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        for (key, most) in [
+            ("max_connections", self.max_connections),
+            ("max_header_bytes", self.max_header_bytes),
+            ("max_body_bytes", self.max_body_bytes),
+            ("max_buffered_bytes", self.max_buffered_bytes),
+        ] {
+            check(most >= 1, key, most, "at least 1")?;
+        }
+        check_positive("header_timeout_ms", self.header_timeout)?;
+        check_positive("body_timeout_ms", self.body_timeout)?;
+        check_positive("request_timeout_ms", self.request_timeout)?;
+        check_positive("stream_idle_timeout_ms", self.stream_idle_timeout)
     }
 }
 

@@ -2,10 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use crate::error::GatewayError;
 use crate::request::Lookup;
+
+/// Base64 of either alphabet is told apart by its characters; padding may be missing.
+const PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE, PADDING);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, PADDING);
 
 /// Objects within objects, of which deeper ones say nothing.
 const MOST_DEPTH: usize = 4;
@@ -30,6 +39,20 @@ impl Claims {
         let claims: Map<String, Value> =
             serde_json::from_slice(json).map_err(|error| GatewayError::Body { reason: error.to_string() })?;
         Ok(Self::from(claims))
+    }
+
+    /// Reads the header in which a proxy in front passes the payload of a token that it has verified: a JSON object,
+    /// plain or in base64 (`forward_payload_header` of Envoy's `jwt_authn`).
+    ///
+    /// # Errors
+    /// [`GatewayError::Body`] for what is neither.
+    pub fn from_header(value: &[u8]) -> Result<Self, GatewayError> {
+        if value.trim_ascii_start().starts_with(b"{") {
+            return Self::from_json(value);
+        }
+        let is_standard = value.iter().any(|b| matches!(b, b'+' | b'/'));
+        let json = if is_standard { STANDARD.decode(value) } else { URL_SAFE.decode(value) };
+        Self::from_json(&json.map_err(|error| GatewayError::Body { reason: error.to_string() })?)
     }
 
     /// How many there are.

@@ -446,6 +446,17 @@ impl EndpointTable {
         }
     }
 
+    /// The same endpoints under the same names; what is added to one table is not in the other.
+    pub(crate) fn snapshot(&self) -> Self {
+        let by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self {
+            plan: self.plan,
+            learning: self.learning,
+            by_name: Mutex::new(by_name),
+            next_id: AtomicU32::new(self.next_id.load(Relaxed)),
+        }
+    }
+
     /// Forgets endpoints that no pool refers to and that have nothing in flight. Returns how many.
     pub fn sweep(&self) -> usize {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);

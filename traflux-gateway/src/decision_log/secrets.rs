@@ -146,8 +146,9 @@ pub(super) fn without_secrets(plan: &RequestPlan) -> (RequestPlan, Option<String
     let rules = plan.routing.rules.iter_mut().map(|rule| (rule.name.clone(), &mut rule.matches));
     let limits = plan.limits.iter_mut().map(|limit| (limit.name.clone(), &mut limit.matches));
     for (name, conditions) in rules.chain(limits) {
-        for (header, text) in conditions.headers.iter_mut().chain(conditions.query.iter_mut()) {
-            if !is_secret(header) {
+        let named = conditions.headers.iter_mut().chain(&mut conditions.claims).chain(&mut conditions.query);
+        for (key, text) in named {
+            if !is_secret(key) {
                 continue;
             }
             match text {
@@ -156,11 +157,11 @@ pub(super) fn without_secrets(plan: &RequestPlan) -> (RequestPlan, Option<String
                 TextMatch::Present(_) => {}
                 TextMatch::Prefix(text) | TextMatch::Suffix(text) | TextMatch::Contains(text) => {
                     *text = hashed(text);
-                    looked_into.get_or_insert_with(|| format!("`{name}` looks into the secret `{header}`"));
+                    looked_into.get_or_insert_with(|| format!("`{name}` looks into the secret `{key}`"));
                 }
                 TextMatch::Regex(_) => {
                     *text = TextMatch::Present(true);
-                    looked_into.get_or_insert_with(|| format!("`{name}` looks into the secret `{header}`"));
+                    looked_into.get_or_insert_with(|| format!("`{name}` looks into the secret `{key}`"));
                 }
             }
         }
@@ -226,6 +227,22 @@ mod tests {
         let TextMatch::Exact(hash) = &written.routing.rules[0].matches.headers["X-Api-Key"] else { panic!() };
         assert_eq!(asked.headers["x-api-key"], **hash);
         assert_eq!(asked.headers["x-team"], "a");
+    }
+
+    #[test]
+    fn a_claim_whose_name_sounds_like_a_secret_is_written_as_a_hash_on_both_sides() {
+        let plan = plan(
+            r#"{"routing": {"rules": [{"name": "admin", "match": {"claims": {"authorities": {"one_of": ["ADMIN", "ROOT"]}}},
+                "route": {"backend": "b"}}]}}"#,
+        );
+        let (written, looked_into) = without_secrets(&plan);
+        assert_eq!(looked_into, None);
+        let visible = Visible::of(&plan);
+        let claims = [("authorities", "ROOT")];
+        let asked = visible.asked(&Request { claims: &claims, ..Request::default() }, []);
+        let condition = &written.routing.rules[0].matches.claims["authorities"];
+        assert_eq!(condition.holds(asked.claims.get("authorities").map(|text| &**text)), Some(true));
+        assert!(!serde_json::to_string(&written).unwrap().contains("ADMIN"));
     }
 
     #[test]

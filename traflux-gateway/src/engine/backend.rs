@@ -51,6 +51,13 @@ pub(super) struct Registry {
     pub(super) probes: Probes,
 }
 
+/// States by name, as they were at a time.
+#[derive(Debug)]
+pub(super) struct Known {
+    endpoints: EndpointTable,
+    backends: HashMap<(String, String), Arc<BackendState>>,
+}
+
 /// Weights of a controller.
 #[derive(Debug, Clone)]
 pub(super) struct SetByController {
@@ -73,6 +80,16 @@ impl Registry {
             set: HashMap::new(),
             probes: Probes::default(),
         })
+    }
+
+    /// What compiling a plan changes here, to be [put back](Self::put_back) where the plan is refused.
+    pub(super) fn known(&self) -> Known {
+        Known { endpoints: self.endpoints.snapshot(), backends: self.backends.clone() }
+    }
+
+    /// As it was before a plan that is refused.
+    pub(super) fn put_back(&mut self, known: Known) {
+        (self.endpoints, self.backends) = (known.endpoints, known.backends);
     }
 
     /// Forgets all states, because their settings changed; those of requests in flight live on until these end.

@@ -7,6 +7,7 @@ use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::RulePlan;
 
 use super::clients::unknown_clients;
+use super::form::out_of_form;
 use super::subsume::{contradiction, covers, excludes};
 
 /// Something that a list of rules says and its author perhaps did not mean.
@@ -32,6 +33,16 @@ pub enum Finding {
         rule: String,
         /// The one that loses.
         other: String,
+    },
+    /// A rule or limit asks for a path that no request has, because paths are compared in one form
+    /// ([`normal_path`](super::normal_path)).
+    PathForm {
+        /// Where it stands.
+        path: String,
+        /// The path that is written there.
+        written: String,
+        /// Its form.
+        form: String,
     },
     /// A route names a backend that is described nowhere: it has no URL, price or key.
     UnknownBackend {
@@ -77,6 +88,7 @@ impl Finding {
         match self {
             Self::NeverMatches { .. }
             | Self::Shadowed { .. }
+            | Self::PathForm { .. }
             | Self::UnknownBackend { .. }
             | Self::UnknownClient { .. }
             | Self::NoClaims { .. } => Severity::Warning,
@@ -94,6 +106,12 @@ impl fmt::Display for Finding {
             }
             Self::Overlaps { rule, other } => {
                 write!(f, "rules `{rule}` and `{other}` overlap: `{rule}` is tried first and decides")
+            }
+            Self::PathForm { path, written, form } => {
+                write!(
+                    f,
+                    "{path}: no request of a gateway has `{written}`: paths are compared in one form, here `{form}`"
+                )
             }
             Self::UnknownBackend { path, backend } => {
                 write!(f, "{path}: backend `{backend}` is not described under `backends`")
@@ -154,6 +172,15 @@ pub fn review(plan: &RequestPlan) -> Vec<Finding> {
             crossing.map(|earlier| Finding::Overlaps { rule: earlier.name.clone(), other: name.clone() }),
         );
         alive.push(rule);
+    }
+    let of_rules = rules.iter().enumerate().map(|(ix, rule)| (format!("routing.rules[{ix}]"), &rule.matches));
+    let of_limits =
+        plan.limits.iter().enumerate().map(|(ix, limit)| (format!("limits[{ix}]"), &limit.matches));
+    for (at, matches) in of_rules.chain(of_limits) {
+        if let Some((written, form)) = matches.path.as_ref().and_then(out_of_form) {
+            let written = written.to_owned();
+            findings.push(Finding::PathForm { path: format!("{at}.match.path"), written, form });
+        }
     }
     for (path, route) in plan.routes() {
         findings.extend(

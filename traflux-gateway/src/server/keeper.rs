@@ -1,7 +1,8 @@
 //! Who keeps what is used of budgets while the process is down?
 
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -82,11 +83,29 @@ impl Keeper {
 pub(super) fn look(plan: &RequestPlan) -> Result<(), GatewayError> {
     check(plan)?;
     let Some(path) = plan.server.levels_file.as_ref().map(PathBuf::from) else { return Ok(()) };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Err(error) = folder.map_or(Ok(()), |folder| folder.read_dir().map(drop)) {
-        return Err(GatewayError::LevelStore { path, kind: error.kind() });
-    }
+    look_at_folder(&path)
+        .map_err(|error| GatewayError::LevelStore { path: path.clone(), kind: error.kind() })?;
     Levels::load(&path).map(drop)
+}
+
+/// Whether the lock can be written and the file be replaced: by a file of another name, which is gone again afterwards.
+fn look_at_folder(path: &Path) -> std::io::Result<()> {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    match File::options().write(true).open(beside(".lock")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let tried = beside(".check");
+    match File::create_new(&tried) {
+        Ok(_) => std::fs::remove_file(&tried),
+        // Another check looks at the same time.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Refuses a plan whose limits shall be kept and that does not say where.

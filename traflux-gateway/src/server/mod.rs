@@ -10,7 +10,7 @@
 //! | whether a plan can be served | `prepare` |
 //! | connections, TLS, drain | `listener`, `streams`, `tls` |
 //! | the way of a request, its answer | `proxy`, `racing`, `passing`, `answer` |
-//! | paths in one form, bodies that are held | `paths`, `buffers` |
+//! | bodies that are held | `buffers` |
 //! | clients' tokens and claims | `tokens` |
 //! | backends and their keys | `upstream` |
 //! | connections to backends | `hosts`, `http1` |
@@ -41,7 +41,6 @@ mod live;
 pub mod load;
 pub mod mock;
 mod passing;
-mod paths;
 mod prepare;
 mod probing;
 mod proxy;

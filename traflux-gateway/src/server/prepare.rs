@@ -6,6 +6,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use traflux_core::PlanError;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::keeper;
@@ -36,6 +37,9 @@ impl Prepared {
         keeper::look(plan)?;
         let listen = resolve(&plan.server.listen)?;
         let admin = plan.server.admin.as_deref().map(resolve).transpose()?;
+        if let Some(admin) = &admin {
+            check_apart(plan, &listen, admin)?;
+        }
         Ok(Self { clock, live, engine, listen, admin })
     }
 }
@@ -62,6 +66,22 @@ pub(super) fn check_admin(plan: &RequestPlan) -> Result<(), GatewayError> {
         address: address.to_owned(),
         reason: "the administrative side needs a token (server.admin_key) to listen beyond this machine"
             .into(),
+    })
+}
+
+/// Refuses one port for clients and administration.
+fn check_apart(plan: &RequestPlan, listen: &[SocketAddr], admin: &[SocketAddr]) -> Result<(), PlanError> {
+    let meets = |a: &SocketAddr, b: &SocketAddr| {
+        let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+        a.port() != 0 && a.port() == b.port() && (everywhere || a.ip() == b.ip())
+    };
+    if !listen.iter().any(|own| admin.iter().any(|other| meets(own, other))) {
+        return Ok(());
+    }
+    let (listen, admin) = (&plan.server.listen, plan.server.admin.as_deref().unwrap_or_default());
+    Err(PlanError::Key {
+        path: "server.admin".to_owned(),
+        problem: format!("{admin}, expected another port than that of server.listen ({listen})"),
     })
 }
 

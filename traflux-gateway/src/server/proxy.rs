@@ -23,7 +23,6 @@ use super::gateway::State;
 use super::hosts::{Answering, Failed, Host, Received};
 use super::live::Live;
 use super::passing::{AnswerBody, Broken, Meter, Passing, RequestBody};
-use super::paths;
 use super::racing::Runner;
 use super::tokens::Shown;
 use super::upstream::Upstream;
@@ -34,6 +33,7 @@ use crate::engine::{Decision, End, Forward, LimitTrace, Refusal};
 use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::retry::Idempotence;
+use crate::rule::normal_path;
 use crate::wire::{BodyKind, RequestFacts, UsageReader};
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), beside those that `connection` names.
@@ -180,7 +180,8 @@ async fn pass(
         deadline: server.request_timeout,
     };
     // What was for this gateway is not for backends.
-    let keyed = !client.key.is_empty() || live.tokens.keeps(&shown);
+    let passes = live.tokens.passes(&shown);
+    let (keyed, tokened) = (!client.key.is_empty() || passes == Some(false), passes == Some(true));
     let decision = decide(state, &live, &parts, client, claims, &asked);
     let (model, stream) = (asked.model.to_owned(), asked.stream);
     let forward = match decision {
@@ -204,7 +205,7 @@ async fn pass(
         }
         stream => (None, Some(stream)),
     };
-    let outgoing = Outgoing { live: &live, method, path, headers, keyed, body: again };
+    let outgoing = Outgoing { live: &live, method, path, headers, keyed, tokened, body: again };
     loop {
         let response = match once.take() {
             Some(body) => outgoing.send(state, &way.forward, body),
@@ -227,7 +228,10 @@ pub(super) struct Outgoing<'a> {
     method: Method,
     path: PathAndQuery,
     headers: HeaderMap,
+    /// Whether the client has shown what was for this gateway.
     keyed: bool,
+    /// Whether its token was verified and goes on.
+    tokened: bool,
     /// What may be sent again; `None` for a body that is gone once it was sent.
     body: Option<Option<Bytes>>,
 }
@@ -249,7 +253,11 @@ impl Outgoing<'_> {
 
     fn send_to(&self, (upstream, host, uri): Target<'_>, body: RequestBody) -> Answering {
         let mut headers = self.headers.clone();
-        upstream.authorize(&mut headers, self.keyed);
+        if self.tokened {
+            upstream.pass_token(&mut headers);
+        } else {
+            upstream.authorize(&mut headers, self.keyed);
+        }
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
@@ -543,7 +551,7 @@ impl Rest<'_> {
 
 /// Gives the path the form that rules look at and backends get.
 fn in_one_form(parts: &mut Parts) {
-    let Cow::Owned(path) = paths::normal(parts.uri.path()) else { return };
+    let Cow::Owned(path) = normal_path(parts.uri.path()) else { return };
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     // Nothing was added that was not in one before.

@@ -1,8 +1,5 @@
 //! Which claims of a client are verified?
 
-use base64::Engine as _;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -18,12 +15,6 @@ use crate::identity::IdentityTable;
 
 /// A secret for HS256 is at least as long as its hash (RFC 7518, section 3.2).
 const LEAST_SECRET: usize = 32;
-
-/// Base64 of either alphabet is told apart by its characters; padding may be missing.
-const PADDING: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE, PADDING);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, PADDING);
 
 /// Where claims come from.
 #[derive(Debug, Default)]
@@ -76,11 +67,13 @@ impl Tokens {
                     return Err(Invalid);
                 }
                 headers.remove(name);
-                let claims = value.map(|value| claims(value.as_bytes()).ok_or(Invalid)).transpose()?;
+                let claims = value
+                    .map(|value| Claims::from_header(value.as_bytes()).map_err(|_| Invalid))
+                    .transpose()?;
                 Ok(Shown::Claims(claims.unwrap_or_default()))
             }
             Self::Verified(verifier) => {
-                let Some(token) = bearer(headers).filter(|_| !table.knows(&Headers(headers))) else {
+                let Some(token) = bearer(headers)?.filter(|_| !table.knows(&Headers(headers))) else {
                     return Ok(Shown::Claims(Claims::default()));
                 };
                 verifier.verify(token).map(Shown::Token).ok_or(Invalid)
@@ -88,9 +81,12 @@ impl Tokens {
         }
     }
 
-    /// Whether what was shown goes no further than here.
-    pub(super) fn keeps(&self, shown: &Shown) -> bool {
-        matches!((self, shown), (Self::Verified(verifier), Shown::Token(_)) if !verifier.forward)
+    /// Whether backends get the token that was shown; `None` where none was.
+    pub(super) fn passes(&self, shown: &Shown) -> Option<bool> {
+        match (self, shown) {
+            (Self::Verified(verifier), Shown::Token(_)) => Some(verifier.forward),
+            _ => None,
+        }
     }
 }
 
@@ -106,21 +102,17 @@ pub(super) fn check(plan: &RequestPlan) -> Result<(), PlanError> {
     }
 }
 
-/// A JSON object, plain or in base64.
-fn claims(value: &[u8]) -> Option<Claims> {
-    if value.trim_ascii_start().starts_with(b"{") {
-        return Claims::from_json(value).ok();
+/// What stands in `authorization: Bearer`; nothing without the header or in another scheme.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Invalid> {
+    let mut sent = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = sent.next() else { return Ok(None) };
+    // Of two, a backend may look at the one that was not verified.
+    if sent.next().is_some() {
+        return Err(Invalid);
     }
-    let standard = value.iter().any(|b| matches!(b, b'+' | b'/'));
-    let json = if standard { STANDARD.decode(value) } else { URL_SAFE.decode(value) };
-    Claims::from_json(&json.ok()?).ok()
-}
-
-/// What stands in `authorization: Bearer` and has the three parts of a signed token.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && token.split('.').count() == 3).then_some(token)
+    let value = value.to_str().map_err(|_| Invalid)?.trim();
+    let (scheme, token) = value.split_once([' ', '\t']).unwrap_or((value, ""));
+    Ok(scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()))
 }
 
 /// Verifies tokens.

@@ -160,13 +160,23 @@ impl Upstream {
 
     /// Puts the backend's key where the client's stands, or takes the client's away where `strip` says so.
     pub(super) fn authorize(&self, headers: &mut HeaderMap, strip: bool) {
-        if self.secret.is_none() && !strip {
-            return;
+        if self.secret.is_some() || strip {
+            self.replace(headers, &KEY_HEADERS);
         }
+    }
+
+    /// The same for a client whose token was verified and shall go on to backends that have no key of their own: only the
+    /// token does, for keys beside it were not looked at.
+    pub(super) fn pass_token(&self, headers: &mut HeaderMap) {
+        let taken = if self.secret.is_some() { &KEY_HEADERS[..] } else { &KEY_HEADERS[1..] };
+        self.replace(headers, taken);
+    }
+
+    fn replace(&self, headers: &mut HeaderMap, taken: &[HeaderName]) {
         let mut place = AUTHORIZATION;
-        for name in KEY_HEADERS {
-            if headers.remove(&name).is_some() {
-                place = name;
+        for name in taken {
+            if headers.remove(name).is_some() {
+                place = name.clone();
             }
         }
         if let Some(secret) = &self.secret {

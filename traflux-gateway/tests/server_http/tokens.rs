@@ -105,10 +105,62 @@ async fn a_valid_token_says_who_asks_and_an_invalid_one_is_401() {
         assert_eq!((refused.status, refused.code().as_str()), (401, "invalid_token"), "{wrong}");
         assert_eq!(refused.headers["www-authenticate"], "Bearer error=\"invalid_token\"");
     }
-    // What is no token may be a key.
+    // What is no token may be a key; what is neither is not valid, whatever it looks like.
     assert_eq!(ask("Bearer secret").await.status, 200);
-    assert_eq!(ask("Bearer guess").await.code(), "invalid_api_key");
+    for wrong in ["Bearer guess", "Bearer", "bearer\tguess", "Bearer a.b.c.d.e"] {
+        assert_eq!(ask(wrong).await.code(), "invalid_token", "{wrong}");
+    }
     assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 401);
+}
+
+#[tokio::test]
+async fn only_what_was_verified_is_passed_on() {
+    let (address, mut heads) = scripted(OK).await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = "a secret of at least thirty-two bytes";
+    let file = folder.path().join("secret");
+    std::fs::write(&file, secret).unwrap();
+    let plan = to_gold(
+        &format!("http://{address}"),
+        &format!(
+            r#"{{"jwt": {{"secret": {{"file": "{}"}}, "forward": true}}, "anonymous": {{"tenant": "public"}},
+            "api_keys": [{{"name": "ci", "sha256": "{SECRET}", "tenant": "acme"}}]}}"#,
+            file.display()
+        ),
+    );
+    let gateway = gateway(&plan).await;
+    let token = signed(
+        &Header::default(),
+        &EncodingKey::from_secret(secret.as_bytes()),
+        &json!({"exp": in_seconds(60), "plan": {"tier": "gold"}}),
+    );
+    let ask = async |headers: &[(&str, &str)]| post(gateway.address(), headers, &chat(1)).await;
+
+    for key in ["x-api-key", "api-key"] {
+        assert_eq!(ask(&[("authorization", &token), (key, "secret")]).await.status, 200);
+        let head = heads.recv().await.unwrap();
+        assert!(
+            head.contains(&token) && !head.contains(": secret"),
+            "a key of the gateway went further: {head}"
+        );
+    }
+    // Either of two might be the one that a backend looks at.
+    for second in ["Bearer other", "Basic eDp5", &token] {
+        let refused = ask(&[("authorization", &token), ("authorization", second)]).await;
+        assert_eq!((refused.status, refused.code().as_str()), (401, "invalid_token"), "{second}");
+        let refused = ask(&[("authorization", "Bearer secret"), ("authorization", second)]).await;
+        assert_eq!(refused.code(), "invalid_token", "{second}");
+    }
+    // Somebody without a token is anybody; somebody with a wrong one is not.
+    assert_eq!(ask(&[]).await.status, 200);
+    heads.recv().await.unwrap();
+    for wrong in ["Bearer guess", "Bearer a.b.c", "Bearer  "] {
+        assert_eq!(ask(&[("authorization", wrong)]).await.code(), "invalid_token", "{wrong}");
+    }
+    // Another scheme is no token, and for the backend to judge.
+    assert_eq!(ask(&[("authorization", "Basic eDp5")]).await.status, 200);
+    let head = heads.recv().await.unwrap();
+    assert!(head.starts_with("POST /other/") && head.contains("Basic eDp5"), "{head}");
 }
 
 #[tokio::test]

@@ -50,6 +50,24 @@ async fn what_a_start_refuses_a_check_refuses_in_the_same_words() {
             "gateway_level_store",
         ),
         (
+            "levels in a folder that takes no file",
+            server(&|plan| plan.server.levels_file = Some("/proc/levels".into())),
+            "gateway_level_store",
+        ),
+        (
+            "one port for clients and administration",
+            server(&|plan| {
+                plan.server.listen = "0.0.0.0:8079".into();
+                plan.server.admin = Some("127.0.0.1:8079".into());
+            }),
+            "plan_key",
+        ),
+        (
+            "a request that has no time",
+            server(&|plan| plan.server.request_timeout = std::time::Duration::ZERO),
+            "plan_key",
+        ),
+        (
             "levels that are damaged",
             server(&|plan| plan.server.levels_file = Some(damaged.clone())),
             "gateway_level_store_damaged",
@@ -121,4 +139,7 @@ async fn a_check_does_not_mind_a_gateway_that_runs() {
     let gateway = Gateway::start(&plan, ServerSettings::default()).await.unwrap();
     plan.server.listen = gateway.address().to_string();
     assert_eq!(validate(&plan, &ServerSettings::default()), Ok(()));
+    let mut names: Vec<_> = folder.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["levels", "levels.lock"], "a check leaves nothing behind");
 }
