@@ -27,7 +27,8 @@ export class GatewayError extends TrafluxError {}
 /** A fault of Traflux itself; please report it. */
 export class InternalPanic extends TrafluxError {}
 
-export type Pairs = Record<string, string | string[] | undefined>;
+/** An object of texts by name, or pairs of name and text, such as `Headers`, a `Map` or an array. Anything else is `input_pairs`. */
+export type Pairs = Record<string, string | string[] | undefined> | Iterable<readonly [string, string | string[]]>;
 
 /** What is known of a request; everything may be left out. */
 export interface RequestFields {
@@ -38,7 +39,7 @@ export interface RequestFields {
   /** Without the query; `/` without it. */
   path?: string;
   query?: string;
-  /** As `node:http` has them; of several values the first counts. */
+  /** As `node:http` has them, or as `Headers`; of several values the first counts. */
   headers?: Pairs;
   /** Only what is verified. */
   claims?: Pairs;
@@ -180,7 +181,7 @@ export class Engine {
   metrics(options?: { openmetrics?: boolean; now?: number }): string;
   /** Puts another plan in force; where it throws, the old one stays. Settings that are not given stay as they are in force. */
   reload(plan: object | string, options?: { settings?: object | string; now?: number }): void;
-  /** Weights that a controller computed for a rule under `adaptive`. */
+  /** Weights, integers by backend, that a controller computed for a rule under `adaptive`; `gateway_setting` for a rule or backend that there is not. */
   setWeights(rule: string, weights: Record<string, number>, now?: number): void;
   upkeep(now?: number): void;
   /** The plan in force, with every default. */
@@ -301,7 +302,7 @@ export interface Measured {
   signals?: Record<string, number>; ageS?: number;
 }
 
-/** By name: routes are `source/endpoint`. */
+/** By name: routes are `source/endpoint`. NaN and infinite numbers are failures of the source; leave out what is not known. */
 export interface Telemetry { routes?: Record<string, Measured>; resources?: Record<string, Measured>; warnings?: string[] }
 
 export interface Observation {
@@ -323,7 +324,7 @@ export interface ControllerOptions {
   /** What the action of a whole step (dead time and window) was worth; with it, `policy` is asked once a step. */
   reward?: Stage<'reward', (before: Telemetry, after: Telemetry) => number | Record<string, number> | Promise<number | Record<string, number>>>;
   actuator?: Stage<'apply', (plan: { version: string; weights: Record<string, Record<string, Record<string, number>>> }) => unknown>;
-  /** Longest time for one stage, milliseconds; 1000. */
+  /** Longest time for one stage, milliseconds; 1000. While a call that was late or aborted has not come back, its stage fails at once. */
   stageDeadlineMs?: number;
 }
 
@@ -336,13 +337,15 @@ export interface ControlDecision {
   /** By service, source and endpoint. */
   weights: Record<string, Record<string, Record<string, number>>>;
   pushed: boolean;
+  /** Flows that stand still because the actuator has not taken the plan before. */
+  heldFlows: string[];
   explanation: string[];
   [key: string]: unknown;
 }
 
-/** The closed loop. A stage that throws, hangs or answers nonsense is reported and leaves the weights as they are. */
+/** The closed loop. A stage that throws, hangs or answers nonsense is reported and leaves the weights in force as they are. */
 export class Controller {
   constructor(options: ControllerOptions);
-  /** `now` in milliseconds since 1970. When `deadlineMs` (30,000) passes, what is waited for fails. */
+  /** `now` in milliseconds since 1970. When `deadlineMs` (30,000; `Infinity`: never) passes, what is waited for fails. */
   tick(options?: { now?: number; signal?: AbortSignal; deadlineMs?: number }): Promise<ControlDecision>;
 }

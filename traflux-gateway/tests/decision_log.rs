@@ -320,7 +320,7 @@ fn run(seed: u64, calls: usize) -> Run {
             18 => {
                 let weights: Vec<(&str, u32)> =
                     vec![("b0", rng.below(9) as u32), ("b1", 1 + rng.below(9) as u32)];
-                engine.set_weights(at(now), "default", &weights);
+                drop(engine.set_weights(at(now), "default", &weights));
                 with_random_request(&mut rng, now, |request| drop(engine.explain(request, at(now))));
                 None
             }

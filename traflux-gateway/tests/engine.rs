@@ -366,7 +366,7 @@ fn picks(engine: &Engine, start: f64, slow: &str) -> BTreeMap<String, u32> {
 fn weights_of_a_controller_are_shares_of_requests_while_they_are_fresh() {
     let json = r#"{"routing": {"rules": [{"name": "all", "route": {"backend": ["a", "b"]}}]}}"#;
     let engine = engine(json, &EngineSettings::default());
-    engine.set_weights(at(0.0), "all", &[("a", 9000), ("b", 1000)]);
+    engine.set_weights(at(0.0), "all", &[("a", 9000), ("b", 1000)]).unwrap();
     let text = engine.scrape(at(0.0), traflux_gateway::observe::Format::Prometheus);
     assert!(text.contains(r#"traflux_gateway_plan_share_ratio{rule="all",backend="a"} 0.9"#), "{text}");
     let nine_in_ten = BTreeMap::from([("a ".to_owned(), 900), ("b ".to_owned(), 100)]);
@@ -391,14 +391,31 @@ fn a_backends_weight_is_that_of_its_endpoints_together_and_goes_before_tiers() {
         "routing": {"default": {"backend": ["a", "b"]}}
     }"#;
     let engine = engine(json, &EngineSettings::default());
-    engine.set_weights(at(0.0), "default", &[("a", 6000), ("b", 4000)]);
+    engine.set_weights(at(0.0), "default", &[("a", 6000), ("b", 4000)]).unwrap();
     let expected = [("a http://a1", 400), ("a http://a2", 200), ("b http://b1", 400)];
     let expected: BTreeMap<String, u32> = expected.map(|(name, count)| (name.to_owned(), count)).into();
     assert_eq!(picks(&engine, 0.0, ""), expected);
     // Weight 0 in a higher tier: it stands by.
-    engine.set_weights(at(2.0), "default", &[("a", 10_000), ("b", 0)]);
+    engine.set_weights(at(2.0), "default", &[("a", 10_000), ("b", 0)]).unwrap();
     let alone = picks(&engine, 2.0, "");
     assert_eq!(alone.keys().collect::<Vec<_>>(), ["a http://a1", "a http://a2"], "{alone:?}");
+}
+
+#[test]
+fn weights_for_a_rule_or_backend_that_there_is_not_are_refused_and_set_nothing() {
+    let json = r#"{"routing": {"rules": [{"name": "all", "route": {"backend": ["a", "b"]}}], "default": {"backend": "c"}}}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let refused = |rule, weights| engine.set_weights(at(0.0), rule, weights).unwrap_err();
+    let rule = refused("al", &[("a", 1), ("b", 9)]);
+    assert_eq!(
+        (rule.code(), rule.to_string().as_str()),
+        ("gateway_setting", "`rule` is `al`, expected one of all, default")
+    );
+    let backend = refused("all", &[("a", 9000), ("c", 1000)]);
+    assert_eq!(backend.code(), "gateway_setting");
+    assert_eq!(backend.to_string(), "`weights of all` is for `c`, expected backends of the rule: a, b");
+    let text = engine.scrape(at(0.0), traflux_gateway::observe::Format::Prometheus);
+    assert!(text.contains(r#"traflux_gateway_plan_share_ratio{rule="all",backend="a"} 0.5"#), "{text}");
 }
 
 #[test]

@@ -117,6 +117,13 @@ impl Rig {
         self.controller.tick(at).now_or_never().unwrap()
     }
 
+    /// Ticks until the actuator has failed; the version that it did not take.
+    fn first_failed(&mut self) -> String {
+        let failed = (0..20).any(|_| self.tick().failures.iter().any(|f| f.code == "actuate_unavailable"));
+        assert!(failed, "some plan is pushed in 100 s");
+        self.actuator.calls.lock().unwrap().last().unwrap().clone()
+    }
+
     fn ticks(&mut self, count: usize) -> Vec<Decision> {
         (0..count).map(|_| self.tick()).collect()
     }
@@ -189,15 +196,7 @@ fn an_actuator_that_fails_is_offered_the_same_version_again() {
     let mut rig = Rig::new("steady", Parts::default());
     rig.ticks(8);
     rig.actuator.fail.store(true, Ordering::Relaxed);
-    let mut failed = None;
-    for _ in 0..20 {
-        let decision = rig.tick();
-        if decision.failures.iter().any(|f| f.code == "actuate_unavailable") {
-            failed = Some(decision.plan_version);
-            break;
-        }
-    }
-    let failed = failed.expect("some plan is pushed in 100 s");
+    let failed = rig.first_failed();
     // With metrics gone nothing newer replaces it.
     rig.metrics_off.store(true, Ordering::Relaxed);
     rig.actuator.calls.lock().unwrap().clear();
@@ -208,6 +207,66 @@ fn an_actuator_that_fails_is_offered_the_same_version_again() {
     assert_eq!(*rig.actuator.calls.lock().unwrap(), [failed.clone(), failed]);
     rig.tick();
     assert_eq!(rig.actuator.calls.lock().unwrap().len(), 2, "once taken it is not sent again");
+}
+
+/// The greatest change of a share.
+fn moved(from: &Split, to: &Split) -> f64 {
+    from.shares().iter().zip(to.shares()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn while_an_actuator_fails_shares_stay_and_then_move_by_one_step() {
+    let mut rig = Rig::new("steady", Parts::default());
+    // Nothing moves at the first tick.
+    rig.tick();
+    let before = rig.controller.current().clone();
+    let (version, flows) =
+        (rig.controller.plan().version().clone(), rig.controller.fleet().topology.flows().len());
+    rig.actuator.fail.store(true, Ordering::Relaxed);
+    let failed = rig.first_failed();
+    assert_ne!(failed, version.to_string());
+    rig.actuator.calls.lock().unwrap().clear();
+    for _ in 0..10 {
+        let decision = rig.tick();
+        let codes: Vec<&str> = decision.failures.iter().map(|failure| failure.code).collect();
+        assert_eq!((codes, decision.pushed), (vec!["actuate_unavailable"], false));
+        assert_eq!(decision.held_flows.len(), flows, "it says what it holds");
+        assert_eq!(decision.plan_version, version.to_string());
+        assert_eq!(rig.controller.current(), &before);
+        let shown: Vec<f64> =
+            decision.flows.iter().flat_map(|flow| &flow.shares).map(|(_, share)| *share).collect();
+        assert_eq!(shown, before.shares());
+        assert!(decision.solver.is_some(), "it goes on deciding");
+    }
+    assert_eq!(*rig.actuator.calls.lock().unwrap(), vec![failed.clone(); 10], "once a tick, always the same");
+    rig.actuator.fail.store(false, Ordering::Relaxed);
+    let decision = rig.tick();
+    assert!(decision.pushed && decision.plan_version == failed);
+    // Ticks are 5 s apart; nobody here is ill, so nobody may fall or rise faster than this. Quantised to 10,000.
+    let step = 5.0 * rig.controller.config().guard.step_per_s + 2e-4;
+    let first = moved(&before, rig.controller.current());
+    assert!(first > 0.003 && first <= step, "moved {first}, at most {step}");
+    let taken = rig.controller.current().clone();
+    rig.tick();
+    let second = moved(&taken, rig.controller.current());
+    assert!(second <= step, "moved {second}, at most {step}");
+    rig.ticks(40);
+    assert!(rig.controller.current().churn(&before) > 0.1, "it goes on");
+}
+
+#[test]
+fn freezing_gives_up_a_plan_that_nobody_took() {
+    let mut rig = Rig::new("steady", Parts::default());
+    rig.tick();
+    let before = rig.controller.plan().version().to_string();
+    rig.actuator.fail.store(true, Ordering::Relaxed);
+    rig.first_failed();
+    rig.actuator.fail.store(false, Ordering::Relaxed);
+    rig.controller.set_frozen(true);
+    rig.actuator.calls.lock().unwrap().clear();
+    rig.ticks(3);
+    // Perhaps it was taken after all, so what is in force is said once more.
+    assert_eq!(*rig.actuator.calls.lock().unwrap(), [before]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 'use strict';
-const { native, InputError, errors, guarded } = require('./native.js');
+const { native, InputError, errors, guarded, written } = require('./native.js');
 
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => '_' + letter.toLowerCase());
 const camel = (name) => name.replace(/_([a-z0-9])/g, (_, letter) => letter.toUpperCase());
@@ -46,6 +46,8 @@ const reader = {
   actuator: () => null,
 };
 
+const LONGEST_MS = 2 ** 31 - 1;
+
 class Controller {
   #native;
   #stages;
@@ -69,7 +71,7 @@ class Controller {
     const self = new WeakRef(this);
     const ask = (number, what, payload) => self.deref()?.#asked(number, what, payload);
     this.#native = guarded(() => new native.NativeController(
-      typeof config === 'string' ? config : JSON.stringify(config),
+      typeof config === 'string' ? config : written(config, 'config'),
       { policy: policy !== undefined, reward: reward !== undefined, actuator: actuator !== undefined, deadlineMs: stageDeadlineMs },
       ask,
     ));
@@ -85,7 +87,7 @@ class Controller {
     }
     try {
       const given = await this.#stages[what](...this.#arguments(what, JSON.parse(payload)));
-      this.#native.answer(number, JSON.stringify(reader[what](given)), undefined);
+      this.#native.answer(number, written(reader[what](given), `the answer of ${what}`), undefined);
     } catch (error) {
       this.#native.answer(number, undefined, String(error?.message ?? error));
     }
@@ -110,13 +112,17 @@ class Controller {
 
   #tick({ now = NaN, signal, deadlineMs = 30_000 }) {
     if (signal?.aborted) return Promise.reject(signal.reason);
+    if (typeof deadlineMs !== 'number' || Number.isNaN(deadlineMs)) return Promise.reject(new InputError(`deadlineMs is ${deadlineMs}`, 'input_time'));
     return new Promise((resolve, reject) => {
       const number = ++this.#last;
-      // Also what keeps the process alive until the tick has ended.
-      const timer = setTimeout(() => this.#native.abort(), deadlineMs);
+      // A timer of more than 2³¹ − 1 ms fires at once.
+      const timer = deadlineMs <= LONGEST_MS ? setTimeout(() => this.#native.abort(), deadlineMs) : undefined;
+      // Keeps the process alive until the tick has ended; the timer does so no longer once it has fired.
+      const alive = setInterval(() => {}, LONGEST_MS);
       const abort = () => { this.#native.abort(); reject(signal.reason); };
       const settle = (end) => (value) => {
         clearTimeout(timer);
+        clearInterval(alive);
         signal?.removeEventListener('abort', abort);
         end(value);
       };

@@ -1,9 +1,9 @@
 'use strict';
-const { native, InputError, guarded, translated } = require('./native.js');
-const { blockOf, packPairs, promptOf, readied } = require('./request.js');
+const { native, InputError, guarded, translated, written } = require('./native.js');
+const { blockOf, isGiven, numberOf, packPairs, promptOf, readied } = require('./request.js');
 
 const OUTCOMES = new Map(native.outcomeNames().map((name, ix) => [name, -1 - ix]));
-const text = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
+const text = (value, what) => (typeof value === 'string' ? value : written(value, what));
 
 // Decisions are watched in groups of so many: to watch each takes longer than to make it.
 const GROUP = 64;
@@ -33,6 +33,15 @@ function outcomeOf(outcome) {
     if (Number.isInteger(outcome) && outcome >= 100 && outcome <= 999) return outcome;
   } else if (OUTCOMES.has(outcome)) return OUTCOMES.get(outcome);
   throw new InputError(`${outcome} is neither a status nor one of ${[...OUTCOMES.keys()].join(', ')}`, 'input_outcome');
+}
+
+/** The end of an attempt as Rust takes it: what is not said is NaN. */
+function endOf(end, now) {
+  const headers = isGiven(end.headers) ? packPairs(end.headers, 'headers') : undefined;
+  return [
+    outcomeOf(end.outcome), numberOf(end.inputTokens, NaN, 'inputTokens'), numberOf(end.cachedTokens, NaN, 'cachedTokens'),
+    numberOf(end.outputTokens, NaN, 'outputTokens'), now, headers?.text, headers?.count ?? 0,
+  ];
 }
 
 class Held {
@@ -81,11 +90,9 @@ class Forward extends Held {
   resume() { guarded(() => native.engineResume(this._engine.id, this._owned())); }
 
   finish(end = {}, now = NaN) {
-    const outcome = outcomeOf(end.outcome);
-    const headers = end.headers ? packPairs(end.headers) : undefined;
+    const said = endOf(end, now);
     const slot = this._owned();
-    guarded(() => native.engineFinish(this._engine.id, slot, outcome, end.inputTokens ?? NaN, end.cachedTokens ?? NaN, end.outputTokens ?? NaN,
-      now, headers?.text, headers?.count ?? 0));
+    guarded(() => native.engineFinish(this._engine.id, slot, ...said));
     this._release();
     this._engine.pump();
   }
@@ -93,11 +100,9 @@ class Forward extends Held {
   settle(end, now) { this.finish(end, now); }
 
   retry(end = {}, now = NaN) {
-    const outcome = outcomeOf(end.outcome);
-    const headers = end.headers ? packPairs(end.headers) : undefined;
+    const said = endOf(end, now);
     const slot = this._owned();
-    const answer = guarded(() => native.engineRetry(this._engine.id, slot, outcome, end.inputTokens ?? NaN, end.cachedTokens ?? NaN,
-      end.outputTokens ?? NaN, now, headers?.text, headers?.count ?? 0));
+    const answer = guarded(() => native.engineRetry(this._engine.id, slot, ...said));
     this._release();
     const decision = this._engine.decision(answer);
     this._engine.pump();
@@ -256,7 +261,7 @@ class Engine {
 
   constructor(plan, options = {}) {
     const { now = NaN, settings, upkeepMs = Number.isNaN(now) ? 250 : 0 } = options;
-    this.#core = new Core(guarded(() => native.engineNew(text(plan), settings === undefined ? undefined : text(settings), now)));
+    this.#core = new Core(guarded(() => native.engineNew(text(plan, 'plan'), settings === undefined ? undefined : text(settings, 'settings'), now)));
     if (upkeepMs > 0) {
       const core = new WeakRef(this.#core);
       const timer = setInterval(() => {
@@ -308,7 +313,7 @@ class Engine {
 
   reload(plan, options = {}) {
     const { settings, now = NaN } = options;
-    guarded(() => native.engineReload(this.#core.id, text(plan), settings === undefined ? undefined : text(settings), now));
+    guarded(() => native.engineReload(this.#core.id, text(plan, 'plan'), settings === undefined ? undefined : text(settings, 'settings'), now));
   }
 
   setWeights(rule, weights, now = NaN) {

@@ -1,5 +1,5 @@
 'use strict';
-const { native, InputError, guarded, promised } = require('./native.js');
+const { native, InputError, guarded, promised, written } = require('./native.js');
 
 /** Numbers as a Float64Array; one that is one is used as it is. */
 function vector(values, what) {
@@ -47,7 +47,7 @@ function objective(given) {
     if (!(name in OBJECTIVE)) throw new InputError(`an objective has no \`${name}\``, 'input_key');
     return [OBJECTIVE[name], value];
   });
-  return JSON.stringify(Object.fromEntries(named));
+  return written(Object.fromEntries(named), 'objective');
 }
 
 function solveEndpoints(problem, options = {}) {

@@ -73,4 +73,12 @@ function promised(call, signal) {
   });
 }
 
-module.exports = { native, TrafluxError, InputError, errors, guarded, promised, translated };
+/** JSON of what people gave. JSON makes `null`, which is "nothing given", of numbers that it has no name for; here they are errors. */
+function written(given, what) {
+  return JSON.stringify(given, (key, value) => {
+    if (typeof value === 'number' && !Number.isFinite(value)) throw new InputError(`${what}: ${key || 'it'} is ${value}, expected a finite number`, 'input_number');
+    return value;
+  });
+}
+
+module.exports = { native, TrafluxError, InputError, errors, guarded, promised, translated, written };

@@ -1,19 +1,51 @@
 'use strict';
 const { native, InputError, guarded } = require('./native.js');
 
-/** Pairs as one text; headers of node:http may have several values, of which the first counts. */
-function packPairs(values) {
+const isGiven = (value) => value !== undefined && value !== null;
+
+/** A value of a pair; `undefined` where there is none. Headers of node:http may have several, of which the first counts. */
+function first(given, name, what) {
+  const value = Array.isArray(given) ? given[0] : given;
+  if (typeof value === 'string') return value;
+  if (!isGiven(value)) return undefined;
+  if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+  throw new InputError(`${what}: ${name} is a ${typeof value}, expected a text`, 'input_pairs');
+}
+
+/** Whether it is an object of names and values, and not one of a class that keeps them somewhere else. */
+function isRecord(values) {
+  if (typeof values !== 'object') return false;
+  const prototype = Object.getPrototypeOf(values);
+  // That of another realm is plain, too.
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+/** Pairs as one text: an object, or what gives names with their values, such as `Headers`, a `Map` or an array of pairs. */
+function packPairs(values, what) {
   let text = '';
   let count = 0;
+  const wrong = () => new InputError(`${what}: neither an object of texts by name nor pairs of name and text`, 'input_pairs');
+  if (typeof values[Symbol.iterator] === 'function') {
+    for (const pair of values) {
+      if (!Array.isArray(pair) || pair.length !== 2 || typeof pair[0] !== 'string') throw wrong();
+      const value = first(pair[1], pair[0], what);
+      if (value === undefined) continue;
+      text += (count === 0 ? '' : '\0') + pair[0] + '\0' + value;
+      count += 1;
+    }
+    return { text, count };
+  }
+  if (!isRecord(values)) throw wrong();
   for (const name in values) {
-    let value = values[name];
+    const value = first(values[name], name, what);
     if (value === undefined) continue;
-    if (Array.isArray(value)) value = value[0];
     text += (count === 0 ? '' : '\0') + name + '\0' + value;
     count += 1;
   }
   return { text, count };
 }
+
+const NO_PAIRS = { text: '', count: 0 };
 
 // Compared one by one, these are found in less than half the time that a set of them takes.
 function known(fields) {
@@ -33,7 +65,11 @@ const HEAD = 96;
 const SHORT = 48;
 
 function numberOf(value, otherwise, name) {
-  if (typeof value === 'number') return value;
+  if (typeof value === 'number') {
+    // To Rust it is what was not given.
+    if (Number.isNaN(value)) throw new InputError(`${name} is NaN`, 'input_number');
+    return value;
+  }
   if (value === undefined || value === null) return otherwise;
   throw new InputError(`${name} is a ${typeof value}, expected a number`, 'input_type');
 }
@@ -82,9 +118,9 @@ class Block {
     if ((words[12] = at = this.write(f.kind ?? '', at)) < 0) return -1;
     words[1] = 0;
     words[2] = 0;
-    if (f.headers || f.claims) {
-      const headers = packPairs(f.headers);
-      const claims = packPairs(f.claims);
+    if (isGiven(f.headers) || isGiven(f.claims)) {
+      const headers = isGiven(f.headers) ? packPairs(f.headers, 'headers') : NO_PAIRS;
+      const claims = isGiven(f.claims) ? packPairs(f.claims, 'claims') : NO_PAIRS;
       words[1] = headers.count;
       words[2] = claims.count;
       const between = headers.count > 0 && claims.count > 0 ? '\0' : '';
@@ -106,9 +142,9 @@ let block = new Block(4096);
 /** Fields with what their body says of those that are not given; `undefined` and `null` are not given. */
 function complete(fields) {
   known(fields);
-  if (fields.body === undefined || fields.body === null) return fields;
+  if (!isGiven(fields.body)) return fields;
   const all = guarded(() => native.readRequest(Buffer.from(fields.body)));
-  for (const name in fields) if (fields[name] !== undefined && fields[name] !== null) all[name] = fields[name];
+  for (const name in fields) if (isGiven(fields[name])) all[name] = fields[name];
   return all;
 }
 
@@ -148,4 +184,4 @@ function blockOf(ready) {
   return block.bytes;
 }
 
-module.exports = { Request, blockOf, packPairs, promptOf, readied };
+module.exports = { Request, blockOf, isGiven, numberOf, packPairs, promptOf, readied };

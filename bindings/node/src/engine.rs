@@ -17,7 +17,7 @@ use self::slots::{Held, Hosted, Slots, ended, with};
 use self::values::{read_plan, read_settings, said, ticket, usage};
 use self::views::{FactsView, ReadyView, RefusalView, WaitView};
 use crate::errors::{coded, guarded, input};
-use crate::request::{timestamp, with_request};
+use crate::request::{count, timestamp, with_request};
 
 /// An engine from a plan as YAML or JSON, and settings as JSON: its number.
 #[napi]
@@ -314,14 +314,23 @@ pub fn engine_set_weights(
     engine: u32,
     rule: String,
     names: Vec<String>,
-    weights: Vec<u32>,
+    weights: Vec<f64>,
     now_ms: f64,
 ) -> Result<()> {
     with(engine, |hosted| {
         let now = hosted.time(now_ms)?;
-        let weights: Vec<(&str, u32)> = names.iter().map(String::as_str).zip(weights).collect();
-        hosted.engine.set_weights(now, &rule, &weights);
-        Ok(())
+        let weights = names
+            .iter()
+            .zip(weights)
+            .map(|(name, weight)| {
+                let whole = count(weight, &format!("the weight of {name}"))?;
+                let whole = u32::try_from(whole).map_err(|_| {
+                    input("input_count", format!("the weight of {name} is {whole}, expected less than 2^32"))
+                })?;
+                Ok((name.as_str(), whole))
+            })
+            .collect::<Result<Vec<(&str, u32)>>>()?;
+        hosted.engine.set_weights(now, &rule, &weights).map_err(coded)
     })
 }
 

@@ -148,6 +148,70 @@ test('what has the wrong form is refused', () => {
   assert.throws(() => new Engine(plan, { settings: { sed: 1 } }), { code: 'input_settings' });
 });
 
+test('headers come as an object, as Headers, as a Map or as pairs', () => {
+  const engine = new Engine({ routing: {
+    rules: [{ name: 'zurich', match: { headers: { 'x-place': 'Z' } }, route: { backend: 'a' } }], default: { backend: 'b' },
+  } });
+  const pairs = [['accept', 'x'], ['x-place', 'Z']];
+  const forms = [Object.fromEntries(pairs), { 'x-place': ['Z', 'Y'] }, Object.assign(Object.create(null), { 'x-place': 'Z' }), new Headers(pairs), new Map(pairs), pairs];
+  for (const headers of forms) {
+    for (const given of [{ headers }, new Request({ headers })]) {
+      const forward = engine.decide(given);
+      assert.equal(forward.rule, 'zurich');
+      forward.finish({ headers });
+    }
+  }
+  class Kept { #of = new Map(pairs); get(name) { return this.#of.get(name); } }
+  for (const headers of [['accept', 'x', 'x-place', 'Z'], new Set(['x-place']), 'x-place: Z', 7, new Kept(), { 'x-place': { value: 'Z' } }, [[1, 'Z']]]) {
+    assert.throws(() => engine.decide({ headers }), { name: 'InputError', code: 'input_pairs' });
+    assert.throws(() => engine.decide({ claims: headers }), { name: 'InputError', code: 'input_pairs' });
+    const forward = engine.decide({});
+    assert.throws(() => forward.finish({ headers }), { name: 'InputError', code: 'input_pairs' });
+    forward.finish();
+  }
+  assert.equal(engine.open, 0);
+});
+
+test('headers of an answer are read whatever their form', () => {
+  // Where the answer asks to come back later, the next request goes to the fallback.
+  const second = (headers) => {
+    const engine = new Engine({ routing: { default: { backend: 'a', fallback: 'b' } } }, { now: 1e6 });
+    engine.decide({}, 1e6).finish({ outcome: 429, headers }, 1e6);
+    const forward = engine.decide({}, 1e6 + 20_000);
+    const { backend } = forward;
+    forward.cancel();
+    return backend;
+  };
+  const pairs = [['content-type', 'text/plain'], ['retry-after', '30']];
+  assert.equal(second(undefined), 'a');
+  for (const headers of [Object.fromEntries(pairs), new Headers(pairs), new Map(pairs), pairs]) assert.equal(second(headers), 'b');
+});
+
+test('weights are integers for backends of a rule', () => {
+  const engine = new Engine({ routing: { rules: [{ name: 'all', route: { backend: ['near', 'far'] } }] } }, { settings: { seed: 1 } });
+  const shares = () => [...engine.metrics().matchAll(/plan_share_ratio\{rule="all",backend="(\w+)"\} ([\d.]+)/g)].map(([, name, share]) => [name, Number(share)]);
+  const before = shares();
+  assert.equal(before.length, 2);
+  for (const weight of [-1, 0.9, NaN, Infinity, 2 ** 32]) {
+    assert.throws(() => engine.setWeights('all', { near: weight, far: 1 }), { name: 'InputError', code: 'input_count' });
+  }
+  assert.throws(() => engine.setWeights('al', { near: 1 }), { name: 'GatewayError', code: 'gateway_setting' });
+  assert.throws(() => engine.setWeights('all', { nera: 1 }), { name: 'GatewayError', code: 'gateway_setting' });
+  assert.deepEqual(shares(), before);
+  engine.setWeights('all', { near: 9000, far: 1000 });
+  assert.deepEqual(Object.fromEntries(shares()), { near: 0.9, far: 0.1 });
+});
+
+test('NaN is an error, not what was not given', () => {
+  const engine = new Engine(plan);
+  for (const fields of [{ maxAnswerTokens: NaN }, { deadline: NaN }, { inputTokens: NaN }]) assert.throws(() => engine.decide(fields), { code: 'input_number' });
+  const forward = engine.decide({});
+  assert.throws(() => forward.finish({ outputTokens: NaN }), { code: 'input_number' });
+  forward.finish();
+  assert.throws(() => new Engine({ ...plan, limits: [{ name: 'tpm', unit: 'tokens', amount: NaN, period_ms: 1000 }] }), { code: 'input_number' });
+  assert.throws(() => new Engine(plan, { settings: { seed: Infinity } }), { code: 'input_number' });
+});
+
 test('a panic in Rust is an error with a code', () => {
   const { native, guarded } = require(join(dirname(require.resolve('traflux')), 'lib/native.js'));
   assert.throws(() => guarded(() => native.panicForTests('broken')), { code: 'internal_panic', message: 'broken' });

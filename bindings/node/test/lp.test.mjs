@@ -31,6 +31,13 @@ for (const [what, delayS, message] of [
   });
 }
 
+test('an objective with NaN is refused, not one without a limit', async () => {
+  const delayS = [delays.slice(0, 3), delays.slice(3)];
+  for (const budgetPerHour of [NaN, Infinity]) {
+    await assert.rejects(solveEndpoints({ ...problem, delayS, objective: { budgetPerHour } }), { name: 'InputError', code: 'input_number' });
+  }
+});
+
 test('an error has the class of its family', async () => {
   await assert.rejects(solveEndpoints({ ...problem, delayS: [[1]] }), SolveError);
   await assert.rejects(solveEndpoints({ ...problem, delayS: 7 }), { name: 'InputError', code: 'input_type' });

@@ -11,7 +11,7 @@ use numpy::{IntoPyArray, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use traflux::lab::environment::{Episodes, Fidelity, FleetEnvironment};
-use traflux_core::{Action, Environment, GroupIx, Observation, Step, VectorEnvironment};
+use traflux_core::{Action, Environment, EnvironmentError, GroupIx, Observation, Step, VectorEnvironment};
 use traflux_sim::te::{EnvironmentSettings, NetworkEnvironment, SelectionReward, TrafficSeries, Worth};
 use traflux_sim::{RandomSettings, Scenario};
 use traflux_te::{SelectionEncoder, ecmp};
@@ -371,6 +371,8 @@ impl Environments {
         guarded(|| {
             let array = scores.as_array();
             self.shape("action", array.shape(), &[self.count, self.groups])?;
+            // Infinite scores are how a learner masks.
+            refuse(array.iter().any(|score| score.is_nan()), "scores")?;
             let rows: Vec<Vec<f32>> = array.rows().into_iter().map(|row| row.to_vec()).collect();
             self.played(py, |state| {
                 let pairs = rows.iter().zip(&state.masks);
@@ -394,6 +396,8 @@ impl Environments {
             self.shape("critical", critical.shape(), &[self.count, self.groups])?;
             self.shape("headroom", headroom.shape(), &[self.count])?;
             self.shape("cost_multipliers", multipliers.shape(), &[self.count, self.groups])?;
+            refuse(headroom.iter().any(|value| !value.is_finite()), "headroom")?;
+            refuse(multipliers.iter().any(|value| !value.is_finite()), "cost_multipliers")?;
             let actions: Vec<Action> = (0..self.count)
                 .map(|at| {
                     let chosen = critical
@@ -417,6 +421,16 @@ impl Environments {
             })
         })
     }
+}
+
+/// Refuses an action with a number that is none: a learner that diverged is to hear of it.
+fn refuse(is_wrong: bool, what: &str) -> PyResult<()> {
+    if is_wrong {
+        return Err(py_err(EnvironmentError::Action {
+            reason: format!("not all {what} are finite numbers"),
+        }));
+    }
+    Ok(())
 }
 
 /// A number of a step by its name; 0 where the step does not tell it.

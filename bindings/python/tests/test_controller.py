@@ -296,6 +296,35 @@ def test_an_actuator_that_fails_is_asked_again():
     assert not decisions[0].pushed and decisions[2].pushed and not decisions[2].failures
 
 
+def test_while_an_actuator_fails_shares_stay_and_then_move_by_one_step():
+    class Down(Fleet):
+        down = False
+
+        def apply(self, plan):
+            if self.down:
+                raise OSError("no route to host")
+            super().apply(plan)
+
+    fleet = Down()
+    controller = Controller(CONFIG, source=fleet, actuator=fleet)
+    ticks(controller, 1)
+    fleet.down = True
+    for decision in ticks(controller, 10, BEGIN + STEP):
+        assert [failure[:2] for failure in decision.failures] == [("control", "actuate_unavailable")]
+        assert decision.shares["eu/api"] == fleet.shares == {"near": 0.5, "far": 0.5}
+    # The first of them is when it failed; since then it says what it holds.
+    assert decision.to_dict()["held_flows"] == ["eu/api"]
+    fleet.down = False
+    before = fleet.shares["far"]
+    for ix in range(11, 15):
+        decision = controller.tick(now=BEGIN + STEP * ix)
+        assert decision.pushed and not decision.failures
+        # Ticks are 5 s apart, and a share rises by 0.02 a second.
+        assert 0.003 < fleet.shares["far"] - before <= 0.1 + 1e-3
+        before = fleet.shares["far"]
+    assert before > 0.7
+
+
 #: The longest that a tick may take whose stages have 0.1 s, on a machine that is busy.
 SOON = 1.0
 
@@ -351,6 +380,7 @@ def test_an_actuator_that_misbehaves_moves_nothing_and_says_so(how, release):
         said = {(stage, code) for stage, code, _ in decision.failures}
         assert said == {("control", "actuate_unavailable")} and not decision.pushed
         assert all(words in message or "still busy" in message for *_, message in decision.failures)
+        assert decision.shares["eu/api"] == {"near": 0.5, "far": 0.5}
     assert fleet.shares == {"near": 0.5, "far": 0.5}
 
 

@@ -106,6 +106,21 @@ def test_a_wrong_action_is_refused() -> None:
         small(action="nothing")
 
 
+def test_an_action_with_nan_is_refused() -> None:
+    scores = small(action="scores")
+    scores.reset(seed=1)
+    fleet = envs.FleetEnv(**FLUID)
+    fleet.reset(seed=1)
+    sample = fleet.action_space.sample()
+    wrong = [{**sample, name: np.full_like(sample[name], np.nan)} for name in ("headroom", "cost_multipliers")]
+    given = np.full(scores.action_space.shape, np.nan, dtype=np.float32)
+    for env, action in [(scores, given), *((fleet, action) for action in wrong)]:
+        with pytest.raises(traflux.SimulationError) as refused:
+            env.step(action)
+        assert refused.value.code == "environment_action"
+    fleet.step(sample)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_many_environments_are_as_many_single_ones(threads: int) -> None:
     env = small()

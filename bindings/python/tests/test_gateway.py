@@ -233,6 +233,8 @@ def test_a_limiter_reserves_from_all_or_none():
         (lambda: Engine(PLAN).decide(chat()).finish("well"), "input_outcome"),
         (lambda: Request(headers=[1]), "input_pairs"),
         (lambda: Engine(object()), "input_json"),
+        (lambda: Engine(PLAN).set_weights("golden", {"near": 1}), "gateway_setting"),
+        (lambda: Engine(PLAN).set_weights("gold", {"far": 1}), "gateway_setting"),
     ],
 )
 def test_what_is_wrong_says_so(call, code):

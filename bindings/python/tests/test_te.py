@@ -111,6 +111,17 @@ def test_traffic_repeats_with_its_seed_and_is_scaled_to_a_utilization() -> None:
     np.testing.assert_allclose(day.mean(axis=0), first[0], rtol=1e-9)
 
 
+def test_more_matrices_than_fit_are_refused_before_they_are_made() -> None:
+    network = te.ring(4, seed=1)
+    for make in (
+        lambda: te.traffic(network, "exponential", mean=1e9, count=10**12, seed=1),
+        lambda: te.diurnal(np.ones((4, 4)), count=10**12, seed=1),
+    ):
+        with pytest.raises(traflux.InputError, match="at most 16777216 matrices") as refused:
+            make()
+        assert refused.value.code == "input_value"
+
+
 def test_networkx_and_back_is_the_same_network() -> None:
     networkx = pytest.importorskip("networkx")
     network = te.backbone(nodes=8, seed=3)

@@ -3,7 +3,7 @@
 //! Off the path of requests, a few times a second: requests that have waited too long leave, endpoints that were
 //! away come back, and weights follow what was observed or what a controller sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use traflux_core::Timestamp;
@@ -49,7 +49,17 @@ impl Engine {
     /// whatever its tier, and spreads it over its endpoints as the plan has it; one of weight 0 and a higher tier stands
     /// by. Backends that are not named keep the weight of the plan. Weights that differ from those in force by less
     /// than a hundredth of themselves change nothing.
-    pub fn set_weights(&self, now: Timestamp, rule: &str, weights: &[(&str, u32)]) {
+    ///
+    /// # Errors
+    /// [`GatewayError::Setting`] for a rule that the plan in force does not have, or a backend that the rule does not;
+    /// nothing is set then.
+    pub fn set_weights(
+        &self,
+        now: Timestamp,
+        rule: &str,
+        weights: &[(&str, u32)],
+    ) -> Result<(), GatewayError> {
+        self.shared.compiled.load().has_backends(rule, weights.iter().map(|(name, _)| *name))?;
         let _turn = self.shared.turn(now, || Call::SetWeights {
             rule: rule.into(),
             weights: weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect(),
@@ -59,6 +69,7 @@ impl Engine {
             weights.iter().map(|(name, w)| ((*name).to_owned(), *w)).collect();
         registry.set.insert(rule.to_owned(), SetByController { weights, at: now });
         self.adapt(&mut registry, now);
+        Ok(())
     }
 
     /// Puts weights in force that follow latency, errors and price, or the controller.
@@ -79,6 +90,36 @@ impl Engine {
         }
         if let Some(next) = next {
             self.shared.compiled.store(Arc::new(next));
+        }
+    }
+}
+
+impl Compiled {
+    /// Checks that a rule has these backends.
+    fn has_backends<'a>(
+        &self,
+        rule: &str,
+        mut names: impl Iterator<Item = &'a str>,
+    ) -> Result<(), GatewayError> {
+        let listed = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+        let routes = || self.routes.iter().filter(|route| &*route.name == rule);
+        if routes().next().is_none() {
+            let rules = listed(self.routes.iter().map(|route| &*route.name).collect());
+            return Err(GatewayError::Setting {
+                setting: "rule".into(),
+                value: format!("`{rule}`"),
+                expected: format!("one of {rules}").into(),
+            });
+        }
+        let members = routes().flat_map(|route| route.pools.iter().flatten()).flat_map(|pool| &*pool.members);
+        let backends: BTreeSet<&str> = members.map(|member| &*member.state.name).collect();
+        match names.find(|name| !backends.contains(name)) {
+            Some(name) => Err(GatewayError::Setting {
+                setting: format!("weights of {rule}").into(),
+                value: format!("for `{name}`"),
+                expected: format!("backends of the rule: {}", listed(backends)).into(),
+            }),
+            None => Ok(()),
         }
     }
 }

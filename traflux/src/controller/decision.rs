@@ -155,7 +155,8 @@ pub struct Decision {
     pub explanation: Vec<String>,
     /// What the guard changed.
     pub guard: Vec<GuardView>,
-    /// Flows held because no data plane of their source is connected.
+    /// Flows held because no data plane of their source is connected, or because the actuator failed to take the plan
+    /// before.
     pub held_flows: Vec<String>,
     /// Shares after the guard, in route order; what shadow mode would have pushed.
     pub proposed: Vec<f64>,

@@ -101,7 +101,8 @@ impl Controller {
     /// Ends the held step, pays for it where that is right, and begins the next.
     pub(super) fn begin_step(&mut self, mut next: HeldStep, telemetry: &Telemetry) {
         // The plan at hand counts too: nothing is paid while nobody has it in force.
-        next.sent(self.plan.version().clone(), telemetry.at);
+        let at_hand = self.untaken.as_ref().map_or(&self.plan, |(plan, _)| plan);
+        next.sent(at_hand.version().clone(), telemetry.at);
         let previous = self.held.replace(next);
         let (Some(held), Some(next)) = (previous, &self.held) else { return };
         if !held.is_payable(telemetry.at) {

@@ -160,6 +160,9 @@ pub struct Evidence {
     pub solve_time: Duration,
 }
 
+/// A plan, with the split that it gives where that is another one than the split in force.
+type Offer = (TrafficPlan, Option<Split>);
+
 /// The closed loop. See [`Controller::tick`].
 pub struct Controller {
     stages: Stages,
@@ -173,8 +176,10 @@ pub struct Controller {
     current: Split,
     current_since: Option<Timestamp>,
     plan: TrafficPlan,
-    /// Whether the actuator still owes a success for `plan`.
+    /// Whether the actuator still owes a success for `plan`, or for what it failed to take.
     unsent: bool,
+    /// What the actuator failed to take when it was offered last; nothing moves before it has taken it.
+    untaken: Option<Offer>,
     last_push: Option<Timestamp>,
     last_tick: Option<Timestamp>,
     ticks: u64,
@@ -202,6 +207,7 @@ impl Controller {
             current_since: None,
             plan,
             unsent: true,
+            untaken: None,
             last_push: None,
             last_tick: None,
             ticks: 0,
@@ -298,7 +304,7 @@ impl Controller {
         &self.current
     }
 
-    /// The plan last decided.
+    /// The plan in force: the last one that the actuator took.
     #[must_use]
     pub fn plan(&self) -> &TrafficPlan {
         &self.plan
@@ -343,8 +349,11 @@ impl Controller {
     }
 
     /// Stops moving traffic (or moves it again): decisions go on and are logged, the plan in force stays.
+    ///
+    /// A plan that the actuator failed to take is given up; the one in force is offered in its place.
     pub fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
+        self.untaken = None;
         self.held = None;
     }
 
@@ -366,6 +375,7 @@ impl Controller {
         self.stages.estimator.rebuild(&self.fleet.topology, &topology);
         fleet.topology = topology;
         self.unsent = self.unsent || plan.version() != self.plan.version();
+        self.untaken = None;
         self.plan = plan;
         self.current = current;
         self.fleet = fleet;

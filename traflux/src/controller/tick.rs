@@ -11,7 +11,7 @@ use traflux_core::{
 
 use super::decision::Decision;
 use super::learning::HeldStep;
-use super::{Controller, Evidence, Mode, weigh};
+use super::{Controller, Evidence, Mode, Offer, weigh};
 
 impl Controller {
     /// Observe → estimate → act → optimise → guard → quantise → control → learn.
@@ -54,7 +54,7 @@ impl Controller {
             state = Some((estimate, assembled));
         }
         let mut guarded = self.guard(now, rung, state.as_ref(), &shares, &mut decision);
-        self.hold_disconnected(&mut guarded, &mut decision);
+        self.hold_unreached(&mut guarded, &mut decision);
         self.control(now, &guarded, &mut decision).await;
         self.learn(now, state.is_some(), &mut decision);
         decision.finish(&self.fleet.topology, &self.current, &self.plan, state.as_ref().map(|s| &s.0));
@@ -210,34 +210,32 @@ impl Controller {
             .is_none_or(|last| now.since(last).as_secs_f64() >= self.config.min_push_interval_s * 0.999);
         let may_move = self.mode != Mode::Shadow && !self.frozen;
         decision.proposed = guarded.split.shares().to_vec();
+        if let Some(untaken) = self.untaken.take() {
+            return self.offer(untaken, now, decision).await;
+        }
         if may_move && rested && self.is_worth_a_push(&guarded.split) {
             let plan = weigh(&guarded.split, self.config.weight_total).and_then(|weights| {
                 let plan = TrafficPlan::from_weights(&self.fleet.topology, &self.fleet.services, &weights)?;
-                Ok((plan, weights.shares()?))
+                Ok((plan, Some(weights.shares()?)))
             });
             match plan {
-                Ok((plan, current)) if plan.version() != self.plan.version() => {
-                    self.offer(plan, Some(current), now, decision).await;
+                Ok(offer) if offer.0.version() != self.plan.version() => {
+                    return self.offer(offer, now, decision).await;
                 }
                 Ok(_) => {}
                 Err(error) => decision.fail("quantise", error.code(), &error),
             }
         }
-        if self.unsent && !decision.pushed {
-            self.offer(self.plan.clone(), None, now, decision).await;
+        if self.unsent {
+            self.offer((self.plan.clone(), None), now, decision).await;
         }
     }
 
     /// Offers a plan to the actuator. A plan that cannot be expressed changes nothing: what was sent before stays
-    /// the truth. One that a node group refuses is in force for all others. Otherwise the same version is offered
-    /// again at the next tick, unless a newer one replaces it.
-    async fn offer(
-        &mut self,
-        plan: TrafficPlan,
-        current: Option<Split>,
-        now: Timestamp,
-        decision: &mut Decision,
-    ) {
+    /// the truth. One that a node group refuses is in force for all others. Of one that the actuator failed to take
+    /// nobody knows whether it is in force: it is offered again at every tick until it is taken, and nothing else moves
+    /// meanwhile, so that either way traffic is one step at most from what is known.
+    async fn offer(&mut self, (plan, split): Offer, now: Timestamp, decision: &mut Decision) {
         let outcome = self.stages.actuator.apply(&plan).await;
         if let Err(error) = &outcome {
             decision.fail("control", error.code(), error);
@@ -245,20 +243,23 @@ impl Controller {
                 self.unsent = false;
                 return;
             }
+            if error.is_transient() {
+                self.unsent = true;
+                self.untaken = Some((plan, split));
+                return;
+            }
         }
-        if let Some(current) = current {
-            decision.churn = current.churn(&self.current);
-            self.current = current;
+        if let Some(split) = split {
+            decision.churn = split.churn(&self.current);
+            self.current = split;
             self.current_since = Some(now);
         }
         self.plan = plan;
-        self.unsent = outcome.as_ref().is_err_and(ActuateError::is_transient);
-        if !self.unsent {
-            self.last_push = Some(now);
-            decision.pushed = true;
-            if let Some(held) = &mut self.held {
-                held.sent(self.plan.version().clone(), now);
-            }
+        self.unsent = false;
+        self.last_push = Some(now);
+        decision.pushed = true;
+        if let Some(held) = &mut self.held {
+            held.sent(self.plan.version().clone(), now);
         }
     }
 
@@ -279,13 +280,16 @@ impl Controller {
         self.held = None;
     }
 
-    /// Holds the rows of node groups in which nobody is connected: a row that ran ahead of its data planes would
-    /// reach them in one jump when they come back, and is not what traffic does meanwhile.
-    fn hold_disconnected(&self, guarded: &mut Guarded, decision: &mut Decision) {
+    /// Holds the rows of node groups in which nobody is connected, and all rows while the actuator owes a success: a row
+    /// that ran ahead of its data planes would reach them in one jump when they come back, and is not what traffic
+    /// does meanwhile.
+    fn hold_unreached(&self, guarded: &mut Guarded, decision: &mut Decision) {
         let topology = &self.fleet.topology;
         let mut shares = guarded.split.shares().to_vec();
         for (ix, flow) in topology.flows().iter().enumerate() {
-            if !self.stages.actuator.is_connected(&NodeGroup(flow.source.clone())) {
+            let is_reached =
+                self.untaken.is_none() && self.stages.actuator.is_connected(&NodeGroup(flow.source.clone()));
+            if !is_reached {
                 let range = topology.route_range(FlowIx::from(ix));
                 shares[range.clone()].copy_from_slice(&self.current.shares()[range]);
                 decision.held_flows.push(flow.name.clone());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::{ActuateError, Actuator, BoxFuture, InForce, NodeGroup, Receipt, Timestamp, TrafficPlan};
-use traflux_gateway::Engine;
+use traflux_gateway::{Engine, GatewayError};
 
 use super::fleet::ENGINE;
 
@@ -60,21 +60,23 @@ impl EngineActuator {
         if let Some((plan, _)) = &state.applied
             && Arc::ptr_eq(&state.of, &self.engine.plan())
         {
-            self.put(&state, plan);
+            // A reload that came in between has made them out of date.
+            let _ = self.put(&state, plan);
         }
     }
 
-    fn put(&self, state: &State, plan: &TrafficPlan) {
+    fn put(&self, state: &State, plan: &TrafficPlan) -> Result<(), GatewayError> {
         if !state.moves {
-            return;
+            return Ok(());
         }
         for service in plan.services() {
             for row in service.rows.iter().filter(|row| row.group.0 == ENGINE) {
                 let names = service.endpoints.iter().map(|endpoint| endpoint.name.as_str());
                 let weights: Vec<(&str, u32)> = names.zip(row.weights.iter().copied()).collect();
-                self.engine.set_weights(state.now, &service.name, &weights);
+                self.engine.set_weights(state.now, &service.name, &weights)?;
             }
         }
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -83,14 +85,12 @@ impl EngineActuator {
 
     fn take(&self, plan: &TrafficPlan) -> Result<Receipt, ActuateError> {
         let mut state = self.lock();
+        let wrong = |reason| ActuateError::Compile { version: plan.version().to_string(), reason };
         if !Arc::ptr_eq(&state.of, &self.engine.plan()) {
             let reason = "the engine's plan was reloaded; these weights are for the rules of the one before";
-            return Err(ActuateError::Compile {
-                version: plan.version().to_string(),
-                reason: reason.to_owned(),
-            });
+            return Err(wrong(reason.to_owned()));
         }
-        self.put(&state, plan);
+        self.put(&state, plan).map_err(|error| wrong(error.to_string()))?;
         let changed = state.applied.as_ref().is_none_or(|(before, _)| before.version() != plan.version());
         if changed {
             state.applied = Some((plan.clone(), state.now));
@@ -101,7 +101,8 @@ impl EngineActuator {
 
 impl Actuator for EngineActuator {
     /// # Errors
-    /// [`ActuateError::Compile`] for weights that were made for an earlier plan of the engine than the one in force.
+    /// [`ActuateError::Compile`] for weights that were made for an earlier plan of the engine than the one in force, or
+    /// for rules or backends that it does not have.
     fn apply<'a>(&'a self, plan: &'a TrafficPlan) -> BoxFuture<'a, Result<Receipt, ActuateError>> {
         Box::pin(std::future::ready(self.take(plan)))
     }

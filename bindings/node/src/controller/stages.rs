@@ -25,51 +25,73 @@ type Answer = std::result::Result<String, String>;
 /// The way to stages in JavaScript and back.
 pub(crate) struct Bridge {
     pub(crate) ask: Ask,
-    waiting: Mutex<HashMap<u64, Sender<Answer>>>,
-    next: Mutex<u64>,
+    calls: Mutex<Calls>,
     deadline: Duration,
+}
+
+/// Calls that JavaScript has not answered yet, however late.
+#[derive(Default)]
+struct Calls {
+    last: u64,
+    open: HashMap<u64, Call>,
+}
+
+struct Call {
+    stage: &'static str,
+    /// Who waits for it; nobody where it was aborted.
+    waiting: Option<Sender<Answer>>,
 }
 
 /// Why a stage has no answer.
 enum Failed {
     Late,
+    /// It has not come back from an earlier call that was late. Two at a time could end in the wrong order.
+    Busy,
     Said(String),
 }
 
 impl Bridge {
     /// A way through this function, on which no stage takes longer than `deadline`.
     pub(crate) fn new(ask: Ask, deadline: Duration) -> Self {
-        Self { ask, waiting: Mutex::default(), next: Mutex::default(), deadline }
+        Self { ask, calls: Mutex::default(), deadline }
     }
 
     /// A stage's answer, or what went wrong. One that comes after its deadline has nobody to tell.
     pub(crate) fn answer(&self, number: u64, answer: Answer) {
-        if let Some(sender) = lock(&self.waiting).remove(&number) {
+        let call = lock(&self.calls).open.remove(&number);
+        if let Some(sender) = call.and_then(|call| call.waiting) {
             let _ = sender.send(answer);
         }
     }
 
     /// Lets every stage that is being waited for fail.
     pub(crate) fn abort(&self) {
-        lock(&self.waiting).clear();
+        for call in lock(&self.calls).open.values_mut() {
+            call.waiting = None;
+        }
     }
 
-    fn call(&self, stage: &str, payload: String) -> std::result::Result<String, Failed> {
+    fn call(&self, stage: &'static str, payload: String) -> std::result::Result<String, Failed> {
         let (sender, receiver): (Sender<Answer>, Receiver<Answer>) = channel();
         let number = {
-            let mut next = lock(&self.next);
-            *next += 1;
-            *next
+            let mut calls = lock(&self.calls);
+            if calls.open.values().any(|call| call.stage == stage) {
+                return Err(Failed::Busy);
+            }
+            calls.last += 1;
+            let number = calls.last;
+            calls.open.insert(number, Call { stage, waiting: Some(sender) });
+            number
         };
-        lock(&self.waiting).insert(number, sender);
         let arguments = FnArgs::from((number as f64, stage.to_owned(), payload));
         let status = self.ask.call(arguments, ThreadsafeFunctionCallMode::NonBlocking);
         let answer = if status == Status::Ok {
             receiver.recv_timeout(self.deadline)
         } else {
+            // It never came to JavaScript, so nothing is to come back.
+            lock(&self.calls).open.remove(&number);
             Err(RecvTimeoutError::Disconnected)
         };
-        lock(&self.waiting).remove(&number);
         match answer {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(reason)) => Err(Failed::Said(reason)),
@@ -81,6 +103,7 @@ impl Bridge {
     fn reason(&self, failed: Failed) -> String {
         match failed {
             Failed::Late => format!("no answer within {} ms", self.deadline.as_millis()),
+            Failed::Busy => "still busy with an earlier call that was late".to_owned(),
             Failed::Said(reason) => reason,
         }
     }
@@ -97,7 +120,7 @@ impl Source {
             "windowMs": window.length.as_secs_f64() * 1e3,
         });
         let text = self.0.call("source", payload.to_string()).map_err(|failed| match failed {
-            Failed::Late => ObserveError::Timeout {
+            Failed::Late | Failed::Busy => ObserveError::Timeout {
                 source_name: source_name(),
                 limit_ms: u64::try_from(self.0.deadline.as_millis()).unwrap_or(u64::MAX),
             },

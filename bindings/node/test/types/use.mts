@@ -34,6 +34,7 @@ switch (decision.kind) {
 const ready: { ticket: string; decision: Decision } | null = engine.takeReady();
 engine.decideMany(new Set([{ path: '/' }])).forEach((one) => one.kind);
 engine.setWeights('rule', { near: 3 });
+engine.decide({ headers: new Map([['accept', 'x']]), claims: [['team', 'a'], ['roles', ['b', 'c']]] });
 const text: string = engine.metrics({ openmetrics: true }) + engine.explain({ tenant: 'a' });
 
 // @ts-expect-error: a request has no such field
@@ -46,6 +47,8 @@ if (decision.kind === 'wait') void decision.backend;
 if (decision.kind === 'refuse') decision.finish();
 // @ts-expect-error: an end has no such number
 if (decision.kind === 'forward') decision.finish({ tokens: 3 });
+// @ts-expect-error: pairs, not names and values in turns
+engine.decide({ headers: ['accept', 'x'] });
 // @ts-expect-error: weights are numbers
 engine.setWeights('rule', { near: 'much' });
 // @ts-expect-error: a plan is needed

@@ -143,7 +143,7 @@ def traffic(
     Returns
     -------
     ndarray of float64
-        ``(count, nodes, nodes)``, or ``(nodes, nodes)``; bit/s.
+        ``(count, nodes, nodes)``, or ``(nodes, nodes)``; bit/s. ``input_value`` for more than 2 GiB.
     """
     matrices = _te.traffic(network, model, 1 if count is None else count, seed, options)
     return matrices[0] if count is None else matrices
@@ -171,7 +171,7 @@ def diurnal(
     Returns
     -------
     ndarray of float64
-        ``(count, nodes, nodes)``, bit/s.
+        ``(count, nodes, nodes)``, bit/s; ``input_value`` for more than 2 GiB.
     """
     return _te.diurnal(np.asarray(mean, dtype=np.float64), count, seed, time_zones_of, options)
 

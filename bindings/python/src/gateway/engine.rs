@@ -145,6 +145,8 @@ impl Engine {
     }
 
     /// Takes weights, integers by name of backend, that a controller computed for a rule under ``adaptive``.
+    ///
+    /// Raises ``gateway_setting`` for a rule or backend that there is not.
     #[pyo3(signature = (rule, weights, *, now=None))]
     fn set_weights(
         &self,
@@ -161,8 +163,7 @@ impl Engine {
                 .collect::<PyResult<_>>()?;
             let weights: Vec<(&str, u32)> =
                 weights.iter().map(|(name, weight)| (name.as_str(), *weight)).collect();
-            py.detach(|| self.engine.set_weights(now, rule, &weights));
-            Ok(())
+            py.detach(|| self.engine.set_weights(now, rule, &weights)).map_err(py_err)
         })
     }
 

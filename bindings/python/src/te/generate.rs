@@ -68,6 +68,20 @@ fn generate_network(py: Python<'_>, kind: &str, seed: u64, options: &Bound<'_, P
     })
 }
 
+/// The most numbers that are made in one call: 2 GiB of them.
+const MOST: usize = 1 << 28;
+
+/// Refuses more matrices than fit, before they are made.
+fn fits(count: usize, nodes: usize) -> PyResult<()> {
+    let most = MOST / (nodes * nodes).max(1);
+    if count > most {
+        return Err(invalid(format!(
+            "count is {count}, at most {most} matrices of {nodes} nodes are made in one call"
+        )));
+    }
+    Ok(())
+}
+
 /// Independent matrices of a model: ``(count, nodes, nodes)``, bit/s.
 #[pyfunction]
 #[pyo3(signature = (network, model, count, seed, options))]
@@ -86,6 +100,7 @@ fn traffic<'py>(
         }
         let model: TrafficModel = settings(options)?;
         let network = network.inner();
+        fits(count, network.nodes().len())?;
         let matrices = detached(py, || model.matrices(network, count, seed).map_err(py_err))?;
         array_of(py, &matrices, network.nodes().len())
     })
@@ -105,6 +120,7 @@ fn diurnal<'py>(
 ) -> PyResult<Bound<'py, PyArray3<f64>>> {
     guarded(|| {
         let nodes = mean.len()?;
+        fits(count, nodes)?;
         let mean = matrix_of(mean, nodes)?;
         let config: DiurnalConfig = settings(json_of(options.as_any())?)?;
         let network = time_zones_of.map(Network::inner);

@@ -224,7 +224,10 @@ class Engine:
     def upkeep(self, *, now: float | None = None) -> None:
         """Does what time alone brings: call it a few times a second."""
     def set_weights(self, rule: str, weights: dict[str, int], *, now: float | None = None) -> None:
-        """Takes weights, integers by name of backend, that a controller computed for a rule under ``adaptive``."""
+        """Takes weights, integers by name of backend, that a controller computed for a rule under ``adaptive``.
+
+        Raises ``gateway_setting`` for a rule or backend that there is not.
+        """
     @property
     def plan(self) -> Plan:
         """The plan in force."""
