@@ -1,19 +1,26 @@
-//! Who does a request say that it is from, and which session does it say that it belongs to?
+//! Who does a request say that it is from, which session does it say that it belongs to, and which path does it mean?
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use traflux_core::Timestamp;
 use traflux_core::plan::identity::{ApiKeyPlan, ClientPlan, IdentityPlan, TrustedNames};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::RoutePlan;
+use traflux_gateway::adapter::Claims;
 use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
+use traflux_gateway::rule::normal_path;
 use traflux_gateway::{Engine, EngineSettings, IdentityTable, Request};
 
 /// SHA-256 of `secret`.
 const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
-/// The first byte chooses what is trusted; then lines `name: value`, headers first, claims after an empty line.
+/// The first byte chooses what is trusted; then lines `name: value`, headers first, claims after an empty line. The same
+/// text is the header of a proxy in front, and each line of it a path.
 pub fn check(data: &[u8]) {
     let Some((first, text)) = data.split_first() else { return };
+    passed(text);
     let text = String::from_utf8_lossy(text);
+    text.lines().for_each(path);
     let (headers, claims) = text.split_once("\n\n").unwrap_or((&text, ""));
     let (headers, claims) = (pairs(headers), pairs(claims));
     let name = |bit: u8, name: &str| (first & bit != 0).then(|| name.to_owned());
@@ -70,6 +77,32 @@ pub fn check(data: &[u8]) {
         if has_session(&headers, &plan) {
             assert_eq!(backend(Timestamp::ZERO), first, "a session stays where it was");
         }
+    }
+}
+
+/// Claims are the same in either alphabet, and bounded.
+fn passed(json: &[u8]) {
+    // Whatever the bytes are in base64 already.
+    let _ = Claims::from_header(json);
+    let Ok(claims) = Claims::from_json(json) else { return };
+    assert!(claims.len() <= 256, "{} claims", claims.len());
+    for encoded in [STANDARD.encode(json), URL_SAFE_NO_PAD.encode(json)] {
+        assert_eq!(Claims::from_header(encoded.as_bytes()).as_ref(), Ok(&claims), "{encoded}");
+    }
+    assert_eq!(Claims::from_header(json).as_ref(), Ok(&claims), "a header may be plain");
+}
+
+/// A path has one form, in which a backend finds nothing to resolve.
+fn path(path: &str) {
+    let form = normal_path(path);
+    assert_eq!(normal_path(&form), form, "{path:?} has more than one form");
+    if path.starts_with('/') {
+        assert!(form.starts_with('/'), "{path:?} became {form:?}");
+        assert!(form.split('/').all(|segment| segment != "." && segment != ".."), "{path:?} became {form:?}");
+    }
+    for letter in (b'a'..=b'z').chain(*b"0.-_~") {
+        let escape = format!("%{letter:02x}");
+        assert!(!form.to_ascii_lowercase().contains(&escape), "{path:?} became {form:?}");
     }
 }
 
