@@ -1,6 +1,6 @@
 //! How does a Tower service get a backend chosen for each request?
 //!
-//! [`TrafluxLayer`] asks the [`Engine`](crate::Engine) about each request, lets it wait where the engine says so, puts
+//! [`TrafluxLayer`] asks the [`Engine`] about each request, lets it wait where the engine says so, puts
 //! the [`Chosen`] backend into the request's extensions, calls the inner service, and settles when the body of the
 //! answer has ended, failed or been dropped. Usage is read from bodies of JSON and of server-sent events as they pass.
 //!

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`entry`] | what stands in one line? |
 //! | `secrets` | what of a request may be written down? |
-//! | [`file`] | where do lines go? |
+//! | [`file`](mod@file) | where do lines go? |
 //! | [`read`] | what does a log tell, and where has it gaps? |
 //! | [`replay`](mod@replay) | would it be decided so again? |
 //! | [`trace`] | what happened to each request? |

@@ -2,8 +2,8 @@
 //!
 //! A [`HealthGroup`] joins active checks, outlier detection and breakers for the endpoints of one backend and
 //! model. The usual answer costs two loads. At most
-//! [`max_ejected_share`](OutlierPlan::max_ejected_share) of the endpoints are away for what they did (open,
-//! on trial or returning); when by all accounts too few are left, the group panics and uses all.
+//! [`max_ejected_share`](traflux_core::plan::health::OutlierPlan::max_ejected_share) of the endpoints are away for what
+//! they did (open, on trial or returning); when by all accounts too few are left, the group panics and uses all.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -8,7 +8,7 @@
 //! | [`snapshot`] | what was counted, in all or between two moments? |
 //! | [`tenants`] | which tenants deserve a series of their own? |
 //! | [`exposition`] | how does Prometheus read it? |
-//! | [`fairness`] | does each tenant get what it is entitled to? |
+//! | [`fairness`](mod@fairness) | does each tenant get what it is entitled to? |
 //! | [`history`], [`pattern`] | what is the daily and weekly shape of traffic, how does it grow and peak? |
 //! | [`anomaly`], [`detector`] | has rate, error ratio, latency or routing moved, since when and by how much? |
 //! | [`alerts`] | which rules should Prometheus evaluate? |
