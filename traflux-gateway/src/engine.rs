@@ -68,7 +68,8 @@ pub struct Engine {
 /// What outlives a reload.
 pub(crate) struct Shared {
     compiled: ArcSwap<Compiled>,
-    /// Only reloads and upkeep take it, so that they come one after another.
+    /// What works on all that is known takes it, so that reloads and upkeep come one after another: those, probes,
+    /// scrapes and readings. Never taken on the path of a request unless calls are logged.
     registry: Mutex<Registry>,
     /// Counts decisions; the random numbers of each are made of it.
     decisions: AtomicU64,
@@ -214,12 +215,7 @@ impl Engine {
 
     /// Takes in what a backend measures of itself: ORCA, or the metrics of its server.
     pub fn report_load(&self, now: Timestamp, backend: &str, model: &str, report: LoadReport) {
-        let _turn =
-            self.shared.turn(now, || Call::Load { backend: backend.into(), model: model.into(), report });
-        let registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = registry.find(backend, model) {
-            state.signal.report(now, report, state.concurrency.in_flight());
-        }
+        self.shared.report_load(now, backend, model, report);
     }
 
     /// The plan in force.
@@ -257,10 +253,47 @@ impl Shared {
         self.log.as_deref().map(|log| log.turn(call(), Some(now)))
     }
 
+    fn report_load(&self, now: Timestamp, backend: &str, model: &str, report: LoadReport) {
+        let _turn = self.turn(now, || Call::Load { backend: backend.into(), model: model.into(), report });
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = registry.find(backend, model) {
+            state.report_load(now, report);
+        }
+    }
+
     /// 64 random bits for the next decision.
     fn draw(&self) -> u64 {
         let mut state =
             self.seed ^ self.decisions.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         split_mix(&mut state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_an_answer_says_of_load_does_not_wait_for_a_reload() {
+        let plan = r#"{"routing": {"default": {"backend": "a"}}, "queue": {"max_waiting": 0}}"#;
+        let plan: RequestPlan = serde_json::from_str(plan).unwrap_or_else(|e| panic!("{e}"));
+        let now = Timestamp::new(Duration::from_secs(1));
+        let engine = Engine::new(&plan, &EngineSettings::default(), now).unwrap_or_else(|e| panic!("{e}"));
+        let decide = || engine.decide(&Request::default(), now);
+        let Decision::Forward(forward) = decide() else { panic!("it was not forwarded") };
+        let reloading = engine.shared.registry.lock();
+        let (told, hears) = mpsc::channel();
+        std::thread::spawn(move || {
+            let full = LoadReport { waiting: Some(500.0), ..LoadReport::default() };
+            forward.report_load(now, "", full);
+            told.send(forward)
+        });
+        let forward = hears.recv_timeout(Duration::from_secs(10));
+        assert!(forward.is_ok(), "it waited");
+        drop(reloading);
+        assert!(matches!(decide(), Decision::Refuse(_)), "the backend said that it is full");
     }
 }

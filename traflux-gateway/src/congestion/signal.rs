@@ -3,6 +3,9 @@
 //! Saturation is the fullest of its resources, 1 meaning full:
 //! `max(waiting / queue_full, cache use / cache_full, utilization / utilization_full)`.
 //!
+//! Reports come from more than one place, and each says what it knows: what one does not say is as it was said before,
+//! for as long as that is fresh.
+//!
 //! Reports are always old. So
 //! - what we have sent since the report adds to its queue if there was one, lest everybody run to the backend
 //!   that looked idle a moment ago;
@@ -118,7 +121,41 @@ pub struct BackendSignal {
     /// Ours in flight at the report.
     in_flight: AtomicU32,
     saturated: AtomicBool,
-    last: Mutex<Option<LoadReport>>,
+    known: Mutex<Option<Known>>,
+}
+
+/// What reports have said.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    report: LoadReport,
+    /// Nanoseconds at which each of [`FIELDS`] was said.
+    said: [u64; FIELDS.len()],
+}
+
+/// What a report may say.
+const FIELDS: [fn(&mut LoadReport) -> &mut Option<f64>; 8] = [
+    |report| &mut report.waiting,
+    |report| &mut report.running,
+    |report| &mut report.cache_use,
+    |report| &mut report.application_utilization,
+    |report| &mut report.cpu_utilization,
+    |report| &mut report.memory_utilization,
+    |report| &mut report.requests_per_second,
+    |report| &mut report.errors_per_second,
+];
+
+impl Known {
+    /// Takes in what a report says, and forgets what it does not say and is no longer fresh.
+    fn take_in(&mut self, at: u64, mut report: LoadReport, fresh: u64) {
+        for (field, said) in FIELDS.iter().zip(&mut self.said) {
+            let known = field(&mut self.report);
+            match *field(&mut report) {
+                Some(value) => (*known, *said) = (Some(value), at),
+                None if at.saturating_sub(*said) > fresh => *known = None,
+                None => {}
+            }
+        }
+    }
 }
 
 impl BackendSignal {
@@ -132,29 +169,33 @@ impl BackendSignal {
             waiting: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             saturated: AtomicBool::new(false),
-            last: Mutex::new(None),
+            known: Mutex::new(None),
         }
     }
 
     /// Takes in a report measured at `at`, with our requests in flight then. An older one than the last is
     /// ignored.
     pub fn report(&self, at: Timestamp, report: LoadReport, in_flight: u32) {
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let at = nanos(at).max(1);
         if at < self.at.load(Ordering::Relaxed) {
             return;
         }
-        self.resources.store(self.settings.saturation(&report, 0.0).to_bits(), Ordering::Relaxed);
-        self.waiting.store(report.waiting.unwrap_or(0.0).max(0.0).to_bits(), Ordering::Relaxed);
-        self.in_flight.store(in_flight, Ordering::Relaxed);
+        let known = known.get_or_insert_default();
+        known.take_in(at, report, duration_nanos(self.settings.fresh));
+        let all = &known.report;
+        self.resources.store(self.settings.saturation(all, 0.0).to_bits(), Ordering::Relaxed);
+        self.waiting.store(all.waiting.unwrap_or(0.0).max(0.0).to_bits(), Ordering::Relaxed);
+        if report.waiting.is_some() {
+            self.in_flight.store(in_flight, Ordering::Relaxed);
+        }
         self.at.store(at, Ordering::Relaxed);
-        *last = Some(report);
     }
 
-    /// The last report.
+    /// The last report, with what others said before that was still fresh then.
     #[must_use]
     pub fn last(&self) -> Option<LoadReport> {
-        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).map(|known| known.report)
     }
 
     /// How much the last report counts at `now`, in [0, 1].
@@ -238,6 +279,24 @@ mod tests {
         // A report from before is late and changes nothing.
         signal.report(at(500), LoadReport { cache_use: Some(0.0), ..LoadReport::default() }, 1);
         assert!((signal.saturation(at(1_000), 1, 10) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_report_leaves_alone_what_it_does_not_say() {
+        let signal = BackendSignal::new(SignalSettings::default());
+        signal.report(at(1_000), LoadReport { waiting: Some(4.0), ..LoadReport::default() }, 2);
+        let utilized = LoadReport { application_utilization: Some(0.095), ..LoadReport::default() };
+        signal.report(at(2_000), utilized, 3);
+        let both = LoadReport { waiting: Some(4.0), ..utilized };
+        assert_eq!(signal.last(), Some(both));
+        // Four, and one that came since they were counted.
+        assert!((signal.saturation(at(2_000), 3, 100) - 1.0).abs() < 1e-12);
+        // Utilization is said again and again, the queue no more.
+        signal.report(at(3_000), utilized, 3);
+        assert_eq!(signal.last(), Some(both));
+        signal.report(at(3_001), utilized, 3);
+        assert_eq!(signal.last(), Some(utilized));
+        assert!((signal.saturation(at(3_001), 3, 100) - 0.1).abs() < 1e-12);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use traflux_core::plan::congestion::CongestionPlan;
 use super::probing::Probes;
 use super::settings::EngineSettings;
 use crate::balance::{AdaptiveWeights, EndpointTable, LatencyPlan};
-use crate::congestion::{BackendSignal, Ceiling, ConcurrencyLimit, CoolDown, Throttle};
+use crate::congestion::{BackendSignal, Ceiling, ConcurrencyLimit, CoolDown, LoadReport, Throttle};
 use crate::error::GatewayError;
 use crate::limit::KeyTable;
 use crate::observe::TenantMetrics;
@@ -27,6 +27,13 @@ pub(super) struct BackendState {
     pub(super) signal: BackendSignal,
     /// How long requests take that were sent: half of them, and all but the slowest.
     pub(super) service: LatencyQuantile,
+}
+
+impl BackendState {
+    /// Takes in what the backend measures of itself.
+    pub(super) fn report_load(&self, now: Timestamp, report: LoadReport) {
+        self.signal.report(now, report, self.concurrency.in_flight());
+    }
 }
 
 /// A request with a deadline is sent early enough for this share of answers to be in time. The slowest are the longest:

@@ -18,7 +18,7 @@ use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::{logged, waiting};
 use crate::balance::Answer;
-use crate::congestion::{Feedback, FeedbackSettings, Mark, Resource, Sample, Slot};
+use crate::congestion::{Feedback, FeedbackSettings, LoadReport, Mark, Resource, Sample, Slot};
 use crate::health::Entry;
 use crate::limit::{Cost, Denial, DenialReason};
 use crate::observe::{RequestRecord, TenantIx};
@@ -343,6 +343,16 @@ impl Forward {
         let slot = member.state.concurrency.reenter();
         if let Some(hold) = &mut self.admission.hold {
             hold.slot = Some(slot);
+        }
+    }
+
+    /// Takes in what its backend measures of itself, as [`Engine::report_load`](crate::Engine::report_load) does, but
+    /// without looking for the backend; `model` is the one that was asked for.
+    pub fn report_load(&self, now: Timestamp, model: &str, report: LoadReport) {
+        if self.shared.log.is_some() {
+            self.shared.report_load(now, self.backend(), model, report);
+        } else if let Some((_, member, _)) = self.member() {
+            member.state.report_load(now, report);
         }
     }
 

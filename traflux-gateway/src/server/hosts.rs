@@ -7,14 +7,18 @@
 //!
 //! Connections, requests and those that wait for a connection are bounded as the plan's `pool` says, at each host. Who
 //! finds an idle connection opens none, so there are never more of them than requests at once; with HTTP/2 a connection
-//! whose streams are as many as may be is followed by another one.
+//! whose streams are as many as may be is followed by another one, and none of them wait. [Questions](Host::ask) about
+//! the host itself go past these bounds, for a host that is busy is not ill.
+//!
+//! Which HTTP a host speaks over TLS shows with its first connection. Until then, and where it speaks HTTP/2, one
+//! connection at a time is made, and all who need one wait for that.
 //!
 //! A connection that was idle may close in the very moment in which it is taken. A request of which nothing was sent
 //! then goes over another one; where something may have been sent, the failure is the request's, and whether it is
 //! tried again is for the retry policy to say.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -153,25 +157,28 @@ pub(super) struct Host {
     free: Mutex<Free>,
     /// Places of requests.
     requests: Arc<Semaphore>,
-    /// Places of connections that one request has.
-    own: Arc<Semaphore>,
+    /// Places of connections: of HTTP/1.1 while a request has one, of HTTP/2 for as long as it lives.
+    connections: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
 /// The places that a request takes, until its answer is there.
 struct Places {
     _request: OwnedSemaphorePermit,
-    own: Option<OwnedSemaphorePermit>,
+    connection: Option<OwnedSemaphorePermit>,
 }
 
-#[derive(Default)]
 struct Free {
     /// The one used last is the last.
     idle: Vec<Idle>,
     /// Those of HTTP/2.
     shared: Vec<SharedLine>,
-    /// A connection of HTTP/2 that is being made.
+    /// A connection that is being made for all who need one.
     joining: Option<Joining>,
+    /// Whether its last connection speaks HTTP/2; not known before the first, where that is negotiated.
+    http2: Option<bool>,
+    /// How often a connection of HTTP/2 was taken.
+    taken: u64,
 }
 
 struct Idle {
@@ -190,6 +197,8 @@ struct SharedLine {
 struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     uses: AtomicU32,
+    /// `None` where it ends with the request for which it was made.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 type Joining = Shared<Pin<Box<dyn Future<Output = Result<(), Failed>> + Send>>>;
@@ -198,6 +207,8 @@ type Joining = Shared<Pin<Box<dyn Future<Output = Result<(), Failed>> + Send>>>;
 enum Line {
     Own(Box<Http1>),
     Shared(Arc<Http2>),
+    /// One of HTTP/2, where the stream does not count.
+    Past(http2::SendRequest<RequestBody>),
 }
 
 impl Host {
@@ -209,56 +220,118 @@ impl Host {
         connector: Connector,
     ) -> Self {
         let places = |most| Arc::new(Semaphore::new(most));
-        let (requests, own) = (places(bounds.most_requests), places(bounds.most_connections));
+        let (requests, connections) = (places(bounds.most_requests), places(bounds.most_connections));
+        let http2 = if scheme == Scheme::HTTPS && !bounds.http2 { None } else { Some(bounds.http2) };
+        let free = Mutex::new(Free { idle: Vec::new(), shared: Vec::new(), joining: None, http2, taken: 0 });
         let waiting = AtomicUsize::new(0);
-        Self { scheme, authority, host, bounds, connector, free: Mutex::default(), requests, own, waiting }
+        Self { scheme, authority, host, bounds, connector, free, requests, connections, waiting }
     }
 
-    /// Sends a request whose URI is a path.
-    pub(super) fn request(self: &Arc<Self>, request: Request<RequestBody>) -> Answering {
-        Box::pin(Arc::clone(self).exchange(request))
+    /// Sends a request whose URI is a path. Where it still waits for others to give back a connection when it is polled
+    /// at `until` or later, it has found the pool full.
+    pub(super) fn request(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        until: tokio::time::Instant,
+    ) -> Answering {
+        Box::pin(Arc::clone(self).exchange(request, until))
+    }
+
+    /// Sends a question about the host itself, past the places of requests.
+    pub(super) fn ask(self: &Arc<Self>, question: Request<RequestBody>) -> Answering {
+        Box::pin(Arc::clone(self).exchange_past(question))
     }
 
     async fn exchange(
         self: Arc<Self>,
         mut request: Request<RequestBody>,
+        until: tokio::time::Instant,
     ) -> Result<Response<Received>, Failed> {
         let full = |_| Failed::Full("as many requests as pool.max_requests are under way there");
         let request_place = Arc::clone(&self.requests).try_acquire_owned().map_err(full)?;
-        let mut places = Places { _request: request_place, own: None };
-        for _ in 0..MOST_CLOSED {
-            let line = match self.take_shared() {
-                Some(line) => line,
-                None => {
-                    if !self.bounds.http2 && places.own.is_none() {
-                        places.own = Some(self.own_place().await?);
-                    }
-                    match self.take() {
-                        Some(line) => line,
-                        None => break,
-                    }
-                }
-            };
-            match self.send(line, request, &mut places).await {
+        let mut places = Places { _request: request_place, connection: None };
+        let mut closed = 0;
+        loop {
+            let line = self.line(&mut places, closed >= MOST_CLOSED, until).await?;
+            match self.send(line, request).await {
                 Ok(response) => return Ok(response.map(|body| body.holding(places))),
                 Err(mut failure) => match failure.take_message() {
-                    Some(unsent) => request = unsent,
+                    Some(unsent) if closed < MOST_CLOSED => request = unsent,
+                    _ => return Err(Failed::exchange(failure.into_error())),
+                },
+            }
+            closed += 1;
+        }
+    }
+
+    async fn exchange_past(
+        self: Arc<Self>,
+        mut question: Request<RequestBody>,
+    ) -> Result<Response<Received>, Failed> {
+        for _ in 0..MOST_CLOSED {
+            let Some(line) = self.take_past() else { break };
+            match self.send(line, question).await {
+                Ok(response) => return Ok(response),
+                Err(mut failure) => match failure.take_message() {
+                    Some(unsent) => question = unsent,
                     None => return Err(Failed::exchange(failure.into_error())),
                 },
             }
         }
-        let line = self.connect().await?;
-        match self.send(line, request, &mut places).await {
-            Ok(response) => Ok(response.map(|body| body.holding(places))),
-            Err(failure) => Err(Failed::exchange(failure.into_error())),
+        let socket = self.open().await?;
+        // Requests find the connection if there is a place for it, which is not kept from them while it is made.
+        let mut place = Arc::clone(&self.connections).try_acquire_owned().ok();
+        let line = match self.speak(socket, &mut place).await? {
+            // Its stream keeps it.
+            Line::Shared(line) => Line::Past(line.sender.clone()),
+            line => line,
+        };
+        self.send(line, question).await.map_err(|failure| Failed::exchange(failure.into_error()))
+    }
+
+    /// A connection for a request: one that is there unless it has to be `fresh`, or a new one.
+    async fn line(
+        self: &Arc<Self>,
+        places: &mut Places,
+        fresh: bool,
+        until: tokio::time::Instant,
+    ) -> Result<Line, Failed> {
+        // A connection that has come about may close before it is taken.
+        let mut closed = 0;
+        loop {
+            let (shared, http2, taken) = self.look();
+            if let Some(line) = shared {
+                places.connection = None;
+                return Ok(line);
+            }
+            if http2 != Some(false) {
+                places.connection = None;
+                if closed == MOST_CLOSED {
+                    return Err(Failed::connect("it closes at once"));
+                }
+                self.join().await?;
+                let free = self.lock();
+                // Where others were quicker, this one goes on.
+                closed += usize::from(free.shared.is_empty() && free.taken == taken);
+                continue;
+            }
+            if places.connection.is_none() {
+                let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
+                    places.connection = Some(self.connection_place(until).await?);
+                    // Much may have changed since.
+                    continue;
+                };
+                places.connection = Some(place);
+            }
+            return match self.take_idle().filter(|_| !fresh) {
+                Some(line) => Ok(line),
+                None => self.speak(self.open().await?, &mut None).await,
+            };
         }
     }
 
-    /// A place for a connection of one's own, once there is one.
-    async fn own_place(&self) -> Result<OwnedSemaphorePermit, Failed> {
-        if let Ok(place) = Arc::clone(&self.own).try_acquire_owned() {
-            return Ok(place);
-        }
+    /// A place for a connection, once there is one.
+    async fn connection_place(&self, until: tokio::time::Instant) -> Result<OwnedSemaphorePermit, Failed> {
         /// One that waits, whether or not it gets what it waits for.
         struct Waits<'a>(&'a AtomicUsize);
         impl Drop for Waits<'_> {
@@ -268,20 +341,27 @@ impl Host {
         }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waits = Waits(&self.waiting);
-        let full = || Failed::Full("as many requests as pool.max_pending wait for a connection there");
         if before >= self.bounds.most_waiting {
-            return Err(full());
+            return Err(Failed::Full("as many requests as pool.max_pending wait for a connection there"));
         }
-        // The semaphore is never closed.
-        Arc::clone(&self.own).acquire_owned().await.map_err(|_| full())
+        let mut place = pin!(Arc::clone(&self.connections).acquire_owned());
+        poll_fn(|cx| match place.as_mut().poll(cx) {
+            Poll::Ready(Ok(place)) => Poll::Ready(Ok(place)),
+            // Who waits for the answer polls at that time. The semaphore is never closed.
+            Poll::Pending if tokio::time::Instant::now() < until => Poll::Pending,
+            _ => Poll::Ready(Err(Failed::Full("no connection there came free in time"))),
+        })
+        .await
     }
 
     async fn send(
         self: &Arc<Self>,
         line: Line,
         mut request: Request<RequestBody>,
-        places: &mut Places,
     ) -> Result<Response<Received>, TrySendError<Request<RequestBody>>> {
+        if let (Line::Shared(_) | Line::Past(_), Some(uri)) = (&line, self.absolute(request.uri())) {
+            *request.uri_mut() = uri;
+        }
         match line {
             Line::Own(mut line) => {
                 if !request.headers().contains_key(HOST) {
@@ -291,14 +371,9 @@ impl Host {
                 Ok(response.map(|body| Received::over(body, line, self)))
             }
             Line::Shared(line) => {
-                // It is not this request's own.
-                places.own = None;
                 let uses = line.uses.fetch_add(1, Ordering::Relaxed) + 1;
                 if self.bounds.most_uses.is_some_and(|most| uses >= most) {
                     self.forget(&line);
-                }
-                if let Some(uri) = self.absolute(request.uri()) {
-                    *request.uri_mut() = uri;
                 }
                 match line.sender.clone().try_send_request(request).await {
                     Ok(response) => Ok(response
@@ -310,6 +385,10 @@ impl Host {
                         Err(failure)
                     }
                 }
+            }
+            Line::Past(mut sender) => {
+                let response = sender.try_send_request(request).await?;
+                Ok(response.map(|body| Received { body, from: From::Done }))
             }
         }
     }
@@ -324,20 +403,30 @@ impl Host {
             .ok()
     }
 
-    /// A connection of HTTP/2 that is there and has room for another stream.
-    fn take_shared(&self) -> Option<Line> {
+    /// A connection of HTTP/2 that is there and has room for another stream; whether the host speaks that; and how
+    /// often one was taken.
+    fn look(&self) -> (Option<Line>, Option<bool>, u64) {
         let mut free = self.lock();
         free.shared.retain(|shared| !shared.line.sender.is_closed());
-        // Each stream holds it, and so does the list.
-        let has_room = |shared: &&SharedLine| Arc::strong_count(&shared.line) <= self.bounds.most_streams;
-        free.shared.iter().find(has_room).map(|shared| Line::Shared(Arc::clone(&shared.line)))
+        let with_room = free.shared.iter().find(|shared| self.has_room(shared));
+        let line = with_room.map(|shared| Line::Shared(Arc::clone(&shared.line)));
+        free.taken += u64::from(line.is_some());
+        (line, free.http2, free.taken)
     }
 
-    /// A connection that is there.
-    fn take(&self) -> Option<Line> {
-        if let Some(shared) = self.take_shared() {
-            return Some(shared);
-        }
+    fn has_room(&self, shared: &SharedLine) -> bool {
+        // Each stream holds it, and so does the list.
+        Arc::strong_count(&shared.line) <= self.bounds.most_streams
+    }
+
+    /// A connection that is there, whether or not it has room.
+    fn take_past(&self) -> Option<Line> {
+        let open = |shared: &&SharedLine| !shared.line.sender.is_closed();
+        let sender = self.lock().shared.iter().find(open).map(|shared| shared.line.sender.clone());
+        sender.map(Line::Past).or_else(|| self.take_idle())
+    }
+
+    fn take_idle(&self) -> Option<Line> {
         loop {
             let mut idle = self.lock().idle.pop()?;
             if idle.line.is_idle() {
@@ -351,7 +440,7 @@ impl Host {
         let is_worn = self.bounds.most_uses.is_some_and(|most| line.uses() >= most);
         if !is_worn && line.is_idle() {
             let mut free = self.lock();
-            if free.idle.len() < self.bounds.most_idle {
+            if free.idle.len() < self.bounds.most_idle.min(self.bounds.most_connections) {
                 free.idle.push(Idle { line, since: None });
             }
         }
@@ -362,55 +451,55 @@ impl Host {
         free.shared.retain(|shared| !Arc::ptr_eq(&shared.line, line));
     }
 
-    /// A new connection.
-    async fn connect(self: &Arc<Self>) -> Result<Line, Failed> {
-        if self.bounds.http2 {
-            // A connection that has come about may close before it is taken.
-            for _ in 0..MOST_CLOSED {
-                if self.lock().shared.len() >= self.bounds.most_connections {
-                    return Err(Failed::Full(
-                        "as many connections as pool.max_connections have all their streams",
-                    ));
-                }
-                self.join().await?;
-                if let Some(line) = self.take() {
-                    return Ok(line);
-                }
-            }
-            return Err(Failed::connect("it closes at once"));
-        }
-        let socket = self.open().await?;
-        if !socket.connected().is_negotiated_h2() {
+    /// Begins to speak over a new connection. Others find one of HTTP/2 that is given a place; without, it ends with
+    /// its request.
+    async fn speak(&self, socket: Socket, place: &mut Option<OwnedSemaphorePermit>) -> Result<Line, Failed> {
+        let speaks_http2 = self.bounds.http2 || socket.connected().is_negotiated_h2();
+        if !speaks_http2 {
+            self.lock().http2 = Some(false);
             return Ok(Line::Own(Box::new(Http1::new(socket).await.map_err(Failed::exchange)?)));
         }
-        let line = http2(socket).await?;
+        let has_place = place.is_some();
+        let line = http2(socket, place.take()).await?;
         let mut free = self.lock();
-        // Others may have had the same thought; then this one goes over its own, which ends with it.
-        if !free.shared.iter().any(|other| Arc::strong_count(&other.line) <= self.bounds.most_streams) {
+        free.http2 = Some(true);
+        if has_place {
             free.shared.push(SharedLine { line: Arc::clone(&line), since: None });
         }
         drop(free);
         Ok(Line::Shared(line))
     }
 
-    /// Makes the connection that all share, once however many wait for it.
+    /// Makes the connection that is there for all, once however many wait for it.
     async fn join(self: &Arc<Self>) -> Result<(), Failed> {
         let joining = {
             let mut free = self.lock();
-            let under_way = free.joining.clone().filter(|joining| joining.peek().is_none());
-            under_way.unwrap_or_else(|| {
-                let host = Arc::clone(self);
-                // In a task, so that it goes on when the request that began it is gone.
-                let made = tokio::spawn(async move {
-                    let line = http2(host.open().await?).await?;
-                    host.lock().shared.push(SharedLine { line, since: None });
-                    Ok(())
-                });
-                let made = made.map(|made| made.unwrap_or_else(|e| Err(Failed::connect(e))));
-                let joining = made.boxed().shared();
-                free.joining = Some(joining.clone());
-                joining
-            })
+            match free.joining.clone().filter(|joining| joining.peek().is_none()) {
+                Some(under_way) => under_way,
+                // It has come about in between.
+                None if free.shared.iter().any(|shared| self.has_room(shared)) => return Ok(()),
+                None => {
+                    let full = |_| {
+                        Failed::Full("as many connections as pool.max_connections have all their streams")
+                    };
+                    let place = Arc::clone(&self.connections).try_acquire_owned().map_err(full)?;
+                    let host = Arc::clone(self);
+                    // In a task, so that it goes on when the request that began it is gone.
+                    let made = tokio::spawn(async move {
+                        let mut place = Some(place);
+                        let socket = host.open().await?;
+                        if let Line::Own(line) = host.speak(socket, &mut place).await? {
+                            // Before its place is free for others.
+                            host.give_back(line);
+                        }
+                        Ok(())
+                    });
+                    let made = made.map(|made| made.unwrap_or_else(|e| Err(Failed::connect(e))));
+                    let joining = made.boxed().shared();
+                    free.joining = Some(joining.clone());
+                    joining
+                }
+            }
         };
         joining.await
     }
@@ -469,7 +558,7 @@ impl std::fmt::Debug for Host {
 }
 
 /// Begins to speak HTTP/2.
-async fn http2(socket: Socket) -> Result<Arc<Http2>, Failed> {
+async fn http2(socket: Socket, place: Option<OwnedSemaphorePermit>) -> Result<Arc<Http2>, Failed> {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .adaptive_window(true)
@@ -479,7 +568,7 @@ async fn http2(socket: Socket) -> Result<Arc<Http2>, Failed> {
         .map_err(Failed::exchange)?;
     // However it ends, its streams are told. It ends when nobody holds it any more.
     tokio::spawn(async move { connection.await.unwrap_or_default() });
-    Ok(Arc::new(Http2 { sender, uses: AtomicU32::new(0) }))
+    Ok(Arc::new(Http2 { sender, uses: AtomicU32::new(0), _place: place }))
 }
 
 /// The body of an answer, with the connection over which it comes.

@@ -139,7 +139,7 @@ impl Parts {
         *request.uri_mut() = Uri::from(self.path);
         *request.headers_mut() = self.headers;
         upstream.authorize(request.headers_mut(), false);
-        upstream.host(url)?.request(request).await.ok()
+        upstream.host(url)?.ask(request).await.ok()
     }
 }
 

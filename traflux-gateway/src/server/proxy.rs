@@ -207,14 +207,15 @@ async fn pass(
     };
     let outgoing = Outgoing { live: &live, method, path, headers, keyed, tokened, body: again };
     loop {
+        let until = way.until(&outgoing);
         let response = match once.take() {
-            Some(body) => outgoing.send(state, &way.forward, body),
-            None => outgoing.send_again(state, &way.forward),
+            Some(body) => outgoing.send(state, &way.forward, body, until),
+            None => outgoing.send_again(state, &way.forward, until),
         };
         let Some(response) = response else {
             return Err(wrong(StatusCode::BAD_GATEWAY, "unknown_backend", "the backend has left the plan"));
         };
-        match way.attempt(response, &outgoing).await {
+        match way.attempt(response, until, &outgoing).await {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Again(next) => way = *next,
             Attempt::Failed(problem) => return Err(problem),
@@ -238,20 +239,20 @@ pub(super) struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     /// Sends it with a body; `None` when the plan in force does not know the backend.
-    fn send(&self, state: &State, forward: &Forward, body: RequestBody) -> Option<Answering> {
+    fn send(&self, state: &State, forward: &Forward, body: RequestBody, until: Instant) -> Option<Answering> {
         if let Some(target) = target(self.live, forward, &self.path) {
-            return Some(self.send_to(target, body));
+            return Some(self.send_to(target, body, until));
         }
         // Decided by a plan that came after this request.
-        Some(self.send_to(target(&state.settled(), forward, &self.path)?, body))
+        Some(self.send_to(target(&state.settled(), forward, &self.path)?, body, until))
     }
 
     /// Sends it as often as wanted; `None` also where that cannot be done.
-    pub(super) fn send_again(&self, state: &State, forward: &Forward) -> Option<Answering> {
-        self.send(state, forward, RequestBody::Whole(self.body.clone()?))
+    pub(super) fn send_again(&self, state: &State, forward: &Forward, until: Instant) -> Option<Answering> {
+        self.send(state, forward, RequestBody::Whole(self.body.clone()?), until)
     }
 
-    fn send_to(&self, (upstream, host, uri): Target<'_>, body: RequestBody) -> Answering {
+    fn send_to(&self, (upstream, host, uri): Target<'_>, body: RequestBody, until: Instant) -> Answering {
         let mut headers = self.headers.clone();
         if self.tokened {
             upstream.pass_token(&mut headers);
@@ -262,7 +263,7 @@ impl Outgoing<'_> {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        host.request(request)
+        host.request(request, until)
     }
 }
 
@@ -411,15 +412,20 @@ enum Attempt<'a> {
 }
 
 impl<'a> Way<'a> {
+    /// When an attempt that begins now is given up.
+    fn until(&self, outgoing: &Outgoing<'_>) -> Instant {
+        let limit = self.live.timeout(self.forward.rule());
+        let per_try = self.live.plan.retry.per_try_timeout.filter(|_| outgoing.body.is_some());
+        let now = Instant::now();
+        limit.into_iter().chain(per_try).map(|limit| now + limit).fold(self.deadline, Instant::min)
+    }
+
     /// Waits for the head of a backend's answer, and decides what becomes of it.
-    async fn attempt(self, response: Answering, outgoing: &Outgoing<'_>) -> Attempt<'a> {
+    async fn attempt(self, response: Answering, until: Instant, outgoing: &Outgoing<'_>) -> Attempt<'a> {
         let Self { state, live, forward, deadline, model, stream, tokens } = self;
         let again = outgoing.body.is_some();
         let limit = live.timeout(forward.rule());
         let first = Runner::new(state, forward, response);
-        let per_try = live.plan.retry.per_try_timeout.filter(|_| again);
-        let until =
-            limit.into_iter().chain(per_try).map(|limit| first.sent + limit).fold(deadline, Instant::min);
         let (Runner { forward, sent, row, .. }, head) = match first.forward.hedge_at().filter(|_| again) {
             None => first.alone(until).await,
             Some(_) => Box::pin(first.race(state, outgoing, until)).await,
@@ -711,7 +717,7 @@ pub(super) fn report_load(state: &State, forward: &Forward, model: &str, headers
         .filter_map(|name| headers.get(name))
         .find_map(|value| load_report(value.as_bytes()));
     if let Some(report) = report {
-        state.engine.report_load(state.clock.now(), forward.backend(), model, report);
+        forward.report_load(state.clock.now(), model, report);
     }
 }
 

@@ -85,7 +85,7 @@ impl Runner {
                 Err(_) => {
                     let second = running[0].forward.hedge(state.clock.now());
                     let sent = second.and_then(|forward| {
-                        let response = outgoing.send_again(state, &forward)?;
+                        let response = outgoing.send_again(state, &forward, until)?;
                         Some(Self { is_second: true, ..Self::new(state, forward, response) })
                     });
                     if let Some(second) = sent {

@@ -130,7 +130,7 @@ async fn metrics(live: &Live, name: &str, backend: &BackendPlan, url: &str) -> O
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/plain; version=0.0.4"));
     upstream.authorize(request.headers_mut(), false);
     let asking = async {
-        let response = upstream.host(url)?.request(request).await.ok()?;
+        let response = upstream.host(url)?.ask(request).await.ok()?;
         if response.status() != StatusCode::OK {
             return None;
         }

@@ -1,32 +1,51 @@
 //! What a plan's pool says of connections to backends.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+use traflux_core::plan::backend::BackendTlsPlan;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::Outcome;
 use traflux_gateway::server::Gateway;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 
-use crate::common::{chat, gateway, plan, post, to, until};
+use crate::common::{chat, gateway, open, plan, post, slow_mock, streamed, to, until};
+use crate::tls::certify;
 
-/// A relay that counts connections to a mock.
+/// A relay that counts connections to a mock: all of them, and the most at once.
 async fn counted(mock: &MockBackend) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    relay(mock, None).await
+}
+
+/// The same, over TLS where that is given.
+async fn relay(mock: &MockBackend, tls: Option<TlsAcceptor>) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
     let (all, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (seen, peak, to) = (Arc::clone(&all), Arc::clone(&most), mock.address());
     let open = Arc::new(AtomicUsize::new(0));
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             seen.fetch_add(1, SeqCst);
-            let open = Arc::clone(&open);
+            let (open, tls) = (Arc::clone(&open), tls.clone());
             peak.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
             tokio::spawn(async move {
                 let mut other = tokio::net::TcpStream::connect(to).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut socket, &mut other).await;
+                let _ = match tls {
+                    None => tokio::io::copy_bidirectional(&mut socket, &mut other).await,
+                    Some(tls) => {
+                        let mut socket = tls.accept(socket).await.unwrap();
+                        tokio::io::copy_bidirectional(&mut socket, &mut other).await
+                    }
+                };
                 open.fetch_sub(1, SeqCst);
             });
         }
@@ -36,8 +55,12 @@ async fn counted(mock: &MockBackend) -> (String, Arc<AtomicUsize>, Arc<AtomicUsi
 
 /// A mock that takes a fifth of a second.
 async fn slow() -> MockBackend {
-    let settings = MockSettings { first_token: Duration::from_millis(200), ..MockSettings::default() };
-    MockBackend::start(settings).await.unwrap()
+    taking(Duration::from_millis(200)).await
+}
+
+/// A mock that takes so long.
+async fn taking(first_token: Duration) -> MockBackend {
+    MockBackend::start(MockSettings { first_token, ..MockSettings::default() }).await.unwrap()
 }
 
 /// Nothing but the pool bounds it, and nothing is tried again.
@@ -81,6 +104,88 @@ async fn requests_wait_for_a_connection_where_no_more_may_be_open() {
         assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
         assert_eq!((all.load(SeqCst), most.load(SeqCst)), (2, 2), "{http2}");
     }
+}
+
+/// What speaks only this over TLS, with the certificate in a folder.
+fn speaking(protocol: &[u8], folder: &Path) -> TlsAcceptor {
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()],
+                PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap(),
+            )
+            .unwrap();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+#[tokio::test]
+async fn connections_are_bounded_whatever_is_negotiated() {
+    let (mock, folder) = (taking(Duration::from_millis(500)).await, tempfile::tempdir().unwrap());
+    certify(folder.path());
+    for (protocol, connections, streams, served, opened) in [
+        (&b"h2"[..], 1, 1, 1, 1),
+        (b"h2", 2, 3, 6, 2),
+        // Who comes while the first one is made waits for it.
+        (b"h2", 100, 100, 6, 1),
+        (b"h2", 100, 1, 6, 6),
+        (b"http/1.1", 2, 1, 6, 2),
+    ] {
+        let (url, all, most) = relay(&mock, Some(speaking(protocol, folder.path()))).await;
+        let mut plan = bare(&url);
+        plan.backends.get_mut("only").unwrap().tls = Some(BackendTlsPlan {
+            authority_file: Some(folder.path().join("cert.pem").to_str().unwrap().into()),
+            server_name: Some("localhost".into()),
+            ..BackendTlsPlan::default()
+        });
+        plan.pool.max_connections = connections;
+        plan.pool.max_streams_per_connection = streams;
+        let gateway = gateway(&plan).await;
+        let answers = at_once(&gateway, 6).await;
+        let (well, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == 200);
+        assert_eq!(well.len(), served, "{protocol:?} {connections} {streams}: {answers:?}");
+        assert!(refused.iter().all(|(_, code)| code == "pool_full"), "{refused:?}");
+        let counts = (all.load(SeqCst), most.load(SeqCst));
+        assert_eq!(counts, (opened, opened), "{protocol:?} {connections} {streams}");
+        // It goes on over what is there.
+        assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
+        assert_eq!(all.load(SeqCst), opened);
+    }
+}
+
+#[tokio::test]
+async fn a_burst_has_a_connection_for_each_request_where_it_takes_no_more() {
+    let mock = taking(Duration::from_millis(500)).await;
+    for (streams, uses) in [(1, None), (100, Some(1))] {
+        let (url, all, _) = counted(&mock).await;
+        let mut plan = bare(&url);
+        plan.backends.get_mut("only").unwrap().http2 = true;
+        plan.pool.max_streams_per_connection = streams;
+        plan.pool.max_requests_per_connection = uses;
+        let gateway = gateway(&plan).await;
+        let answers = at_once(&gateway, 10).await;
+        assert!(answers.iter().all(|(status, _)| *status == 200), "{streams} {uses:?}: {answers:?}");
+        assert_eq!(all.load(SeqCst), 10);
+    }
+}
+
+#[tokio::test]
+async fn who_waited_for_a_connection_in_vain_speaks_against_nobody() {
+    // Its streams take three seconds.
+    let mock = slow_mock(60, 20.0).await;
+    let mut plan = bare(&mock.url());
+    plan.pool.max_connections = 1;
+    plan.server.request_timeout = Duration::from_millis(300);
+    let gateway = gateway(&plan).await;
+    let held = open(gateway.address(), false, &[], &streamed(60)).await;
+    assert_eq!(held.status(), 200);
+    let answer = post(gateway.address(), &[], &chat(1)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "pool_full"));
+    let row = gateway.tally().row("default", "only");
+    assert_eq!((row.failures(), row.of(Outcome::PoolFull)), (0, 1));
 }
 
 #[tokio::test]

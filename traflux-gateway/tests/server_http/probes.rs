@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::health::ProbeState;
-use traflux_gateway::server::mock::MockBackend;
+use traflux_gateway::server::mock::{MockBackend, MockSettings};
 use traflux_gateway::server::{Gateway, ServerSettings};
 
 use crate::common::{chat, gateway, mock, plan, post, raw, to, until};
@@ -51,6 +51,32 @@ async fn an_endpoint_that_goes_ill_and_comes_back_is_left_out_and_used_again_wit
         assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
     }
     assert_eq!((a.requests(), b.requests()), (5, 15));
+}
+
+#[tokio::test]
+async fn questions_go_past_a_pool_that_is_full() {
+    for http2 in [false, true] {
+        let settings = MockSettings { first_token: Duration::from_secs(2), ..MockSettings::default() };
+        let mock = MockBackend::start(settings).await.unwrap();
+        let mut plan = plan(&format!(
+            r#"{{"backends": {{"a": {{"url": "{}", "http2": {http2}, "load": {{"interval_ms": 50}}}}}},
+            "health": {{"probe": {{"interval_ms": 40, "unhealthy_interval_ms": 40, "timeout_ms": 1000, "unhealthy_threshold": 2}}}},
+            "pool": {{"max_connections": 1, "max_streams_per_connection": 1, "max_requests": 1}},
+            "routing": {{"default": {{"backend": "a", "health_check": true}}}}}}"#,
+            mock.url()
+        ));
+        plan.retry.max_attempts = 1;
+        let gateway = gateway(&plan).await;
+        until(|| state(&gateway, "a") == Some(ProbeState::Healthy)).await;
+        let address = gateway.address();
+        let held = tokio::spawn(async move { post(address, &[], &chat(1)).await.status });
+        until(|| mock.requests() == 1).await;
+        let (probes, scrapes) = (mock.probes(), mock.scrapes());
+        until(|| mock.probes() >= probes + 5 && mock.scrapes() >= scrapes + 5).await;
+        assert!(!held.is_finished(), "they waited for it");
+        assert_eq!(state(&gateway, "a"), Some(ProbeState::Healthy));
+        assert_eq!(held.await.unwrap(), 200, "{http2}");
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use traflux_gateway::server::{Gateway, ServerSettings};
 use crate::common::{PATIENCE, chat, mock, post, to};
 
 /// Writes a self-signed certificate for `localhost`, and returns it.
-fn certify(folder: &Path) -> CertificateDer<'static> {
+pub(crate) fn certify(folder: &Path) -> CertificateDer<'static> {
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
