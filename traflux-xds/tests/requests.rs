@@ -182,6 +182,22 @@ fn slow_start_and_draining_are_native_where_envoy_does_the_same() {
 }
 
 #[test]
+fn what_drains_has_no_part_of_the_share_of_its_backend() {
+    let compiled = compiled(json!({
+        "routing": {"default": {"backend": ["a", "b"], "algorithm": "weighted"}},
+        "backends": {
+            "a": {"url": [{"url": "http://127.0.0.1:1", "draining": true}, "http://127.0.0.1:2"]},
+            "b": {"url": "http://127.0.0.1:3"}
+        }
+    }));
+    let text = compiled.static_config().unwrap();
+    let clusters = &text[text.find("weighted_clusters").unwrap()..];
+    let weights: Vec<&str> =
+        clusters.lines().filter(|line| line.contains("weight:")).take(2).map(str::trim).collect();
+    assert_eq!(weights, ["weight: 1", "weight: 1"], "{text}");
+}
+
+#[test]
 fn what_a_route_says_of_balancing_holds_there_alone() {
     let compiled = compiled(json!({
         "routing": {"strategy": "least-connections", "rules": [

@@ -241,5 +241,6 @@ fn a_connection_that_takes_too_long_is_given_up() {
     let start = Instant::now();
     assert_eq!(envoy.get("/").status, 503);
     let taken = start.elapsed().as_millis();
-    assert!((400..1500).contains(&taken), "{taken} ms");
+    // Envoy's timers count whole milliseconds, of which the first may have begun.
+    assert!((395..1500).contains(&taken), "{taken} ms");
 }

@@ -112,13 +112,10 @@ impl<'a> Clusters<'a> {
         } else {
             let mut named = Vec::new();
             for (name, weight) in members {
-                let first = self.backends[name].upstreams.iter().map(|u| u.tier).min();
-                let sum = self.backends[name]
-                    .upstreams
-                    .iter()
-                    .filter(|u| Some(u.tier) == first)
-                    .map(|u| u.weight)
-                    .sum();
+                // What drains gets nothing of the backend's share.
+                let serving = || self.backends[name].upstreams.iter().filter(|u| !u.draining);
+                let first = serving().map(|u| u.tier).min();
+                let sum = serving().filter(|u| Some(u.tier) == first).map(|u| u.weight).sum();
                 let own = route.balance.is_some().then_some(label);
                 let cluster = self.add_single(name, within, route.health_check, &balance, own)?;
                 named.push((cluster, weight.saturating_mul(sum)));
