@@ -22,8 +22,13 @@ struct Taken {
     in_flight: bool,
 }
 
+/// Counters may wrap after 4.6 years without a charge (`limit::meter`): no run lasts longer than that.
+const MOST_NANOS: u64 = 4 * 366 * 86_400 * 1_000_000_000;
+
 struct Model {
     rules: Vec<LimitRule>,
+    /// When the run ends, in nanoseconds.
+    until: u64,
     taken: Vec<Taken>,
     held: Vec<(Reservation, Cost, Vec<usize>)>,
 }
@@ -35,8 +40,8 @@ pub fn check(data: &[u8]) {
     let mut now_ns = one(bytes, &[0, 1, 1_700_000_000_000_000_000]) + number(bytes, 1_000_000_000);
     let Ok(limiter) = Limiter::new(&settings, at(now_ns), 7) else { return };
     let rules = settings.limits.iter().map(|limit| limit.rule).collect();
-    let mut model = Model { rules, taken: Vec::new(), held: Vec::new() };
-    while !bytes.is_empty() && model.taken.len() < 300 {
+    let mut model = Model { rules, until: now_ns + MOST_NANOS, taken: Vec::new(), held: Vec::new() };
+    while !bytes.is_empty() && model.taken.len() < 300 && now_ns < model.until {
         match number(bytes, 9) {
             0..=3 => now_ns = model.reserve(bytes, &limiter, &settings, now_ns),
             4 => now_ns += one(bytes, &[1, 999, 62_500_000, 1_000_000_000, 59_999_999_999, 1 << 45]),
@@ -122,6 +127,9 @@ impl Model {
                     else {
                         return now;
                     };
+                    if later > self.until {
+                        return now;
+                    }
                     assert!(!wait.is_zero(), "a wait of nothing");
                     if let Ok(early) = limiter.reserve(at(later - 1), &places, &cost) {
                         early.cancel(at(later - 1));
