@@ -66,7 +66,7 @@ export interface RequestFields {
   heldBytes?: number;
   /** When an answer is of no more use, milliseconds since 1970. */
   deadline?: number;
-  /** JSON of a call of a language model, from which model, tokens, stream and prompt are read where they are not given. */
+  /** JSON of a call of a language model, from which model, tokens, stream and prompt are read where they are not given; tokens by the `tokens` of the engine's plan, in a `Request` as they are usual. */
   body?: string | Uint8Array;
 }
 

@@ -15,7 +15,7 @@ pub fn check(data: &[u8]) {
     let valid = plan.validate();
     let findings = review(&plan);
     let _ = findings.iter().map(|finding| finding.to_string().len()).sum::<usize>();
-    let settings = EngineSettings { max_keys: 100, ..EngineSettings::default() };
+    let settings = EngineSettings::default();
     let engine = Engine::new(&plan, &settings, Timestamp::ZERO);
     match engine {
         Ok(engine) => {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use libfuzzer_sys::arbitrary::Unstructured;
 use traflux_core::Timestamp;
 use traflux_core::plan::backend::{BackendPlan, ModelPlan, PricePlan, UpstreamEndpoint};
-use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit, WarmUpPlan};
+use traflux_core::plan::limit::{
+    CalendarPlan, CalendarWindow, LimitPlan, LimitScope, LimitShape, LimitUnit, WarmUpPlan,
+};
 use traflux_core::plan::matching::MatchPlan;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::{
@@ -15,7 +17,7 @@ use traflux_core::plan::routing::{
 use traflux_gateway::affinity::{AffinityPlan, AffinitySource};
 use traflux_gateway::queue::TenantShare;
 use traflux_gateway::{
-    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackSettings, Forward, Later, Outcome,
+    Client, Decision, End, Engine, EngineSettings, Feedback, FeedbackPlan, Forward, Later, Outcome,
     QueuePlan, Request, TokenEstimate, Usage, Waiting,
 };
 
@@ -68,7 +70,7 @@ fn run(bytes: &mut Unstructured<'_>) -> Vec<String> {
                     [(b"retry-after", b"3"), (b"x-ratelimit-remaining-requests", b"0")];
                 let headers = &headers[..number(bytes, 2) as usize];
                 let unix = now.since_epoch();
-                let feedback = Feedback::read(headers.iter().copied(), unix, &FeedbackSettings::default());
+                let feedback = Feedback::read(headers.iter().copied(), unix, &FeedbackPlan::default());
                 let end = End {
                     outcome: one(bytes, &OUTCOMES),
                     usage: coin(bytes).then_some(usage),
@@ -188,7 +190,7 @@ fn with_request<T>(bytes: &mut Unstructured<'_>, now: Timestamp, each: impl FnOn
 }
 
 fn settings(bytes: &mut Unstructured<'_>) -> EngineSettings {
-    EngineSettings { seed: number(bytes, 3), max_keys: one(bytes, &[100, 1, 3]), ..EngineSettings::default() }
+    EngineSettings { seed: number(bytes, 3), ..EngineSettings::default() }
 }
 
 fn affinity(bytes: &mut Unstructured<'_>) -> Option<AffinityPlan> {
@@ -318,6 +320,8 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             LimitShape::SlidingWindow,
             LimitShape::Pacing,
             LimitShape::WarmUp(WarmUpPlan::default()),
+            LimitShape::Calendar(CalendarPlan { every: CalendarWindow::Week, utc_offset_minutes: 840 }),
+            LimitShape::Calendar(CalendarPlan { every: CalendarWindow::Month, utc_offset_minutes: -720 }),
         ];
         let units = [
             LimitUnit::Requests,
@@ -334,6 +338,7 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
             unit: one(bytes, &units),
             amount: one(bytes, &amounts),
             period: Duration::from_millis(one(bytes, &[1_000, 1, 60_000, 3_153_600_000_000])),
+            offset: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_millis(999))]),
             burst: coin(bytes).then(|| one(bytes, &amounts)),
             shape: one(bytes, &shapes),
             by: (0..number(bytes, 3)).map(|_| one(bytes, &scopes)).collect(),
@@ -342,10 +347,21 @@ fn plan(bytes: &mut Unstructured<'_>) -> RequestPlan {
                 .map(|_| (one(bytes, &keys).to_owned(), one(bytes, &amounts)))
                 .collect(),
             max_wait: one(bytes, &[None, Some(Duration::ZERO), Some(Duration::from_secs(3))]),
+            max_keys: one(bytes, &[None, Some(1), Some(3)]),
             persistent: coin(bytes),
         });
-        for limit in plan.limits.iter_mut().filter(|limit| !limit.has_burst()) {
-            limit.burst = None;
+        // Else most plans would be refused for keys that another shape has.
+        for limit in &mut plan.limits {
+            let counts_in_flight = limit.unit == LimitUnit::Concurrency;
+            limit.burst = limit.burst.filter(|_| limit.has_burst());
+            limit.max_keys = limit.max_keys.filter(|_| !limit.by.is_empty());
+            let is_fixed = limit.shape == LimitShape::FixedWindow && !counts_in_flight;
+            limit.offset = limit.offset.filter(|offset| is_fixed && *offset < limit.period);
+            match limit.shape {
+                LimitShape::Calendar(_) if counts_in_flight => limit.shape = LimitShape::TokenBucket,
+                LimitShape::Calendar(_) => limit.period = Duration::from_secs(60),
+                _ => {}
+            }
         }
     }
     plan

@@ -6,14 +6,14 @@ use traflux_core::Timestamp;
 use traflux_gateway::congestion::date::{http_date, rfc3339};
 use traflux_gateway::congestion::duration_text::{duration_with_units, milliseconds, seconds};
 use traflux_gateway::congestion::feedback::{MAX_QUOTAS, retry_delay_in_body};
-use traflux_gateway::congestion::{ClientHint, CoolDown, CoolDownSettings, HeaderStyle, Level};
-use traflux_gateway::{Feedback, FeedbackSettings};
+use traflux_gateway::congestion::{ClientHint, CoolDown, CoolDownPlan, HeaderStyle, Level};
+use traflux_gateway::{Feedback, FeedbackPlan};
 
 /// Eight bytes of clock, then headers, one per line, as `name: value`.
 pub fn check(data: &[u8]) {
     let Some((clock, text)) = data.split_first_chunk::<8>() else { return };
     let now = Duration::from_secs(u64::from_le_bytes(*clock));
-    let settings = FeedbackSettings::default();
+    let settings = FeedbackPlan::default();
     let headers: Vec<(&[u8], &[u8])> = text
         .split(|b| *b == b'\n')
         .map(|line| {
@@ -31,7 +31,7 @@ pub fn check(data: &[u8]) {
     let waits = [feedback.retry_after, feedback.wait(&settings), retry_delay_in_body(text, &settings)];
     for wait in waits.into_iter().flatten() {
         assert!(wait.wait <= settings.max_wait && wait.wait <= wait.stated);
-        let cool_down = CoolDown::new(CoolDownSettings::default());
+        let cool_down = CoolDown::new(&CoolDownPlan::default());
         let until = cool_down.refused(Timestamp::new(now), Some(wait), 7);
         assert!(until.since_epoch() >= now.min(until.since_epoch()));
         assert!((0.0..=1.0).contains(&cool_down.share(Timestamp::new(now))));
@@ -76,7 +76,7 @@ fn tell(feedback: &Feedback) {
             assert!(value.bytes().all(|b| (b' '..=b'~').contains(&b)), "{value:?}");
         }
         let pairs = said.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let again = Feedback::read(pairs, Duration::ZERO, &FeedbackSettings::default());
+        let again = Feedback::read(pairs, Duration::ZERO, &FeedbackPlan::default());
         let waits = (again.retry_after, hint.retry_after);
         match waits {
             (Some(again), Some(told)) => {

@@ -66,7 +66,7 @@ pub fn check(data: &[u8]) {
         AffinitySource::User,
     ] {
         plan.affinity = Some(AffinityPlan { key, max_pins: 64, ..AffinityPlan::default() });
-        let settings = EngineSettings { max_keys: 10, ..EngineSettings::default() };
+        let settings = EngineSettings::default();
         let engine = Engine::new(&plan, &settings, Timestamp::ZERO).expect("the plan is right");
         let request = Request { headers: &headers, claims: &claims, client, ..Request::default() };
         let backend = |now| {

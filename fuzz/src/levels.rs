@@ -28,7 +28,7 @@ fn use_levels(levels: &Levels) {
         LimitRule::TokenBucket { amount: 7, period, burst: 100 },
         LimitRule::FixedWindow { amount: 10, period, offset: std::time::Duration::ZERO },
         LimitRule::SlidingWindow { amount: 10, period },
-        LimitRule::CalendarMonth { amount: 1 << 40 },
+        LimitRule::CalendarMonth { amount: 1 << 40, utc_offset_minutes: 60 },
         LimitRule::InFlight { amount: 3 },
     ];
     // The limits have the names that occur, so that most levels find a place.

@@ -273,7 +273,7 @@ fn settings(bytes: &mut Unstructured<'_>) -> LimiterSettings {
                 period,
                 offset: one(bytes, &[Duration::ZERO, period / 3, period * 2]),
             },
-            3 => LimitRule::CalendarMonth { amount },
+            3 => LimitRule::CalendarMonth { amount, utc_offset_minutes: one(bytes, &[0, -720, 840]) },
             4 => LimitRule::TokenBucket { amount: 0, period, burst: one(bytes, &amounts) },
             _ => LimitRule::TokenBucket { amount, period, burst: one(bytes, &amounts) },
         };

@@ -3,7 +3,7 @@
 use traflux_core::Timestamp;
 use traflux_gateway::congestion::exposition::server_metrics;
 use traflux_gateway::congestion::orca::load_report;
-use traflux_gateway::congestion::{BackendSignal, LoadReport, SignalSettings};
+use traflux_gateway::congestion::{BackendSignal, LoadReport, SignalPlan};
 
 /// An ORCA header or trailer, or a page of metrics.
 pub fn check(data: &[u8]) {
@@ -27,7 +27,7 @@ fn use_report(report: LoadReport) {
     for number in numbers.into_iter().flatten() {
         assert!(number.is_finite() && number >= 0.0, "{report:?}");
     }
-    let signal = BackendSignal::new(SignalSettings::default());
+    let signal = BackendSignal::new(&SignalPlan::default());
     let now = Timestamp::from_secs_f64(1e6);
     for in_flight in [0, 1, u32::MAX] {
         signal.report(now, report, in_flight);

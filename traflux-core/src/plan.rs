@@ -21,6 +21,7 @@ pub mod requests;
 pub mod retry;
 pub mod routing;
 pub mod server;
+pub mod tokens;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -12,8 +12,8 @@ use traflux_core::Timestamp;
 use traflux_core::plan::retry::HedgePlan;
 use traflux_gateway::Rng;
 use traflux_gateway::congestion::{
-    BackendSignal, Ceiling, ConcurrencyLimit, ConcurrencyPlan, CoolDown, CoolDownSettings, Feedback,
-    FeedbackSettings, LoadReport, Sample, SignalSettings, Throttle, ThrottlePlan,
+    BackendSignal, Ceiling, ConcurrencyLimit, ConcurrencyPlan, CoolDown, CoolDownPlan, Feedback,
+    FeedbackPlan, LoadReport, Sample, SignalPlan, Throttle, ThrottlePlan,
 };
 use traflux_gateway::health::{Entry, HealthGroup, HealthPlan, Outcome};
 use traflux_gateway::retry::{BudgetPlan, Hedge, RetryBudget};
@@ -25,13 +25,13 @@ fn main() {
     let limit = ConcurrencyLimit::new(&ConcurrencyPlan::default());
     let throttle = Throttle::new(&ThrottlePlan::default());
     let group = HealthGroup::new(&HealthPlan::default(), 64);
-    let signal = BackendSignal::new(SignalSettings::default());
+    let signal = BackendSignal::new(&SignalPlan::default());
     signal.report(Timestamp::ZERO, LoadReport { waiting: Some(1.0), ..LoadReport::default() }, 0);
-    let cool_down = CoolDown::new(CoolDownSettings::default());
+    let cool_down = CoolDown::new(&CoolDownPlan::default());
     let ceiling = Ceiling::default();
     let budget = RetryBudget::new(BudgetPlan::default());
     let hedge = Hedge::new(HedgePlan::default());
-    let settings = FeedbackSettings::default();
+    let settings = FeedbackPlan::default();
     let headers: [(&[u8], &[u8]); 12] = [
         (b"content-type", b"text/event-stream"),
         (b"date", b"Tue, 27 Jan 2026 10:16:00 GMT"),

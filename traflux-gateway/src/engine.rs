@@ -26,6 +26,7 @@ mod forward;
 mod levels;
 mod logged;
 mod probing;
+mod queues;
 mod readings;
 mod scrape;
 mod settings;
@@ -44,6 +45,7 @@ pub use decision::{Decision, Reason, Refusal};
 pub use explain::{CandidateTrace, Explanation, LimitTrace, RuleTrace};
 pub use forward::{End, Forward, Later};
 pub use probing::{ProbeQuestion, ProbeStatus};
+pub use queues::{QueueReading, QueuedReading, WaitingLoad};
 pub use readings::BackendReading;
 pub use settings::EngineSettings;
 pub use waiting::Waiting;
@@ -109,7 +111,7 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Self, GatewayError> {
         settings.validate()?;
-        let mut registry = Registry::new(settings, now)?;
+        let mut registry = Registry::new(plan, settings, now)?;
         let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
         registry.probes.follow(&compiled, now);
         let engine = Self {

@@ -221,13 +221,3 @@ impl GatewayError {
         }
     }
 }
-
-/// Fails for a setting unless `valid`.
-pub(crate) fn check(
-    valid: bool,
-    setting: &'static str,
-    value: impl std::fmt::Debug,
-    expected: &'static str,
-) -> Result<(), GatewayError> {
-    if valid { Ok(()) } else { Err(GatewayError::setting(setting, format!("{value:?}"), expected)) }
-}

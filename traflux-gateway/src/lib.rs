@@ -69,7 +69,7 @@ pub use round_robin::RoundRobin;
 pub use rule::{Condition, Finding, Matcher, Mismatch, Severity, review};
 pub use units::PicoDollars;
 pub use weighted::{SmoothWeighted, WeightedRandom};
-pub use wire::{BodyKind, RequestFacts, SseParser, TokenEstimator, Usage, UsageReader};
+pub use wire::{BodyKind, RequestFacts, SseParser, TokensPlan, Usage, UsageReader};
 
 // Queues.
 pub use queue::{QueuePlan, RequestQueue};
@@ -79,8 +79,8 @@ pub use limit::{Cost, Denial, DenialReason, Limiter, LimiterSettings, Reservatio
 
 // Congestion, health and retries.
 pub use congestion::{
-    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencyPlan, CoolDown, CoolDownSettings,
-    Feedback, FeedbackSettings, SignalSettings, Throttle, ThrottlePlan,
+    BackendSignal, Ceiling, ClientHint, ConcurrencyLimit, ConcurrencyPlan, CoolDown, CoolDownPlan, Feedback,
+    FeedbackPlan, SignalPlan, Throttle, ThrottlePlan,
 };
 pub use health::{HealthGroup, HealthPlan, Probe, ProbePlan};
 pub use retry::{BudgetPlan, Fallback, Hedge, RetryBudget, RetryPlan};

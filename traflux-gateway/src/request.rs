@@ -20,7 +20,9 @@ pub trait Lookup {
 
 impl<N: AsRef<str>, V: AsRef<str>> Lookup for [(N, V)] {
     fn value(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(n, _)| n.as_ref().eq_ignore_ascii_case(name)).map(|(_, v)| v.as_ref())
+        // Nearly all names are in lower case.
+        let is = |n: &str| n.len() == name.len() && (n == name || n.eq_ignore_ascii_case(name));
+        self.iter().find(|(n, _)| is(n.as_ref())).map(|(_, v)| v.as_ref())
     }
 }
 

@@ -300,7 +300,7 @@ impl Shared {
     ) -> http::Response<Settling<A>> {
         let headers = response.headers();
         let pairs = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        let feedback = Feedback::read(pairs, self.clock.now().since_epoch(), forward.feedback_settings());
+        let feedback = Feedback::read(pairs, self.clock.now().since_epoch(), forward.feedback_plan());
         let outcome = Outcome::of_status(response.status().as_u16(), headers.contains_key(RETRY_AFTER));
         let kind = headers.get(CONTENT_TYPE).and_then(|v| BodyKind::of_content_type(v.to_str().ok()?));
         let plain = headers.get(CONTENT_ENCODING).is_none_or(|value| value == "identity");

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
 
 pub use traflux_core::plan::form::millis;
-pub(crate) use traflux_core::plan::form::millis as duration_ms;
 
 /// Money: 10⁻¹² US dollars. A token at $0.10 per million costs 100,000; the most is $18.4 million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ mod facts;
 mod sse;
 mod usage;
 
-pub use facts::{RequestFacts, TokenEstimator};
+pub use facts::RequestFacts;
 pub use sse::{SseEvent, SseParser};
+pub use traflux_core::plan::tokens::{ModelTokensPlan, TokensPlan};
 pub use usage::{BodyKind, Usage, UsageReader};

@@ -103,6 +103,29 @@ fn a_session_stays_until_its_endpoint_closes_and_does_not_flap_back() {
 }
 
 #[test]
+fn a_new_session_begins_with_nobody_who_has_more_than_the_mean() {
+    let pool = pool(BalanceSettings::of(Algorithm::LeastLatency), &[1; 4]);
+    for (position, millis) in [(0, 100), (1, 350), (2, 350), (3, 5000)] {
+        let answer = Answer::plain(Outcome::Success, Duration::from_millis(millis), 0);
+        (0..20).for_each(|_| pool.observe(at(1.0), position, &answer));
+    }
+    let session = Session::new(&AffinityPlan::default()).unwrap();
+    let begin = |user: u64| {
+        let key = AffinityKey::of(&user.to_le_bytes());
+        session.pick(&pool, &PickRequest::new(at(1.0), user), key).unwrap().position
+    };
+    assert_eq!(begin(1), 0, "nobody has anything");
+    // 100 ms for each of three at the first, 350 ms for one at the next: less than four times as much, unlike 5 s.
+    (0..2).for_each(|_| _ = pool.start(0, 0));
+    assert_eq!(pool.pick(&PickRequest::new(at(1.0), 2)), Some(0), "fast enough for one request");
+    assert!((2..20).all(|user| matches!(begin(user), 1 | 2)), "2 in flight, the mean is a half");
+    (1..3).for_each(|position| (0..2).for_each(|_| _ = pool.start(position, 0)));
+    assert_eq!(begin(20), 0, "who has less is slow");
+    (0..2).for_each(|_| _ = pool.start(3, 0));
+    assert_eq!(begin(21), 0, "all have the mean");
+}
+
+#[test]
 fn a_retry_moves_the_session_and_a_drain_does_too() {
     let pool = pool(BalanceSettings::default(), &[1; 3]);
     let session = Session::new(&AffinityPlan::default()).unwrap();

@@ -256,12 +256,32 @@ fn long_answers_go_where_tokens_are_fast_and_short_ones_where_the_first_is() {
             pool.observe(at(1.0), position, &answer);
         }
     }
-    let pick = |output_tokens| {
-        let request = PickRequest { output_tokens, ..PickRequest::new(at(1.0), 99) };
+    let pick = |output_tokens, stream| {
+        let request = PickRequest { output_tokens, stream, ..PickRequest::new(at(1.0), 99) };
         pool.pick(&request).unwrap()
     };
     // 0.1 + 0.04 n against 0.6 + 0.01 n: even at 17 tokens.
-    assert_eq!((pick(5), pick(200)), (0, 1));
+    assert_eq!((pick(5, false), pick(50, false)), (0, 1));
+    // Of streams tokens count a quarter: 0.1 + 0.01 n against 0.6 + 0.0025 n, even at 67 tokens.
+    assert_eq!((pick(50, true), pick(90, true)), (0, 1));
+}
+
+#[test]
+fn a_long_prompt_goes_where_it_is_read_fast_and_a_short_one_where_nobody_is_ahead() {
+    let pool = pool(Algorithm::LeastLatency, &[1, 1]);
+    for (position, millis) in [(0, 100), (1, 300)] {
+        for _ in 0..20 {
+            let answer = Answer { prompt_tokens: 1000, ..Answer::plain(Outcome::Success, MS(millis), 0) };
+            pool.observe(at(1.0), position, &answer);
+        }
+    }
+    (0..3).for_each(|_| _ = pool.start(0, 0));
+    let pick = |prompt_tokens| {
+        let request = PickRequest { prompt_tokens, ..PickRequest::new(at(1.0), 99) };
+        pool.pick(&request).unwrap()
+    };
+    // With p of 1 + prompt / 1000, and 2 for each that is ahead: 0.05 (6 + p) against 0.15 p, even at 2000 tokens.
+    assert_eq!((pick(0), pick(1500), pick(2500), pick(8000)), (1, 1, 0, 0));
 }
 
 #[test]
@@ -322,6 +342,59 @@ fn slow_start_ramps_the_share_of_a_new_endpoint() {
             // Turns that are passed on make round robin deviate from the exact share by a little.
             assert!((found - expected).abs() < 0.02, "{algorithm:?} at {time}: {found}, expected {expected}");
         }
+    }
+}
+
+/// A pool whose members begin at these times, under a slow start of 100 s from a tenth.
+fn warming(algorithm: Algorithm, members: &[(u32, f64)]) -> Pool {
+    let mut settings = BalanceSettings::of(algorithm);
+    settings.slow_start =
+        SlowStartPlan { window: Duration::from_secs(100), aggression: 1.0, least_share: 0.1 };
+    let table = EndpointTable::new(&LatencyPlan::default());
+    let members = members.iter().enumerate().map(|(ix, (weight, started))| {
+        Member::new(table.endpoint(&format!("backend-{ix}"), at(*started)), *weight)
+    });
+    Pool::new(settings, members.collect::<Vec<_>>(), 3).unwrap()
+}
+
+#[test]
+fn weights_are_followed_where_all_are_new_and_where_the_whole_one_is_light() {
+    for algorithm in [Algorithm::Weighted, Algorithm::RoundRobin] {
+        for (members, time, shares) in [
+            // As new as each other: nobody holds back, at any age.
+            (&[(9, 200.0), (1, 200.0)][..], 200.0, &[0.9, 0.1][..]),
+            (&[(9, 200.0), (1, 200.0)], 240.0, &[0.9, 0.1]),
+            // 9 · 0.1 beside 1 · 0.5.
+            (&[(9, 240.0), (1, 190.0)], 240.0, &[0.9 / 1.4, 0.5 / 1.4]),
+            // 1000 · 0.1 beside 1, which is seldom drawn.
+            (&[(1000, 200.0), (1, 0.0)], 200.0, &[100.0 / 101.0, 1.0 / 101.0]),
+        ] {
+            let pool = warming(algorithm, members);
+            let counts = counts(&pool, 30_000, at(time), 5);
+            let found = counts[0] as f64 / 30_000.0;
+            assert!((found - shares[0]).abs() < 0.02, "{algorithm:?} at {time} of {members:?}: {found}");
+        }
+    }
+    // What is in flight counts where all are new.
+    for algorithm in [Algorithm::LeastConnections, Algorithm::LeastLatency] {
+        let pool = warming(algorithm, &[(1, 200.0), (1, 200.0), (1, 200.0)]);
+        for busy in [0, 2] {
+            (0..5).for_each(|_| _ = pool.start(busy, 0));
+        }
+        let idle = |draw| pool.pick(&PickRequest::new(at(200.0), Rng::new(draw).next_u64())) == Some(1);
+        let found = (0..1000).filter(|draw| idle(*draw)).count();
+        assert!(found > 950, "{algorithm:?}: {found} of 1000 went to the idle one");
+    }
+}
+
+#[test]
+fn weights_are_followed_where_the_heaviest_is_closed() {
+    for algorithm in [Algorithm::Weighted, Algorithm::RoundRobin] {
+        let pool = pool(algorithm, &[1000, 1, 3]);
+        pool.set_eligible(0, false, at(1.0));
+        let counts = counts(&pool, 30_000, at(1.0), 5);
+        let found = counts[1] as f64 / 30_000.0;
+        assert!((found - 0.25).abs() < 0.02, "{algorithm:?}: {counts:?}");
     }
 }
 
@@ -491,6 +564,48 @@ proptest! {
                     None => prop_assert!(!somebody, "{algorithm:?} picked nobody"),
                 }
             }
+        }
+    }
+}
+
+/// The least busy of those that the draws fall to, the first of equals, told without the pool.
+fn least_busy(draw: u64, in_flight: &[u32], settings: &BalancePlan) -> usize {
+    let mut state = draw;
+    let mut below = |bound: usize| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((((z ^ (z >> 31)) >> 32) * bound as u64) >> 32) as usize
+    };
+    let members = in_flight.len();
+    let asked: Vec<usize> = if members <= settings.compare_all_up_to as usize {
+        let start = below(members);
+        (0..members).map(|turn| (start + turn) % members).collect()
+    } else {
+        let mut asked = vec![below(members)];
+        let second = below(members);
+        asked.push(if second == asked[0] { below(members) } else { second });
+        asked.extend((2..settings.choices).map(|_| below(members)));
+        asked
+    };
+    // The first of several that are least.
+    asked.into_iter().min_by_key(|position| in_flight[*position]).unwrap()
+}
+
+#[test]
+fn the_first_of_the_least_busy_is_chosen_whether_all_are_compared_or_some_are_drawn() {
+    let mut rng = Rng::new(11);
+    for (members, choices, compare_all_up_to) in
+        [(1, 2, 16), (5, 2, 16), (16, 6, 16), (17, 6, 16), (40, 2, 16), (3, 2, 0)]
+    {
+        let plan = BalancePlan { choices, compare_all_up_to, ..BalancePlan::default() };
+        let settings = BalanceSettings { plan, ..BalanceSettings::of(Algorithm::LeastConnections) };
+        let pool = Pool::new(settings, self::members(&vec![1; members]), 7).unwrap();
+        for _ in 0..2_000 {
+            let in_flight: Vec<u32> = (0..members).map(|_| rng.below(4) as u32).collect();
+            let request = PickRequest::new(at(1.0), rng.next_u64());
+            let expected = least_busy(request.draw, &in_flight, &plan);
+            assert_eq!(pool.pick_by(&request, &in_flight), Some(expected), "{members}, {in_flight:?}");
         }
     }
 }

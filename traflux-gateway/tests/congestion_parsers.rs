@@ -10,7 +10,7 @@ use traflux_gateway::congestion::duration_text::{duration_with_units, millisecon
 use traflux_gateway::congestion::exposition::server_metrics;
 use traflux_gateway::congestion::feedback::{MAX_QUOTAS, retry_delay_in_body};
 use traflux_gateway::congestion::orca::load_report;
-use traflux_gateway::congestion::{ClientHint, Feedback, FeedbackSettings, HeaderStyle, Level, Resource};
+use traflux_gateway::congestion::{ClientHint, Feedback, FeedbackPlan, HeaderStyle, Level, Resource};
 
 /// True texts, from which the interesting false ones are a few edits away.
 const SEEDS: [&str; 24] = [
@@ -102,7 +102,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_a_parser_panic(bytes in bytes()) {
-        let settings = FeedbackSettings::default();
+        let settings = FeedbackPlan::default();
         let _ = (http_date(&bytes), rfc3339(&bytes));
         let _ = (duration_with_units(&bytes), seconds(&bytes), milliseconds(&bytes));
         if let Some(wait) = retry_delay_in_body(&bytes, &settings) {
@@ -122,7 +122,7 @@ proptest! {
         name in prop::collection::vec(any::<u8>(), 0..40),
         now in 0u64..10_000_000_000,
     ) {
-        let settings = FeedbackSettings::default();
+        let settings = FeedbackPlan::default();
         let pairs = || {
             headers.iter().map(|(name, value)| (name.as_bytes(), &value[..])).chain([(&name[..], &b"1"[..])])
         };
@@ -154,7 +154,7 @@ proptest! {
             let mut headers = Vec::new();
             hint.write(style, &mut String::new(), |name, value| headers.push((name.to_owned(), value.to_owned())));
             let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-            let feedback = Feedback::read(pairs, Duration::ZERO, &FeedbackSettings::default());
+            let feedback = Feedback::read(pairs, Duration::ZERO, &FeedbackPlan::default());
             prop_assert_eq!(feedback.retry_after.unwrap().stated, Duration::from_millis(reset));
             let quota = feedback.quota(Resource::Tokens).unwrap();
             prop_assert_eq!((quota.limit, quota.remaining), (Some(limit), Some(left)));
@@ -196,7 +196,7 @@ fn long_inputs_are_read_in_linear_time() {
     let open = b"vllm:num_requests_waiting{a=\"".repeat(100_000);
     assert_eq!(server_metrics(&open, Some("m")).waiting, None);
     assert!(
-        Feedback::read([(&b"ratelimit"[..], &open[..])], Duration::ZERO, &FeedbackSettings::default())
+        Feedback::read([(&b"ratelimit"[..], &open[..])], Duration::ZERO, &FeedbackPlan::default())
             .quotas()
             .is_empty()
     );

@@ -106,16 +106,24 @@ fn random_plan(rng: &mut Rng) -> RequestPlan {
                     json!("fixed_window"),
                     json!("sliding_window"),
                     json!({"warm_up": {}}),
+                    json!({"calendar": {"every": "day", "utc_offset_minutes": 60}}),
                 ],
             );
             let mut limit =
                 json!({"name": format!("l{ix}"), "unit": unit, "amount": amount, "period_ms": 5000});
             if unit != "concurrency" {
                 limit["shape"] = shape.clone();
+                if shape.get("calendar").is_some() {
+                    limit["period_ms"] = json!(60_000);
+                }
             }
             match rng.below(4) {
                 0 => limit["by"] = json!([pick(rng, &scopes)]),
-                1 => limit["by"] = json!([pick(rng, &scopes), {"header": "x-api-key"}]),
+                1 => {
+                    limit["by"] = json!([pick(rng, &scopes), {"header": "x-api-key"}]);
+                    // So few that tables overflow and old keys leave.
+                    limit["max_keys"] = json!(3);
+                }
                 2 => {
                     limit["by"] = json!("tenant");
                     limit["overrides"] = json!({"t1": amount * 2.0});
@@ -230,12 +238,7 @@ fn random_feedback(rng: &mut Rng) -> Feedback {
 }
 
 fn random_settings(rng: &mut Rng) -> EngineSettings {
-    EngineSettings {
-        seed: rng.next_u64(),
-        // So few that tables overflow and old keys leave.
-        max_keys: pick(rng, &[3, 10_000]),
-        ..EngineSettings::default()
-    }
+    EngineSettings { seed: rng.next_u64(), ..EngineSettings::default() }
 }
 
 struct Run {

@@ -124,6 +124,15 @@ fn tokens_are_reserved_by_estimate_and_settled_by_use() {
 }
 
 #[test]
+fn a_level_of_dollars_is_told_in_dollars() {
+    let json = r#"{"backends": {"a": {"url": "http://127.0.0.1:1"}}, "routing": {"default": {"backend": "a"}},
+        "limits": [{"name": "spend", "unit": "dollars", "amount": 0.25}, {"name": "rpm", "unit": "requests", "amount": 60}]}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let shown = engine.explain(&Request::default(), at(0.0)).to_string();
+    assert!(shown.ends_with("limit spend: $0.25 of $0.25 left\nlimit rpm: 60 of 60 left\n"), "{shown}");
+}
+
+#[test]
 fn a_forward_that_is_dropped_gives_everything_back() {
     let engine = engine(TWO, &EngineSettings::default());
     for _ in 0..100 {

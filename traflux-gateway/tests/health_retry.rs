@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use traflux_core::Timestamp;
 use traflux_gateway::Rng;
 use traflux_gateway::congestion::{
-    Ceiling, CoolDown, CoolDownSettings, Quota, Refill, Resource, Throttle, ThrottlePlan, Verdict, Wait,
+    Ceiling, CoolDown, CoolDownPlan, Quota, Refill, Resource, Throttle, ThrottlePlan, Verdict, Wait,
 };
 use traflux_gateway::health::{Entry, HealthGroup, HealthPlan, Outcome, OutlierPlan, ProbeResult, Reason};
 use traflux_gateway::retry::{
@@ -204,7 +204,7 @@ proptest! {
 
     #[test]
     fn a_cool_down_is_never_shorter_than_stated(waits in prop::collection::vec((0u64..5_000, 0u64..10_000, any::<u64>()), 1..50)) {
-        let cool_down = CoolDown::new(CoolDownSettings::default());
+        let cool_down = CoolDown::new(&CoolDownPlan::default());
         let (mut time, mut free) = (0, 0);
         for (step, wait, draw) in waits {
             time += step;

@@ -93,7 +93,7 @@ fn aligned_windows_and_months_begin_anew_and_carry_debt() {
                 "month",
                 "",
                 Unit::PicoDollars,
-                LimitRule::CalendarMonth { amount: PicoDollars::dollars(100).0 },
+                LimitRule::CalendarMonth { amount: PicoDollars::dollars(100).0, utc_offset_minutes: 0 },
             ),
         ]),
         at(3 * DAY + 100),
@@ -156,7 +156,7 @@ fn a_reservation_made_before_a_reload_ends_in_the_new_limiter() {
 #[test]
 fn budgets_survive_a_restart_less_what_has_drained() {
     let window = LimitRule::SlidingWindow { amount: 50, period: Duration::from_secs(3_600) };
-    let month = LimitRule::CalendarMonth { amount: PicoDollars::dollars(100).0 };
+    let month = LimitRule::CalendarMonth { amount: PicoDollars::dollars(100).0, utc_offset_minutes: 0 };
     let settings = settings(vec![
         limit("month", "tenant", Unit::PicoDollars, month),
         limit("rpm", "tenant", Unit::Requests, bucket(60, 60, 600)),

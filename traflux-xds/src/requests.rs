@@ -26,14 +26,14 @@
 //! | API keys, `jwt` | `ext_authz` | need a service; without one the configuration refuses every request |
 //! | `claims_header` | | needs a proxy in front that passes claims as headers |
 //! | limits on requests, `by`, `overrides`, `match` | `local_ratelimit` for each | native for token buckets when there is one limit; several are not reserved together |
-//! | limits on tokens, dollars; `max_wait_ms`, `persistent` | | need a rate limit service; unsupported |
+//! | limits on tokens, dollars; `max_wait_ms`, `persistent`, `tokens` | | need a rate limit service; unsupported |
 //! | `health` | `health_checks`, `outlier_detection` | native, but ejections grow by addition and end without trials |
 //! | `pool` | `circuit_breakers`, `HttpProtocolOptions` | native, for each cluster |
 //! | `retry` | `retry_policy`, `retry_budget` | native but for rates of retries and `hedge`, which is unsupported |
 //! | `affinity` | `stateful_session`, `hash_policy` | approximated |
-//! | `congestion` | `adaptive_concurrency`, `admission_control` | approximated: one for all backends |
+//! | `congestion` | `adaptive_concurrency`, `admission_control` | approximated: one for all backends; `cool_down`, `signal` and `feedback` unsupported |
 //! | `control` | | needs the controller, which sends weights over xDS |
-//! | `server` | listener, connection manager, `DownstreamTlsContext`, `body_size_limit` | native but for reload of certificates, waiting connections, body and drain times, and the bound on all bodies together |
+//! | `server` | listener, connection manager, `DownstreamTlsContext`, `body_size_limit` | native but for reload of certificates, waiting connections, body and drain times, silence where heads have another time, and the bound on all bodies together; `limit_headers` and `stream_quiet_after_ms` unsupported |
 //!
 //! Envoy keeps state for each cluster. A backend that routes use with different algorithms or health checks is several
 //! clusters, whose health and connections are counted apart.
@@ -61,6 +61,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use traflux_core::PlanVersion;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_core::plan::tokens::TokensPlan;
 
 pub use identity::{KEY_HEADER, TENANT_HEADER, USER_TIER_HEADER};
 pub use options::RequestOptions;
@@ -147,7 +148,7 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
     let identity = identity::Identity::new(&plan.identity, options, &mut report);
     let mut clusters = cluster::Clusters::new(plan, options, &mut report)?;
     let (routes, routes_read_body) = route::routes(plan, &identity, &mut clusters, &mut report)?;
-    let (limits, limits_read_body) = limit::filters(plan, &identity, options, &mut report);
+    let (limits, limits_read_body) = limit::filters(plan, &identity, &mut report);
     let owned = |(name, config): (&str, Any)| (name.to_owned(), config);
     let mut filters: Vec<(String, Any)> = Vec::new();
     filters.extend(identity::filters(&plan.identity, options, &identity).into_iter().map(owned));
@@ -158,6 +159,9 @@ pub fn compile(plan: &RequestPlan, options: &RequestOptions) -> Result<Compiled,
     filters.extend(limits);
     filters.extend(congestion::filters(&plan.congestion, &mut report));
     filters.extend(affinity::filter(plan.affinity.as_ref(), &mut report));
+    if plan.tokens != TokensPlan::default() {
+        report.unsupported("tokens", "Envoy estimates no tokens; a service that limits them has to");
+    }
     if plan.control.is_some() {
         report.needs("control", "the controller (`traflux run`), which sends weights over xDS");
     }

@@ -292,15 +292,19 @@ fn what_cannot_be_kept_by_envoy_is_no_limit_and_said_so() {
         {"name": "t", "unit": "tokens", "amount": 5},
         {"name": "c", "unit": "concurrency", "amount": 5},
         {"name": "w", "unit": "requests", "amount": 5, "shape": "fixed_window"},
-        {"name": "u", "unit": "requests", "amount": 5, "shape": {"warm_up": {}}}
+        {"name": "u", "unit": "requests", "amount": 5, "shape": {"warm_up": {}}},
+        {"name": "d", "unit": "requests", "amount": 5, "shape": {"calendar": "day"}}
     ]}));
     assert!(matches!(field(&compiled, "limits[0]").support, Support::NeedsService { .. }));
     assert!(matches!(field(&compiled, "limits[1]").support, Support::Unsupported { .. }));
     assert!(matches!(field(&compiled, "limits[2].shape").support, Support::Approximated { .. }));
     let warm_up = &field(&compiled, "limits[3].shape").support;
     assert!(matches!(warm_up, Support::Approximated { gap } if gap.contains("also after a rest")));
+    let day = &field(&compiled, "limits[4].shape").support;
+    assert!(matches!(day, Support::Approximated { gap } if gap.contains("mean length of the window")));
     let text = compiled.static_config().unwrap();
     assert!(text.contains("traflux.limit.w") && !text.contains("traflux.limit.t"));
+    assert!(text.contains("86400s"), "five a day, not five a minute");
 }
 
 #[test]

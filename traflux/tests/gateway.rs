@@ -184,3 +184,28 @@ limits: [{ name: rpm, unit: requests, amount: 60 }]
     let output = traflux(&["gateway", "envoy", path, "--strict"]);
     assert!(!output.status.success() && output.stdout.is_empty());
 }
+
+#[test]
+fn envoy_asks_the_service_that_is_named_who_a_client_is() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let plan = format!(
+        "
+identity: {{ api_keys: [{{ name: ci, sha256: {hash}, tenant: acme }}] }}
+backends: {{ a: {{ url: \"https://a.example\" }} }}
+routing: {{ default: {{ backend: a, algorithm: round-robin }} }}
+"
+    );
+    std::fs::write(file.path(), plan).unwrap();
+    let envoy = |arguments: &[&str]| {
+        let output = traflux(&[&["gateway", "envoy", file.path().to_str().unwrap()], arguments].concat());
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (_, alone) = envoy(&[]);
+    assert!(!alone.contains("ext_authz"), "{alone}");
+    let (passed, config) =
+        envoy(&["--authorization", "keys.example:8100", "--authorities", "/etc/roots.pem"]);
+    assert!(passed && config.contains("ext_authz"), "{config}");
+    assert!(config.contains("keys.example") && config.contains("8100") && config.contains("/etc/roots.pem"));
+    assert!(!envoy(&["--authorization", "keys.example"]).0, "a port is missing");
+}

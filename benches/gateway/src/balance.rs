@@ -2,7 +2,8 @@
 //!
 //! One thread, blocks of calls in turn (ours, tower, ours, …), so that both meet the same load of the machine. A line
 //! prints the median over blocks in nanoseconds, the quartiles, and the median of the blocks' ratios. Both sides
-//! read the clock when they pick and when they record.
+//! read the clock when they pick and when they record: the system's, and ours once more the processor's counter, because
+//! the time is an argument of ours.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -23,6 +24,8 @@ use traflux_gateway::balance::{
     PickRequest, Pool,
 };
 
+use crate::harness::Clock;
+
 const BLOCKS: usize = 101;
 const CALLS: u64 = 5_000;
 
@@ -40,12 +43,34 @@ fn time(calls: u64, mut call: impl FnMut(u64)) -> f64 {
 
 struct Ours {
     pool: Pool,
-    epoch: Instant,
+    clock: Time,
     draw: u64,
 }
 
+/// Which clock a caller of ours reads.
+enum Time {
+    /// That of the system, as tower does.
+    System(Instant),
+    /// The processor's counter of cycles, as governor does; tower cannot be given it.
+    Cycles(Clock),
+}
+
+impl Time {
+    fn system() -> Self {
+        Self::System(Instant::now())
+    }
+
+    #[inline]
+    fn now(&self) -> Timestamp {
+        match self {
+            Self::System(epoch) => Timestamp::new(epoch.elapsed()),
+            Self::Cycles(clock) => clock.now(),
+        }
+    }
+}
+
 impl Ours {
-    fn new(n: usize, settings: BalanceSettings) -> Self {
+    fn new(n: usize, settings: BalanceSettings, clock: Time) -> Self {
         let table = EndpointTable::new(&LatencyPlan::default());
         let members =
             (0..n).map(|ix| Member::new(table.endpoint(&format!("backend-{ix}"), Timestamp::ZERO), 1));
@@ -55,11 +80,11 @@ impl Ours {
         for ix in (0..n).cycle().take(n * 20) {
             pool.observe(Timestamp::ZERO, ix, &answer(ix));
         }
-        Self { pool, epoch: Instant::now(), draw: 1 }
+        Self { pool, clock, draw: 1 }
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::new(self.epoch.elapsed())
+        self.clock.now()
     }
 
     /// Like an engine's: one number for each request.
@@ -125,17 +150,16 @@ pub(crate) fn run() {
         "pick + start + finish, with clock [ns]: median (quartiles) | tower | ratio of medians (quartiles)"
     );
     for n in [2, 10, 16, 64, 1000, 10_000] {
-        for (name, settings) in [
-            ("least_latency", BalanceSettings::of(Algorithm::LeastLatency)),
-            (
-                "least_latency, two choices",
-                BalanceSettings {
-                    plan: BalancePlan { choices: 2, compare_all_up_to: 2, ..BalancePlan::default() },
-                    ..BalanceSettings::of(Algorithm::LeastLatency)
-                },
-            ),
+        let two = BalanceSettings {
+            plan: BalancePlan { choices: 2, compare_all_up_to: 2, ..BalancePlan::default() },
+            ..BalanceSettings::of(Algorithm::LeastLatency)
+        };
+        for (name, settings, clock) in [
+            ("least_latency", BalanceSettings::of(Algorithm::LeastLatency), Time::system()),
+            ("least_latency, two choices", two, Time::system()),
+            ("the same by cycles", two, Time::Cycles(Clock::new())),
         ] {
-            let (mut ours, mut tower) = (Ours::new(n, settings), Tower::new(n));
+            let (mut ours, mut tower) = (Ours::new(n, settings, clock), Tower::new(n));
             let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
             for _ in 0..BLOCKS {
                 let a = time(CALLS, |_| ours.route());
@@ -157,8 +181,14 @@ pub(crate) fn run() {
             black_box((epoch.elapsed(), epoch.elapsed()));
         })
     });
+    let clock = Clock::new();
+    report("two reads of the counter of cycles", || {
+        time(CALLS, |_| {
+            black_box((clock.now(), clock.now()));
+        })
+    });
     for n in [2, 10, 64, 1000] {
-        let mut ours = Ours::new(n, BalanceSettings::of(Algorithm::LeastLatency));
+        let mut ours = Ours::new(n, BalanceSettings::of(Algorithm::LeastLatency), Time::system());
         let now = ours.now();
         report(&format!("n {n:>6} LeastLatency pick + start + finish without clock"), || {
             time(CALLS, |_| {
@@ -173,11 +203,11 @@ pub(crate) fn run() {
     println!("pick alone, without clock [ns]: median (quartiles), least");
     for n in [10, 100, 10_000] {
         for algorithm in Algorithm::ALL {
-            let mut ours = Ours::new(n, BalanceSettings::of(algorithm));
+            let mut ours = Ours::new(n, BalanceSettings::of(algorithm), Time::system());
             let now = ours.now();
             report(&format!("n {n:>6} {algorithm:?}"), || time(CALLS, |_| ours.pick(now)));
         }
-        let mut ours = Ours::new(n, BalanceSettings::of(Algorithm::ConsistentHash));
+        let mut ours = Ours::new(n, BalanceSettings::of(Algorithm::ConsistentHash), Time::system());
         let keys: Vec<AffinityKey> = (0..4096u64).map(|ix| AffinityKey::of(&ix.to_le_bytes())).collect();
         for ix in 0..n {
             ours.pool.start(ix, 0);
@@ -200,7 +230,7 @@ pub(crate) fn run() {
             })
         });
     }
-    let mut ours = Ours::new(100, BalanceSettings::default());
+    let mut ours = Ours::new(100, BalanceSettings::default(), Time::system());
     let allocated = allocation_counter::measure(|| (0..10_000).for_each(|_| ours.route()));
     println!("allocations in 10,000 decisions: {}", allocated.count_total);
     threads();
@@ -215,7 +245,7 @@ fn report(name: &str, mut block: impl FnMut() -> f64) {
 
 /// Decisions of several threads on one pool, against one thread.
 fn threads() {
-    let pool = Arc::new(Ours::new(100, BalanceSettings::default()).pool);
+    let pool = Arc::new(Ours::new(100, BalanceSettings::default(), Time::system()).pool);
     let route = |pool: &Pool, seed: u64| {
         let mut ours = Rough { draw: seed };
         time(200_000, |call| {

@@ -277,7 +277,7 @@ class Engine {
 
   decide(request = {}, now = NaN) {
     const core = this.#core;
-    const ready = readied(request);
+    const ready = readied(request, core.id);
     const prompt = promptOf(ready);
     const block = blockOf(ready);
     try {
@@ -303,7 +303,7 @@ class Engine {
   }
 
   explain(request, now = NaN) {
-    const block = blockOf(readied(request));
+    const block = blockOf(readied(request, this.#core.id));
     return guarded(() => native.engineExplain(this.#core.id, block, now));
   }
 

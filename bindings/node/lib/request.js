@@ -139,11 +139,12 @@ class Block {
 
 let block = new Block(4096);
 
-/** Fields with what their body says of those that are not given; `undefined` and `null` are not given. */
-function complete(fields) {
+/** Fields with what their body says of those that are not given, by the plan of an engine, where one is named;
+ * `undefined` and `null` are not given. */
+function complete(fields, engine) {
   known(fields);
   if (!isGiven(fields.body)) return fields;
-  const all = guarded(() => native.readRequest(Buffer.from(fields.body)));
+  const all = guarded(() => native.readRequest(Buffer.from(fields.body), engine));
   for (const name in fields) if (isGiven(fields[name])) all[name] = fields[name];
   return all;
 }
@@ -175,7 +176,7 @@ class Request {
 }
 
 /** A request, or its fields with what their body says. */
-const readied = (request) => (request instanceof Request ? request : complete(request));
+const readied = (request, engine) => (request instanceof Request ? request : complete(request, engine));
 
 /** The block of what `readied` gave, valid until the next call. */
 function blockOf(ready) {

@@ -11,7 +11,7 @@ use napi::bindgen_prelude::{Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
 use traflux_gateway::adapter::Clock;
 use traflux_gateway::observe::Format;
-use traflux_gateway::{End, Engine, EngineSettings, Outcome, RequestFacts, TokenEstimator};
+use traflux_gateway::{End, Engine, EngineSettings, Outcome, RequestFacts, TokensPlan};
 
 use self::slots::{Held, Hosted, Slots, ended, with};
 use self::values::{read_plan, read_settings, said, ticket, usage};
@@ -166,7 +166,7 @@ pub fn engine_finish(
         let now = hosted.time(now_ms)?;
         let usage = usage(input, cached, output)?;
         let mut slots = hosted.slots.borrow_mut();
-        let settings = slots.forward(slot)?.feedback_settings();
+        let settings = slots.forward(slot)?.feedback_plan();
         let (outcome, feedback) = said(outcome, headers.as_deref(), header_count, now, settings)?;
         let way = slots.take_forward(slot)?;
         drop(slots);
@@ -192,7 +192,7 @@ pub fn engine_retry(
         let now = hosted.time(now_ms)?;
         let usage = usage(input, cached, output)?;
         let mut slots = hosted.slots.borrow_mut();
-        let settings = slots.forward(slot)?.feedback_settings();
+        let settings = slots.forward(slot)?.feedback_plan();
         let (outcome, feedback) = said(outcome, headers.as_deref(), header_count, now, settings)?;
         let way = slots.take_forward(slot)?;
         drop(slots);
@@ -360,12 +360,15 @@ pub fn outcome_names() -> Result<Vec<String>> {
     guarded(|| Ok(Outcome::ALL.map(|outcome| outcome.name().to_owned()).to_vec()))
 }
 
-/// What the body of a call of a language model says.
+/// What the body of a call of a language model says; its tokens by the plan of an engine, where one is named.
 #[napi]
-pub fn read_request(body: Uint8Array) -> Result<FactsView> {
+pub fn read_request(body: Uint8Array, engine: Option<u32>) -> Result<FactsView> {
     guarded(|| {
         let facts = RequestFacts::read(&body).map_err(coded)?;
-        let estimate = TokenEstimator::default().estimate(&facts);
+        let estimate = match engine {
+            Some(engine) => with(engine, |hosted| Ok(facts.estimate(&hosted.engine.plan().tokens)))?,
+            None => facts.estimate(&TokensPlan::default()),
+        };
         Ok(FactsView {
             input_tokens: estimate.input as f64,
             output_tokens: estimate.output as f64,

@@ -143,7 +143,7 @@ fn with_too_few_well_endpoints_all_are_used() {
     }
 }
 
-/// A server of HTTP/2 alone: answers with its name and the version, and `grpc.health.v1.Health/Check` as it is told.
+/// A server of HTTP/2 alone, which takes a second where the path is `/slow`: answers with its name and the version, and `grpc.health.v1.Health/Check` as it is told.
 struct Http2Backend {
     port: u16,
     connections: Arc<AtomicUsize>,
@@ -166,7 +166,12 @@ impl Http2Backend {
                     let asked = Arc::clone(&asked);
                     let answer = service_fn(move |request: Request<Incoming>| {
                         let asked = Arc::clone(&asked);
-                        async move { Ok::<_, Infallible>(answer(name, serving, &request, &asked)) }
+                        async move {
+                            if request.uri().path() == "/slow" {
+                                tokio::time::sleep(Duration::from_secs(1)).await;
+                            }
+                            Ok::<_, Infallible>(answer(name, serving, &request, &asked))
+                        }
                     });
                     tokio::spawn(async move {
                         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -224,6 +229,29 @@ fn backends_of_http2_are_reached_and_probed_by_grpc() {
     assert!(well.probes.load(Ordering::Relaxed) > 1 && ill.probes.load(Ordering::Relaxed) > 1);
     // One for requests and one for probes.
     assert!(well.connections.load(Ordering::Relaxed) <= 3, "{}", well.connections.load(Ordering::Relaxed));
+}
+
+#[test]
+#[ignore = "needs an Envoy: set ENVOY to its path"]
+fn a_connection_has_no_more_streams_than_the_plan_says() {
+    for (streams, connections) in [(2, 3), (100, 1)] {
+        let backend = Http2Backend::start("a", true);
+        let value = json!({
+            "pool": {"max_streams_per_connection": streams},
+            "routing": {"default": {"backend": "a", "health_check": false}},
+            "backends": {"a": {"url": backend.url(), "http2": true}}
+        });
+        let envoy = Envoy::start(plan(&value));
+        let sent: Vec<_> = (0..6)
+            .map(|_| {
+                let thread = envoy.in_background("/slow");
+                std::thread::sleep(Duration::from_millis(60));
+                thread
+            })
+            .collect();
+        assert!(sent.into_iter().all(|thread| thread.join().unwrap().status == 200));
+        assert_eq!(backend.connections.load(Ordering::Relaxed), connections, "{streams} of six at once");
+    }
 }
 
 #[test]

@@ -35,14 +35,19 @@ impl Default for Sent {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// In lower case.
     pub(crate) head: String,
+    /// What a session is given, as it is written.
+    pub(crate) cookie: Option<String>,
     pub(crate) body: String,
 }
 
 /// A server that answers with its name, the request line, host and authorization. A path that ends in `slow` is
-/// answered after a second, `drip` in ten parts over a second, `flaky` every other time with 502, `broken` always with
-/// 502 and after half a second; the backend `bad` fails where the path says so, `sick` fails its probes, `late` those of its first
-/// four seconds.
+/// answered after a second, `held` after seven, `drip` in ten parts over a second, `stalled` so far and no further for
+/// three, `flaky` every other time with 502, `broken` always with
+/// 502 and after half a second. Backends whose name begins with `bad` fail where the path ends in `bad` (500), `gone`
+/// (502) or `half` (500, every other time), and hang up where it ends in `cut`; `sick` fails its probes, `late` those of
+/// its first four seconds. `torn` hangs up every other time, and `told` says what load it has.
 pub(crate) struct Backend {
     pub(crate) name: String,
     port: u16,
@@ -141,26 +146,38 @@ fn serve(mut stream: impl Read + Write, name: &str, counts: &Counts) -> Option<(
         if line.ends_with("slow") {
             std::thread::sleep(Duration::from_secs(1));
         }
+        if line.ends_with("held") {
+            std::thread::sleep(Duration::from_secs(7));
+        }
         if line.ends_with("broken") {
             std::thread::sleep(Duration::from_millis(500));
         }
         let fails = |of: &AtomicUsize| of.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
         let ill = name == "sick" || (name == "late" && counts.since.elapsed() < Duration::from_secs(4));
-        let status = if line.ends_with("broken") || (line.ends_with("flaky") && fails(&counts.flaky)) {
+        let bad = |how: &str| name.starts_with("bad") && line.ends_with(how);
+        if bad("cut") || (line.ends_with("torn") && fails(&counts.flaky)) {
+            return None;
+        }
+        let broken = line.ends_with("broken") || bad("gone");
+        let status = if broken || (line.ends_with("flaky") && fails(&counts.flaky)) {
             "502 Bad Gateway"
-        } else if (name == "bad" && line.ends_with("bad")) || (ill && line.ends_with("/health")) {
+        } else if bad("bad") || (bad("half") && fails(&counts.flaky)) || (ill && line.ends_with("/health")) {
             "500 Internal Server Error"
         } else {
             "200 OK"
         };
         let body = format!("{name}\n{line}\n{}\n{}\n", header("host"), header("authorization"));
-        let length = body.len() + if line.ends_with("drip") { 10 } else { 0 };
+        let more = if line.ends_with("drip") { 10 } else { usize::from(line.ends_with("stalled")) };
+        let pause = Duration::from_millis(if line.ends_with("drip") { 100 } else { 3000 });
+        let length = body.len() + more;
         // In one write: small ones wait for each other's acknowledgement.
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        let load =
+            if line.ends_with("told") { "endpoint-load-metrics: TEXT cpu_utilization=0.5\r\n" } else { "" };
+        let answer = format!("HTTP/1.1 {status}\r\n{load}content-length: {length}\r\n\r\n{body}");
         stream.write_all(answer.as_bytes()).ok()?;
         for _ in body.len()..length {
             stream.flush().ok()?;
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(pause);
             stream.write_all(b".").ok()?;
         }
     }
@@ -230,7 +247,11 @@ impl Envoy {
     }
 
     pub(crate) fn in_background(&self, target: &str) -> JoinHandle<Answer> {
-        let (port, sent) = (self.port, Sent { target: target.to_owned(), ..Sent::default() });
+        self.send_in_background(Sent { target: target.to_owned(), ..Sent::default() })
+    }
+
+    pub(crate) fn send_in_background(&self, sent: Sent) -> JoinHandle<Answer> {
+        let port = self.port;
         std::thread::spawn(move || send(port, &sent))
     }
 
@@ -277,7 +298,12 @@ fn send(port: u16, sent: &Sent) -> Answer {
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    let cookie = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("set-cookie")
+            .then(|| value.split(';').next().unwrap_or_default().to_owned())
+    });
+    Answer { status, head: head.to_ascii_lowercase(), cookie, body: body.to_owned() }
 }
 
 /// Whether an answer is there to its last byte, as far as its length says.

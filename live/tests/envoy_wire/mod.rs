@@ -4,12 +4,14 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::ResolvesServerCertUsingSni;
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, SupportedProtocolVersion,
     version,
@@ -163,10 +165,77 @@ fn a_backend_over_tls_must_bear_the_name_in_its_url() {
     }
 }
 
+/// Shows the certificate of a name to who asks for that name, and none to others.
+fn asked_for(authority: &Authority, name: &str) -> Arc<ServerConfig> {
+    let (certificate, key) = read(&authority.certify(name));
+    let config = ServerConfig::builder().with_no_client_auth();
+    let certified = CertifiedKey::from_der(vec![certificate], key, config.crypto_provider()).unwrap();
+    let mut names = ResolvesServerCertUsingSni::new();
+    names.add(name, certified).unwrap();
+    Arc::new(config.with_cert_resolver(Arc::new(names)))
+}
+
+#[test]
+#[ignore = "needs an Envoy: set ENVOY to its path"]
+fn a_backend_is_asked_for_the_name_that_the_plan_gives_it() {
+    let authority = Authority::new();
+    let backend = Backend::start_tls("a", Some(asked_for(&authority, "inside.test")));
+    let other = Backend::start_tls("b", Some(authority.server("inside.test")));
+    let url = |backend: &Backend| format!("https://127.0.0.1:{}", backend.port());
+    let named = |name: Option<&str>, backend: &Backend| {
+        let mut plan = json!({
+            "retry": {"max_attempts": 1},
+            "routing": {"default": {"backend": "a"}},
+            "backends": {"a": {"url": url(backend), "tls": {"authority_file": authority.file()}}}
+        });
+        if let Some(name) = name {
+            plan["backends"]["a"]["tls"]["server_name"] = json!(name);
+        }
+        Envoy::start(serde_json::from_value(plan).unwrap()).get("/").status
+    };
+    assert_eq!(named(Some("inside.test"), &backend), 200, "asked for by name, and known by it");
+    assert_eq!(named(None, &backend), 503, "an address is no name to ask for");
+    assert_eq!(named(Some("inside.test"), &other), 200);
+    assert_eq!(named(Some("outside.test"), &other), 503, "its certificate bears another name");
+    assert_eq!(named(None, &other), 503, "and not its address");
+}
+
+/// How long an answer took and whether all of it came.
+fn taken(envoy: &Envoy, target: &str) -> (u16, u128, bool) {
+    let start = Instant::now();
+    let answer = envoy.get(target);
+    let length = answer.head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    (answer.status, start.elapsed().as_millis(), length == Some(answer.body.len()))
+}
+
+#[test]
+#[ignore = "needs an Envoy: set ENVOY to its path"]
+fn a_silent_stream_is_ended_and_a_slow_head_is_not() {
+    let backend = Backend::start("a");
+    let start = |silence: u32, head: u32| {
+        let plan = json!({
+            "retry": {"max_attempts": 1},
+            "server": {"stream_idle_timeout_ms": silence, "request_timeout_ms": head},
+            "routing": {"default": {"backend": "a"}},
+            "backends": {"a": {"url": backend.url()}}
+        });
+        Envoy::start(serde_json::from_value(plan).unwrap())
+    };
+    let envoy = start(600, 600);
+    let (status, millis, whole) = taken(&envoy, "/drip");
+    assert!(status == 200 && whole, "it says something ten times a second: {status} after {millis} ms");
+    let (status, millis, whole) = taken(&envoy, "/stalled");
+    eprintln!("a stream that says no more is ended after {millis} ms");
+    assert!(status == 200 && !whole && (595..2500).contains(&millis), "{status} after {millis} ms");
+    // A head may take longer than a stream may be silent.
+    let (status, millis, whole) = taken(&start(300, 5000), "/slow");
+    assert!(status == 200 && whole, "{status} after {millis} ms");
+}
+
 #[test]
 #[ignore = "needs an Envoy: set ENVOY to its path"]
 fn pools_bound_connections_waiting_requests_and_what_one_connection_serves() {
-    let [bounded, worn, idle] = ["bounded", "worn", "idle"].map(Backend::start);
+    let [bounded, counted, worn, idle] = ["bounded", "counted", "worn", "idle"].map(Backend::start);
     let start = |pool: Value, backend: &Backend| {
         let plan = json!({
             "retry": {"max_attempts": 1},
@@ -194,6 +263,11 @@ fn pools_bound_connections_waiting_requests_and_what_one_connection_serves() {
     let found = statuses(&envoy, 6);
     assert_eq!((count(&found, 200), count(&found, 503)), (3, 3), "{found:?}");
     assert_eq!(bounded.connections(), 2);
+
+    // Requests at work are bounded apart from connections.
+    let envoy = start(json!({"max_requests": 2}), &counted);
+    let found = statuses(&envoy, 5);
+    assert_eq!((count(&found, 200), count(&found, 503)), (2, 3), "{found:?}");
 
     let envoy = start(json!({"max_requests_per_connection": 2, "max_connections": 1}), &worn);
     assert!((0..6).all(|_| envoy.get("/").status == 200));

@@ -109,7 +109,7 @@ pub struct BackendTlsPlan {
 pub struct LoadPlan {
     /// The path of its metrics, whatever path the URL has; `/metrics`.
     pub path: String,
-    /// How often each endpoint is asked; 1 s. Reports fade once they are 2 s old.
+    /// How often each endpoint is asked; 1 s. `congestion.signal` says from which age on reports fade.
     #[serde(rename = "interval_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub interval: Duration,
@@ -179,25 +179,25 @@ pub struct UpstreamEndpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// Whether it is being taken out of service, as [`BackendPlan::draining`] has it.
-    #[serde(skip_serializing_if = "is_not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-const fn is_not(it: &bool) -> bool {
-    !*it
 }
 
 #[derive(Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct EndpointForm {
+    /// Base URL: scheme, host, port, and a path that is put before the request's.
     url: String,
+    /// Weight against the other endpoints of the backend.
     #[serde(default = "one")]
     weight: u32,
+    /// Priority tier: a higher one serves when lower ones cannot.
     #[serde(default)]
     tier: u8,
+    /// Region, where known.
     region: Option<String>,
+    /// Whether it is being taken out of service: requests under way end, and no new ones come.
     #[serde(default)]
     draining: bool,
 }

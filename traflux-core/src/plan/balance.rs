@@ -8,7 +8,7 @@ use super::form::millis;
 use super::range::{check, check_positive, in_millis};
 use crate::error::PlanError;
 
-/// What the algorithms leave open; a route may say some of it [otherwise](RouteBalancePlan).
+/// What the algorithms leave open; a route may say some of it otherwise ([`RouteBalancePlan`]).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -178,7 +178,8 @@ pub enum LoadUnit {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
-    /// To the end of the answer: time to the first token and, for each token that is expected, time per token.
+    /// To the end of the answer: time to the first token and, for each token that is expected, time per token, which of
+    /// a stream counts as a quarter.
     #[default]
     Answer,
     /// To the first token, of answers that are streamed; else to the end.

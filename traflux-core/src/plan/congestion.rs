@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::form::millis;
-use super::range::{check, check_positive, listed};
+use super::range::{check, check_positive, in_millis, listed};
 use crate::error::PlanError;
 
 /// Priority bands that congestion control tells apart; band 0 is the most important, later ones share the last.
@@ -22,6 +22,12 @@ pub struct CongestionPlan {
     /// Turning away what a backend would refuse. Without it an engine does so as usual, and a proxy does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttle: Option<ThrottlePlan>,
+    /// Staying away from a backend that refused for lack of capacity.
+    pub cool_down: CoolDownPlan,
+    /// What counts as full of what backends report of themselves.
+    pub signal: SignalPlan,
+    /// How far the headers of backends are believed.
+    pub feedback: FeedbackPlan,
     /// Whether clients get the load reports (ORCA) that backends send with their answers. A gateway reads them anyway.
     pub pass_load_reports: bool,
 }
@@ -35,10 +41,12 @@ impl CongestionPlan {
         if let Some(concurrency) = &self.concurrency {
             concurrency.validate().map_err(|error| error.under("concurrency"))?;
         }
-        match &self.throttle {
-            Some(throttle) => throttle.validate().map_err(|error| error.under("throttle")),
-            None => Ok(()),
+        if let Some(throttle) = &self.throttle {
+            throttle.validate().map_err(|error| error.under("throttle"))?;
         }
+        self.cool_down.validate().map_err(|error| error.under("cool_down"))?;
+        self.signal.validate().map_err(|error| error.under("signal"))?;
+        self.feedback.validate().map_err(|error| error.under("feedback"))
     }
 }
 
@@ -332,5 +340,150 @@ impl ThrottlePlan {
         )?;
         let probability = self.max_probability;
         check((0.0..=1.0).contains(&probability), "max_probability", probability, "a probability from 0 to 1")
+    }
+}
+
+/// How long a backend that refused for lack of capacity is left alone, and how it comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct CoolDownPlan {
+    /// Wait after the first refusal that states none, doubled by each further one; 1 s.
+    #[serde(rename = "base_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub base: Duration,
+    /// The longest wait that is guessed; 60 s.
+    #[serde(rename = "max_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub max: Duration,
+    /// Random stretch of each wait, as a share of it, 0 to 10; 0.1.
+    pub spread: f64,
+    /// Time in which the full share returns; 5 s.
+    #[serde(rename = "ramp_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub ramp: Duration,
+    /// Share right after the wait, in (0, 1]; 0.1.
+    pub first_share: f64,
+}
+
+impl Default for CoolDownPlan {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_secs(1),
+            max: Duration::from_secs(60),
+            spread: 0.1,
+            ramp: Duration::from_secs(5),
+            first_share: 0.1,
+        }
+    }
+}
+
+impl CoolDownPlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a share outside (0, 1], a negative spread, or a base of zero or above the maximum.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let (base, most) = (in_millis(self.base), in_millis(self.max));
+        let expected = format_args!("more than 0, at most max_ms ({most})");
+        check(!self.base.is_zero() && self.base <= self.max, "base_ms", base, expected)?;
+        check((0.0..=10.0).contains(&self.spread), "spread", self.spread, "a share from 0 to 10")?;
+        let share = self.first_share;
+        check(share > 0.0 && share <= 1.0, "first_share", share, "a share above 0, at most 1")
+    }
+}
+
+/// What counts as full of what a backend reports of itself, by `load` or with its answers, and for how long a report
+/// counts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct SignalPlan {
+    /// Requests waiting that mean full; 5.
+    pub queue_full: f64,
+    /// Use of the key-value cache that means full; 0.9.
+    pub cache_full: f64,
+    /// Utilization that means full; 0.95. That of the application counts, else that of the processors.
+    pub utilization_full: f64,
+    /// Age up to which a report counts in full; 2 s.
+    #[serde(rename = "fresh_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub fresh: Duration,
+    /// Age from which a report counts no more; 10 s.
+    #[serde(rename = "expiry_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub expiry: Duration,
+    /// Saturation at which a backend is called saturated; 1.
+    pub enter: f64,
+    /// Saturation below which it no longer is; 0.8.
+    pub leave: f64,
+}
+
+impl Default for SignalPlan {
+    fn default() -> Self {
+        Self {
+            queue_full: 5.0,
+            cache_full: 0.9,
+            utilization_full: 0.95,
+            fresh: Duration::from_secs(2),
+            expiry: Duration::from_secs(10),
+            enter: 1.0,
+            leave: 0.8,
+        }
+    }
+}
+
+impl SignalPlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a threshold that is not positive, an expiry before `fresh`, or a `leave` of nothing or above `enter`.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        for (key, value) in [
+            ("queue_full", self.queue_full),
+            ("cache_full", self.cache_full),
+            ("utilization_full", self.utilization_full),
+            ("enter", self.enter),
+        ] {
+            check(value.is_finite() && value > 0.0, key, value, "a number above 0")?;
+        }
+        let expected = format_args!("at least fresh_ms ({})", in_millis(self.fresh));
+        check(self.expiry >= self.fresh, "expiry_ms", in_millis(self.expiry), expected)?;
+        // At 0 an endpoint would be full for ever once it was: nothing is below nothing.
+        let expected = format_args!("more than 0, at most enter ({})", self.enter);
+        check(self.leave > 0.0 && self.leave <= self.enter, "leave", self.leave, expected)
+    }
+}
+
+/// How far the headers of backends are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct FeedbackPlan {
+    /// The longest wait that is kept; 10 minutes. A day's quota that is used up is then asked about again every 10
+    /// minutes.
+    #[serde(rename = "max_wait_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub max_wait: Duration,
+    /// The furthest reset of a quota that is believed; 31 days.
+    #[serde(rename = "max_reset_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub max_reset: Duration,
+}
+
+impl Default for FeedbackPlan {
+    fn default() -> Self {
+        Self { max_wait: Duration::from_secs(600), max_reset: Duration::from_secs(31 * 86_400) }
+    }
+}
+
+impl FeedbackPlan {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`PlanError::Key`] for a bound of zero.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        check_positive("max_wait_ms", self.max_wait)?;
+        check_positive("max_reset_ms", self.max_reset)
     }
 }

@@ -78,8 +78,8 @@ impl IdentityPlan {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct JwtPlan {
-    /// Where the issuer's keys come from, as a JWK Set (RFC 7517): RSA of 2048 bits and more, P-256, P-384, Ed25519. A
-    /// key serves the algorithms of its kind, or its `alg` alone.
+    /// Where the issuer's keys come from, as a JWK Set (RFC 7517) or in PEM (`-----BEGIN PUBLIC KEY-----`, one or more):
+    /// RSA of 2048 bits and more, P-256, P-384, Ed25519. A key serves the algorithms of its kind, or its `alg` alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<KeySource>,
     /// Where a secret shared with the issuer comes from, at least 32 bytes: tokens of HS256.

@@ -11,12 +11,13 @@ use super::congestion::CongestionPlan;
 use super::control::ControlPlan;
 use super::health::HealthPlan;
 use super::identity::IdentityPlan;
-use super::limit::{LimitPlan, LimitShape, LimitUnit};
+use super::limit::LimitPlan;
 use super::pool::PoolPlan;
 use super::queue::QueuePlan;
 use super::retry::RetryPlan;
 use super::routing::{RoutePlan, RoutingPlan};
 use super::server::ServerPlan;
+use super::tokens::TokensPlan;
 use crate::error::PlanError;
 
 /// What an in-process engine does with each request, and a proxy as far as it can.
@@ -38,6 +39,8 @@ pub struct RequestPlan {
     pub backends: BTreeMap<String, BackendPlan>,
     /// Clients.
     pub identity: IdentityPlan,
+    /// How tokens are told from bytes before anyone has counted them: by a gateway, and by who reads bodies for an engine.
+    pub tokens: TokensPlan,
     /// Limits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitPlan>,
@@ -157,22 +160,7 @@ impl RequestPlan {
                     return wrong(path, format!("{amount} is outside (0, {LARGEST_AMOUNT}]"));
                 }
             }
-            // Concurrency has no rate, and the other shapes say themselves how much may be used at once.
-            if let Some(burst) = limit.burst.filter(|_| !limit.has_burst()) {
-                let of = if limit.unit == LimitUnit::Concurrency {
-                    "unit: concurrency"
-                } else {
-                    limit.shape.name()
-                };
-                let problem = format!("{burst}, expected none with `{of}`: only `token_bucket` has one");
-                return wrong(path("burst"), problem);
-            }
-            if limit.period.is_zero() {
-                return wrong(path("period_ms"), "a period of 0 ms has no rate".into());
-            }
-            if let LimitShape::WarmUp(warm_up) = limit.shape {
-                warm_up.validate().map_err(|error| error.under(&path("shape.warm_up")))?;
-            }
+            limit.validate().map_err(|error| error.under(&format!("limits[{ix}]")))?;
         }
         for (name, backend) in &self.backends {
             let prices = std::iter::once(("price".to_owned(), backend.price)).chain(
@@ -214,6 +202,7 @@ impl RequestPlan {
         self.pool.validate().map_err(|error| error.under("pool"))?;
         self.balance.validate().map_err(|error| error.under("balance"))?;
         self.identity.validate().map_err(|error| error.under("identity"))?;
+        self.tokens.validate().map_err(|error| error.under("tokens"))?;
         self.health.validate().map_err(|error| error.under("health"))?;
         self.retry.validate().map_err(|error| error.under("retry"))?;
         if let Some(affinity) = &self.affinity {
@@ -238,6 +227,7 @@ const LARGEST_PRICE: f64 = 1e6;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::limit::{CalendarPlan, CalendarWindow, LimitShape};
 
     fn plan(json: &str) -> RequestPlan {
         serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}"))
@@ -257,6 +247,31 @@ mod tests {
         assert_eq!(plan.backend_names().into_iter().collect::<Vec<_>>(), ["x", "y"]);
         let json = serde_json::to_string(&plan).unwrap_or_default();
         assert_eq!(serde_json::from_str::<RequestPlan>(&json).ok(), Some(plan));
+    }
+
+    #[test]
+    fn windows_of_the_calendar_read_in_short_and_with_a_clock() {
+        let limit = |shape: &str| {
+            format!(r#"{{"limits": [{{"name": "l", "unit": "dollars", "amount": 1, "shape": {shape}}}]}}"#)
+        };
+        for (shape, every, utc_offset_minutes) in [
+            (r#"{"calendar": "day"}"#, CalendarWindow::Day, 0),
+            (r#"{"calendar": "week"}"#, CalendarWindow::Week, 0),
+            (r#"{"calendar": {"every": "month"}}"#, CalendarWindow::Month, 0),
+            (r#"{"calendar": {"every": "month", "utc_offset_minutes": -300}}"#, CalendarWindow::Month, -300),
+        ] {
+            let plan = plan(&limit(shape));
+            assert_eq!(plan.validate(), Ok(()));
+            let calendar = CalendarPlan { every, utc_offset_minutes };
+            assert_eq!(plan.limits[0].shape, LimitShape::Calendar(calendar));
+            let json = serde_json::to_string(&plan).unwrap_or_default();
+            assert_eq!(serde_json::from_str::<RequestPlan>(&json).ok(), Some(plan));
+        }
+        for wrong in
+            [r#"{"calendar": "year"}"#, r#"{"calendar": {"utc_offset_minutes": 60}}"#, r#""calendar""#]
+        {
+            assert!(serde_json::from_str::<RequestPlan>(&limit(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -312,12 +327,76 @@ mod tests {
                 "limits[0].burst: 2, expected none with `unit: concurrency`: only `token_bucket` has one",
             ),
             (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "period_ms": 0}]}"#,
+                "limits[0].period_ms: 0, expected more than 0: a period of 0 ms has no rate",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "shape": "fixed_window", "offset_ms": 60000}]}"#,
+                "limits[0].offset_ms: 60000, expected less than period_ms (60000)",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "offset_ms": 1}]}"#,
+                "limits[0].offset_ms: 1, expected none with `token_bucket`: only `fixed_window` has one",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "dollars", "amount": 1, "shape": {"calendar": "month"}, "period_ms": 1000}]}"#,
+                "limits[0].period_ms: 1000, expected none with `calendar`, whose windows have lengths of their own",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "concurrency", "amount": 1, "shape": {"calendar": "day"}}]}"#,
+                "limits[0].shape: calendar, expected none with `unit: concurrency`",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "dollars", "amount": 1, "shape": {"calendar": {"every": "day", "utc_offset_minutes": 900}}}]}"#,
+                "limits[0].shape.calendar.utc_offset_minutes: 900, expected -720 to 840",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "by": "tenant", "max_keys": 0}]}"#,
+                "limits[0].max_keys: 0, expected 1 to 16777216",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "max_keys": 5}]}"#,
+                "limits[0].max_keys: 5, expected none without `by`",
+            ),
+            (
+                r#"{"tokens": {"models": {"m": {"bytes_per_token": 0}}}}"#,
+                "tokens.models.m.bytes_per_token: 0, expected 0.1 to 100",
+            ),
+            (
                 r#"{"server": {"request_timeout_ms": 0}}"#,
                 "server.request_timeout_ms: 0, expected more than 0",
             ),
             (
                 r#"{"server": {"stream_idle_timeout_ms": 0}}"#,
                 "server.stream_idle_timeout_ms: 0, expected more than 0",
+            ),
+            (
+                r#"{"server": {"stream_quiet_after_ms": 0}}"#,
+                "server.stream_quiet_after_ms: 0, expected more than 0",
+            ),
+            (
+                r#"{"congestion": {"cool_down": {"base_ms": 2000, "max_ms": 1000}}}"#,
+                "congestion.cool_down.base_ms: 2000, expected more than 0, at most max_ms (1000)",
+            ),
+            (
+                r#"{"congestion": {"cool_down": {"first_share": 0}}}"#,
+                "congestion.cool_down.first_share: 0, expected a share above 0, at most 1",
+            ),
+            (
+                r#"{"congestion": {"signal": {"queue_full": 0}}}"#,
+                "congestion.signal.queue_full: 0, expected a number above 0",
+            ),
+            (
+                r#"{"congestion": {"signal": {"expiry_ms": 1000}}}"#,
+                "congestion.signal.expiry_ms: 1000, expected at least fresh_ms (2000)",
+            ),
+            (
+                r#"{"congestion": {"signal": {"leave": 1.5}}}"#,
+                "congestion.signal.leave: 1.5, expected more than 0, at most enter (1)",
+            ),
+            (
+                r#"{"congestion": {"feedback": {"max_wait_ms": 0}}}"#,
+                "congestion.feedback.max_wait_ms: 0, expected more than 0",
             ),
             (r#"{"server": {"max_body_bytes": 0}}"#, "server.max_body_bytes: 0, expected at least 1"),
             (r#"{"server": {"max_connections": 0}}"#, "server.max_connections: 0, expected at least 1"),

@@ -141,7 +141,9 @@ pub struct WeightedBackend {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct BackendForm {
+    /// Name among the backends.
     name: String,
+    /// Weight against the others of the route; that of the route without it, and 0 sends nothing there.
     weight: Option<u32>,
 }
 
@@ -195,9 +197,12 @@ pub struct FallbackPlan {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct FallbackForm {
+    /// Name among the backends.
     backend: String,
+    /// Why requests may come here; for every cause when empty.
     #[serde(default)]
     on: Vec<FallbackCause>,
+    /// How much may come here; no bound without it.
     budget: Option<FallbackBudget>,
 }
 
@@ -301,10 +306,10 @@ pub enum Algorithm {
     RoundRobin,
     /// By weight, independently at random.
     Weighted,
-    /// The less busy, per weight, of two drawn by weight.
+    /// The less busy, per weight, of all or, among many, of `balance.choices` drawn by weight.
     #[serde(alias = "least-request")]
     LeastConnections,
-    /// The better of two drawn by weight in expected latency times requests in flight.
+    /// The better, compared so, in expected latency times requests in flight.
     LeastLatency,
     /// The cheapest in expected dollars among those that keep the latency limit and have quota left.
     LeastCost,

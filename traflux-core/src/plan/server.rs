@@ -30,6 +30,8 @@ pub struct ServerPlan {
     /// TLS of the clients' side; plain HTTP without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsPlan>,
+    /// Headers that tell clients who are refused where they stand with their limits, beside `Retry-After`.
+    pub limit_headers: HeaderStyle,
     /// Connections at once; more wait to be accepted.
     pub max_connections: usize,
     /// Bytes of a request's head.
@@ -55,6 +57,10 @@ pub struct ServerPlan {
     #[serde(rename = "stream_idle_timeout_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub stream_idle_timeout: Duration,
+    /// Time after which a stream that says nothing no longer counts as in flight at its backend, until it goes on; 5 s.
+    #[serde(rename = "stream_quiet_after_ms", with = "millis")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    pub stream_quiet_after: Duration,
     /// Time that requests have to end in when the gateway stops.
     #[serde(rename = "drain_timeout_ms", with = "millis")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
@@ -69,6 +75,7 @@ impl Default for ServerPlan {
             admin_key: None,
             levels_file: None,
             tls: None,
+            limit_headers: HeaderStyle::default(),
             max_connections: 20_000,
             max_header_bytes: 64 * 1024,
             max_body_bytes: 16 * 1024 * 1024,
@@ -77,6 +84,7 @@ impl Default for ServerPlan {
             body_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(120),
             stream_idle_timeout: Duration::from_secs(120),
+            stream_quiet_after: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -99,8 +107,27 @@ impl ServerPlan {
         check_positive("header_timeout_ms", self.header_timeout)?;
         check_positive("body_timeout_ms", self.body_timeout)?;
         check_positive("request_timeout_ms", self.request_timeout)?;
-        check_positive("stream_idle_timeout_ms", self.stream_idle_timeout)
+        check_positive("stream_idle_timeout_ms", self.stream_idle_timeout)?;
+        check_positive("stream_quiet_after_ms", self.stream_quiet_after)
     }
+}
+
+/// Which rate-limit headers clients get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HeaderStyle {
+    /// `x-ratelimit-{limit,remaining,reset}-{requests,tokens,…}`, as the clients of model providers read.
+    #[default]
+    Words,
+    /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers since 08.
+    Draft,
+    /// `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` of the drafts up to 06: the tightest limit
+    /// alone.
+    Legacy,
+    /// None. Not `off`, which some readers of YAML take for `false`.
+    #[serde(rename = "none")]
+    Off,
 }
 
 /// Certificate and key; both files are read again when they change.

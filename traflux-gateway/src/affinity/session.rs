@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use traflux_core::plan::affinity::AffinityPlan;
+use traflux_core::plan::routing::Algorithm;
 
 use super::key::AffinityKey;
 use super::pins::PinTable;
 use crate::balance::{PickRequest, Pool};
 use crate::error::GatewayError;
+
+/// Endpoints that are looked at for a new session.
+const OFFERS: usize = 4;
+/// How many times as much latency, as the pool counts it, a new session takes for an endpoint with less in flight. More
+/// than what prompts that are known there save, less than what a slow endpoint costs for as long as the session lasts.
+const MOST_DEARER: f32 = 4.0;
 
 /// Whether a request went where its session was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +46,8 @@ pub struct Placement {
 
 /// The sessions of one rule.
 ///
-/// A new session goes where the pool's algorithm says. Scope keys by tenant
-/// ([`AffinityKey::scoped`]), so that no tenant can find another's sessions.
+/// A new session goes where the pool's algorithm says, under those that go by latency not to who has more than the mean
+/// load while others are nearly as fast. Scope keys by tenant ([`AffinityKey::scoped`]), so that no tenant can find another's sessions.
 #[derive(Debug)]
 pub struct Session {
     pins: PinTable,
@@ -81,7 +89,7 @@ impl Session {
             .find_map(|(ix, key)| self.pins.find(*key, now, Some(self.ttl)).map(|id| (ix + 1, id)));
         let keyed = PickRequest { key: request.key.or(chain.first().copied()), ..*request };
         let (position, stay, matched) = match found {
-            None => (pool.pick(&keyed)?, Stay::New, 0),
+            None => (begin(pool, &keyed)?, Stay::New, 0),
             Some((matched, id)) => match pool.position_of(id).filter(|p| pool.is_open_to(*p, request)) {
                 Some(home) if pool.has_room(home) => (home, Stay::Kept, matched),
                 Some(home) => {
@@ -89,7 +97,7 @@ impl Session {
                     let stay = if position == home { Stay::Kept } else { Stay::Overflowed };
                     (position, stay, if position == home { matched } else { 0 })
                 }
-                None => (pool.pick(&keyed)?, Stay::Moved { from: id }, 0),
+                None => (begin(pool, &keyed)?, Stay::Moved { from: id }, 0),
             },
         };
         let id = pool.endpoint(position)?.id();
@@ -111,4 +119,32 @@ impl Session {
     pub fn end(&self, key: AffinityKey) {
         self.pins.unpin(key);
     }
+}
+
+/// Where a session begins: where the pool says, but, where that goes by latency, with nobody who has more than the mean
+/// in flight, as long as another of its tier has not and costs at most [`MOST_DEARER`] times as much.
+///
+/// Who knows a session's prompts answers them sooner, looks fast for it and would be chosen by ever more new sessions.
+fn begin(pool: &Pool, request: &PickRequest<'_>) -> Option<usize> {
+    let first = pool.pick(request)?;
+    let algorithm = pool.settings().algorithm;
+    let by_latency = matches!(algorithm, Algorithm::Adaptive | Algorithm::LeastLatency | Algorithm::HotCold);
+    if !by_latency || pool.is_below_mean(first) || !request.excluded.is_empty() {
+        return Some(first);
+    }
+    let most = MOST_DEARER * pool.latency_cost(first, request);
+    let mut busy = ArrayVec::<u32, OFFERS>::new();
+    busy.push(first as u32);
+    while !busy.is_full() {
+        let next = pool.pick(&PickRequest { excluded: &busy, ..*request });
+        let Some(next) = next.filter(|next| pool.tier(*next) == pool.tier(first)) else { break };
+        if pool.latency_cost(next, request) > most {
+            break;
+        }
+        if pool.is_below_mean(next) {
+            return Some(next);
+        }
+        busy.push(next as u32);
+    }
+    Some(first)
 }

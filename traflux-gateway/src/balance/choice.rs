@@ -1,7 +1,8 @@
 //! Who is chosen?
 //!
 //! Every algorithm sees only members that are open, not draining and not excluded. In slow start a member
-//! is admitted to a choice with the probability of its share of weight.
+//! is admitted to a choice with the probability of its share of weight, over that of the open member of its tier that
+//! came first: where all are as new, nobody holds back. Where nobody was admitted, one is drawn by weight and share.
 //!
 //! - Round robin: by weight, the next turn of a [precomputed order](super::schedule), by an atomic counter.
 //! - Weighted: the alias method.
@@ -14,7 +15,10 @@
 //!   - least latency and, with the weights of [`adaptive`](super::adaptive) in which prices count, adaptive:
 //!     `(ℓ·(q + 1) + e·F·L) / (1 − e) / w`: the expected latency `ℓ·√(q + 1)` once more by
 //!     `√(q + 1)`, so that load counts before it shows in latency, and what failed attempts cost until one
-//!     succeeds. With [`Estimate::Peak`] the first term is that of Finagle's Peak-EWMA.
+//!     succeeds. Here `ℓ·(q + 1)` is `ℓ` of a request with the pool's mean prompt for each that is ahead and `ℓ` of this
+//!     request for itself: who brings a long prompt looks for a fast endpoint, who brings a short one for an idle one.
+//!     Of a stream a second before the first token counts as four after it, since it is what somebody waits for. With
+//!     [`Estimate::Peak`] and prompts alike the first term is that of Finagle's Peak-EWMA.
 //!   - hot-cold: those whose load by weight is above the quantile of loads are hot; the cold one of least latency, else the
 //!     hot one of least load (B. Wydrowski, R. Kleinberg, S. M. Rumble and A. Archer, "Load is not what you
 //!     should balance: introducing Prequal", NSDI 2024, arXiv 2312.10172). Departure: loads are the requests in flight
@@ -32,9 +36,11 @@
 //! was silent for `probe_after`, where there is one: so a slow endpoint that got better is found, for a
 //! bounded share of requests.
 
+use std::hint::select_unpredictable;
 use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arrayvec::ArrayVec;
 use traflux_core::Timestamp;
 use traflux_core::plan::balance::{BalancePlan, Estimate, LoadUnit, Objective};
 use traflux_core::plan::routing::Algorithm;
@@ -45,6 +51,7 @@ use super::pool::{Pool, Slot};
 use super::tier::{Tier, drawn};
 use crate::affinity::AffinityKey;
 use crate::rng::split_mix;
+use crate::units::unit_draw;
 
 /// What a choice gets to know of its request.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +144,8 @@ const MOST_ERRORS: f32 = 0.98;
 const UNKNOWN: f32 = 0.5;
 /// Answers after which an endpoint is known.
 const KNOWN_AFTER: u32 = 8;
+/// How much less time after the first token of a stream counts than time before it.
+pub(crate) const AFTER_FIRST_TOKEN: f32 = 0.25;
 
 impl Pool {
     /// Chooses a position; `None` where nobody may be chosen. The request is not counted as in flight before
@@ -179,13 +188,13 @@ impl Pool {
         draws: &mut Draws,
         loads: &impl Loads,
     ) -> Option<u32> {
-        let requests = |position: u32| loads.requests(self, position) as f32;
+        let requests = |position: u32, slot: &Slot| loads.requests(position, slot) as f32;
         match self.settings.algorithm {
             Algorithm::RoundRobin => self.next_turn(tier, request, draws),
             Algorithm::Weighted => self.sample(tier, request, draws),
             Algorithm::LeastConnections => self.least(tier, request, draws, |position, slot| {
                 let load = match self.settings.load {
-                    LoadUnit::Requests => requests(position),
+                    LoadUnit::Requests => requests(position, slot),
                     LoadUnit::Tokens => slot.endpoint.in_flight_tokens() as f32,
                 };
                 (load + 1.0) * slot.inverse_weight
@@ -195,7 +204,9 @@ impl Pool {
                     return Some(probed);
                 }
                 let view = self.view(request);
-                self.least(tier, request, draws, |position, slot| view.latency_cost(slot, requests(position)))
+                self.least(tier, request, draws, |position, slot| {
+                    view.latency_cost(slot, requests(position, slot))
+                })
             }
             Algorithm::HotCold => {
                 if let Some(probed) = self.probe(tier, request, draws, requests) {
@@ -206,7 +217,7 @@ impl Pool {
                 let hot = self.shared.hot.value().unwrap_or(1.0) - 0.5;
                 let learn = draws.next() & 7 == 0;
                 self.least(tier, request, draws, |position, slot| {
-                    let load = requests(position);
+                    let load = requests(position, slot);
                     let relative = load * slot.inverse_weight;
                     if learn {
                         self.shared.hot.record(relative + 1.0, self.settings.hot_quantile as f32);
@@ -218,7 +229,7 @@ impl Pool {
             Algorithm::LeastCost => self.cheapest(tier, request, draws, requests),
             Algorithm::ConsistentHash => {
                 let key = request.key.map_or_else(|| draws.next(), |key| key.0);
-                let load = |position| loads.requests(self, position);
+                let load = |position| loads.requests(position, &self.slots[position as usize]);
                 self.pick_hashed(tier, request, key, load, loads.total(self))
             }
         }
@@ -237,7 +248,7 @@ impl Pool {
             // Relaxed: turns need to differ, not to order other memory.
             let turn = tier.turn.fetch_add(1, Relaxed) % len;
             let position = tier.order[turn as usize];
-            if self.admits(position, request, draws) {
+            if self.admits(tier, position, request, draws) {
                 return Some(position);
             }
         }
@@ -249,20 +260,31 @@ impl Pool {
     fn sample(&self, tier: &Tier, request: &Gated<'_>, draws: &mut Draws) -> Option<u32> {
         for _ in 0..TRIES {
             let position = tier.table.draw_by(draws.next())?;
-            if self.admits(position, request, draws) {
+            if self.admits(tier, position, request, draws) {
                 return Some(position);
             }
         }
         self.any(tier, request, draws)
     }
 
-    /// Whoever may be chosen, looking through all from a random one on.
+    /// One of those who may be chosen, drawn by weight and by its share of it in slow start, looking through all.
     #[cold]
     fn any(&self, tier: &Tier, request: &Gated<'_>, draws: &mut Draws) -> Option<u32> {
-        let positions = &tier.positions;
-        let start = draws.below(positions.len().max(1));
-        let rotated = positions[start.min(positions.len())..].iter().chain(&positions[..start]);
-        rotated.copied().find(|position| self.may_take(*position, request))
+        let weighed = |position: &u32| {
+            let weight = f64::from(self.slots[*position as usize].weight);
+            if request.some_warming { weight * self.ramp(tier, *position, request) } else { weight }
+        };
+        let open = || tier.positions.iter().filter(|position| self.may_take(**position, request));
+        let mut left = unit_draw(draws.next()) * open().map(weighed).sum::<f64>();
+        let mut last = None;
+        for position in open() {
+            last = Some(*position);
+            left -= weighed(position);
+            if left < 0.0 {
+                break;
+            }
+        }
+        last
     }
 
     /// The least cost of all, or of several drawn by weight.
@@ -274,43 +296,40 @@ impl Pool {
         draws: &mut Draws,
         cost: impl Fn(u32, &Slot) -> f32,
     ) -> Option<u32> {
-        let positions = &tier.positions;
-        // The cost above, the turn below: the least of such numbers is found without a branch to predict.
-        // Costs are positive, and bits of positive floats are ordered as they are.
-        let mut best = u64::MAX;
-        let rank = |position: u32, turn: u32| {
-            let cost = cost(position, &self.slots[position as usize]);
-            u64::from(cost.to_bits()) << 32 | u64::from(turn)
-        };
-        if positions.len() <= self.settings.compare_all_up_to as usize {
+        let compares_all = tier.positions.len() <= self.settings.compare_all_up_to as usize;
+        let mut drawn: ArrayVec<u32, MOST_CHOICES> = ArrayVec::new();
+        let (candidates, mut at) = if compares_all {
             // From a random one on, so that ties fall evenly.
-            let start = draws.below(positions.len().max(1));
-            for turn in 0..positions.len() {
-                let at = start + turn;
-                let at = if at >= positions.len() { at - positions.len() } else { at };
-                if self.admits(positions[at], request, draws) {
-                    best = best.min(rank(positions[at], turn as u32));
+            (&tier.positions[..], draws.below(tier.positions.len().max(1)))
+        } else {
+            // All are drawn before any is judged: their cache lines then come side by side.
+            let choices = (self.settings.choices as usize).clamp(1, MOST_CHOICES);
+            let mut tried = false;
+            while drawn.len() < choices {
+                let position = self.sample(tier, request, draws)?;
+                // With two choices a second draw of the same would waste the comparison.
+                if drawn.len() == 1 && drawn[0] == position && !tried {
+                    tried = true;
+                    continue;
                 }
+                drawn.push(position);
             }
-            if best == u64::MAX {
-                return self.any(tier, request, draws);
-            }
-            return Some(positions[(start + (best & 0xffff_ffff) as usize) % positions.len()]);
-        }
-        let mut drawn = [0u32; MOST_CHOICES];
-        let choices = (self.settings.choices as usize).clamp(1, MOST_CHOICES);
-        let (mut turn, mut tried) = (0, false);
-        while turn < choices {
-            drawn[turn] = self.sample(tier, request, draws)?;
-            // With two choices a second draw of the same would waste the comparison.
-            if turn == 1 && drawn[1] == drawn[0] && !tried {
-                tried = true;
+            (&drawn[..], 0)
+        };
+        let (mut least, mut chosen) = (u64::MAX, None);
+        for _ in 0..candidates.len() {
+            let position = candidates[at];
+            at = if at + 1 == candidates.len() { 0 } else { at + 1 };
+            if compares_all && !self.admits(tier, position, request, draws) {
                 continue;
             }
-            best = best.min(rank(drawn[turn], turn as u32));
-            turn += 1;
+            // Costs are positive, and bits of positive floats are ordered as they are. Whose cost is least is not to be
+            // predicted, so that is found without a branch; of equal ones it is the first.
+            let cost = u64::from(cost(position, &self.slots[position as usize]).to_bits());
+            chosen = select_unpredictable(cost < least, Some(position), chosen);
+            least = least.min(cost);
         }
-        Some(drawn[(best & 0xffff_ffff) as usize])
+        chosen.or_else(|| self.any(tier, request, draws))
     }
 
     /// The cheapest member whose expected latency, errors and quota are within limits.
@@ -321,7 +340,7 @@ impl Pool {
         tier: &Tier,
         request: &Gated<'_>,
         draws: &mut Draws,
-        load: impl Fn(u32) -> f32,
+        load: impl Fn(u32, &Slot) -> f32,
     ) -> Option<u32> {
         let limits = self.settings.least_cost;
         let limit = limits.latency_limit.as_secs_f32();
@@ -334,7 +353,7 @@ impl Pool {
         for position in by_price.filter(open).take(CHEAPEST_OF) {
             let slot = &self.slots[*position as usize];
             let terms = &self.terms[*position as usize];
-            let load = load(*position);
+            let load = load(*position, slot);
             let weighed = view.latency_cost(slot, load);
             let within = view.expected_latency(slot, load) <= limit
                 && f64::from(slot.endpoint.error_ratio(view.now)) <= limits.error_limit
@@ -362,7 +381,7 @@ impl Pool {
         tier: &Tier,
         request: &Gated<'_>,
         draws: &mut Draws,
-        load: impl Fn(u32) -> f32,
+        load: impl Fn(u32, &Slot) -> f32,
     ) -> Option<u32> {
         let one_in = u64::from(self.settings.probe_one_in);
         // A multiplication in place of a division: true for one of `one_in` draws.
@@ -376,7 +395,7 @@ impl Pool {
         let rotated = positions[start..].iter().chain(&positions[..start]).take(PROBED).copied();
         rotated.into_iter().find(|position| {
             let slot = &self.slots[*position as usize];
-            load(*position) == 0.0
+            load(*position, slot) == 0.0
                 && (slot.endpoint.samples() == 0 || slot.endpoint.silent_for(now) > after)
                 && self.may_take(*position, request)
         })
@@ -399,18 +418,39 @@ impl Pool {
         if !self.counts_total {
             return true;
         }
-        let Some(slot) = self.slots.get(position) else { return false };
-        let Some(tier) = self.tiers.iter().find(|tier| tier.number == self.terms[position].tier) else {
-            return false;
-        };
+        let Some(tier_weight) = self.tier_weight(position) else { return false };
         let total = self.shared.in_flight.load(Relaxed);
-        f64::from(slot.endpoint.in_flight()) + 1.0 <= self.bound(position as u32, total, tier.total_weight)
+        let in_flight = self.slots[position].endpoint.in_flight();
+        f64::from(in_flight) + 1.0 <= self.bound(position as u32, total, tier_weight)
+    }
+
+    /// What a request to a member would cost by latency, load and errors, in seconds by weight.
+    pub(crate) fn latency_cost(&self, position: usize, request: &PickRequest<'_>) -> f32 {
+        let slot = &self.slots[position];
+        self.view(request).latency_cost(slot, slot.endpoint.in_flight() as f32)
+    }
+
+    /// Whether a member has no more in flight than its share of all that is; always, in pools that do not count.
+    pub(crate) fn is_below_mean(&self, position: usize) -> bool {
+        if !self.counts_total {
+            return true;
+        }
+        let Some(tier_weight) = self.tier_weight(position) else { return false };
+        let slot = &self.slots[position];
+        let total = self.shared.in_flight.load(Relaxed) as f64;
+        f64::from(slot.endpoint.in_flight()) * tier_weight as f64 <= total * f64::from(slot.weight)
+    }
+
+    /// The weight of all that are in the tier of a member.
+    fn tier_weight(&self, position: usize) -> Option<u64> {
+        let number = self.terms.get(position)?.tier;
+        self.tiers.iter().find(|tier| tier.number == number).map(|tier| tier.total_weight)
     }
 
     /// Whether a member may be chosen and its slow start lets it into this choice.
     #[inline(always)]
-    fn admits(&self, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
-        self.may_take(position, request) && self.is_warm_enough(position, request, draws)
+    fn admits(&self, tier: &Tier, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
+        self.may_take(position, request) && self.is_warm_enough(tier, position, request, draws)
     }
 
     /// Whether a member may be chosen at all.
@@ -437,16 +477,23 @@ impl Pool {
     }
 
     #[inline(always)]
-    fn is_warm_enough(&self, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
-        !request.some_warming || self.is_ramped(position, request, draws)
+    fn is_warm_enough(&self, tier: &Tier, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
+        !request.some_warming || self.is_ramped(tier, position, request, draws)
     }
 
     #[inline(never)]
-    fn is_ramped(&self, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
-        let now = request.now;
-        let age = now.since(self.slots[position as usize].endpoint.started_at());
-        let share = self.settings.slow_start.share(age) as f32;
-        share >= 1.0 || (draws.next() >> 40) as f32 * (1.0 / (1u32 << 24) as f32) < share
+    fn is_ramped(&self, tier: &Tier, position: u32, request: &Gated<'_>, draws: &mut Draws) -> bool {
+        let share = self.ramp(tier, position, request);
+        share >= 1.0 || unit_draw(draws.next()) < share
+    }
+
+    /// The share of its weight that a member has in slow start, over that of the open member of its tier that came first.
+    fn ramp(&self, tier: &Tier, position: u32, request: &Gated<'_>) -> f64 {
+        let slow_start = &self.settings.slow_start;
+        let share = |started| slow_start.share(request.now.since(started));
+        let most = share(tier.oldest());
+        let own = share(self.slots[position as usize].endpoint.started_at());
+        if own < most { own / most } else { 1.0 }
     }
 
     #[inline]
@@ -458,12 +505,17 @@ impl Pool {
         let first = self.slots.first();
         let output_tokens = request.output_tokens as f32 * written;
         let first_only = request.stream && self.settings.objective == Objective::FirstToken;
+        let prompt_factor = first.map_or(1.0, |slot| slot.endpoint.prompt_factor(request.fresh_tokens()));
+        let mean_prompt = self.shared.prompt.value();
+        let awaited_tokens = if first_only { 0.0 } else { output_tokens };
         View {
             now: Tick::of(request.now),
             estimate: self.estimate,
-            prompt_factor: first.map_or(1.0, |slot| slot.endpoint.prompt_factor(request.fresh_tokens())),
+            prompt_factor,
+            mean_prompt_factor: if mean_prompt > 0.0 { mean_prompt } else { prompt_factor },
             output_tokens,
-            awaited_tokens: if first_only { 0.0 } else { output_tokens },
+            awaited_tokens,
+            counted_tokens: if request.stream { awaited_tokens * AFTER_FIRST_TOKEN } else { awaited_tokens },
             pool_latency,
             failure_latencies: self.settings.failure_latencies as f32,
         }
@@ -472,7 +524,7 @@ impl Pool {
 
 /// Who counts what is in flight.
 trait Loads {
-    fn requests(&self, pool: &Pool, position: u32) -> u32;
+    fn requests(&self, position: u32, slot: &Slot) -> u32;
     fn total(&self, pool: &Pool) -> i64;
 }
 
@@ -481,8 +533,8 @@ struct Counted;
 
 impl Loads for Counted {
     #[inline]
-    fn requests(&self, pool: &Pool, position: u32) -> u32 {
-        pool.slots[position as usize].endpoint.in_flight()
+    fn requests(&self, _position: u32, slot: &Slot) -> u32 {
+        slot.endpoint.in_flight()
     }
 
     #[inline]
@@ -493,7 +545,7 @@ impl Loads for Counted {
 
 impl Loads for &[u32] {
     #[inline]
-    fn requests(&self, _pool: &Pool, position: u32) -> u32 {
+    fn requests(&self, position: u32, _slot: &Slot) -> u32 {
         self[position as usize]
     }
 
@@ -508,26 +560,34 @@ struct View {
     estimate: Estimate,
     /// One for all endpoints, which are of one table.
     prompt_factor: f32,
+    /// The same of what was answered lately.
+    mean_prompt_factor: f32,
     /// To expect in the answer.
     output_tokens: f32,
     /// Of these, what latency counts.
     awaited_tokens: f32,
+    /// The same by what they count beside the first token.
+    counted_tokens: f32,
     pool_latency: f32,
     failure_latencies: f32,
 }
 
 impl View {
     #[inline(always)]
-    fn unit_latency(&self, slot: &Slot) -> f32 {
-        let unit =
-            slot.endpoint.unit_latency_by(self.now, self.estimate, self.prompt_factor, self.awaited_tokens);
-        if unit > 0.0 { unit } else { self.pool_latency * UNKNOWN }
+    fn latency(&self, slot: &Slot, prompt_factor: f32, tokens: f32, unknown: f32) -> f32 {
+        let latency = slot.endpoint.unit_latency_by(self.now, self.estimate, prompt_factor, tokens);
+        if latency > 0.0 { latency } else { self.pool_latency * UNKNOWN * unknown }
     }
 
     #[inline]
+    fn crowding(&self, load: f32) -> f32 {
+        if self.estimate == Estimate::Peak { 1.0 } else { (load + 1.0).sqrt() }
+    }
+
+    /// In seconds.
+    #[inline]
     fn expected_latency(&self, slot: &Slot, load: f32) -> f32 {
-        let crowding = if self.estimate == Estimate::Peak { 1.0 } else { (load + 1.0).sqrt() };
-        self.unit_latency(slot) * crowding
+        self.latency(slot, self.prompt_factor, self.awaited_tokens, 1.0) * self.crowding(load)
     }
 
     /// Whether an endpoint has as many requests in flight as one so little known may have.
@@ -537,16 +597,21 @@ impl View {
         samples < KNOWN_AFTER && load > 2.0 * samples as f32
     }
 
-    /// The expected latency and what errors cost.
+    /// The expected latency, as its parts count, and what errors cost.
     #[inline]
     fn weighed_latency(&self, slot: &Slot, load: f32) -> f32 {
-        self.weigh(slot, load, self.expected_latency(slot, load))
+        let latency = self.latency(slot, self.prompt_factor, self.counted_tokens, 1.0);
+        self.weigh(slot, load, latency * self.crowding(load))
     }
 
-    /// The same with load counted once more. Always inlined, as all that is done once for each choice.
+    /// The same with load counted once more, and as requests of the usual size. Always inlined, as all that is done once
+    /// for each choice.
     #[inline(always)]
     fn latency_cost(&self, slot: &Slot, load: f32) -> f32 {
-        self.weigh(slot, load, self.unit_latency(slot) * (load + 1.0))
+        let prompts = self.mean_prompt_factor * load + self.prompt_factor;
+        let requests = load + 1.0;
+        let latencies = self.latency(slot, prompts, self.counted_tokens * requests, requests);
+        self.weigh(slot, load, latencies)
     }
 
     #[inline(always)]

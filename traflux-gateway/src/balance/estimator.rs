@@ -58,17 +58,25 @@ fn unpack(word: u64) -> (f32, u32) {
 pub struct Forgetting {
     seconds: f32,
     least: f32,
+    /// Up to this many seconds a sample has the least share for certain, so that no division is needed where samples
+    /// are dense.
+    dense: f32,
 }
 
 impl Forgetting {
     /// Time constant `τ` and the most samples that are remembered.
     #[must_use]
     pub fn new(tau: Duration, samples: u32) -> Self {
-        Self { seconds: tau.as_secs_f32().max(1e-6), least: 1.0 / samples.clamp(2, 1 << 20) as f32 }
+        let (seconds, least) = (tau.as_secs_f32().max(1e-6), 1.0 / samples.clamp(2, 1 << 20) as f32);
+        // A thousandth less than where `x / (1 + x)` is `least`: no rounding comes near.
+        Self { seconds, least, dense: 0.999 * seconds * least / (1.0 - least) }
     }
 
     #[inline]
     fn share(self, elapsed: f32) -> f32 {
+        if elapsed <= self.dense {
+            return self.least;
+        }
         let x = elapsed / self.seconds;
         (x / (1.0 + x)).clamp(self.least, 0.5)
     }
@@ -282,6 +290,21 @@ mod tests {
         }
         // 20 − 10 (1 − 1/100)^100 = 16.34
         assert!((mean.value() - 16.34).abs() < 0.01, "{}", mean.value());
+    }
+
+    #[test]
+    fn a_dense_sample_has_the_same_share_without_a_division() {
+        for (seconds, samples) in [(10, 128), (10, 2), (1, 1 << 20), (3_600, 256)] {
+            let forgetting = Forgetting::new(Duration::from_secs(seconds), samples);
+            for step in 0..2_000 {
+                let elapsed = forgetting.dense * step as f32 / 1_000.0;
+                let x = elapsed / forgetting.seconds;
+                assert_eq!(forgetting.share(elapsed), (x / (1.0 + x)).clamp(forgetting.least, 0.5));
+            }
+            // With two samples the least share is the greatest, too.
+            let more = forgetting.share(1.01 * forgetting.dense);
+            assert!(more > forgetting.least || samples == 2, "{seconds} s, {samples}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use traflux_core::Timestamp;
 use traflux_core::plan::balance::{Estimate, Objective};
 use traflux_core::plan::routing::Algorithm;
 
+use super::choice::AFTER_FIRST_TOKEN;
 use super::eligibility::Eligibility;
 use super::endpoint::{Answer, Endpoint, nanos};
 use super::estimator::{DecayingMean, Forgetting, StreamingQuantile, Tick};
@@ -74,8 +75,11 @@ impl Member {
 pub(crate) struct Shared {
     /// Requests started and not finished through pools of this line; counted for bounded load only.
     pub(crate) in_flight: AtomicI64,
-    /// Mean unit latency of the pool: the prior of who is unknown, and the scale of what a failure costs.
+    /// Mean unit latency of the pool, as choices count it: the prior of who is unknown, and the scale of what a failure
+    /// costs.
     pub(crate) latency: DecayingMean,
+    /// Mean of how many times as long the first token took as that of an empty prompt.
+    pub(crate) prompt: DecayingMean,
     /// Mean length of answers over what they could have had.
     pub(crate) written: DecayingMean,
     /// Load + 1 at the hot quantile.
@@ -394,9 +398,13 @@ impl Pool {
         let tick = Tick::of(now);
         let (prompt, output) = (answer.prompt_tokens, answer.output_tokens);
         let first_only = self.settings.objective == Objective::FirstToken && answer.first_token.is_some();
-        let awaited = if first_only { 0 } else { output };
-        if let Some(unit) = endpoint.unit_latency(tick, self.estimate, prompt, awaited) {
+        let counts = if answer.first_token.is_some() { AFTER_FIRST_TOKEN } else { 1.0 };
+        let awaited = if first_only { 0.0 } else { output as f32 * counts };
+        let prompt_factor = endpoint.prompt_factor(prompt);
+        let unit = endpoint.unit_latency_by(tick, self.estimate, prompt_factor, awaited);
+        if unit > 0.0 {
             self.shared.latency.record(tick, unit, self.forgetting);
+            self.shared.prompt.record(tick, prompt_factor, self.forgetting);
         }
         if output > 0 && answer.output_limit > 0 {
             let share = output as f32 / answer.output_limit as f32;
@@ -412,7 +420,13 @@ impl Pool {
         }
     }
 
+    /// Takes in who is open: how load splits over tiers, and whom slow start is measured by.
     fn split_load(&self) {
+        for tier in &self.tiers {
+            let open = tier.positions.iter().filter(|position| self.is_open(**position as usize));
+            let started = open.map(|position| self.slots[*position as usize].endpoint.started_at());
+            tier.set_oldest(started.min().unwrap_or(Timestamp::ZERO));
+        }
         let open: Vec<f64> = self
             .tiers
             .iter()

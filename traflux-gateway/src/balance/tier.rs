@@ -5,7 +5,11 @@
 //! their healths do not add up to 1, each takes its part of the sum.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
+use traflux_core::Timestamp;
+
+use super::endpoint::nanos;
 use super::schedule::smooth_order;
 use crate::affinity::Maglev;
 use crate::alias::AliasTable;
@@ -24,6 +28,8 @@ pub(crate) struct Tier {
     pub(crate) total_weight: u64,
     /// Picks whose upper 32 bits are below this, of 2³², and not below the tiers before, belong here.
     up_to: AtomicU64,
+    /// When the open member came that came first, in nanoseconds.
+    oldest: AtomicU64,
 }
 
 impl Tier {
@@ -52,7 +58,19 @@ impl Tier {
             maglev,
             total_weight: members.iter().map(|(_, weight)| u64::from(*weight)).sum(),
             up_to: AtomicU64::new(0),
+            oldest: AtomicU64::new(0),
         }
+    }
+
+    /// When the open member came that came first.
+    pub(crate) fn oldest(&self) -> Timestamp {
+        // Relaxed, as with the split: who sees an older number ramps as a moment earlier.
+        Timestamp::new(Duration::from_nanos(self.oldest.load(Relaxed)))
+    }
+
+    /// Sets when that was.
+    pub(crate) fn set_oldest(&self, started: Timestamp) {
+        self.oldest.store(nanos(started), Relaxed);
     }
 }
 

@@ -32,14 +32,14 @@ pub struct Mark {
 /// ```
 /// use std::time::Duration;
 /// use traflux_core::Timestamp;
-/// use traflux_gateway::congestion::{Ceiling, Feedback, FeedbackSettings, Resource};
+/// use traflux_gateway::congestion::{Ceiling, Feedback, FeedbackPlan, Resource};
 ///
 /// let ceiling = Ceiling::default();
 /// let now = Timestamp::ZERO;
 /// let first = ceiling.take(now, 1).unwrap();
 /// let second = ceiling.take(now, 1).unwrap();
 /// let headers: [(&[u8], &[u8]); 2] = [(b"ratelimit-remaining", b"2"), (b"ratelimit-reset", b"30")];
-/// let quota = Feedback::read(headers, Duration::ZERO, &FeedbackSettings::default()).quota(Resource::Requests).unwrap();
+/// let quota = Feedback::read(headers, Duration::ZERO, &FeedbackPlan::default()).quota(Resource::Requests).unwrap();
 /// ceiling.learn(now, first, &quota);
 /// // Two were left after the first, and the second has been sent since.
 /// assert!(ceiling.take(now, 1).is_ok());

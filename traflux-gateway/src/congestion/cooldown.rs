@@ -7,71 +7,16 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::congestion::CoolDownPlan;
 
 use super::feedback::Wait;
-use crate::error::{GatewayError, check};
-use crate::units::{duration_ms, duration_nanos, nanos, unit_draw};
-
-/// Parameters of [`CoolDown`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CoolDownSettings {
-    /// Wait after the first refusal that states none; 1 s.
-    #[serde(rename = "base_ms", with = "duration_ms")]
-    pub base: Duration,
-    /// The longest wait that is guessed; 60 s.
-    #[serde(rename = "max_ms", with = "duration_ms")]
-    pub max: Duration,
-    /// Random stretch of each wait, as a share of it; 0.1.
-    pub spread: f64,
-    /// Time in which the full share returns; 5 s.
-    #[serde(rename = "ramp_ms", with = "duration_ms")]
-    pub ramp: Duration,
-    /// Share right after the wait, in (0, 1]; 0.1.
-    pub first_share: f64,
-}
-
-impl Default for CoolDownSettings {
-    fn default() -> Self {
-        Self {
-            base: Duration::from_secs(1),
-            max: Duration::from_secs(60),
-            spread: 0.1,
-            ramp: Duration::from_secs(5),
-            first_share: 0.1,
-        }
-    }
-}
-
-impl CoolDownSettings {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a share outside (0, 1], a negative spread, or a base of zero or
-    /// above the maximum.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check(
-            !self.base.is_zero() && self.base <= self.max,
-            "base_ms",
-            self.base,
-            "more than 0, at most max_ms",
-        )?;
-        check((0.0..=10.0).contains(&self.spread), "spread", self.spread, "a share from 0 to 10")?;
-        check(
-            self.first_share > 0.0 && self.first_share <= 1.0,
-            "first_share",
-            self.first_share,
-            "a share above 0, at most 1",
-        )
-    }
-}
+use crate::units::{duration_nanos, nanos, unit_draw};
 
 /// The cool-down of one backend and model.
 #[derive(Debug)]
 pub struct CoolDown {
-    settings: CoolDownSettings,
+    plan: CoolDownPlan,
     /// Nanoseconds since the epoch; 0 when never refused. Relaxed: a reader that sees the old value sends one
     /// more request, as if it had come before the refusal.
     until: AtomicU64,
@@ -81,8 +26,8 @@ pub struct CoolDown {
 impl CoolDown {
     /// One that is not cooling.
     #[must_use]
-    pub fn new(settings: CoolDownSettings) -> Self {
-        Self { settings, until: AtomicU64::new(0), strikes: AtomicU32::new(0) }
+    pub fn new(plan: &CoolDownPlan) -> Self {
+        Self { plan: *plan, until: AtomicU64::new(0), strikes: AtomicU32::new(0) }
     }
 
     /// Takes in a refusal, with the wait it stated if any, and tells until when to stay away. `draw` is 64
@@ -97,9 +42,9 @@ impl CoolDown {
         };
         let wait = match stated {
             Some(stated) => stated.wait,
-            None => self.settings.base.saturating_mul(1 << (strikes - 1).min(20)).min(self.settings.max),
+            None => self.plan.base.saturating_mul(1 << (strikes - 1).min(20)).min(self.plan.max),
         };
-        let wait = duration_nanos(wait) as f64 * (1.0 + self.settings.spread * unit_draw(draw));
+        let wait = duration_nanos(wait) as f64 * (1.0 + self.plan.spread * unit_draw(draw));
         let until = at.saturating_add(wait as u64);
         let before = self.until.fetch_max(until, Ordering::Relaxed);
         Timestamp::new(Duration::from_nanos(before.max(until)))
@@ -132,8 +77,8 @@ impl CoolDown {
         if now < until {
             return 0.0;
         }
-        let progress = (now - until) as f64 / (duration_nanos(self.settings.ramp) as f64).max(1.0);
-        (self.settings.first_share + (1.0 - self.settings.first_share) * progress).min(1.0)
+        let progress = (now - until) as f64 / (duration_nanos(self.plan.ramp) as f64).max(1.0);
+        (self.plan.first_share + (1.0 - self.plan.first_share) * progress).min(1.0)
     }
 }
 
@@ -152,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_stated_wait_is_never_cut_short_and_the_share_returns_step_by_step() {
-        let cool_down = CoolDown::new(CoolDownSettings::default());
+        let cool_down = CoolDown::new(&CoolDownPlan::default());
         assert_eq!(cool_down.share(at(0)), 1.0);
         cool_down.refused(at(0), stated(10), 0);
         assert_eq!(cool_down.left(at(4_000)), Some(Duration::from_secs(6)));
@@ -168,7 +113,7 @@ mod tests {
 
     #[test]
     fn refusals_of_one_moment_are_one_strike_and_guesses_double() {
-        let cool_down = CoolDown::new(CoolDownSettings::default());
+        let cool_down = CoolDown::new(&CoolDownPlan::default());
         for _ in 0..50 {
             cool_down.refused(at(0), None, 0);
         }

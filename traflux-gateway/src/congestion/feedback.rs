@@ -17,12 +17,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use traflux_core::plan::congestion::FeedbackPlan;
 
 use super::date::{http_date, rfc3339};
 use super::duration_text::{duration_with_units, milliseconds, seconds, whole_number};
 use super::structured::members;
-use crate::error::{GatewayError, check};
-use crate::units::duration_ms;
 
 /// No more quotas of one response are kept.
 pub const MAX_QUOTAS: usize = 8;
@@ -114,51 +113,21 @@ impl Quota {
 /// How long a backend asks to be left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
-    /// The wait to keep, at most [`FeedbackSettings::max_wait`].
+    /// The wait to keep, at most [`FeedbackPlan::max_wait`].
     pub wait: Duration,
     /// The wait as stated.
     pub stated: Duration,
-}
-
-/// Bounds of what is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FeedbackSettings {
-    /// The longest wait that is kept; 10 minutes. A day's quota that is used up is then asked about again
-    /// every 10 minutes.
-    #[serde(rename = "max_wait_ms", with = "duration_ms")]
-    pub max_wait: Duration,
-    /// The furthest reset that is believed; 31 days.
-    #[serde(rename = "max_reset_ms", with = "duration_ms")]
-    pub max_reset: Duration,
-}
-
-impl Default for FeedbackSettings {
-    fn default() -> Self {
-        Self { max_wait: Duration::from_secs(600), max_reset: Duration::from_secs(31 * 86_400) }
-    }
-}
-
-impl FeedbackSettings {
-    /// Checks the bounds.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a bound of zero.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        check(!self.max_wait.is_zero(), "max_wait_ms", self.max_wait, "more than 0")?;
-        check(!self.max_reset.is_zero(), "max_reset_ms", self.max_reset, "more than 0")
-    }
 }
 
 /// What the headers of one response say.
 ///
 /// ```
 /// use std::time::Duration;
-/// use traflux_gateway::congestion::{Feedback, FeedbackSettings, Resource};
+/// use traflux_gateway::congestion::{Feedback, FeedbackPlan, Resource};
 ///
 /// let headers: [(&[u8], &[u8]); 3] =
 ///     [(b"Retry-After", b"7"), (b"x-ratelimit-remaining-tokens", b"149984"), (b"x-ratelimit-reset-tokens", b"6m0s")];
-/// let feedback = Feedback::read(headers, Duration::from_secs(1_760_000_000), &FeedbackSettings::default());
+/// let feedback = Feedback::read(headers, Duration::from_secs(1_760_000_000), &FeedbackPlan::default());
 /// assert_eq!(feedback.retry_after.unwrap().wait, Duration::from_secs(7));
 /// let tokens = feedback.quota(Resource::Tokens).unwrap();
 /// assert_eq!((tokens.remaining, tokens.reset), (Some(149_984), Some(Duration::from_secs(360))));
@@ -185,7 +154,7 @@ impl Feedback {
     pub fn read<'a>(
         headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
         unix_now: Duration,
-        settings: &FeedbackSettings,
+        plan: &FeedbackPlan,
     ) -> Self {
         let mut reader = Reader::default();
         for (name, value) in headers {
@@ -193,7 +162,7 @@ impl Feedback {
                 reader.header(name, value.trim_ascii());
             }
         }
-        reader.finish(unix_now, settings)
+        reader.finish(unix_now, plan)
     }
 
     /// What was read before, from its parts; quotas beyond [`MAX_QUOTAS`] are left out.
@@ -236,14 +205,14 @@ impl Feedback {
     /// The wait that a refusal with this feedback asks for: as stated, else until the last reset of a quota
     /// that is used up and comes back at once.
     #[must_use]
-    pub fn wait(&self, settings: &FeedbackSettings) -> Option<Wait> {
+    pub fn wait(&self, plan: &FeedbackPlan) -> Option<Wait> {
         self.retry_after.or_else(|| {
             self.quotas()
                 .iter()
                 .filter(|quota| quota.remaining == Some(0) && quota.refill == Refill::AtReset)
                 .filter_map(|quota| quota.reset)
                 .max()
-                .map(|stated| Wait { wait: stated.min(settings.max_wait), stated })
+                .map(|stated| Wait { wait: stated.min(plan.max_wait), stated })
         })
     }
 }
@@ -251,7 +220,7 @@ impl Feedback {
 /// Finds the `retryDelay` of a `google.rpc.RetryInfo` in the body of a refusal, as Gemini sends it in place of
 /// a header. Looks at the first 16 KiB.
 #[must_use]
-pub fn retry_delay_in_body(body: &[u8], settings: &FeedbackSettings) -> Option<Wait> {
+pub fn retry_delay_in_body(body: &[u8], plan: &FeedbackPlan) -> Option<Wait> {
     const KEY: &[u8] = b"\"retryDelay\"";
     let body = &body[..body.len().min(16 << 10)];
     let at = body.windows(KEY.len()).position(|window| window == KEY)?;
@@ -259,7 +228,7 @@ pub fn retry_delay_in_body(body: &[u8], settings: &FeedbackSettings) -> Option<W
     let text = rest.strip_prefix(b"\"")?;
     let end = text.iter().take(64).position(|b| *b == b'"')?;
     let stated = duration_with_units(&text[..end])?;
-    Some(Wait { wait: stated.min(settings.max_wait), stated })
+    Some(Wait { wait: stated.min(plan.max_wait), stated })
 }
 
 /// A point in time as a header states it.
@@ -473,7 +442,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn finish(self, unix_now: Duration, settings: &FeedbackSettings) -> Feedback {
+    fn finish(self, unix_now: Duration, plan: &FeedbackPlan) -> Feedback {
         let reference = self.date.unwrap_or(unix_now);
         let from_now = |moment: Moment| match moment {
             Moment::In(wait, _) => wait,
@@ -483,11 +452,11 @@ impl<'a> Reader<'a> {
         feedback.retry_after = self
             .retry_after_ms
             .or_else(|| self.retry_after.map(from_now))
-            .map(|stated| Wait { wait: stated.min(settings.max_wait), stated });
+            .map(|stated| Wait { wait: stated.min(plan.max_wait), stated });
         for entry in self.entries.iter().flatten().filter(|entry| !entry.foreign) {
             let mut quota = entry.quota;
             if let Some(reset) = entry.reset {
-                quota.reset = Some(from_now(reset).min(settings.max_reset));
+                quota.reset = Some(from_now(reset).min(plan.max_reset));
                 if let Moment::In(_, Refill::Continuous) = reset {
                     quota.refill = Refill::Continuous;
                 }
@@ -561,7 +530,7 @@ mod tests {
         // 2026-01-27T10:15:00Z
         let now = Duration::from_secs(1_769_508_900);
         let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        Feedback::read(pairs, now, &FeedbackSettings::default())
+        Feedback::read(pairs, now, &FeedbackPlan::default())
     }
 
     fn parts(quota: Option<Quota>) -> (Option<u64>, Option<u64>, Option<f64>) {
@@ -681,20 +650,17 @@ mod tests {
 
     #[test]
     fn a_refusal_without_retry_after_waits_for_the_reset_of_what_is_used_up() {
-        let settings = FeedbackSettings::default();
+        let plan = FeedbackPlan::default();
         let feedback = read(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "17")]);
-        assert_eq!(feedback.wait(&settings).unwrap().wait, Duration::from_secs(17));
-        assert_eq!(
-            read(&[("x-ratelimit-remaining", "1"), ("x-ratelimit-reset", "17")]).wait(&settings),
-            None
-        );
+        assert_eq!(feedback.wait(&plan).unwrap().wait, Duration::from_secs(17));
+        assert_eq!(read(&[("x-ratelimit-remaining", "1"), ("x-ratelimit-reset", "17")]).wait(&plan), None);
     }
 
     #[test]
     fn the_delay_in_a_gemini_body_is_found() {
         let body = br#"{"error":{"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay": "34.07s"}]}}"#;
-        let wait = retry_delay_in_body(body, &FeedbackSettings::default()).unwrap();
+        let wait = retry_delay_in_body(body, &FeedbackPlan::default()).unwrap();
         assert_eq!(wait.wait, Duration::from_millis(34_070));
-        assert_eq!(retry_delay_in_body(br#"{"retryDelay":5}"#, &FeedbackSettings::default()), None);
+        assert_eq!(retry_delay_in_body(br#"{"retryDelay":5}"#, &FeedbackPlan::default()), None);
     }
 }

@@ -6,25 +6,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+pub use traflux_core::plan::server::HeaderStyle;
 
 use super::feedback::Resource;
-
-/// Which rate-limit headers clients get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HeaderStyle {
-    /// `x-ratelimit-{limit,remaining,reset}-{requests,tokens,…}`, as the clients of model providers read.
-    #[default]
-    Words,
-    /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers since 08.
-    Draft,
-    /// `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` of the drafts up to 06: the tightest limit
-    /// alone.
-    Legacy,
-    /// None.
-    Off,
-}
 
 /// Where a client stands with one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +179,7 @@ fn string(out: &mut String, ix: usize, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::congestion::feedback::{Feedback, FeedbackSettings};
+    use crate::congestion::{Feedback, FeedbackPlan};
 
     const LEVELS: [Level<'static>; 2] = [
         Level {
@@ -230,7 +214,7 @@ mod tests {
         for style in [HeaderStyle::Words, HeaderStyle::Draft] {
             let headers = headers(style);
             let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-            let feedback = Feedback::read(pairs, Duration::ZERO, &FeedbackSettings::default());
+            let feedback = Feedback::read(pairs, Duration::ZERO, &FeedbackPlan::default());
             assert_eq!(feedback.retry_after.unwrap().wait, Duration::from_millis(1_001));
             let requests = feedback.quota(Resource::Requests).unwrap();
             assert_eq!((requests.limit, requests.remaining), (Some(60), Some(12)), "{headers:?}");

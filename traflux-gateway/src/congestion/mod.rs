@@ -31,14 +31,14 @@ pub mod throttle;
 
 pub use ceiling::{Ceiling, Mark};
 pub use concurrency::{ConcurrencyLimit, Full, Sample, Slot};
-pub use cooldown::{CoolDown, CoolDownSettings};
-pub use feedback::{Feedback, FeedbackSettings, Quota, Refill, Resource, Wait};
+pub use cooldown::CoolDown;
+pub use feedback::{Feedback, Quota, Refill, Resource, Wait};
 pub use hint::{ClientHint, HeaderStyle, Level};
-pub use signal::{BackendSignal, LoadReport, SignalSettings};
+pub use signal::{BackendSignal, LoadReport};
 pub use throttle::{Throttle, Verdict};
 pub use traflux_core::plan::congestion::{
-    AimdPlan, ConcurrencyAlgorithm, ConcurrencyPlan, Gradient2Plan, GradientPlan, MAX_BANDS, ThrottlePlan,
-    VegasPlan,
+    AimdPlan, ConcurrencyAlgorithm, ConcurrencyPlan, CoolDownPlan, FeedbackPlan, Gradient2Plan, GradientPlan,
+    MAX_BANDS, SignalPlan, ThrottlePlan, VegasPlan,
 };
 
 /// Spreads settings by band over all bands: the last value given holds for the rest.

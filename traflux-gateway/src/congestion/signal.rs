@@ -16,13 +16,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use traflux_core::Timestamp;
+use traflux_core::plan::congestion::SignalPlan;
 
-use crate::error::{GatewayError, check};
-use crate::units::{duration_ms, duration_nanos, nanos};
+use crate::units::{duration_nanos, nanos};
 
 /// What a backend measured of itself; all numbers as reported, none negative.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -46,71 +45,10 @@ pub struct LoadReport {
     pub errors_per_second: Option<f64>,
 }
 
-/// Parameters of [`BackendSignal`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SignalSettings {
-    /// Requests waiting that mean full; 5.
-    pub queue_full: f64,
-    /// Use of the key-value cache that means full; 0.9.
-    pub cache_full: f64,
-    /// Utilization that means full; 0.95. That of the application counts, else that of the processors.
-    pub utilization_full: f64,
-    /// Age up to which a report counts in full; 2 s.
-    #[serde(rename = "fresh_ms", with = "duration_ms")]
-    pub fresh: Duration,
-    /// Age from which a report counts no more; 10 s.
-    #[serde(rename = "expiry_ms", with = "duration_ms")]
-    pub expiry: Duration,
-    /// Saturation at which a backend is called saturated; 1.
-    pub enter: f64,
-    /// Saturation below which it no longer is; 0.8.
-    pub leave: f64,
-}
-
-impl Default for SignalSettings {
-    fn default() -> Self {
-        Self {
-            queue_full: 5.0,
-            cache_full: 0.9,
-            utilization_full: 0.95,
-            fresh: Duration::from_secs(2),
-            expiry: Duration::from_secs(10),
-            enter: 1.0,
-            leave: 0.8,
-        }
-    }
-}
-
-impl SignalSettings {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for a threshold that is not positive, an expiry before `fresh`, or a
-    /// `leave` above `enter`.
-    pub fn validate(&self) -> Result<(), GatewayError> {
-        let positive = |name: &'static str, value: f64| {
-            check(value.is_finite() && value > 0.0, name, value, "a number above 0")
-        };
-        positive("queue_full", self.queue_full)?;
-        positive("cache_full", self.cache_full)?;
-        positive("utilization_full", self.utilization_full)?;
-        positive("enter", self.enter)?;
-        check(self.expiry >= self.fresh, "expiry_ms", self.expiry, "at least fresh_ms")?;
-        check((0.0..=self.enter).contains(&self.leave), "leave", self.leave, "from 0 to enter")
-    }
-
-    fn saturation(&self, report: &LoadReport, waiting: f64) -> f64 {
-        let cache = report.cache_use.unwrap_or(0.0) / self.cache_full;
-        let utilization = report.application_utilization.or(report.cpu_utilization).unwrap_or(0.0);
-        (waiting / self.queue_full).max(cache).max(utilization / self.utilization_full)
-    }
-}
-
 /// The saturation of one backend (and model), from its reports and our own count.
 #[derive(Debug)]
 pub struct BackendSignal {
-    settings: SignalSettings,
+    plan: SignalPlan,
     /// Nanoseconds of the last report; 0 before the first. Relaxed, as all below: readers that mix two
     /// reports a moment apart are off by what changed between them.
     at: AtomicU64,
@@ -161,9 +99,9 @@ impl Known {
 impl BackendSignal {
     /// One without a report.
     #[must_use]
-    pub fn new(settings: SignalSettings) -> Self {
+    pub fn new(plan: &SignalPlan) -> Self {
         Self {
-            settings,
+            plan: *plan,
             at: AtomicU64::new(0),
             resources: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -182,9 +120,9 @@ impl BackendSignal {
             return;
         }
         let known = known.get_or_insert_default();
-        known.take_in(at, report, duration_nanos(self.settings.fresh));
+        known.take_in(at, report, duration_nanos(self.plan.fresh));
         let all = &known.report;
-        self.resources.store(self.settings.saturation(all, 0.0).to_bits(), Ordering::Relaxed);
+        self.resources.store(resources(&self.plan, all).to_bits(), Ordering::Relaxed);
         self.waiting.store(all.waiting.unwrap_or(0.0).max(0.0).to_bits(), Ordering::Relaxed);
         if report.waiting.is_some() {
             self.in_flight.store(in_flight, Ordering::Relaxed);
@@ -207,7 +145,7 @@ impl BackendSignal {
             return 0.0;
         }
         let age = nanos(now).saturating_sub(at);
-        let (fresh, expiry) = (duration_nanos(self.settings.fresh), duration_nanos(self.settings.expiry));
+        let (fresh, expiry) = (duration_nanos(self.plan.fresh), duration_nanos(self.plan.expiry));
         if age <= fresh {
             1.0
         } else if age >= expiry {
@@ -232,7 +170,7 @@ impl BackendSignal {
             waiting += f64::from(in_flight.saturating_sub(self.in_flight.load(Ordering::Relaxed)));
         }
         let resources = f64::from_bits(self.resources.load(Ordering::Relaxed));
-        let remote = resources.max(waiting / self.settings.queue_full);
+        let remote = resources.max(waiting / self.plan.queue_full);
         local + trust * (remote - local).max(0.0)
     }
 
@@ -242,7 +180,7 @@ impl BackendSignal {
     pub fn is_saturated(&self, now: Timestamp, in_flight: u32, limit: u32) -> bool {
         let saturation = self.saturation(now, in_flight, limit);
         let before = self.saturated.load(Ordering::Relaxed);
-        let after = saturation >= if before { self.settings.leave } else { self.settings.enter };
+        let after = saturation >= if before { self.plan.leave } else { self.plan.enter };
         if before != after {
             self.saturated.store(after, Ordering::Relaxed);
         }
@@ -250,8 +188,17 @@ impl BackendSignal {
     }
 }
 
+/// Saturation but for the queue.
+fn resources(plan: &SignalPlan, report: &LoadReport) -> f64 {
+    let cache = report.cache_use.unwrap_or(0.0) / plan.cache_full;
+    let utilization = report.application_utilization.or(report.cpu_utilization).unwrap_or(0.0);
+    cache.max(utilization / plan.utilization_full)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(milliseconds: u64) -> Timestamp {
@@ -260,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_fullest_resource_counts() {
-        let signal = BackendSignal::new(SignalSettings::default());
+        let signal = BackendSignal::new(&SignalPlan::default());
         assert_eq!(signal.saturation(at(0), 3, 10), 0.3);
         let report = LoadReport { waiting: Some(2.0), cache_use: Some(0.45), ..LoadReport::default() };
         signal.report(at(1_000), report, 3);
@@ -271,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_old_report_fades_into_our_own_count() {
-        let signal = BackendSignal::new(SignalSettings::default());
+        let signal = BackendSignal::new(&SignalPlan::default());
         signal.report(at(1_000), LoadReport { cache_use: Some(0.9), ..LoadReport::default() }, 1);
         assert!((signal.saturation(at(3_000), 1, 10) - 1.0).abs() < 1e-12);
         assert!((signal.saturation(at(7_000), 1, 10) - 0.55).abs() < 1e-12);
@@ -283,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_report_leaves_alone_what_it_does_not_say() {
-        let signal = BackendSignal::new(SignalSettings::default());
+        let signal = BackendSignal::new(&SignalPlan::default());
         signal.report(at(1_000), LoadReport { waiting: Some(4.0), ..LoadReport::default() }, 2);
         let utilized = LoadReport { application_utilization: Some(0.095), ..LoadReport::default() };
         signal.report(at(2_000), utilized, 3);
@@ -301,7 +248,7 @@ mod tests {
 
     #[test]
     fn saturation_is_left_later_than_entered_and_never_stops_the_last_request() {
-        let signal = BackendSignal::new(SignalSettings::default());
+        let signal = BackendSignal::new(&SignalPlan::default());
         assert!(!signal.is_saturated(at(0), 9, 10));
         assert!(signal.is_saturated(at(0), 10, 10));
         assert!(signal.is_saturated(at(0), 9, 10));

@@ -275,7 +275,7 @@ fn outlooks(
         let amount = limit.overrides.get(key).copied().unwrap_or(limit.amount);
         let allowed = match limit.unit {
             LimitUnit::Concurrency => amount,
-            _ => amount / limit.period.as_secs_f64(),
+            _ => amount / limit.usual_period().as_secs_f64(),
         };
         let name = if key.is_empty() { limit.name.clone() } else { format!("{} of {key}", limit.name) };
         found.push(outlook(window, minutes, measure(limit.unit), name, limit.unit.name(), allowed, false)?);

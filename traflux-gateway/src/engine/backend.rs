@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use traflux_core::Timestamp;
 use traflux_core::plan::congestion::CongestionPlan;
+use traflux_core::plan::limit::{LimitPlan, LimitScope};
+use traflux_core::plan::requests::RequestPlan;
 
 use super::probing::Probes;
 use super::settings::EngineSettings;
@@ -73,8 +75,15 @@ pub(super) struct SetByController {
 }
 
 impl Registry {
-    pub(super) fn new(settings: &EngineSettings, now: Timestamp) -> Result<Self, GatewayError> {
-        let tenants = Arc::new(KeyTable::new(settings.max_keys, settings.seed));
+    pub(super) fn new(
+        plan: &RequestPlan,
+        settings: &EngineSettings,
+        now: Timestamp,
+    ) -> Result<Self, GatewayError> {
+        let by_tenant = plan.limits.iter().filter(|limit| limit.by.contains(&LimitScope::Tenant));
+        let most = by_tenant.filter_map(|limit| limit.max_keys).max().unwrap_or_default();
+        let tenants = most.max(LimitPlan::USUAL_MAX_KEYS) as usize;
+        let tenants = Arc::new(KeyTable::new(tenants, settings.seed));
         // Its place is also that of tenants that come when the table is full.
         tenants.insert("", |_| false);
         Ok(Self {
@@ -116,24 +125,18 @@ impl Registry {
     }
 
     /// The state of a backend and model, a new one if there is none yet.
-    pub(super) fn backend(
-        &mut self,
-        name: &str,
-        model: &str,
-        plan: &CongestionPlan,
-        settings: &EngineSettings,
-    ) -> Arc<BackendState> {
+    pub(super) fn backend(&mut self, name: &str, model: &str, plan: &CongestionPlan) -> Arc<BackendState> {
         let key = (name.to_owned(), model.to_owned());
         let state = self.backends.entry(key).or_insert_with(|| {
             Arc::new(BackendState {
                 name: name.into(),
                 concurrency: ConcurrencyLimit::new(&plan.concurrency.clone().unwrap_or_default()),
                 throttle: Throttle::new(&plan.throttle.clone().unwrap_or_default()),
-                cool_down: CoolDown::new(settings.cool_down),
+                cool_down: CoolDown::new(&plan.cool_down),
                 requests_left: Ceiling::default(),
                 tokens_left: Ceiling::default(),
-                signal: BackendSignal::new(settings.signal),
-                service: LatencyQuantile::new(IN_TIME, ANSWERS),
+                signal: BackendSignal::new(&plan.signal),
+                service: LatencyQuantile::early(IN_TIME, ANSWERS),
             })
         });
         Arc::clone(state)

@@ -130,7 +130,7 @@ impl Compiled {
         }
         let rooms = builder.rooms;
         let tenants = Arc::clone(&registry.tenants);
-        let limiter_settings = limiter_settings(plan, settings)?;
+        let limiter_settings = limiter_settings(plan)?;
         let limiter = match before {
             Some(before) => before.limiter.reloaded(&limiter_settings, now)?,
             None => Limiter::new(&limiter_settings, now, settings.seed)?,

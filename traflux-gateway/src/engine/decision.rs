@@ -150,7 +150,7 @@ impl fmt::Display for Refusal {
                     "the request is longer than the context of the model at any backend of this route",
                 )?;
             }
-            Reason::NoBackend => f.write_str("no backend of this route is healthy")?,
+            Reason::NoBackend => f.write_str("no backend of this route is in service")?,
             Reason::Saturated => f.write_str("no backend of this route has room")?,
             Reason::Limited => f.write_str("a limit is used up")?,
             Reason::TooLarge => f.write_str("the request is larger than a limit allows")?,

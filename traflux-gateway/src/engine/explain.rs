@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use traflux_core::Timestamp;
+use traflux_core::plan::limit::LimitUnit;
 use traflux_core::plan::routing::Algorithm;
 
 use super::admission::Kept;
@@ -71,6 +72,8 @@ pub struct CandidateTrace {
 pub struct LimitTrace {
     /// Its name.
     pub limit: String,
+    /// What it counts; levels of dollars are in 10⁻¹² of them.
+    pub unit: LimitUnit,
     /// How full it is for this request's key.
     pub level: Option<LimitLevel>,
 }
@@ -125,9 +128,10 @@ impl Compiled {
         let limits = admission
             .limits
             .iter()
-            .map(|(ix, key)| LimitTrace {
-                limit: self.limit_name(*ix).map(|name| name.to_string()).unwrap_or_default(),
-                level: self.limiter.level(now, *ix, *key),
+            .filter_map(|(ix, key)| {
+                let plan = &self.plan.limits[self.limit_position(*ix)?];
+                let level = self.limiter.level(now, *ix, *key);
+                Some(LimitTrace { limit: plan.name.clone(), unit: plan.unit, level })
             })
             .collect();
         let refusal = self.unserved_by_all(&admission);
@@ -188,11 +192,16 @@ impl fmt::Display for Explanation {
             )?;
         }
         for limit in &self.limits {
-            match &limit.level {
-                Some(level) => {
-                    writeln!(f, "limit {}: {} of {} left", limit.limit, level.remaining, level.limit)?
-                }
-                None => writeln!(f, "limit {}: unknown", limit.limit)?,
+            let Some(level) = &limit.level else {
+                writeln!(f, "limit {}: unknown", limit.limit)?;
+                continue;
+            };
+            let (left, most) = (level.remaining, level.limit);
+            if limit.unit == LimitUnit::Dollars {
+                let (left, most) = (PicoDollars(left), PicoDollars(most));
+                writeln!(f, "limit {}: {left} of {most} left", limit.limit)?;
+            } else {
+                writeln!(f, "limit {}: {left} of {most} left", limit.limit)?;
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use super::counters::{LATER, WAITING};
 use super::decision::{Decision, Reason, Refusal};
 use super::{logged, waiting};
 use crate::balance::Answer;
-use crate::congestion::{Feedback, FeedbackSettings, LoadReport, Mark, Resource, Sample, Slot};
+use crate::congestion::{Feedback, FeedbackPlan, LoadReport, Mark, Resource, Sample, Slot};
 use crate::health::Entry;
 use crate::limit::{Cost, Denial, DenialReason};
 use crate::observe::{RequestRecord, TenantIx};
@@ -227,11 +227,10 @@ impl Forward {
         Self { shared: Arc::clone(shared), compiled: Arc::clone(compiled), admission }
     }
 
-    /// How headers of the answer are read: [`EngineSettings::feedback`](super::EngineSettings::feedback) of the plan under
-    /// which it was decided.
+    /// How headers of the answer are read: `congestion.feedback` of the plan under which it was decided.
     #[must_use]
-    pub fn feedback_settings(&self) -> &FeedbackSettings {
-        &self.compiled.settings.feedback
+    pub fn feedback_plan(&self) -> &FeedbackPlan {
+        &self.compiled.plan.congestion.feedback
     }
 
     /// Name of the backend.
@@ -495,7 +494,9 @@ impl Forward {
                 _ if overtaken && !kept.hedging.is_second() => Some(Sample::Latency(total)),
                 Outcome::Success | Outcome::ClientError => Some(Sample::Latency(total)),
                 // A quota that is used up says nothing about load; the cool-down and the ceilings know of it.
-                Outcome::Limited if end.feedback.wait(&self.compiled.settings.feedback).is_some() => None,
+                Outcome::Limited if end.feedback.wait(&self.compiled.plan.congestion.feedback).is_some() => {
+                    None
+                }
                 outcome if outcome.is_overload() => Some(Sample::Dropped),
                 _ => None,
             };
@@ -516,7 +517,7 @@ impl Forward {
         }
         match outcome {
             Outcome::Limited => {
-                let wait = end.feedback.wait(&self.compiled.settings.feedback);
+                let wait = end.feedback.wait(&self.compiled.plan.congestion.feedback);
                 state.cool_down.refused(now, wait, self.shared.draw());
             }
             outcome if outcome.is_healthy() => state.cool_down.served(now),

@@ -1,5 +1,6 @@
 //! Where do requests wait until there is room?
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use super::{Engine, Shared, logged};
 use crate::error::GatewayError;
 use crate::limit::{Key, KeyTable};
 use crate::observe::TenantIx;
-use crate::queue::{self, Dequeued, Dropped, Item, Outlook, RequestQueue, Ticket};
+use crate::queue::{self, Dequeued, Dropped, Item, Outlook, RequestQueue, Ticket, Waits};
 
 /// The queue of all requests that want the same backends.
 #[derive(Debug)]
@@ -40,6 +41,14 @@ struct Inner {
     /// Decisions that nobody has fetched yet.
     ready: VecDeque<(Ticket, Decision)>,
     dropped: Vec<Dropped>,
+}
+
+/// Where one request stands in a queue.
+pub(super) struct Position {
+    pub(super) waits: Waits,
+    pub(super) rule: Arc<str>,
+    pub(super) tenant: u32,
+    pub(super) outlook: Outlook,
 }
 
 /// A request that waits. Dropping it gives up its place.
@@ -148,6 +157,31 @@ impl Room {
     /// How much waits in a band.
     pub(super) fn band_load(&self, band: u8) -> queue::QueueLoad {
         self.lock().queue.band_load(band)
+    }
+
+    /// All that waits; first the `most` requests that have waited longest, and what is before those.
+    pub(super) fn reading(&self, now: Timestamp, most: usize) -> (Vec<Waits>, Vec<Position>) {
+        let inner = self.lock();
+        let mut all: Vec<Waits> = inner.queue.each(now).collect();
+        let longest = |waits: &Waits| (Reverse(waits.waited), waits.ticket);
+        if most < all.len() {
+            all.select_nth_unstable_by_key(most, longest);
+        }
+        let shown = most.min(all.len());
+        all[..shown].sort_unstable_by_key(longest);
+        let position = |waits: &Waits| {
+            let at = usize::try_from(waits.payload).ok()?;
+            let (compiled, admission) = inner.waiting.get(at)?.as_ref()?;
+            Some(Position {
+                waits: *waits,
+                rule: Arc::clone(&compiled.routes[admission.route as usize].name),
+                tenant: admission.tenant,
+                outlook: inner.queue.outlook(now, waits.ticket)?,
+            })
+        };
+        let positions = all[..shown].iter().filter_map(position).collect();
+        drop(inner);
+        (all, positions)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

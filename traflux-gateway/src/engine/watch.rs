@@ -234,7 +234,7 @@ impl Watch {
                 let Some(limit) = limit else { return };
                 let (measure, allowed) = match limit.unit {
                     LimitUnit::Concurrency => (Measure::Concurrency, limit.amount),
-                    unit => (measure(unit), limit.amount / limit.period.as_secs_f64()),
+                    unit => (measure(unit), limit.amount / limit.usual_period().as_secs_f64()),
                 };
                 if let Some(profile) = history.profile(0, measure, now) {
                     let name = if backend.is_empty() { name.clone() } else { format!("{name} of {backend}") };

@@ -202,20 +202,27 @@ impl Limit {
         Ok(Some(Self { rule: settings.rule, ahead_ns, counting, ..self.clone() }))
     }
 
-    /// Whether a charge fits; nothing is written, except that a sliding window forgets what is old.
-    #[inline]
+    /// Whether a charge fits; nothing is written, except that a sliding window forgets what is old. Always inlined, as the
+    /// charge: a few instructions for each limit of each request.
+    #[inline(always)]
     pub(super) fn fits(&self, slot: usize, now_ns: u64, units: u64) -> Result<(), Refused> {
         match &self.counting {
             Counting::Metered { meter, paced: false, cells } => cells
                 .at(slot)
                 .fits(meter, meter.granted(now_ns), units)
                 .map_err(|shortfall| refused(meter, now_ns, shortfall)),
-            Counting::Metered { meter, paced: true, cells } => {
-                match cells.at(slot).level(meter.granted(now_ns)) {
-                    0 => Ok(()),
-                    before => Err(refused(meter, now_ns, Shortfall::Ticks(before))),
-                }
-            }
+            _ => self.fits_otherwise(slot, now_ns, units),
+        }
+    }
+
+    /// The same for what is not a plain bucket: a function of its own, so that buckets do not pay for it.
+    #[inline(never)]
+    fn fits_otherwise(&self, slot: usize, now_ns: u64, units: u64) -> Result<(), Refused> {
+        match &self.counting {
+            Counting::Metered { meter, cells, .. } => match cells.at(slot).level(meter.granted(now_ns)) {
+                0 => Ok(()),
+                before => Err(refused(meter, now_ns, Shortfall::Ticks(before))),
+            },
             Counting::Sliding { window, cells } => {
                 window.fits(&mut lock(cells.at(slot)), now_ns, units).map_err(wait)
             }
@@ -230,14 +237,22 @@ impl Limit {
     }
 
     /// Charges what fits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn charge(&self, slot: usize, now_ns: u64, units: u64) -> Result<Receipt, Refused> {
         match &self.counting {
             Counting::Metered { meter, paced: false, cells } => cells
                 .at(slot)
                 .charge(meter, meter.granted(now_ns), units)
                 .map_err(|shortfall| refused(meter, now_ns, shortfall)),
-            Counting::Metered { meter, paced: true, cells } => {
+            _ => self.charge_otherwise(slot, now_ns, units),
+        }
+    }
+
+    /// The same for what is not a plain bucket.
+    #[inline(never)]
+    fn charge_otherwise(&self, slot: usize, now_ns: u64, units: u64) -> Result<Receipt, Refused> {
+        match &self.counting {
+            Counting::Metered { meter, cells, .. } => {
                 let cost = turn_ticks(meter, units)?;
                 cells
                     .at(slot)
@@ -324,11 +339,17 @@ impl Limit {
     /// zero stands for the moment of the last charge.
     #[inline]
     pub(super) fn end(&self, slot: usize, now_ns: u64, receipt: Receipt, units: u64, actual: u64) {
+        if actual != units || matches!(self.counting, Counting::InFlight { .. }) {
+            self.end_otherwise(slot, now_ns, receipt, units, actual);
+        }
+    }
+
+    /// The same where something is to be done.
+    fn end_otherwise(&self, slot: usize, now_ns: u64, receipt: Receipt, units: u64, actual: u64) {
         match &self.counting {
             Counting::InFlight { cells, .. } => {
                 cells.at(slot).fetch_sub(units, Ordering::AcqRel);
             }
-            _ if actual == units => {}
             _ if actual > units => self.debit_beyond(slot, now_ns, units, actual),
             Counting::Metered { meter, cells, .. } => {
                 let charged = meter.ticks_of_any(units);

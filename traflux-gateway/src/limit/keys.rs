@@ -121,19 +121,24 @@ struct Free {
 fn packed<const WORDS: usize>(text: &[u8]) -> [u64; WORDS] {
     let room = 8 * WORDS - 1;
     let start = &text[..text.len().min(room)];
-    let (whole, rest) = start.as_chunks::<8>();
-    let mut words = [0; WORDS];
-    words.iter_mut().zip(whole).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
-    if !rest.is_empty() {
-        words[whole.len()] = match start.last_chunk::<8>() {
-            // The last eight bytes without those that stand in the word before.
-            Some(end) => u64::from_le_bytes(*end) >> (64 - 8 * rest.len()),
-            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-        };
-    }
+    let mut words = std::array::from_fn(|at| word(start, 8 * at));
     let length = if text.len() <= room { text.len() as u64 } else { 255 };
     words[WORDS - 1] |= length << 56;
     words
+}
+
+/// Eight bytes from `at` on, then zeros.
+#[inline]
+fn word(text: &[u8], at: usize) -> u64 {
+    match text.get(at..) {
+        None | Some([]) => 0,
+        Some(rest) => match (rest.first_chunk(), text.last_chunk()) {
+            (Some(eight), _) => u64::from_le_bytes(*eight),
+            // The last eight bytes without those that stand in the word before.
+            (None, Some(end)) => u64::from_le_bytes(*end) >> (64 - 8 * rest.len()),
+            (None, None) => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        },
+    }
 }
 
 fn store<const WORDS: usize>(place: &[AtomicU64; WORDS], text: &[u8]) {
@@ -141,9 +146,8 @@ fn store<const WORDS: usize>(place: &[AtomicU64; WORDS], text: &[u8]) {
 }
 
 #[inline]
-fn holds<const WORDS: usize>(place: &[AtomicU64; WORDS], text: &[u8]) -> bool {
-    let words = packed::<WORDS>(text);
-    place.iter().zip(words).fold(true, |same, (place, word)| same & (place.load(Ordering::Relaxed) == word))
+fn holds<const WORDS: usize>(place: &[AtomicU64; WORDS], words: &[u64; WORDS]) -> bool {
+    place.iter().zip(words).fold(true, |same, (place, word)| same & (place.load(Ordering::Relaxed) == *word))
 }
 
 /// Adds the text to bytes; tells whether it goes on.
@@ -229,6 +233,7 @@ impl KeyTable {
     fn seek(&self, hash: u64, name: &str) -> Option<Key> {
         let mask = self.index.len() - 1;
         let tag = self.tag(hash);
+        let short = packed(name.as_bytes());
         for step in 0..=mask {
             // Acquire: the name comes before the word that leads to it.
             let word = self.index[(hash as usize).wrapping_add(step) & mask].load(Ordering::Acquire);
@@ -238,7 +243,7 @@ impl KeyTable {
             // Of another hash this is beyond all slots, or a slot with another name.
             let slot = (word ^ tag).wrapping_sub(1);
             if let Some(entry) = self.entries.get(slot as usize)
-                && let Some(owner) = self.owner_by(entry, slot, name)
+                && let Some(owner) = self.owner_by(entry, slot, &short, name)
             {
                 return Some(Key { slot, owner });
             }
@@ -252,12 +257,12 @@ impl KeyTable {
         ((hash >> 32) >> self.slot_bits << self.slot_bits) as u32
     }
 
-    /// The owner of a slot, if this is its name.
+    /// The owner of a slot, if this is its name, whose beginning is `short`.
     #[inline]
-    fn owner_by(&self, entry: &Entry, slot: u32, name: &str) -> Option<u32> {
+    fn owner_by(&self, entry: &Entry, slot: u32, short: &[u64; 3], name: &str) -> Option<u32> {
         let before = entry.state.load(Ordering::Acquire);
         let name = name.as_bytes();
-        let same = holds(&entry.name, name) && (name.len() <= SHORT || self.goes_on(slot, name));
+        let same = holds(&entry.name, short) && (name.len() <= SHORT || self.goes_on(slot, name));
         fence(Ordering::Acquire);
         let after = owner(entry.state.load(Ordering::Relaxed));
         if !same || owner(before) != after || !is_taken(before) {
@@ -269,10 +274,11 @@ impl KeyTable {
         Some(after)
     }
 
-    /// Whether a long name goes on like this.
-    #[inline]
+    /// Whether a long name goes on like this. A function of its own, so that short names do not pay for it.
+    #[inline(never)]
     fn goes_on(&self, slot: u32, name: &[u8]) -> bool {
-        holds(&self.more[slot as usize], &name[SHORT..]) && (name.len() <= LONG || self.ends(slot, name))
+        holds(&self.more[slot as usize], &packed(&name[SHORT..]))
+            && (name.len() <= LONG || self.ends(slot, name))
     }
 
     /// Whether a very long name ends like this.

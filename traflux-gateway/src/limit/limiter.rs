@@ -245,10 +245,14 @@ impl Limiter {
 
     fn scope(&self, ix: usize, settings: &ScopeSettings) -> Result<Scope, GatewayError> {
         match self.inner.scopes.iter().find(|s| s.name == settings.name) {
-            Some(old) if old.keys.capacity() == settings.max_keys => Ok(old.clone()),
-            Some(_) => {
-                Err(setting_error(&settings.name, "max_keys", settings.max_keys, "what it was at the start"))
-            }
+            // Keys stay where they are, so a table may be larger than is asked for, and does not grow.
+            Some(old) if old.keys.capacity() >= settings.max_keys => Ok(old.clone()),
+            Some(_) => Err(setting_error(
+                &settings.name,
+                "max_keys",
+                settings.max_keys,
+                "at most what it was at the start",
+            )),
             None => Ok(Scope {
                 name: settings.name.clone(),
                 keys: Arc::new(KeyTable::new(settings.max_keys, self.inner.seed.wrapping_add(ix as u64))),

@@ -37,6 +37,7 @@ const RATE_PLACES: u32 = 58;
 const MOST_BURST_TICKS: u64 = 1 << 60;
 
 const NANOS_PER_DAY: u64 = 86_400_000_000_000;
+const NANOS_PER_MINUTE: i64 = 60_000_000_000;
 
 /// How an allowance comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +58,12 @@ pub enum Refill {
         /// Where the first period begins.
         offset: Duration,
     },
-    /// All of `amount` at once at the first moment of each calendar month, UTC.
+    /// All of `amount` at once at the first moment of each calendar month.
     Monthly {
         /// Units per month.
         amount: u64,
+        /// How far the clock by which months begin is ahead of UTC, in minutes.
+        utc_offset_minutes: i32,
     },
 }
 
@@ -71,7 +74,7 @@ impl Refill {
             Self::Continuous { amount, period } | Self::Aligned { amount, period, .. } => {
                 (amount, u64::try_from(period.as_nanos()).unwrap_or(u64::MAX))
             }
-            Self::Monthly { amount } => (amount, 28 * NANOS_PER_DAY),
+            Self::Monthly { amount, .. } => (amount, 28 * NANOS_PER_DAY),
         }
     }
 }
@@ -97,7 +100,7 @@ pub struct Meter {
 enum Flow {
     Continuous { anchor_ns: u64, per_ns: u64 },
     Aligned { anchor_window: u64, period_ns: u64, offset_ns: u64, step: u64 },
-    Monthly { anchor_window: u64, step: u64 },
+    Monthly { anchor_window: u64, step: u64, ahead_ns: i64 },
 }
 
 /// A setting that a meter cannot have: its key and what it may be.
@@ -152,7 +155,11 @@ impl Meter {
                 let anchor_window = aligned_window(now_ns, period, offset_ns);
                 Flow::Aligned { anchor_window, period_ns: period, offset_ns, step: step? }
             }
-            Refill::Monthly { .. } => Flow::Monthly { anchor_window: month(now_ns), step: step? },
+            Refill::Monthly { utc_offset_minutes, .. } => {
+                let ahead_ns = i64::from(utc_offset_minutes) * NANOS_PER_MINUTE;
+                let anchor_window = month(now_ns.saturating_add_signed(ahead_ns));
+                Flow::Monthly { anchor_window, step: step?, ahead_ns }
+            }
         };
         let burst_ticks = burst_ticks as u64;
         Ok(Self {
@@ -177,8 +184,9 @@ impl Meter {
             Flow::Aligned { anchor_window, period_ns, offset_ns, step } => {
                 aligned_window(now_ns, period_ns, offset_ns).saturating_sub(anchor_window).wrapping_mul(step)
             }
-            Flow::Monthly { anchor_window, step } => {
-                month(now_ns).saturating_sub(anchor_window).wrapping_mul(step)
+            Flow::Monthly { anchor_window, step, ahead_ns } => {
+                let month = month(now_ns.saturating_add_signed(ahead_ns));
+                month.saturating_sub(anchor_window).wrapping_mul(step)
             }
         };
         self.anchor_ticks.wrapping_add(since)
@@ -204,8 +212,9 @@ impl Meter {
                 let window = u128::from(anchor_window) + u128::from(target.div_ceil(step));
                 (window * u128::from(period_ns) + u128::from(offset_ns)).saturating_sub(u128::from(period_ns))
             }
-            Flow::Monthly { anchor_window, step } => {
-                u128::from(first_of_month(anchor_window.checked_add(target.div_ceil(step))?)?)
+            Flow::Monthly { anchor_window, step, ahead_ns } => {
+                let first = first_of_month(anchor_window.checked_add(target.div_ceil(step))?)?;
+                u128::from(first.saturating_add_signed(-ahead_ns))
             }
         };
         u64::try_from(at.saturating_sub(u128::from(now_ns))).ok()
@@ -316,7 +325,7 @@ fn aligned_window(now_ns: u64, period_ns: u64, offset_ns: u64) -> u64 {
     }
 }
 
-/// Months since January 1970, UTC, of a moment. Days to civil date after E. Reingold and N. Dershowitz,
+/// Months since January 1970 of a moment, both by one clock. Days to civil date after E. Reingold and N. Dershowitz,
 /// *Calendrical Calculations*, with years that begin in March so that the leap day comes last.
 fn month(now_ns: u64) -> u64 {
     let day = now_ns / NANOS_PER_DAY + 719_468;
@@ -404,9 +413,24 @@ mod tests {
             assert_eq!(month(first), m);
             assert!(m == 0 || month(first - 1) == m - 1);
         }
-        let meter = Meter::new(Refill::Monthly { amount: 100 }, 100, leap).unwrap();
+        let monthly = |utc_offset_minutes| {
+            Meter::new(Refill::Monthly { amount: 100, utc_offset_minutes }, 100, leap).unwrap()
+        };
+        let meter = monthly(0);
         assert_eq!(meter.time_until(leap, 1), Some(NANOS_PER_DAY));
         assert_eq!(meter.granted(march) - meter.granted(leap), meter.ticks(100).unwrap());
+        // In Delhi, five and a half hours ahead, March begins at 18:30Z; in New York, five behind, at 05:00Z.
+        let hour = NANOS_PER_DAY / 24;
+        for (utc_offset_minutes, begins) in [(330, march - 5 * hour - hour / 2), (-300, march + 5 * hour)] {
+            let meter = monthly(utc_offset_minutes);
+            assert_eq!(meter.time_until(leap, 1), Some(begins - leap));
+            assert_eq!(meter.granted(begins - 1), meter.granted(leap));
+            assert_eq!(meter.granted(begins) - meter.granted(leap), meter.ticks(100).unwrap());
+        }
+        // Before 1970 by that clock, and at the end of time, nothing overflows.
+        let first = Meter::new(Refill::Monthly { amount: 1, utc_offset_minutes: -720 }, 1, 0).unwrap();
+        assert_eq!(first.time_until(0, 1), Some(31 * NANOS_PER_DAY + 12 * hour));
+        assert!(monthly(840).granted(u64::MAX) > monthly(840).granted(leap));
     }
 
     #[test]

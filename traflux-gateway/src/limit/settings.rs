@@ -87,10 +87,13 @@ pub enum LimitRule {
         #[serde(rename = "offset_ms", with = "millis", default)]
         offset: Duration,
     },
-    /// `amount` in each calendar month, UTC.
+    /// `amount` in each calendar month. Days and weeks of the calendar are a `FixedWindow` with an offset.
     CalendarMonth {
         /// Units per month.
         amount: u64,
+        /// How far the clock by which months begin is ahead of UTC, in minutes, -720 to 840.
+        #[serde(default)]
+        utc_offset_minutes: i32,
     },
     /// `amount` in any stretch of one period; units come back up to a sixteenth of the period late.
     SlidingWindow {
@@ -146,7 +149,9 @@ impl LimitRule {
             Self::FixedWindow { amount, period, offset } => {
                 Some((Refill::Aligned { amount, period, offset }, amount))
             }
-            Self::CalendarMonth { amount } => Some((Refill::Monthly { amount }, amount)),
+            Self::CalendarMonth { amount, utc_offset_minutes } => {
+                Some((Refill::Monthly { amount, utc_offset_minutes }, amount))
+            }
             Self::Pacing { amount, period } => Some((Refill::Continuous { amount, period }, 1)),
             Self::SlidingWindow { .. } | Self::WarmUp { .. } | Self::InFlight { .. } => None,
         }
@@ -241,6 +246,12 @@ impl LimiterSettings {
                     }
                     positive(&limit.name, amount)?;
                 }
+                LimitRule::CalendarMonth { utc_offset_minutes, .. }
+                    if !(-720..=840).contains(&utc_offset_minutes) =>
+                {
+                    let (limit, key) = (&limit.name, "utc_offset_minutes");
+                    return Err(setting_error(limit, key, utc_offset_minutes, "-720 to 840"));
+                }
                 LimitRule::InFlight { amount }
                 | LimitRule::Pacing { amount, .. }
                 | LimitRule::WarmUp { amount, .. } => {
@@ -288,6 +299,12 @@ mod tests {
         let settings: LimiterSettings = serde_json::from_str(text).unwrap();
         settings.validate().unwrap();
         assert_eq!(settings.limits[0].unit, Unit::TotalTokens);
+        let nowhere = text.replace(r#"{"amount": 5}"#, r#"{"amount": 5, "utc_offset_minutes": 841}"#);
+        let nowhere: LimiterSettings = serde_json::from_str(&nowhere).unwrap();
+        assert_eq!(
+            nowhere.validate().unwrap_err().to_string(),
+            "`month.utc_offset_minutes` is 841, expected -720 to 840"
+        );
         let again = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<LimiterSettings>(&again).unwrap(), settings);
         let wrong = text.replace("\"burst\": 20000", "\"burst\": 20000, \"bursts\": 1");

@@ -63,6 +63,6 @@ mod ticket;
 pub use request_queue::RequestQueue;
 pub use room::Bound;
 pub use ticket::{
-    Admission, Dequeued, Dispatched, DropReason, Dropped, Item, Outlook, QueueLoad, Refusal, Ticket,
+    Admission, Dequeued, Dispatched, DropReason, Dropped, Item, Outlook, QueueLoad, Refusal, Ticket, Waits,
 };
 pub use traflux_core::plan::queue::{BandPlan, Order, QueuePlan, TenantShare, ValueOrder};

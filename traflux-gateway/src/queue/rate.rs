@@ -72,20 +72,38 @@ impl RateMeter {
         (self.recent, self.last) = (0, now.max(self.last));
     }
 
-    /// Seconds per token, more where nothing has left for a while; `None` before it is known.
+    /// Seconds per token, more where nothing has left for a while; `None` before it is known, and once what left is
+    /// forgotten.
     #[inline]
     pub(super) fn seconds_per_token(&self, now: u64) -> Option<f64> {
         // Nothing is recent while nothing waits. As i64: one instruction each.
         let idle = if self.busy { now.saturating_sub(self.last) as i64 as f64 * 1e-9 } else { 0.0 };
         let seconds = self.seconds + idle;
         let tokens = self.tokens + self.recent as i64 as f64;
-        (self.steps >= WARM && seconds > 0.0 && tokens > 0.0).then(|| seconds / tokens)
+        let known = self.steps >= WARM && seconds > 0.0 && tokens > 0.0;
+        known.then(|| seconds / tokens).filter(|rate| rate.is_finite())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_forgotten_altogether_is_not_known_rather_than_nothing() {
+        let mut meter = RateMeter::new(10.0);
+        meter.begin(0);
+        (1..=32u64).for_each(|k| meter.leave(k * 1_000_000_000, 1));
+        assert!(meter.seconds_per_token(32_000_000_000).is_some());
+        for k in 1..60u64 {
+            // Something waits for three years, and nothing leaves.
+            let now = k * 100_000_000_000_000_000;
+            meter.end(now);
+            meter.begin(now);
+            assert!(meter.seconds_per_token(now).is_none_or(|rate| rate.is_finite()), "{k}");
+        }
+        assert_eq!(meter.seconds_per_token(6_000_000_000_000_000_000), None);
+    }
 
     #[test]
     fn idle_time_does_not_lower_the_rate_and_a_stall_does() {

@@ -13,7 +13,7 @@ use super::patience::Patience;
 use super::rate::RateMeter;
 use super::room::{Bound, Load, Room};
 use super::ticket::{
-    Admission, Dequeued, Dispatched, DropReason, Dropped, Item, Outlook, QueueLoad, Refusal, Ticket,
+    Admission, Dequeued, Dispatched, DropReason, Dropped, Item, Outlook, QueueLoad, Refusal, Ticket, Waits,
 };
 use crate::error::GatewayError;
 
@@ -468,6 +468,20 @@ impl RequestQueue {
         }
         let [items, bytes, tokens] = self.room.used_by(usize::from(band));
         QueueLoad { items, bytes, tokens }
+    }
+
+    /// All that waits, in no particular order.
+    pub fn each(&self, now: Timestamp) -> impl Iterator<Item = Waits> {
+        let now = nanos(now.since_epoch()).max(self.clock);
+        let taken = self.slots.iter().enumerate().filter(|(_, slot)| slot.leaf != NIL);
+        taken.map(move |(ix, slot)| Waits {
+            ticket: Ticket::new(ix as u32, slot.generation),
+            payload: slot.payload,
+            tenant: slot.tenant,
+            band: slot.band,
+            cost_tokens: u64::from(slot.cost),
+            waited: Duration::from_nanos(now.saturating_sub(slot.enqueued)),
+        })
     }
 
     /// Whether a band has not been empty for its `standing_after`.

@@ -137,6 +137,23 @@ pub struct Outlook {
     pub starts_in: Option<Duration>,
 }
 
+/// A request that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// Its name.
+    pub ticket: Ticket,
+    /// What the caller gave.
+    pub payload: u64,
+    /// Whose it is.
+    pub tenant: u32,
+    /// Its band.
+    pub band: u8,
+    /// What it will be charged.
+    pub cost_tokens: u64,
+    /// How long it has waited.
+    pub waited: Duration,
+}
+
 /// What is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dequeued {

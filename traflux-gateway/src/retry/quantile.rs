@@ -27,21 +27,45 @@ pub struct LatencyQuantile {
     /// Nanoseconds; 0 until there are samples enough.
     value: AtomicU64,
     median: AtomicU64,
-    previous: Mutex<Box<[u32]>>,
+    previous: Mutex<Previous>,
 }
+
+#[derive(Debug)]
+struct Previous {
+    counts: Box<[u32]>,
+    /// How many samples the generation has that fills now.
+    generation: u32,
+}
+
+/// Samples of the first generation where there is an [`early`](LatencyQuantile::early) value.
+const FIRST: u32 = 16;
 
 impl LatencyQuantile {
     /// The quantile, in (0, 1), taken anew after every `generation` samples.
     #[must_use]
     pub fn new(quantile: f64, generation: u32) -> Self {
+        let generation = generation.max(1);
+        Self::starting(quantile, generation, generation)
+    }
+
+    /// The same with a first value after 16 samples: generations double from there on until they have `generation`
+    /// samples. A high quantile of so few is nearly their longest, so it is rather too low than too high.
+    #[must_use]
+    pub fn early(quantile: f64, generation: u32) -> Self {
+        let generation = generation.max(1);
+        Self::starting(quantile, generation, generation.min(FIRST))
+    }
+
+    fn starting(quantile: f64, generation: u32, first: u32) -> Self {
         Self {
             quantile: quantile.clamp(0.0, 1.0),
-            generation: generation.max(1),
+            generation,
             buckets: (0..BUCKETS).map(|_| AtomicU32::new(0)).collect(),
-            count: AtomicU32::new(0),
+            // Counting up to a whole generation from wherever it starts costs a record nothing.
+            count: AtomicU32::new(generation - first),
             value: AtomicU64::new(0),
             median: AtomicU64::new(0),
-            previous: Mutex::new(vec![0; BUCKETS].into()),
+            previous: Mutex::new(Previous { counts: vec![0; BUCKETS].into(), generation: first }),
         }
     }
 
@@ -76,11 +100,14 @@ impl LatencyQuantile {
     #[cold]
     fn turn(&self) {
         let mut previous = self.previous.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let next = previous.generation.saturating_mul(2).min(self.generation);
+        previous.generation = next;
+        let previous = &mut previous.counts;
         // Both generations, summed where the one before was; who waits for a latency must not wait for memory.
         for (sum, bucket) in previous.iter_mut().zip(&self.buckets) {
             *sum = sum.saturating_add(bucket.load(Ordering::Relaxed));
         }
-        self.count.store(0, Ordering::Relaxed);
+        self.count.store(self.generation - next, Ordering::Relaxed);
         let all = previous.iter().map(|sum| u64::from(*sum)).sum::<u64>() as f64;
         for (quantile, value) in [(self.quantile, &self.value), (0.5, &self.median)] {
             let rank = (all * quantile).ceil().max(1.0) as u64;
@@ -129,6 +156,25 @@ mod tests {
         assert!((0.93..1.12).contains(&(value / truth)), "{value} for {truth}");
         let (median, truth) = (quantile.median().unwrap().as_secs_f64(), 0.2 * 2f64.ln());
         assert!((0.93..1.12).contains(&(median / truth)), "{median} for {truth}");
+    }
+
+    #[test]
+    fn an_early_value_comes_after_sixteen_samples_and_the_usual_ones_follow() {
+        let quantile = LatencyQuantile::early(0.99, 100);
+        let record = |count: u32, millis: u64| {
+            (0..count).for_each(|_| quantile.record(Duration::from_millis(millis)));
+            quantile.value().map(|value| value.as_millis())
+        };
+        assert_eq!(record(15, 100), None);
+        let first = record(1, 100).unwrap();
+        assert!((100..107).contains(&first), "{first}");
+        // 32, 64 and from then on 100 more at a time.
+        assert_eq!(record(31, 400), Some(first));
+        assert!((400..427).contains(&record(1, 400).unwrap()));
+        assert!((400..427).contains(&record(63, 200).unwrap()));
+        assert!((400..427).contains(&record(1, 200).unwrap()), "one generation back");
+        assert!((400..427).contains(&record(99, 200).unwrap()));
+        assert!((200..214).contains(&record(1, 200).unwrap()), "all of the last two generations");
     }
 
     #[test]

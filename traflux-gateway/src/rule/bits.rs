@@ -33,4 +33,10 @@ impl BitRows {
     pub(crate) fn row(&self, row: usize) -> &[u64] {
         &self.bits[row * self.words..(row + 1) * self.words]
     }
+
+    /// The first word of a row of at least one.
+    #[inline]
+    pub(crate) fn first_word(&self, row: usize) -> u64 {
+        self.bits[row * self.words]
+    }
 }

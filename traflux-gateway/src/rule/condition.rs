@@ -203,6 +203,7 @@ impl Condition {
 
 impl Subject {
     /// The text that a request has there. Tokens, streams and queries have texts of their own making.
+    #[inline]
     pub(crate) fn text<'a>(&self, request: &Request<'a>) -> Option<&'a str> {
         match self {
             Self::Path => Some(request.path),

@@ -136,13 +136,15 @@ impl Matcher {
         let (by_path, by_rows) = self.paths.candidates(request.path);
         if let [word] = by_path {
             let rows = if by_rows { &self.dimensions[..] } else { &[] };
-            let word = rows.iter().fold(*word, |word, dimension| word & dimension.row(request)[0]);
+            let word = rows
+                .iter()
+                .fold(*word, |word, dimension| word & dimension.sets.first_word(dimension.row(request)));
             self.judge(word, 0, by_rows, request, &mut go_on);
             return;
         }
         let mut rows: ArrayVec<&[u64], MAX_DIMENSIONS> = ArrayVec::new();
         if by_rows {
-            rows.extend(self.dimensions.iter().map(|dimension| dimension.row(request)));
+            rows.extend(self.dimensions.iter().map(|dimension| dimension.sets.row(dimension.row(request))));
         }
         for (at, word) in by_path.iter().enumerate() {
             let word = rows.iter().fold(*word, |word, row| word & row[at]);
@@ -194,14 +196,16 @@ impl Dimension {
         Self { subject: asked.subject.clone(), shapes, by_text, sets, otherwise }
     }
 
-    fn row(&self, request: &Request<'_>) -> &[u64] {
+    /// The row of a request.
+    #[inline]
+    fn row(&self, request: &Request<'_>) -> usize {
         let text = self.subject.text(request).filter(|text| self.shapes & shape(text) != 0);
-        let row = text.and_then(|text| self.by_text.get(text));
-        self.sets.row(row.copied().unwrap_or(self.otherwise))
+        text.and_then(|text| self.by_text.get(text)).copied().unwrap_or(self.otherwise)
     }
 }
 
 /// One of 64 bits by length, first and last byte: of most texts that are not asked for it tells so without a hash.
+#[inline]
 fn shape(text: &str) -> u64 {
     let bytes = text.as_bytes();
     let ends = bytes.first().zip(bytes.last()).map_or(0, |(a, b)| usize::from(*a) * 5 + usize::from(*b));

@@ -6,6 +6,7 @@
 //! | `GET /readyz` | 200, and 503 once it drains |
 //! | `GET /metrics` | counters in the text format of Prometheus |
 //! | `GET /status` | connections, requests that wait, and whether certificates and keys are those of their files |
+//! | `GET /queue` | who waits, how long, at which place and when they start, as JSON; `?limit=` requests of each queue |
 //! | `GET /probes` | what endpoints answered when they were asked how they are |
 //! | `GET /anomalies` | what is unusual, how fairly the last minute was shared, how long limits last |
 //! | `POST /explain` | why a request goes where it goes; the request as JSON |
@@ -37,8 +38,10 @@ use tokio::sync::Semaphore;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::gateway::State;
+use super::queues;
 use crate::engine::{Explanation, ProbeStatus};
 use crate::observe::Format;
+use crate::observe::exposition::Escaped;
 use crate::request::{self, Client, TokenEstimate};
 
 /// Connections at once.
@@ -176,6 +179,18 @@ async fn answer(state: &Arc<State>, beyond: bool, request: Request<Incoming>) ->
         }
         (&Method::GET, "/probes") => text(StatusCode::OK, table(&state.engine.probe_statuses())),
         (&Method::GET, "/status") => text(StatusCode::OK, status(state)),
+        (&Method::GET, "/queue") => {
+            let query = parts.uri.query().unwrap_or_default();
+            match queues::answer(&state.engine, state.clock.now(), query) {
+                Ok(queues) => {
+                    let mut response = text(StatusCode::OK, queues);
+                    let kind = HeaderValue::from_static("application/json");
+                    response.headers_mut().insert(CONTENT_TYPE, kind);
+                    response
+                }
+                Err(problem) => text(StatusCode::BAD_REQUEST, problem),
+            }
+        }
         (&Method::GET, "/anomalies") => text(StatusCode::OK, unusual(state)),
         (&Method::GET, "/levels") => {
             let query = parts.uri.query().unwrap_or_default();
@@ -243,18 +258,20 @@ fn exposition(statuses: &[ProbeStatus]) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "# TYPE traflux_gateway_probe_healthy gauge");
     for ProbeStatus { backend, url, usable, .. } in statuses {
+        let (backend, url) = (Escaped(backend), Escaped(url));
         let _ = writeln!(
             text,
-            "traflux_gateway_probe_healthy{{backend={backend:?},url={url:?}}} {}",
+            "traflux_gateway_probe_healthy{{backend=\"{backend}\",url=\"{url}\"}} {}",
             u8::from(*usable)
         );
     }
     let _ = writeln!(text, "# TYPE traflux_gateway_probes_total counter");
     for ProbeStatus { backend, url, passed, failed, .. } in statuses {
+        let (backend, url) = (Escaped(backend), Escaped(url));
         for (result, count) in [("passed", passed), ("failed", failed)] {
             let _ = writeln!(
                 text,
-                "traflux_gateway_probes_total{{backend={backend:?},url={url:?},result=\"{result}\"}} {count}"
+                "traflux_gateway_probes_total{{backend=\"{backend}\",url=\"{url}\",result=\"{result}\"}} {count}"
             );
         }
     }
@@ -357,6 +374,7 @@ mod tests {
             ("/readyz", false, false),
             ("/metrics", false, true),
             ("/explain", false, true),
+            ("/queue", false, true),
             ("/no-such-path", false, true),
             ("/reload", true, true),
         ] {

@@ -1,6 +1,7 @@
 //! What does a client get when the gateway answers by itself?
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
@@ -10,8 +11,11 @@ use traflux_core::plan::limit::LimitUnit;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::passing::AnswerBody;
-use crate::congestion::{ClientHint, HeaderStyle, Level, Resource};
-use crate::engine::{LimitTrace, Refusal};
+use crate::congestion::{ClientHint, Level, Resource};
+use crate::engine::{LimitTrace, Reason, Refusal};
+
+/// When to come back where that is not known: what is full is so until a request has passed.
+const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -51,25 +55,34 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response<A
 }
 
 /// An answer to a request that was refused. `limits` are those that hold for it, where it was a limit that refused.
-pub(super) fn refusal(
-    refusal: &Refusal,
-    limits: &[LimitTrace],
-    plan: &RequestPlan,
-    style: HeaderStyle,
-) -> Response<AnswerBody> {
+pub(super) fn refusal(refusal: &Refusal, limits: &[LimitTrace], plan: &RequestPlan) -> Response<AnswerBody> {
     let status = StatusCode::from_u16(refusal.reason.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let mut message = String::new();
     // Writing to a string cannot fail.
     let _ = write!(message, "{refusal}");
     let mut response = error(status, refusal.reason.code(), &message);
     let levels: Vec<_> = limits.iter().filter_map(|trace| level(trace, plan)).collect();
-    let hint = ClientHint { retry_after: refusal.retry_after, levels: &levels };
-    hint.write(style, &mut message, |name, value| {
+    let retry_after = refusal.retry_after.or_else(|| passes(refusal.reason).then_some(SOON));
+    let hint = ClientHint { retry_after, levels: &levels };
+    hint.write(plan.server.limit_headers, &mut message, |name, value| {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
             response.headers_mut().insert(name, value);
         }
     });
     response
+}
+
+/// Whether what refuses a request passes, however long that takes.
+const fn passes(reason: Reason) -> bool {
+    use crate::queue::Refusal::{Full, MaxWait, Shed, TenantFull};
+    matches!(
+        reason,
+        Reason::Saturated
+            | Reason::NoBackend
+            | Reason::TooManyKeys
+            | Reason::Dropped(_)
+            | Reason::Queue(Full(_) | TenantFull(_) | MaxWait | Shed)
+    )
 }
 
 /// What headers can say of a limit; nothing of money.
@@ -90,6 +103,6 @@ fn level<'a>(trace: &LimitTrace, plan: &'a RequestPlan) -> Option<Level<'a>> {
         limit: level.limit,
         remaining: level.remaining,
         reset: level.reset.unwrap_or_default(),
-        window: limit.period,
+        window: limit.usual_period(),
     })
 }

@@ -50,12 +50,31 @@ pub(super) type Socket = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// What makes them.
 pub(super) type Connector = HttpsConnector<HttpConnector>;
 /// The head of an answer to come.
-pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Received>, Failed>> + Send>>;
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Received>, Unanswered>> + Send>>;
 
 /// How many connections may turn out closed before a request opens its own.
 const MOST_CLOSED: usize = 4;
 /// How often a connection of HTTP/2 with streams is asked whether it is alive.
 const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// No answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) why: Failed,
+    /// The body, where nothing of the request was sent.
+    pub(super) unsent: Option<RequestBody>,
+}
+
+impl Unanswered {
+    fn unsent(why: Failed, request: Request<RequestBody>) -> Self {
+        Self { why, unsent: Some(request.into_body()) }
+    }
+
+    fn after(mut failure: TrySendError<Request<RequestBody>>) -> Self {
+        let unsent = failure.take_message().map(Request::into_body);
+        Self { why: Failed::exchange(failure.into_error()), unsent }
+    }
+}
 
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -246,19 +265,25 @@ impl Host {
         self: Arc<Self>,
         mut request: Request<RequestBody>,
         until: tokio::time::Instant,
-    ) -> Result<Response<Received>, Failed> {
-        let full = |_| Failed::Full("as many requests as pool.max_requests are under way there");
-        let request_place = Arc::clone(&self.requests).try_acquire_owned().map_err(full)?;
+    ) -> Result<Response<Received>, Unanswered> {
+        let Ok(request_place) = Arc::clone(&self.requests).try_acquire_owned() else {
+            let full = Failed::Full("as many requests as pool.max_requests are under way there");
+            return Err(Unanswered::unsent(full, request));
+        };
         let mut places = Places { _request: request_place, connection: None };
         let mut closed = 0;
         loop {
-            let line = self.line(&mut places, closed >= MOST_CLOSED, until).await?;
+            let line = match self.line(&mut places, closed >= MOST_CLOSED, until).await {
+                Ok(line) => line,
+                Err(why) => return Err(Unanswered::unsent(why, request)),
+            };
             match self.send(line, request).await {
                 Ok(response) => return Ok(response.map(|body| body.holding(places))),
-                Err(mut failure) => match failure.take_message() {
-                    Some(unsent) if closed < MOST_CLOSED => request = unsent,
-                    _ => return Err(Failed::exchange(failure.into_error())),
+                Err(mut failure) if closed < MOST_CLOSED => match failure.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Unanswered::after(failure)),
                 },
+                Err(failure) => return Err(Unanswered::after(failure)),
             }
             closed += 1;
         }
@@ -267,26 +292,33 @@ impl Host {
     async fn exchange_past(
         self: Arc<Self>,
         mut question: Request<RequestBody>,
-    ) -> Result<Response<Received>, Failed> {
+    ) -> Result<Response<Received>, Unanswered> {
         for _ in 0..MOST_CLOSED {
             let Some(line) = self.take_past() else { break };
             match self.send(line, question).await {
                 Ok(response) => return Ok(response),
                 Err(mut failure) => match failure.take_message() {
                     Some(unsent) => question = unsent,
-                    None => return Err(Failed::exchange(failure.into_error())),
+                    None => return Err(Unanswered::after(failure)),
                 },
             }
         }
+        match self.line_past().await {
+            Ok(line) => self.send(line, question).await.map_err(Unanswered::after),
+            Err(why) => Err(Unanswered::unsent(why, question)),
+        }
+    }
+
+    /// A new connection for a question.
+    async fn line_past(&self) -> Result<Line, Failed> {
         let socket = self.open().await?;
         // Requests find the connection if there is a place for it, which is not kept from them while it is made.
         let mut place = Arc::clone(&self.connections).try_acquire_owned().ok();
-        let line = match self.speak(socket, &mut place).await? {
+        Ok(match self.speak(socket, &mut place).await? {
             // Its stream keeps it.
             Line::Shared(line) => Line::Past(line.sender.clone()),
             line => line,
-        };
-        self.send(line, question).await.map_err(|failure| Failed::exchange(failure.into_error()))
+        })
     }
 
     /// A connection for a request: one that is there unless it has to be `fresh`, or a new one.

@@ -281,7 +281,7 @@ impl Passing {
     /// When its stream counts as quiet.
     fn quiet_at(&self) -> Option<Instant> {
         let meter = self.meter.as_ref().filter(|meter| meter.stream && meter.begun && !self.paused)?;
-        Some(self.last + meter.state.settings.quiet_after)
+        Some(self.last + meter.live.plan.server.stream_quiet_after)
     }
 
     fn settle(&mut self, broken: Option<Outcome>) {

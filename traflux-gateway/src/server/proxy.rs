@@ -94,6 +94,9 @@ const POOL_FULL: Wrong = wrong(
     "pool_full",
     "as much is under way to the backend as its pool allows",
 );
+const UNREACHABLE: Wrong = wrong(StatusCode::BAD_GATEWAY, "connect_failure", "the backend cannot be reached");
+const BROKEN_OFF: Wrong =
+    wrong(StatusCode::BAD_GATEWAY, "backend_reset", "the backend broke off before its answer");
 const INVALID_TOKEN: Wrong =
     wrong(StatusCode::UNAUTHORIZED, "invalid_token", "the token is not valid, or not valid any more");
 
@@ -153,7 +156,7 @@ async fn pass(
     let shown = live.tokens.read(&mut parts.headers, &live.identity).map_err(|_| INVALID_TOKEN)?;
     let headers = Headers(&parts.headers);
     let (claims, client) = match &shown {
-        Shown::Token(claims) => (claims, Some(live.identity.of_token(&headers, claims))),
+        Shown::Token(claims) => (&**claims, Some(live.identity.of_token(&headers, &**claims))),
         Shown::Claims(claims) => (claims, live.identity.resolve(&headers, claims)),
     };
     let Some(client) = client else { return Err(live.unknown_client()) };
@@ -164,7 +167,7 @@ async fn pass(
     };
     let tokens = match &facts {
         // A body that could not be read is estimated as if all of it were the prompt.
-        Some(facts) => state.settings.estimator.estimate(facts),
+        Some(facts) => facts.estimate(&live.plan.tokens),
         None => TokenEstimate::default(),
     };
     let asked = Asked {
@@ -196,7 +199,7 @@ async fn pass(
     let Parts { method, uri, mut headers, .. } = parts;
     let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut way = Way { state, live: &live, forward, deadline, model, stream, tokens };
-    // A body that is gone once it was sent is given to the one attempt there is.
+    // A body that is gone once some of it was sent is given to one attempt, and comes back where nothing was.
     let (again, mut once) = match body {
         RequestBody::Whole(bytes) => {
             // It is written anew from what was read, whatever the client said.
@@ -215,7 +218,7 @@ async fn pass(
         let Some(response) = response else {
             return Err(wrong(StatusCode::BAD_GATEWAY, "unknown_backend", "the backend has left the plan"));
         };
-        match way.attempt(response, until, &outgoing).await {
+        match way.attempt(response, until, &outgoing, &mut once).await {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Again(next) => way = *next,
             Attempt::Failed(problem) => return Err(problem),
@@ -297,7 +300,7 @@ struct Refused {
 impl Refused {
     fn answer(&self, state: &State, live: &Live) -> Response<AnswerBody> {
         state.tally.refused(self.refusal.reason.code());
-        answer::refusal(&self.refusal, &self.limits, &live.plan, state.settings.header_style)
+        answer::refusal(&self.refusal, &self.limits, &live.plan)
     }
 }
 
@@ -420,8 +423,15 @@ impl<'a> Way<'a> {
         limit.into_iter().chain(per_try).map(|limit| now + limit).fold(self.deadline, Instant::min)
     }
 
-    /// Waits for the head of a backend's answer, and decides what becomes of it.
-    async fn attempt(self, response: Answering, until: Instant, outgoing: &Outgoing<'_>) -> Attempt<'a> {
+    /// Waits for the head of a backend's answer, and decides what becomes of it. What cannot be sent again is given back
+    /// in `once` where nothing of it was sent.
+    async fn attempt(
+        self,
+        response: Answering,
+        until: Instant,
+        outgoing: &Outgoing<'_>,
+        once: &mut Option<RequestBody>,
+    ) -> Attempt<'a> {
         let Self { state, live, forward, deadline, model, stream, tokens } = self;
         let again = outgoing.body.is_some();
         let limit = live.timeout(forward.rule());
@@ -433,7 +443,7 @@ impl<'a> Way<'a> {
         let way = Self { state, live, forward, deadline, model, stream, tokens };
         let (outcome, problem) = match head {
             Some(Ok(response)) => {
-                let (feedback, outcome) = read_head(state, &response);
+                let (feedback, outcome) = read_head(&way.forward, &response);
                 report_load(state, &way.forward, &way.model, response.headers());
                 let may = again
                     && (outcome.is_failure() || outcome == Outcome::Limited)
@@ -451,28 +461,31 @@ impl<'a> Way<'a> {
                     Err((way, _)) => Attempt::Answered(way.unmetered(response, limit, sent)),
                 };
             }
-            Some(Err(error)) if let Some(fault) = clients_fault(&error) => {
-                row.ended(Outcome::ClientError);
-                way.forward.finish(state.clock.now(), &End::of(Outcome::Cancelled));
-                state.pump();
-                return Attempt::Failed(fault);
+            Some(Err(none)) => {
+                if let Some(fault) = clients_fault(&none.why) {
+                    row.ended(Outcome::ClientError);
+                    way.forward.finish(state.clock.now(), &End::of(Outcome::Cancelled));
+                    state.pump();
+                    return Attempt::Failed(fault);
+                }
+                if !again {
+                    *once = none.unsent;
+                }
+                if none.why.is_full() {
+                    (Outcome::PoolFull, POOL_FULL)
+                } else if none.why.is_connect() {
+                    (Outcome::ConnectFailure, UNREACHABLE)
+                } else {
+                    (Outcome::Reset, BROKEN_OFF)
+                }
             }
-            Some(Err(error)) if error.is_full() => (Outcome::PoolFull, POOL_FULL),
-            Some(Err(error)) if error.is_connect() => (
-                Outcome::ConnectFailure,
-                wrong(StatusCode::BAD_GATEWAY, "connect_failure", "the backend cannot be reached"),
-            ),
-            Some(Err(_)) => (
-                Outcome::Reset,
-                wrong(StatusCode::BAD_GATEWAY, "backend_reset", "the backend broke off before its answer"),
-            ),
             None => (
                 Outcome::Timeout,
                 wrong(StatusCode::GATEWAY_TIMEOUT, "backend_timeout", "the backend did not answer in time"),
             ),
         };
         row.ended(outcome);
-        if !again || Instant::now() >= deadline {
+        if !again && once.is_none() || Instant::now() >= deadline {
             way.forward.finish(state.clock.now(), &End::of(outcome));
             state.pump();
             return Attempt::Failed(problem);
@@ -702,10 +715,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-pub(super) fn read_head(state: &State, response: &Response<Received>) -> (Feedback, Outcome) {
+pub(super) fn read_head(forward: &Forward, response: &Response<Received>) -> (Feedback, Outcome) {
     let pairs = response.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let feedback = Feedback::read(pairs, unix_now, &state.settings.engine.feedback);
+    let feedback = Feedback::read(pairs, unix_now, forward.feedback_plan());
     let has_retry_after = response.headers().contains_key(RETRY_AFTER);
     (feedback, Outcome::of_status(response.status().as_u16(), has_retry_after))
 }

@@ -13,7 +13,7 @@ use http::Response;
 use tokio::time::Instant;
 
 use super::gateway::State;
-use super::hosts::{Answering, Failed, Received};
+use super::hosts::{Answering, Received, Unanswered};
 use super::proxy::{Outgoing, read_head};
 use super::tally::Row;
 use crate::congestion::Feedback;
@@ -30,7 +30,7 @@ pub(super) struct Runner {
 }
 
 /// How the attempt ended that decides; `None` when none had a head in time.
-pub(super) type Head = Option<Result<Response<Received>, Failed>>;
+pub(super) type Head = Option<Result<Response<Received>, Unanswered>>;
 
 impl Runner {
     pub(super) fn new(state: &State, forward: Forward, response: Answering) -> Self {
@@ -56,12 +56,12 @@ impl Runner {
                     let winner = running.swap_remove(ix);
                     let worse = match &head {
                         Ok(response) => {
-                            let (feedback, outcome) = read_head(state, response);
+                            let (feedback, outcome) = read_head(&winner.forward, response);
                             (outcome.is_failure() || outcome == Outcome::Limited)
                                 .then_some((outcome, feedback))
                         }
-                        Err(error) if error.is_full() => Some((Outcome::PoolFull, Feedback::NONE)),
-                        Err(error) if error.is_connect() => Some((Outcome::ConnectFailure, Feedback::NONE)),
+                        Err(none) if none.why.is_full() => Some((Outcome::PoolFull, Feedback::NONE)),
+                        Err(none) if none.why.is_connect() => Some((Outcome::ConnectFailure, Feedback::NONE)),
                         Err(_) => Some((Outcome::Reset, Feedback::NONE)),
                     };
                     match worse {
@@ -119,7 +119,7 @@ impl Runner {
 }
 
 /// The first that has a head, or none to come.
-async fn first_of(running: &mut [Runner]) -> (usize, Result<Response<Received>, Failed>) {
+async fn first_of(running: &mut [Runner]) -> (usize, Result<Response<Received>, Unanswered>) {
     poll_fn(|cx| {
         for (ix, runner) in running.iter_mut().enumerate() {
             if let Poll::Ready(head) = Pin::new(&mut runner.response).poll(cx) {

@@ -26,9 +26,10 @@ use super::live::Live;
 use super::passing::RequestBody;
 use crate::congestion::LoadReport;
 use crate::congestion::exposition::{MAX_LENGTH, server_metrics};
+use crate::observe::exposition::Escaped;
 
-/// How often it is looked whether a backend is due.
-const TICK: Duration = Duration::from_millis(10);
+/// How long a new plan may go unnoticed.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Endpoints that were asked, by backend: those that answered and those that did not.
 #[derive(Debug, Default)]
@@ -50,11 +51,12 @@ impl Scrapes {
             if text.is_empty() {
                 text.push_str("# TYPE traflux_gateway_load_scrapes_total counter\n");
             }
+            let backend = Escaped(backend);
             for (result, count) in [("success", well), ("failure", failed)] {
                 // Writing to a string cannot fail.
                 let _ = writeln!(
                     text,
-                    "traflux_gateway_load_scrapes_total{{backend={backend:?},result=\"{result}\"}} {count}"
+                    "traflux_gateway_load_scrapes_total{{backend=\"{backend}\",result=\"{result}\"}} {count}"
                 );
             }
         }
@@ -68,13 +70,9 @@ pub(super) async fn scrape(state: Arc<State>) {
     // Until when a backend is left alone; while it is asked, that is not known.
     let mut next: HashMap<String, Option<Instant>> = HashMap::new();
     loop {
-        while let Some(done) = asking.try_join_next() {
-            if let Ok((name, at)) = done {
-                next.insert(name, Some(at));
-            }
-        }
         let live = state.live.load_full();
         let now = Instant::now();
+        next.retain(|name, _| live.plan.backends.get(name).is_some_and(|backend| backend.load.is_some()));
         for (name, backend) in &live.plan.backends {
             let Some(load) = &backend.load else { continue };
             if next.get(name).is_none_or(|at| at.is_some_and(|at| at <= now)) {
@@ -87,7 +85,15 @@ pub(super) async fn scrape(state: Arc<State>) {
                 });
             }
         }
-        tokio::time::sleep(TICK).await;
+        let due = next.values().flatten().min().copied();
+        tokio::select! {
+            Some(done) = asking.join_next() => {
+                if let Ok((name, at)) = done {
+                    next.insert(name, Some(at));
+                }
+            }
+            () = tokio::time::sleep_until(due.unwrap_or(now + LOOK).min(now + LOOK)) => {}
+        }
     }
 }
 

@@ -3,24 +3,16 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::congestion::HeaderStyle;
 use crate::decision_log::LogFileSettings;
 use crate::engine::EngineSettings;
-use crate::wire::TokenEstimator;
 
 /// How a [`Gateway`](super::Gateway) behaves beyond its plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerSettings {
     /// The engine.
     pub engine: EngineSettings,
-    /// How tokens are told from bytes.
-    pub estimator: TokenEstimator,
-    /// Headers that tell refused clients about their limits.
-    pub header_style: HeaderStyle,
     /// Idle connections kept per backend address.
     pub max_idle_per_host: usize,
-    /// Time after which a stream that says nothing no longer counts as in flight at its backend.
-    pub quiet_after: Duration,
     /// How often files of certificates and keys are looked at.
     pub watch_interval: Duration,
     /// Where decisions are recorded; nowhere without it.
@@ -35,10 +27,7 @@ impl Default for ServerSettings {
                 seed: RandomState::new().hash_one(0),
                 ..EngineSettings::default()
             },
-            estimator: TokenEstimator::default(),
-            header_style: HeaderStyle::default(),
             max_idle_per_host: 1024,
-            quiet_after: Duration::from_secs(5),
             watch_interval: Duration::from_secs(1),
             decision_log: None,
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::histogram::Histogram;
+use crate::observe::exposition::Escaped;
 use crate::outcome::Outcome;
 use crate::units::PicoDollars;
 use crate::wire::Usage;
@@ -83,54 +84,55 @@ impl Tally {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# TYPE traflux_gateway_attempts_total counter");
         let rows = self.rows();
-        for (rule, backend, row) in &rows {
+        let named = || rows.iter().map(|(rule, backend, row)| (Escaped(rule), Escaped(backend), row));
+        for (rule, backend, row) in named() {
             for outcome in Outcome::ALL {
                 let count = row.of(outcome);
                 if count > 0 {
                     let _ = writeln!(
                         text,
-                        "traflux_gateway_attempts_total{{rule={rule:?},backend={backend:?},outcome=\"{}\"}} {count}",
+                        "traflux_gateway_attempts_total{{rule=\"{rule}\",backend=\"{backend}\",outcome=\"{}\"}} {count}",
                         outcome.name()
                     );
                 }
             }
         }
         let _ = writeln!(text, "# TYPE traflux_gateway_hedges_total counter");
-        for (rule, backend, row) in rows.iter().filter(|(_, _, row)| row.hedges() > 0) {
+        for (rule, backend, row) in named().filter(|(_, _, row)| row.hedges() > 0) {
             let won = row.hedges_won();
             for (result, count) in [("won", won), ("lost", row.hedges().saturating_sub(won))] {
                 let _ = writeln!(
                     text,
-                    "traflux_gateway_hedges_total{{rule={rule:?},backend={backend:?},result=\"{result}\"}} {count}"
+                    "traflux_gateway_hedges_total{{rule=\"{rule}\",backend=\"{backend}\",result=\"{result}\"}} {count}"
                 );
             }
         }
         let _ = writeln!(text, "# TYPE traflux_gateway_tokens_total counter");
-        for (rule, backend, row) in &rows {
+        for (rule, backend, row) in named() {
             let usage = row.usage();
             for (kind, tokens) in [("input", usage.input), ("cached", usage.cached), ("output", usage.output)]
             {
                 let _ = writeln!(
                     text,
-                    "traflux_gateway_tokens_total{{rule={rule:?},backend={backend:?},kind=\"{kind}\"}} {tokens}"
+                    "traflux_gateway_tokens_total{{rule=\"{rule}\",backend=\"{backend}\",kind=\"{kind}\"}} {tokens}"
                 );
             }
         }
         let _ = writeln!(text, "# TYPE traflux_gateway_dollars_total counter");
-        for (rule, backend, row) in &rows {
+        for (rule, backend, row) in named() {
             let dollars = row.dollars();
             let _ = writeln!(
                 text,
-                "traflux_gateway_dollars_total{{rule={rule:?},backend={backend:?}}} {dollars}"
+                "traflux_gateway_dollars_total{{rule=\"{rule}\",backend=\"{backend}\"}} {dollars}"
             );
         }
         let _ = writeln!(text, "# TYPE traflux_gateway_first_byte_seconds summary");
-        for (rule, backend, row) in &rows {
+        for (rule, backend, row) in named() {
             for share in [0.5, 0.95, 0.99] {
                 if let Some(time) = row.first_byte.quantile(share) {
                     let _ = writeln!(
                         text,
-                        "traflux_gateway_first_byte_seconds{{rule={rule:?},backend={backend:?},quantile=\"{share}\"}} {}",
+                        "traflux_gateway_first_byte_seconds{{rule=\"{rule}\",backend=\"{backend}\",quantile=\"{share}\"}} {}",
                         time.as_secs_f64()
                     );
                 }
@@ -218,5 +220,19 @@ impl Row {
     #[must_use]
     pub fn dollars(&self) -> f64 {
         self.pico_dollars.load(Ordering::Relaxed) as f64 * 1e-12
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_as_prometheus_reads_them() {
+        let tally = Tally::default();
+        tally.row("é\t\u{301}", "a\"b\\c\nd").ended(Outcome::Success);
+        let line = "traflux_gateway_attempts_total{rule=\"é\t\u{301}\",backend=\"a\\\"b\\\\c\\nd\",outcome=\"success\"} 1";
+        let text = tally.exposition();
+        assert!(text.lines().any(|found| found == line), "{text}");
     }
 }

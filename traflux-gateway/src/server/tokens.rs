@@ -1,5 +1,8 @@
 //! Which claims of a client are verified?
 
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -8,7 +11,9 @@ use traflux_core::PlanError;
 use traflux_core::plan::identity::{IdentityPlan, JwtPlan};
 use traflux_core::plan::requests::RequestPlan;
 
+use super::pem;
 use super::upstream::{describe, read_secret};
+use super::verified::{Verified, fingerprint};
 use crate::adapter::{Claims, Headers};
 use crate::error::GatewayError;
 use crate::identity::IdentityTable;
@@ -34,7 +39,7 @@ pub(super) enum Shown {
     /// Claims that somebody in front passed, which may be none.
     Claims(Claims),
     /// Claims of a token that is valid.
-    Token(Claims),
+    Token(Arc<Claims>),
 }
 
 /// Why a client is not believed. What was wrong with a token is told to nobody.
@@ -118,6 +123,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Invalid> {
 /// Verifies tokens.
 pub(super) struct Verifier {
     keys: Vec<Key>,
+    verified: Verified,
     /// Whether backends get what was verified.
     forward: bool,
 }
@@ -143,9 +149,17 @@ impl Verifier {
         if let Some(source) = &plan.secret {
             let path = "identity.jwt.secret";
             let secret = read_secret(path, source)?;
+            let wrong = |reason: String| {
+                Err(GatewayError::Secret { path: path.into(), source_of: describe(source), reason })
+            };
             if secret.len() < LEAST_SECRET {
-                let reason = format!("{} bytes, expected at least {LEAST_SECRET}", secret.len());
-                return Err(GatewayError::Secret { path: path.into(), source_of: describe(source), reason });
+                return wrong(format!("{} bytes, expected at least {LEAST_SECRET}", secret.len()));
+            }
+            // Everybody who knows a public key could sign with it.
+            if pem::is_pem(&secret) || serde_json::from_str::<JwkSet>(&secret).is_ok() {
+                return wrong(
+                    "keys, expected a shared secret; public keys belong in identity.jwt.keys".into(),
+                );
             }
             keys.push(Key {
                 id: None,
@@ -160,26 +174,42 @@ impl Verifier {
                 source_of: describe(source),
                 reason,
             };
-            let set: JwkSet = serde_json::from_str(&read_secret(path, source)?)
-                .map_err(|error| wrong(format!("no JWK Set: {error}")))?;
-            let before = keys.len();
-            for jwk in &set.keys {
-                let algorithms = algorithms(jwk);
-                if algorithms.is_empty() {
-                    continue;
-                }
-                let key = DecodingKey::from_jwk(jwk).map_err(|error| wrong(error.to_string()))?;
-                let validation = validation(plan, algorithms);
-                keys.push(Key { id: jwk.common.key_id.clone(), key, validation });
-            }
-            if keys.len() == before {
-                return Err(wrong("no key of it can verify a signature".into()));
+            let text = read_secret(path, source)?;
+            if pem::is_pem(&text) {
+                let found = pem::public_keys(&text).map_err(|problem| wrong(problem.into()))?;
+                keys.extend(found.into_iter().map(|(key, algorithms)| Key {
+                    id: None,
+                    key,
+                    validation: validation(plan, algorithms),
+                }));
+            } else {
+                let found = of_set(plan, &text).map_err(wrong)?;
+                keys.extend(found);
             }
         }
-        Ok(Self { keys, forward: plan.forward })
+        Ok(Self { keys, verified: Verified::default(), forward: plan.forward })
     }
 
-    fn verify(&self, token: &str) -> Option<Claims> {
+    /// The claims of a token that is valid now.
+    fn verify(&self, token: &str) -> Option<Arc<Claims>> {
+        // Before the epoch nothing is kept.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        let fingerprint = fingerprint(token);
+        if let Some(claims) = fingerprint.and_then(|token| self.verified.find(&token, now)) {
+            return Some(claims);
+        }
+        let claims = self.check(token)?;
+        // A time may have fractions (RFC 7519, section 2); what is negative or too large saturates.
+        let until = claims.get("exp").and_then(Value::as_f64).map_or(0, |exp| exp as u64);
+        let claims = Arc::new(Claims::from(claims));
+        if let Some(token) = fingerprint {
+            self.verified.keep(token, Arc::clone(&claims), now, until);
+        }
+        Some(claims)
+    }
+
+    /// Verifies signature and times.
+    fn check(&self, token: &str) -> Option<Map<String, Value>> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         // Extensions that must be understood, of which there are none here (RFC 7515, section 4.1.11).
         if header.crit.is_some() {
@@ -192,8 +222,27 @@ impl Verifier {
         let mut verified = self.keys.iter().filter(fits).filter_map(|key| {
             jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &key.validation).ok()
         });
-        verified.next().map(|token| Claims::from(token.claims))
+        verified.next().map(|token| token.claims)
     }
+}
+
+/// The keys of a JWK Set that can verify signatures; else what is wrong with it.
+fn of_set(plan: &JwtPlan, text: &str) -> Result<Vec<Key>, String> {
+    let set: JwkSet =
+        serde_json::from_str(text).map_err(|error| format!("no PEM and no JWK Set: {error}"))?;
+    let mut keys = Vec::new();
+    for jwk in &set.keys {
+        let algorithms = algorithms(jwk);
+        if algorithms.is_empty() {
+            continue;
+        }
+        let key = DecodingKey::from_jwk(jwk).map_err(|error| error.to_string())?;
+        keys.push(Key { id: jwk.common.key_id.clone(), key, validation: validation(plan, algorithms) });
+    }
+    if keys.is_empty() {
+        return Err("no key of it can verify a signature".into());
+    }
+    Ok(keys)
 }
 
 fn validation(plan: &JwtPlan, algorithms: Vec<Algorithm>) -> Validation {
@@ -222,14 +271,7 @@ fn algorithms(jwk: &jsonwebtoken::jwk::Jwk) -> Vec<Algorithm> {
         return Vec::new();
     }
     let all: &[Algorithm] = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => &[
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-        ],
+        AlgorithmParameters::RSA(_) => &pem::RSA,
         AlgorithmParameters::EllipticCurve(key) => match key.curve {
             EllipticCurve::P256 => &[Algorithm::ES256],
             EllipticCurve::P384 => &[Algorithm::ES384],
@@ -249,7 +291,71 @@ fn algorithms(jwk: &jsonwebtoken::jwk::Jwk) -> Vec<Algorithm> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use jsonwebtoken::{EncodingKey, Header};
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+    use traflux_core::plan::backend::KeySource;
+
     use super::*;
+    use crate::request::Lookup;
+    use crate::server::pem::tests::{RSA_PEM, RSA_TOKEN};
+
+    fn verifier(text: &str) -> Verifier {
+        let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let file = folder.path().join("keys");
+        std::fs::write(&file, text).unwrap_or_else(|e| panic!("{e}"));
+        let keys = Some(KeySource::File(file.to_string_lossy().into()));
+        Verifier::new(&JwtPlan { keys, ..JwtPlan::default() }).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// A key in PEM and a token that it verifies, both of P-256.
+    fn p256() -> (String, String) {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap_or_else(|e| panic!("{e}"));
+        let claims = serde_json::json!({"exp": 4_102_444_800_u64, "plan": {"tier": "gold"}});
+        let key = EncodingKey::from_ec_der(&pair.serialize_der());
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &key);
+        (pair.public_key_pem(), token.unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    #[test]
+    fn a_token_is_verified_once() {
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        for (key, token) in [(RSA_PEM.to_owned(), RSA_TOKEN.to_owned()), p256()] {
+            let mut verifier = verifier(&key);
+            let tier = |verifier: &Verifier, token: &str| {
+                verifier.verify(token).and_then(|claims| claims.value("plan.tier").map(str::to_owned))
+            };
+            let torn = token.split_at(token.len() - 8).0.to_owned() + "AAAAAAAA";
+            assert_eq!(tier(&verifier, &torn), None);
+            assert_eq!(tier(&verifier, &token).as_deref(), Some("gold"));
+            // Without keys nothing can be verified any more.
+            verifier.keys.clear();
+            assert_eq!(tier(&verifier, &token).as_deref(), Some("gold"));
+            assert_eq!(tier(&verifier, &torn), None);
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_known_takes_a_fraction_of_the_time() {
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        for (name, (key, token)) in [("RS256", (RSA_PEM.to_owned(), RSA_TOKEN.to_owned())), ("ES256", p256())]
+        {
+            let verifier = verifier(&key);
+            let least = |work: &dyn Fn() -> bool| {
+                let timed = (0..200).map(|_| {
+                    let started = Instant::now();
+                    assert!(work());
+                    started.elapsed()
+                });
+                timed.min().unwrap_or(Duration::MAX)
+            };
+            let before = least(&|| verifier.check(&token).map(Claims::from).is_some());
+            let after = least(&|| verifier.verify(&token).is_some());
+            println!("{name}: verified in {before:?}, known in {after:?}");
+            assert!(after * 2 < before, "{name}: {after:?} where verifying takes {before:?}");
+        }
+    }
 
     #[test]
     fn a_key_verifies_what_its_kind_and_its_own_word_allow() {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use traflux_core::plan::tokens::TokensPlan;
 
 use crate::error::GatewayError;
 use crate::request::TokenEstimate;
@@ -79,30 +80,12 @@ impl<'a> RequestFacts<'a> {
             prompt: prompt.map_or(&[], |raw| raw.get().as_bytes()),
         })
     }
-}
 
-/// How tokens are told from bytes before anyone has counted them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenEstimator {
-    /// Bytes of a prompt per token. English text has about 4; 1 is an upper bound for every tokeniser of bytes, so
-    /// that budgets hold exactly.
-    pub bytes_per_token: f64,
-    /// The most tokens written where the request does not say.
-    pub default_output: u64,
-}
-
-impl Default for TokenEstimator {
-    fn default() -> Self {
-        Self { bytes_per_token: 4.0, default_output: 4096 }
-    }
-}
-
-impl TokenEstimator {
-    /// Tokens that a request will use.
+    /// Tokens that the request will use, as far as can be told before anyone has counted them.
     #[must_use]
-    pub fn estimate(&self, facts: &RequestFacts<'_>) -> TokenEstimate {
-        let input = (facts.prompt.len() as f64 / self.bytes_per_token.max(f64::MIN_POSITIVE)).ceil();
-        TokenEstimate { input: input as u64, output: facts.max_output.unwrap_or(self.default_output) }
+    pub fn estimate(&self, plan: &TokensPlan) -> TokenEstimate {
+        let (input, output) = plan.estimate(&self.model, self.prompt.len(), self.max_output);
+        TokenEstimate { input, output }
     }
 }
 
@@ -120,7 +103,7 @@ mod tests {
             ("gpt-5", true, true, Some(100))
         );
         assert!(facts.prompt.starts_with(b"[{\"role\""));
-        let estimate = TokenEstimator::default().estimate(&facts);
+        let estimate = facts.estimate(&TokensPlan::default());
         assert_eq!(estimate, TokenEstimate { input: 11, output: 100 });
     }
 
@@ -137,6 +120,6 @@ mod tests {
     #[test]
     fn what_is_not_said_has_a_default() {
         let facts = RequestFacts::read(b"{}").unwrap_or_default();
-        assert_eq!(TokenEstimator::default().estimate(&facts), TokenEstimate { input: 0, output: 4096 });
+        assert_eq!(facts.estimate(&TokensPlan::default()), TokenEstimate { input: 0, output: 4096 });
     }
 }

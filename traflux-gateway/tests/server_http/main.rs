@@ -5,6 +5,7 @@
 mod change;
 mod common;
 mod connections;
+mod estimates;
 mod faults;
 mod forms;
 mod keep;
@@ -12,6 +13,7 @@ mod loads;
 mod pass;
 mod pools;
 mod probes;
+mod queue;
 mod record;
 mod status;
 mod tls;

@@ -211,8 +211,9 @@ async fn whoever_leaves_the_queue_gives_up_the_place_and_the_next_is_served() {
 async fn a_stream_that_is_quiet_gives_its_place_to_another_and_takes_it_again() {
     // A word every 2 s.
     let mock = slow_mock(3, 0.5).await;
-    let settings = ServerSettings { quiet_after: Duration::from_millis(50), ..ServerSettings::default() };
-    let gateway = Gateway::start(&one_at_a_time(&mock.url()), settings).await.unwrap();
+    let mut plan = one_at_a_time(&mock.url());
+    plan.server.stream_quiet_after = Duration::from_millis(50);
+    let gateway = gateway(&plan).await;
     let in_flight = || {
         let scraped = gateway.engine().scrape(traflux_core::Timestamp::ZERO, Format::Prometheus);
         let line = scraped.lines().find(|line| line.contains("in_flight") && !line.starts_with('#'));

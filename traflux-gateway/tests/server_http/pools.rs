@@ -16,7 +16,7 @@ use traflux_gateway::Outcome;
 use traflux_gateway::server::Gateway;
 use traflux_gateway::server::mock::{MockBackend, MockSettings};
 
-use crate::common::{chat, gateway, open, plan, post, slow_mock, streamed, to, until};
+use crate::common::{chat, gateway, open, plan, post, raw, slow_mock, streamed, to, until};
 use crate::tls::certify;
 
 /// A relay that counts connections to a mock: all of them, and the most at once.
@@ -180,7 +180,7 @@ async fn who_waited_for_a_connection_in_vain_speaks_against_nobody() {
     plan.pool.max_connections = 1;
     plan.server.request_timeout = Duration::from_millis(300);
     let gateway = gateway(&plan).await;
-    let held = open(gateway.address(), false, &[], &streamed(60)).await;
+    let held = open(gateway.address(), false, &[], &streamed(600)).await;
     assert_eq!(held.status(), 200);
     let answer = post(gateway.address(), &[], &chat(1)).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "pool_full"));
@@ -237,6 +237,60 @@ async fn another_address_serves_while_one_is_full() {
     assert_eq!((held.await.unwrap(), busy.requests(), other.requests()), (200, 1, before + 2));
     let row = gateway.tally().row("default", "only");
     assert_eq!(row.of(Outcome::PoolFull), 1);
+}
+
+/// A chat whose body passes as it comes, to the end of it.
+async fn streaming(address: std::net::SocketAddr) -> String {
+    let body = chat(1);
+    let (first, second) = body.split_at(10);
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         idempotency-key: 1\r\ncontent-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+         {:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+        first.len(),
+        second.len()
+    );
+    raw(address, request.as_bytes()).await
+}
+
+#[tokio::test]
+async fn a_body_that_streams_goes_elsewhere_where_nothing_of_it_was_sent() {
+    let other = crate::common::mock().await;
+    let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let busy = slow_mock(60, 20.0).await;
+    for first in [busy.url(), format!("http://{refusing}")] {
+        let mut plan = plan(&format!(
+            r#"{{"backends": {{"first": {{"url": "{first}"}}, "other": {{"url": "{}"}}}},
+            "routing": {{"default": {{"backend": "first", "fallback": "other"}}}}}}"#,
+            other.url()
+        ));
+        plan.pool.max_requests = 1;
+        let gateway = gateway(&plan).await;
+        let is_full = first == busy.url();
+        let held =
+            if is_full { Some(open(gateway.address(), false, &[], &streamed(600)).await) } else { None };
+        let (before, outcome) =
+            (other.requests(), if is_full { Outcome::PoolFull } else { Outcome::ConnectFailure });
+        // The mock refuses what is no whole document.
+        let answer = streaming(gateway.address()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{outcome:?}: {answer}");
+        assert_eq!(other.requests(), before + 1, "{outcome:?}");
+        assert_eq!(gateway.tally().row("default", "first").of(outcome), 1);
+        drop(held);
+    }
+    // Of one that was sent in part, the rest is gone: the backend broke off after the head.
+    let (breaks, _heads) = crate::common::scripted(b"").await;
+    let mut plan = plan(&format!(
+        r#"{{"backends": {{"first": {{"url": "http://{breaks}"}}, "other": {{"url": "{}"}}}},
+        "routing": {{"default": {{"backend": "first", "fallback": "other"}}}}}}"#,
+        other.url()
+    ));
+    plan.retry.max_attempts = 3;
+    let gateway = gateway(&plan).await;
+    let before = other.requests();
+    let answer = streaming(gateway.address()).await;
+    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("backend_reset"), "{answer}");
+    assert_eq!(other.requests(), before);
 }
 
 #[tokio::test]

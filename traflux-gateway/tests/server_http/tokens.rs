@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData};
 use serde_json::{Value, json};
 use traflux_core::plan::requests::RequestPlan;
 use traflux_gateway::server::{Gateway, ServerSettings};
@@ -223,6 +223,68 @@ async fn keys_of_an_issuer_are_told_apart_and_read_again_when_they_change() {
     };
     tokio::time::timeout(crate::common::PATIENCE, changed).await.unwrap();
     assert_eq!(ask(&signed(&p256.0, &p256.1, &claims)).await.status, 401, "a key that was withdrawn");
+}
+
+#[tokio::test]
+async fn public_keys_in_pem_verify_and_are_no_secret() {
+    let (address, mut heads) = scripted(OK).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.pem");
+    let p256 = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let ed25519 = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let both = p256.public_key_pem() + &ed25519.public_key_pem();
+    std::fs::write(&file, &both).unwrap();
+    let plan = to_gold(
+        &format!("http://{address}"),
+        &format!(r#"{{"jwt": {{"keys": {{"file": "{}"}}}}}}"#, file.display()),
+    );
+    let settings = ServerSettings { watch_interval: Duration::from_millis(20), ..ServerSettings::default() };
+    let gateway = Gateway::start(&plan, settings).await.unwrap();
+    let claims = json!({"exp": in_seconds(600), "plan": {"tier": "gold"}});
+    let ask = async |token: &str| post(gateway.address(), &[("authorization", token)], &chat(1)).await;
+    let (es256, eddsa) = (Header::new(Algorithm::ES256), Header::new(Algorithm::EdDSA));
+    let of_p256 = signed(&es256, &EncodingKey::from_ec_der(&p256.serialize_der()), &claims);
+    let of_ed25519 = signed(&eddsa, &EncodingKey::from_ed_der(&ed25519.serialize_der()), &claims);
+    for token in [&of_p256, &of_ed25519, &of_p256] {
+        assert_eq!(ask(token).await.status, 200);
+        assert!(heads.recv().await.unwrap().starts_with("POST /gold/"));
+    }
+    // What everybody may know is no secret, in whatever form it is taken for one.
+    let pem = p256.public_key_pem();
+    for secret in [
+        both.as_bytes(),
+        both.trim_end().as_bytes(),
+        pem.as_bytes(),
+        pem.trim_end().as_bytes(),
+        &p256.subject_public_key_info(),
+        p256.public_key_raw(),
+        ed25519.public_key_raw(),
+    ] {
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let forged = signed(&Header::new(algorithm), &EncodingKey::from_secret(secret), &claims);
+            assert_eq!(ask(&forged).await.code(), "invalid_token");
+        }
+    }
+    let plan_of = |kind: &str| {
+        let plan = format!(r#"{{"jwt": {{"{kind}": {{"file": "{}"}}}}}}"#, file.display());
+        to_gold("http://127.0.0.1:1", &plan)
+    };
+    // Nor does the gateway take it for one where the plan does.
+    let error = Gateway::start(&plan_of("secret"), ServerSettings::default()).await.unwrap_err();
+    assert!(error.to_string().contains("public keys belong in identity.jwt.keys"), "{error}");
+
+    // A key that is withdrawn takes the tokens with it that it has verified.
+    std::fs::write(&file, p256.public_key_pem()).unwrap();
+    let changed = async {
+        while ask(&of_ed25519).await.status != 401 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(crate::common::PATIENCE, changed).await.unwrap();
+    assert_eq!(ask(&of_p256).await.status, 200);
+    std::fs::write(&file, p256.serialize_pem()).unwrap();
+    let error = Gateway::start(&plan_of("keys"), ServerSettings::default()).await.unwrap_err();
+    assert!(error.to_string().contains("a private key"), "{error}");
 }
 
 #[tokio::test]

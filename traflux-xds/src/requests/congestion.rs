@@ -16,6 +16,12 @@ pub(crate) fn filters(plan: &CongestionPlan, report: &mut Report) -> Vec<(String
         "headers of answers pass",
         "clients get the load reports of backends",
     );
+    report.unsupported(
+        "congestion.cool_down",
+        "Envoy goes on asking a backend that refuses for lack of capacity, whatever `Retry-After` says",
+    );
+    report.unsupported("congestion.signal", "load reports of backends count for their weights at most");
+    report.unsupported("congestion.feedback", "Envoy does not read what backends say of their limits");
     if let Some(throttle) = &plan.throttle {
         report.approximated(
             "congestion.throttle",

@@ -91,9 +91,11 @@ pub(crate) fn probe(plan: &HealthPlan, http2: bool) -> HealthCheck {
         timeout: duration(probe.timeout),
         interval: duration(probe.interval),
         unhealthy_interval: duration(probe.unhealthy_interval),
+        // One that failed last, and one that is ill and passed, are asked as often as the ill.
         unhealthy_edge_interval: duration(probe.unhealthy_interval),
-        // Without it Envoy asks once a minute until there is traffic.
-        no_traffic_interval: duration(probe.interval),
+        healthy_edge_interval: duration(probe.unhealthy_interval),
+        // Without them Envoy asks once a minute until there is traffic.
+        no_traffic_interval: duration(probe.unhealthy_interval),
         no_traffic_healthy_interval: duration(probe.interval),
         interval_jitter_percent: percent(probe.jitter),
         unhealthy_threshold: uint32(probe.unhealthy_threshold),
@@ -154,8 +156,13 @@ fn outlier_report(plan: &RequestPlan, report: &mut Report) {
     for field in ["consecutive_errors", "consecutive_gateway_errors"] {
         report.exact_if(!local, at(field), "outlier_detection", split);
     }
+    report.exact_if(
+        !local,
+        at("consecutive_local_failures"),
+        "consecutive_local_origin_failure",
+        "a connection that comes about ends the row: connections that are refused add up, answers that never come do not",
+    );
     for field in [
-        "consecutive_local_failures",
         "interval_ms",
         "success_rate_min_endpoints",
         "success_rate_min_requests",

@@ -9,7 +9,6 @@ use traflux_core::plan::requests::RequestPlan;
 
 use super::identity::{Identity, Source};
 use super::matching::{BODY, Conditions, Expressed, conditions, header, path_expression, present_header};
-use super::options::RequestOptions;
 use super::pattern::expression;
 use super::support::Report;
 use crate::name::metric_name;
@@ -25,7 +24,6 @@ const SHORTEST_FILL_MS: u128 = 50;
 pub(crate) fn filters(
     plan: &RequestPlan,
     identity: &Identity,
-    options: &RequestOptions,
     report: &mut Report,
 ) -> (Vec<(String, Any)>, bool) {
     let counted = plan.limits.iter().filter(|limit| limit.unit == LimitUnit::Requests).count();
@@ -36,7 +34,7 @@ pub(crate) fn filters(
         let Some(expressed) = limit_report(limit, &at, counted > 1, identity, report) else { continue };
         reads_body |= limit.by.contains(&LimitScope::Model);
         let name = format!("traflux.limit.{}", metric_name(&limit.name));
-        filters.push((name, pack_any(filter(limit, &expressed, identity, options))));
+        filters.push((name, pack_any(filter(limit, &expressed, identity))));
     }
     (filters, reads_body)
 }
@@ -108,7 +106,12 @@ fn limit_report(
     );
     let whole = bucket(limit.amount, limit.burst, limit).1;
     report.exact_if(whole, field("amount"), "token_bucket", "rounded to whole tokens");
-    report.native(field("period_ms"), "token_bucket");
+    if !matches!(limit.shape, LimitShape::Calendar(_)) {
+        report.native(field("period_ms"), "token_bucket");
+    }
+    if limit.offset.is_some() {
+        report.unsupported(field("offset_ms"), "a bucket refills steadily and has no periods that begin");
+    }
     if limit.burst.is_some() {
         report.exact_if(
             limit.burst.is_none_or(|b| b.fract() == 0.0),
@@ -123,6 +126,11 @@ fn limit_report(
             field("shape"),
             "token_bucket",
             "refills steadily instead of at borders of the period",
+        ),
+        LimitShape::Calendar(_) => report.approximated(
+            field("shape"),
+            "token_bucket",
+            "refills steadily over the mean length of the window instead of at its beginning",
         ),
         LimitShape::SlidingWindow => report.approximated(
             field("shape"),
@@ -149,6 +157,13 @@ fn limit_report(
                 .native(at, "request_headers on what `identity` names; keys unused longest are forgotten"),
         }
     }
+    if limit.max_keys.is_some() {
+        report.approximated(
+            field("max_keys"),
+            "max_dynamic_descriptors",
+            "beyond it the key unused longest begins anew, where the engine refuses",
+        );
+    }
     for key in limit.overrides.keys() {
         report.native(format!("{at}.overrides.{key}"), "descriptor with this value");
     }
@@ -165,9 +180,9 @@ fn limit_report(
 fn bucket(amount: f64, burst: Option<f64>, limit: &LimitPlan) -> (TokenBucket, bool) {
     // Small or broken amounts are said per several periods.
     let mut periods: u32 = 1;
+    let period = limit.usual_period();
     let whole = |periods: u32| (amount * f64::from(periods)).fract().abs() < 1e-9;
-    while periods < 1000
-        && !(whole(periods) && limit.period.as_millis() * u128::from(periods) >= SHORTEST_FILL_MS)
+    while periods < 1000 && !(whole(periods) && period.as_millis() * u128::from(periods) >= SHORTEST_FILL_MS)
     {
         periods += 1;
     }
@@ -180,7 +195,7 @@ fn bucket(amount: f64, burst: Option<f64>, limit: &LimitPlan) -> (TokenBucket, b
     let bucket = TokenBucket {
         max_tokens: burst.round().clamp(1.0, most) as u32,
         tokens_per_fill: uint32(tokens as u32),
-        fill_interval: duration(limit.period * periods),
+        fill_interval: duration(period * periods),
     };
     (bucket, whole(periods) && burst.fract() == 0.0)
 }
@@ -191,12 +206,7 @@ enum Part {
     Model,
 }
 
-fn filter(
-    limit: &LimitPlan,
-    conditions: &Conditions,
-    identity: &Identity,
-    options: &RequestOptions,
-) -> LocalRateLimit {
+fn filter(limit: &LimitPlan, conditions: &Conditions, identity: &Identity) -> LocalRateLimit {
     let mut parts = Vec::new();
     let mut by = Vec::new();
     for scope in &limit.by {
@@ -257,7 +267,7 @@ fn filter(
         descriptors,
         rate_limits,
         always_consume_default_token_bucket: Some(BoolValue { value: false }),
-        max_dynamic_descriptors: uint32(options.max_keys.max(1)),
+        max_dynamic_descriptors: uint32(limit.max_keys.unwrap_or(LimitPlan::USUAL_MAX_KEYS)),
         enable_retry_after_header: true,
         ..LocalRateLimit::default()
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use traflux_core::plan::server::{ServerPlan, TlsPlan};
+use traflux_core::plan::server::{HeaderStyle, ServerPlan, TlsPlan};
 
 use super::route::TIMEOUT_GAP;
 use super::support::Report;
@@ -124,6 +124,11 @@ pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
     if server.levels_file.is_some() {
         report.unsupported(at("levels_file"), "levels are lost with the process");
     }
+    if server.limit_headers == HeaderStyle::Off {
+        report.native(at("limit_headers"), "Envoy says when to come back and no more");
+    } else {
+        report.unsupported(at("limit_headers"), "refusals say when to come back, and nothing of limits");
+    }
     if server.admin.is_some() {
         report.approximated(at("admin"), "admin", "Envoy's own interface, with other paths and more power");
     }
@@ -166,7 +171,8 @@ pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
         "one bound on head and body together, the sum of both",
     );
     report.approximated(at("request_timeout_ms"), "per_try_idle_timeout", TIMEOUT_GAP);
-    report.native(at("stream_idle_timeout_ms"), "stream_idle_timeout");
+    report
+        .unsupported(at("stream_quiet_after_ms"), "a quiet stream counts as a request in flight to its end");
     report.approximated(
         at("drain_timeout_ms"),
         "drain_timeout",

@@ -20,8 +20,6 @@ pub struct RequestOptions {
     pub authorization: Option<HostPlan>,
     /// Time for that service to answer.
     pub authorization_timeout: Duration,
-    /// Keys that a limit counts apart at a time; beyond it the one unused longest begins anew.
-    pub max_keys: u32,
 }
 
 impl Default for RequestOptions {
@@ -32,7 +30,6 @@ impl Default for RequestOptions {
             authorities_file: "/etc/ssl/certs/ca-certificates.crt".into(),
             authorization: None,
             authorization_timeout: Duration::from_millis(500),
-            max_keys: 10_000,
         }
     }
 }

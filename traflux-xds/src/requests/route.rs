@@ -63,6 +63,7 @@ pub(crate) fn routes(
         }];
     }
     retry_report(&plan.retry, report);
+    silence_report(plan, report);
     let configuration = RouteConfiguration {
         name: ROUTES.into(),
         virtual_hosts: vec![VirtualHost {
@@ -122,6 +123,10 @@ fn variants(
             }),
             // Envoy's own bound is on the whole answer, which would cut streams.
             timeout: duration(Duration::ZERO),
+            // Else the bound on silence would cut heads that may take longer.
+            idle_timeout: duration(
+                plan.server.stream_idle_timeout.max(route.timeout.unwrap_or(plan.server.request_timeout)),
+            ),
             retry_policy: Some(retry_policy(plan, route, idempotent)),
             hash_policy: hash_policy(plan, route, identity),
             host_rewrite_specifier: Some(route_action::HostRewriteSpecifier::AutoHostRewrite(BoolValue {
@@ -180,6 +185,23 @@ fn hash_policy(plan: &RequestPlan, route: &RoutePlan, identity: &Identity) -> Ve
     vec![route_action::HashPolicy { policy_specifier: Some(specifier), terminal: false }]
 }
 
+/// How long an attempt may take to its head.
+fn head_timeout(plan: &RequestPlan, route: &RoutePlan) -> Duration {
+    plan.retry.per_try_timeout.or(route.timeout).unwrap_or(plan.server.request_timeout)
+}
+
+/// Says how the bound on silence is expressed, which is for Envoy also one on heads.
+fn silence_report(plan: &RequestPlan, report: &mut Report) {
+    let idle = plan.server.stream_idle_timeout;
+    let mut routes = plan.routing.rules.iter().map(|rule| &rule.route).chain(&plan.routing.default);
+    report.exact_if(
+        routes.all(|route| head_timeout(plan, route) == idle),
+        "server.stream_idle_timeout_ms",
+        "stream_idle_timeout",
+        "an answer that began may be silent for as long as its head may take",
+    );
+}
+
 /// Says that there are no bands to choose from.
 fn queue_report(at: &str, route: &RoutePlan, report: &mut Report) {
     for (field, set) in [("band", route.band.is_some()), ("value", route.value.is_some())] {
@@ -200,7 +222,6 @@ pub(crate) const TIMEOUT_GAP: &str =
 
 fn retry_policy(plan: &RequestPlan, route: &RoutePlan, idempotent: bool) -> RetryPolicy {
     let retry = &plan.retry;
-    let idle = retry.per_try_timeout.or(route.timeout).unwrap_or(plan.server.request_timeout);
     let mut on: Vec<&str> = Vec::new();
     let mut statuses = Vec::new();
     for cause in &retry.retry_on {
@@ -219,7 +240,8 @@ fn retry_policy(plan: &RequestPlan, route: &RoutePlan, idempotent: bool) -> Retr
     }
     on.sort_unstable();
     on.dedup();
-    let base = RetryPolicy { per_try_idle_timeout: duration(idle), ..RetryPolicy::default() };
+    let base =
+        RetryPolicy { per_try_idle_timeout: duration(head_timeout(plan, route)), ..RetryPolicy::default() };
     if retry.max_attempts < 2 || on.is_empty() {
         return RetryPolicy { num_retries: uint32(0), ..base };
     }

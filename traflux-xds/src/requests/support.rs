@@ -190,7 +190,7 @@ fn walk(
 fn item_default(path: &str) -> Option<serde_json::Value> {
     match path {
         "backends" => serde_json::to_value(BackendPlan::default()).ok(),
-        "limits" => Some(serde_json::json!({ "persistent": false })),
+        "limits" => Some(serde_json::json!({ "persistent": false, "period_ms": 60_000 })),
         _ => None,
     }
 }

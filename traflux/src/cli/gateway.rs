@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use traflux_core::Rate;
 use traflux_core::plan::requests::RequestPlan;
+use traflux_core::{HostPlan, Rate};
 use traflux_gateway::adapter::Clock;
 use traflux_gateway::decision_log::LogFileSettings;
 use traflux_gateway::{Engine, EngineSettings, Severity, review, server};
@@ -77,6 +77,19 @@ struct EnvoyArgs {
     /// Fail, and write nothing, unless Envoy does all of it by itself and exactly.
     #[arg(long)]
     strict: bool,
+    /// An HTTP service that says who a client is, for plans with API keys or tokens: Envoy shows it the headers of each
+    /// request, and it answers 200 with `x-traflux-tenant` and its like, or refuses. Without it such a plan refuses
+    /// everybody.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host)]
+    authorization: Option<HostPlan>,
+    /// Authorities of backends' certificates, PEM, as Envoy sees the file; those of the system unless given.
+    #[arg(long, value_name = "FILE")]
+    authorities: Option<String>,
+}
+
+fn host(text: &str) -> Result<HostPlan, String> {
+    let (address, port) = crate::config::host_and_port(text)?;
+    Ok(HostPlan { address, port })
 }
 
 #[derive(Debug, Args)]
@@ -207,8 +220,12 @@ fn envoy(args: &EnvoyArgs) -> Result<ExitCode, Failure> {
 
     let plan = read(&args.file)?;
     let file = args.file.display();
-    let compiled =
-        compile(&plan, &RequestOptions::default()).map_err(|problem| format!("{file}: {problem}"))?;
+    let mut options =
+        RequestOptions { authorization: args.authorization.clone(), ..RequestOptions::default() };
+    if let Some(authorities) = &args.authorities {
+        options.authorities_file.clone_from(authorities);
+    }
+    let compiled = compile(&plan, &options).map_err(|problem| format!("{file}: {problem}"))?;
     let mut out = std::io::stderr().lock();
     // Nothing can be done about a standard error that is closed.
     let _ = writeln!(out, "{}", table(compiled.fields()).trim_end());

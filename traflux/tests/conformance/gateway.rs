@@ -74,7 +74,7 @@ fn said(step: &mut Fields<'_>, way: &Forward, now: Timestamp) -> (Outcome, Optio
     let feedback = Feedback::read(
         headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         now.since_epoch(),
-        way.feedback_settings(),
+        way.feedback_plan(),
     );
     let outcome = match step.take("outcome").unwrap() {
         Value::String(name) => Outcome::ALL.into_iter().find(|outcome| outcome.name() == name).unwrap(),

@@ -3,7 +3,7 @@
 use napi::Result;
 use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
-use traflux_gateway::congestion::{Feedback, FeedbackSettings};
+use traflux_gateway::congestion::{Feedback, FeedbackPlan};
 use traflux_gateway::queue::Ticket;
 use traflux_gateway::{EngineSettings, Outcome, Usage};
 
@@ -46,7 +46,7 @@ pub(crate) fn said(
     headers: Option<&str>,
     count: u32,
     now: Timestamp,
-    settings: &FeedbackSettings,
+    settings: &FeedbackPlan,
 ) -> Result<(Outcome, Feedback)> {
     let headers = pairs(headers.unwrap_or_default(), count)?;
     let has_retry_after = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));

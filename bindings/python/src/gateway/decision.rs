@@ -59,7 +59,7 @@ impl Said {
         let headers = pairs(Some(headers))?;
         let has_retry_after = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
         let bytes = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let feedback = Feedback::read(bytes, now.since_epoch(), way.feedback_settings());
+        let feedback = Feedback::read(bytes, now.since_epoch(), way.feedback_plan());
         Ok(Self { outcome: outcome_of(outcome, has_retry_after)?, usage, feedback: Some(feedback) })
     }
 

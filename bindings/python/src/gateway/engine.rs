@@ -58,7 +58,7 @@ impl Engine {
     fn decide(&self, py: Python<'_>, request: &Bound<'_, Request>, now: Option<f64>) -> PyResult<Py<PyAny>> {
         guarded(|| {
             // It takes less than letting go of the GIL and getting it back.
-            let decision = self.engine.decide(&request.get().asked(), time(&self.clock, now)?);
+            let decision = self.engine.decide(&request.get().asked(&self.engine), time(&self.clock, now)?);
             object(py, self.clock, decision)
         })
     }
@@ -78,8 +78,9 @@ impl Engine {
                 Err(_) => requests.try_iter()?.map(|item| cast(item?)).collect::<PyResult<_>>()?,
             };
             let asked: Vec<&Request> = requests.iter().map(Bound::get).collect();
-            let decisions: Vec<_> =
-                py.detach(|| asked.iter().map(|request| self.engine.decide(&request.asked(), now)).collect());
+            let decisions: Vec<_> = py.detach(|| {
+                asked.iter().map(|request| self.engine.decide(&request.asked(&self.engine), now)).collect()
+            });
             let objects: PyResult<Vec<_>> =
                 decisions.into_iter().map(|decision| object(py, self.clock, decision)).collect();
             PyList::new(py, objects?)
@@ -102,7 +103,7 @@ impl Engine {
     fn explain(&self, py: Python<'_>, request: &Bound<'_, Request>, now: Option<f64>) -> PyResult<String> {
         guarded(|| {
             let (request, now) = (request.get(), time(&self.clock, now)?);
-            Ok(py.detach(|| self.engine.explain(&request.asked(), now).to_string()))
+            Ok(py.detach(|| self.engine.explain(&request.asked(&self.engine), now).to_string()))
         })
     }
 

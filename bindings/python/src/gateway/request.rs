@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use traflux_core::Timestamp;
 use traflux_gateway::retry::Idempotence;
-use traflux_gateway::{Client, Request as Asked, RequestFacts, TokenEstimate, TokenEstimator};
+use traflux_gateway::{Client, Engine, Request as Asked, RequestFacts, TokenEstimate, TokensPlan};
 
 use super::{pairs, timestamp};
 use crate::errors::{guarded, py_err};
@@ -51,7 +51,10 @@ pub(crate) struct Request {
     user: String,
     user_tier: String,
     model: String,
-    tokens: TokenEstimate,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    /// Of its body: bytes of the prompt, and the most tokens to write.
+    measured: Option<(usize, Option<u64>)>,
     max_answer: Option<u64>,
     stream: bool,
     idempotence: Idempotence,
@@ -62,8 +65,22 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// As the engine takes it.
-    pub(super) fn asked(&self) -> Asked<'_> {
+    /// What it takes by the `tokens` of a plan, where it was not said.
+    fn tokens(&self, plan: &TokensPlan) -> TokenEstimate {
+        let (input, output) =
+            self.measured.map_or((0, 0), |(bytes, most)| plan.estimate(&self.model, bytes, most));
+        TokenEstimate {
+            input: self.input_tokens.unwrap_or(input),
+            output: self.output_tokens.unwrap_or(output),
+        }
+    }
+
+    /// As an engine takes it.
+    pub(super) fn asked(&self, engine: &Engine) -> Asked<'_> {
+        let tokens = match self.measured {
+            Some(_) => self.tokens(&engine.plan().tokens),
+            None => self.tokens(&TokensPlan::default()),
+        };
         Asked {
             method: &self.method,
             host: &self.host,
@@ -78,7 +95,7 @@ impl Request {
                 user_tier: &self.user_tier,
             },
             model: &self.model,
-            tokens: self.tokens,
+            tokens,
             max_answer: self.max_answer,
             stream: self.stream,
             idempotence: self.idempotence,
@@ -124,8 +141,7 @@ impl Request {
         guarded(|| {
             let headers = pairs(headers)?;
             let facts = body.map(RequestFacts::read).transpose().map_err(py_err)?;
-            let estimate = facts.as_ref().map(|facts| TokenEstimator::default().estimate(facts));
-            let estimate = estimate.unwrap_or_default();
+            let measured = facts.as_ref().map(|facts| (facts.prompt.len(), facts.max_output));
             let facts = facts.unwrap_or_default();
             let idempotence = match idempotent {
                 Some(true) => Idempotence::Idempotent,
@@ -148,10 +164,9 @@ impl Request {
                 user: user.to_owned(),
                 user_tier: user_tier.to_owned(),
                 model: if model.is_empty() { facts.model.into_owned() } else { model.to_owned() },
-                tokens: TokenEstimate {
-                    input: input_tokens.unwrap_or(estimate.input),
-                    output: output_tokens.unwrap_or(estimate.output),
-                },
+                input_tokens,
+                output_tokens,
+                measured,
                 max_answer: max_answer_tokens.or(facts.max_answer),
                 stream: stream.unwrap_or(facts.stream),
                 idempotence,
@@ -187,16 +202,16 @@ impl Request {
         &self.tenant
     }
 
-    /// Tokens read, as far as can be told before.
+    /// Tokens read, as far as can be told before; an engine goes by `tokens` of its plan.
     #[getter]
-    fn input_tokens(&self) -> u64 {
-        self.tokens.input
+    fn input_tokens(&self) -> PyResult<u64> {
+        guarded(|| Ok(self.tokens(&TokensPlan::default()).input))
     }
 
-    /// The most tokens written.
+    /// The most tokens written; an engine goes by `tokens` of its plan.
     #[getter]
-    fn output_tokens(&self) -> u64 {
-        self.tokens.output
+    fn output_tokens(&self) -> PyResult<u64> {
+        guarded(|| Ok(self.tokens(&TokensPlan::default()).output))
     }
 
     /// Whether the answer is asked for as a stream.

@@ -9,13 +9,14 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
 use traflux_core::Timestamp;
-use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit, WarmUpPlan};
+use traflux_core::plan::limit::{
+    CalendarPlan, CalendarWindow, LimitPlan, LimitScope, LimitShape, LimitUnit, WarmUpPlan,
+};
 use traflux_core::plan::requests::RequestPlan;
 
 use super::Compiled;
 use crate::engine::admission::Kept;
 use crate::engine::decision::Reason;
-use crate::engine::settings::EngineSettings;
 use crate::error::GatewayError;
 use crate::limit::{
     Key, LimitIx, LimitRule, LimitSettings, Limiter, LimiterSettings, MOST_LIMITS, ScopeIx, ScopeSettings,
@@ -154,8 +155,12 @@ impl Compiled {
 
     /// The name of a limit, that of the plan also for an override.
     pub(in crate::engine) fn limit_name(&self, ix: LimitIx) -> Option<Arc<str>> {
-        let limit = self.limits.iter().find(|l| l.ix == ix || l.overrides.values().any(|own| *own == ix))?;
-        Some(Arc::clone(&limit.name))
+        self.limit_position(ix).map(|at| Arc::clone(&self.limits[at].name))
+    }
+
+    /// The position of a limit in the plan, by its own or that of an override.
+    pub(in crate::engine) fn limit_position(&self, ix: LimitIx) -> Option<usize> {
+        self.limits.iter().position(|l| l.ix == ix || l.overrides.values().any(|own| *own == ix))
     }
 
     /// Whether the levels of a limit are kept over a restart, by its name or that of an override.
@@ -246,10 +251,7 @@ fn scope_name(by: &[LimitScope]) -> String {
     names.join("/")
 }
 
-pub(super) fn limiter_settings(
-    plan: &RequestPlan,
-    settings: &EngineSettings,
-) -> Result<LimiterSettings, GatewayError> {
+pub(super) fn limiter_settings(plan: &RequestPlan) -> Result<LimiterSettings, GatewayError> {
     // Only limits that may hold for one request together count against the room of a reservation.
     for limit in &plan.limits {
         let together = plan.limits.iter().filter(|other| !excludes(&limit.matches, &other.matches)).count();
@@ -266,8 +268,10 @@ pub(super) fn limiter_settings(
     for limit in &plan.limits {
         let scope = (!limit.by.is_empty()).then(|| scope_name(&limit.by));
         if let Some(name) = &scope {
-            let entry = ScopeSettings { name: name.clone(), max_keys: settings.max_keys };
-            scopes.insert(name.clone(), entry);
+            let max_keys = limit.max_keys.unwrap_or(LimitPlan::USUAL_MAX_KEYS) as usize;
+            let scope = scopes.entry(name.clone());
+            let scope = scope.or_insert_with(|| ScopeSettings { name: name.clone(), max_keys });
+            scope.max_keys = scope.max_keys.max(max_keys);
         }
         limits.push(LimitSettings {
             name: limit.name.clone(),
@@ -306,11 +310,29 @@ fn limit_rule(limit: &LimitPlan, amount: f64, burst: Option<f64>) -> LimitRule {
     }
     match limit.shape {
         LimitShape::TokenBucket => LimitRule::TokenBucket { amount, period, burst },
-        LimitShape::FixedWindow => LimitRule::FixedWindow { amount, period, offset: Duration::ZERO },
+        LimitShape::FixedWindow => {
+            LimitRule::FixedWindow { amount, period, offset: limit.offset.unwrap_or_default() }
+        }
+        LimitShape::Calendar(calendar) => calendar_rule(amount, calendar),
         LimitShape::SlidingWindow => LimitRule::SlidingWindow { amount, period },
         LimitShape::Pacing => LimitRule::Pacing { amount, period },
         LimitShape::WarmUp(WarmUpPlan { ramp, cold_factor }) => {
             LimitRule::WarmUp { amount, period, ramp, cold_factor }
         }
     }
+}
+
+/// Days and weeks all have one length, months have not.
+fn calendar_rule(amount: u64, calendar: CalendarPlan) -> LimitRule {
+    let CalendarPlan { every, utc_offset_minutes } = calendar;
+    let period = every.mean_length();
+    // 1970 began on a Thursday, so the first Monday was its fifth day.
+    let first_day = match every {
+        CalendarWindow::Month => return LimitRule::CalendarMonth { amount, utc_offset_minutes },
+        CalendarWindow::Week => 4,
+        CalendarWindow::Day => 0,
+    };
+    let first_minute = first_day * 1_440 - i64::from(utc_offset_minutes);
+    let offset_minutes = first_minute.rem_euclid(period.as_secs() as i64 / 60) as u64;
+    LimitRule::FixedWindow { amount, period, offset: Duration::from_secs(offset_minutes * 60) }
 }

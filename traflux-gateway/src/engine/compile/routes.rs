@@ -282,7 +282,7 @@ impl Builder<'_> {
             if beyond.zip(context).is_some_and(|((_, length), most)| most <= length) {
                 continue;
             }
-            let state = self.registry.backend(name, own, &self.plan.congestion, self.settings);
+            let state = self.registry.backend(name, own, &self.plan.congestion);
             let price = price(&backend.price_of(model));
             let bare = [traflux_core::plan::backend::UpstreamEndpoint {
                 url: String::new(),

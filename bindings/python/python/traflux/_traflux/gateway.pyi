@@ -165,10 +165,10 @@ class Request:
         """Whose limits it draws on."""
     @property
     def input_tokens(self) -> int:
-        """Tokens read, as far as can be told before."""
+        """Tokens read, as far as can be told before; an engine goes by `tokens` of its plan."""
     @property
     def output_tokens(self) -> int:
-        """The most tokens written."""
+        """The most tokens written; an engine goes by `tokens` of its plan."""
     @property
     def stream(self) -> bool:
         """Whether the answer is asked for as a stream."""
