@@ -165,7 +165,6 @@ fn every_row_that_is_native_has_a_trace() {
         "identity": {"trusted_headers": {"tenant": "x-tenant"}},
         "retry": {"retry_on": ["connect_failure", "reset", "gateway_error"]},
         "health": {"outlier": {"consecutive_errors": 4, "consecutive_gateway_errors": 4}},
-        "balance": {"slow_start": {"window_ms": 1000}},
         "server": {"stream_idle_timeout_ms": 1000, "request_timeout_ms": 1000, "limit_headers": "none"},
         "limits": [
             {"name": "l", "unit": "requests", "amount": 5, "match": {"headers": {"x": "1"}, "host": "a", "tenant": "b"}},
@@ -173,12 +172,18 @@ fn every_row_that_is_native_has_a_trace() {
         ],
         "backends": {"a": {"url": ["http://127.0.0.1:1", "http://127.0.0.1:2"]}}
     });
+    // Slow start is native where no route compares endpoints.
+    let turns = json!({
+        "routing": {"default": {"backend": "a", "algorithm": "round-robin"}},
+        "balance": {"slow_start": {"window_ms": 1000}},
+        "backends": {"a": {"url": ["http://127.0.0.1:1", "http://127.0.0.1:2"]}}
+    });
     let tiers = json!({
         "identity": {"trusted_headers": {"user_tier": "x-tier"}},
         "limits": [{"name": "l", "unit": "requests", "amount": 5, "match": {"user_tier": "gold"}}]
     });
     let mut found = BTreeSet::new();
-    for text in [MAXIMAL.to_owned(), plain.to_string(), tiers.to_string()] {
+    for text in [MAXIMAL.to_owned(), plain.to_string(), turns.to_string(), tiers.to_string()] {
         let plan: RequestPlan = serde_json::from_str(&text).unwrap();
         let compiled = compile(&plan, &RequestOptions::default()).unwrap();
         let native = compiled.fields().iter().filter(|field| field.support == Support::Native);
