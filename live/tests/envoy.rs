@@ -316,6 +316,24 @@ fn shares_turns_keys_paths_and_fallbacks_are_those_of_the_plan() {
     let host = |name: &str| url(name).trim_start_matches("http://").to_owned();
     assert_eq!(seen["keyed"], ["GET /base/v1/keys/x?y=1", &host("keyed"), "Bearer from-the-environment"]);
     assert_eq!(seen["filed"], ["GET /keys/x?y=1", &host("filed"), "Bearer from-a-file"]);
+    // The backend's key stands where the client's stood, on every attempt.
+    let shown = |target: &str| {
+        let headers = vec![("x-api-key".to_owned(), "of-the-client".to_owned())];
+        envoy.send(&Sent { target: target.into(), headers, ..Sent::default() })
+    };
+    let mut seen = BTreeMap::new();
+    for _ in 0..40 {
+        let answer = shown("/keys/flaky");
+        assert_eq!(answer.status, 200, "every other attempt fails, and is followed by another");
+        let mut lines = answer.body.lines().map(str::to_owned);
+        seen.insert(lines.next().unwrap(), lines.collect::<Vec<_>>());
+    }
+    assert_eq!(
+        seen["keyed"],
+        ["GET /base/v1/keys/flaky", &host("keyed"), "", "x-api-key from-the-environment"]
+    );
+    assert_eq!(seen["filed"], ["GET /keys/flaky", &host("filed"), "", "x-api-key from-a-file"]);
+    assert!(shown("/turns").body.ends_with("x-api-key of-the-client\n"), "who has no key gets the client's");
 }
 
 #[test]

@@ -214,6 +214,37 @@ fn a_path_that_no_request_has_is_a_warning() {
     );
 }
 
+#[test]
+fn a_gateway_that_is_open_to_all_is_a_warning() {
+    let text = r#"{"backends": {"b": {"key": {"env": "B"}}}, "routing": {"default": {"backend": "b"}},
+        "server": {"listen": "LISTEN"}, "identity": IDENTITY}"#;
+    let open = |listen: &str, identity: &str| {
+        let text = text.replace("LISTEN", listen).replace("IDENTITY", identity);
+        let plan: RequestPlan = serde_json::from_str(&text).unwrap();
+        review(&plan).iter().any(|finding| matches!(finding, Finding::Open { .. }))
+    };
+    assert!(open("0.0.0.0:8080", "{}") && open("[::]:8080", "{}"));
+    assert!(!open("127.0.0.1:8080", "{}"));
+    assert!(!open("0.0.0.0:8080", r#"{"trusted_headers": {"tenant": "x-tenant"}}"#), "a proxy in front asks");
+    let hash = "0".repeat(64);
+    assert!(!open("0.0.0.0:8080", &format!(r#"{{"api_keys": [{{"name": "a", "sha256": "{hash}"}}]}}"#)));
+}
+
+#[test]
+fn backends_that_are_asked_at_the_usual_path_are_named() {
+    let text = r#"{"backends": {"a": {}, "b": {}, "c": {}}, "routing": {"default": {"backend": "c"}, "rules": [
+        {"name": "r", "match": {"path": "/x"}, "route": {"backend": ["b", "a"], "health_check": true}}]}HEALTH}"#;
+    let asked = |health: &str| {
+        let plan: RequestPlan = serde_json::from_str(&text.replace("HEALTH", health)).unwrap();
+        review(&plan).into_iter().find_map(|finding| match finding {
+            Finding::UsualProbe { backends } => Some(backends),
+            _ => None,
+        })
+    };
+    assert_eq!(asked(""), Some(vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(asked(r#", "health": {"probe": {"probe": {"kind": "http", "path": "/ok"}}}"#), None);
+}
+
 fn any_path() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["v1", "v2", "chat", "c", "{x}", ""]), 0..4)
         .prop_map(|parts| format!("/{}", parts.join("/")))

@@ -21,7 +21,7 @@
 //! | `draining` | `health_status: DRAINING` | native; a backend that drains as a whole is left out of routes |
 //! | `fallback` | aggregate cluster, `previous_priorities` | approximated |
 //! | `timeout_ms`, `request_timeout_ms` | `per_try_idle_timeout` | approximated: for each attempt; streams are not cut |
-//! | backends: `url`, `key`, `tls`, `http2`, `connect_timeout_ms` | `load_assignment`, `UpstreamTlsContext`, `header_mutation` and, for a path or a key's file, `lua` in the cluster | native, but that files are read once |
+//! | backends: `url`, `key`, `tls`, `http2`, `connect_timeout_ms` | `load_assignment`, `UpstreamTlsContext` and, for a path or a key, `lua` in the cluster | native, but that files are read once |
 //! | backends: `price`, `models`, `load` | | unsupported |
 //! | API keys, `jwt` | `ext_authz` | need a service; without one the configuration refuses every request |
 //! | `claims_header` | | needs a proxy in front that passes claims as headers |
@@ -55,6 +55,7 @@ mod text;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -209,10 +210,14 @@ fn bootstrap_of(
     listener: Listener,
     clusters: &[Cluster],
 ) -> Result<Bootstrap, XdsError> {
-    let admin = match &plan.server.admin {
+    let mut admin = match &plan.server.admin {
         Some(text) => listener::socket("server.admin", text)?,
         None => options.admin.into(),
     };
+    // Whoever reaches it may change everything, and it asks for no token.
+    if !admin.ip().is_loopback() {
+        admin.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
     let connections = i64::try_from(plan.server.max_connections).unwrap_or(i64::MAX).max(1);
     let monitor = DownstreamConnectionsConfig { max_active_downstream_connections: connections };
     Ok(Bootstrap {

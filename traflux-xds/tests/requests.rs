@@ -138,11 +138,74 @@ fn what_envoy_does_otherwise_is_told_even_where_nobody_set_it() {
     let compiled = compiled(json!({}));
     assert_eq!(compiled.not_native().count(), 0);
     let usual: Vec<_> = compiled.usual().iter().map(|field| field.path.as_str()).collect();
-    for path in ["health.breaker.trials", "retry.retry_on", "retry.patience_ms", "server.request_timeout_ms"]
-    {
+    for path in [
+        "congestion.concurrency",
+        "congestion.throttle",
+        "health.breaker.trials",
+        "queue",
+        "retry.retry_on",
+        "retry.patience_ms",
+        "server.request_timeout_ms",
+    ] {
         assert!(usual.contains(&path), "{path}: {usual:?}");
     }
     assert!(compiled.usual().iter().all(|field| field.support != Support::Native));
+}
+
+#[test]
+fn overrides_speak_of_clients_that_there_are_and_of_no_key_twice() {
+    // Values of the descriptors of the one limit: what it counts apart, and the amount.
+    let buckets = |identity: Value, by: Value, overrides: Value| {
+        let compiled = compiled(json!({
+            "backends": {"a": {"url": "http://127.0.0.1:1"}}, "routing": {"default": {"backend": "a"}},
+            "identity": identity,
+            "limits": [{"name": "l", "unit": "requests", "amount": 6, "by": by, "overrides": overrides}]
+        }));
+        let text = compiled.static_config().unwrap();
+        let text = text.split("descriptors:").nth(1).unwrap().to_owned();
+        let amounts = text.lines().filter_map(|line| line.trim().strip_prefix("max_tokens: "));
+        (amounts.map(str::to_owned).collect::<Vec<_>>(), text)
+    };
+    let nobody = json!({});
+    let anonymous = json!({"anonymous": {"tenant": "acme"}});
+    assert_eq!(buckets(nobody.clone(), json!("tenant"), json!({"acme": 3, "corp": 4})).0, ["6"]);
+    assert_eq!(buckets(anonymous, json!("tenant"), json!({"acme": 3, "corp": 4})).0, ["3"]);
+    let headers = json!({"trusted_headers": {"tenant": "x-tenant", "user": "x-user"}});
+    let (amounts, text) = buckets(headers.clone(), json!(["tenant", "user"]), json!({"a\\/b/c/d": 3}));
+    assert_eq!(amounts, ["3", "6", "6", "6", "6"]);
+    assert!(text.contains("value: \"a/b\"") && text.contains("value: \"c/d\""), "{text}");
+    // Who lacks the header has an override of its own, and nobody else does.
+    let (amounts, text) = buckets(headers, json!("tenant"), json!({"": 3}));
+    assert_eq!(amounts, ["6", "3"], "{text}");
+    assert_eq!(buckets(nobody, json!(["tenant", "user"]), json!({"no-user": 3})).0, ["6"]);
+}
+
+#[test]
+fn envoys_own_interface_is_for_its_machine_alone() {
+    let text = |admin: &str| {
+        let admin = json!({"server": {"admin": admin, "admin_key": {"env": "TOKEN"}}});
+        compiled(admin).static_config().unwrap().split("admin:").nth(1).unwrap().to_owned()
+    };
+    let address = "address: \"127.0.0.1\"";
+    assert!(text("0.0.0.0:9900").contains(address) && text("127.0.0.1:9900").contains(address));
+    assert!(text("0.0.0.0:9900").contains("port_value: 9900"));
+}
+
+#[test]
+fn what_clients_show_to_the_service_goes_to_no_backend() {
+    let scripts = |identity: Value| {
+        let plan = plan(json!({
+            "backends": {"a": {"url": "http://127.0.0.1:1"}, "b": {"url": "http://127.0.0.1:2", "key": {"env": "B"}}},
+            "routing": {"default": {"backend": ["a", "b"]}}, "identity": identity
+        }));
+        let text = compile(&plan, &with_service()).unwrap().static_config().unwrap();
+        text.matches("headers:remove").count()
+    };
+    let key = json!({"name": "k", "sha256": "0".repeat(64)});
+    assert_eq!(scripts(json!({})), 1, "the backend with a key puts it where the client's stood");
+    assert_eq!(scripts(json!({"api_keys": [key]})), 2);
+    let token = json!({"jwt": {"secret": {"env": "S"}, "issuer": "i", "audience": "a", "forward": true}});
+    assert_eq!(scripts(token), 4, "a token goes on to who has no key of its own");
 }
 
 #[test]
@@ -273,7 +336,7 @@ fn backends_that_differ_get_clusters_of_their_own_and_the_gap_is_stated() {
     let line = field(&compiled, "routing.rules[0].route.algorithm");
     assert!(matches!(&line.support, Support::Approximated { gap } if gap.contains("cannot share a cluster")));
     let text = compiled.static_config().unwrap();
-    assert!(text.contains("weighted_clusters") && text.contains("Bearer %ENVIRONMENT(B)%"));
+    assert!(text.contains("weighted_clusters") && text.contains("os.getenv"));
 }
 
 #[test]

@@ -166,7 +166,10 @@ fn serve(mut stream: impl Read + Write, name: &str, counts: &Counts) -> Option<(
         } else {
             "200 OK"
         };
-        let body = format!("{name}\n{line}\n{}\n{}\n", header("host"), header("authorization"));
+        let mut body = format!("{name}\n{line}\n{}\n{}\n", header("host"), header("authorization"));
+        if !header("x-api-key").is_empty() {
+            body.push_str(&format!("x-api-key {}\n", header("x-api-key")));
+        }
         let more = if line.ends_with("drip") { 10 } else { usize::from(line.ends_with("stalled")) };
         let pause = Duration::from_millis(if line.ends_with("drip") { 100 } else { 3000 });
         let length = body.len() + more;

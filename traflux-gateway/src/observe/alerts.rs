@@ -17,6 +17,7 @@
 //! | `TrafluxGatewayUnfair` | tenants get very different parts of their fair share |
 //! | `TrafluxGatewayAnomaly` | a rate, errors, latency or a share of routing is unusual for minutes |
 //! | `TrafluxGatewayMisdirected` | the embedder counts with indices of another layout |
+//! | `TrafluxGatewayReloadFailing`, `TrafluxGatewayRenewalFailing` | a plan that was written, or a certificate or key, is not in use |
 //!
 //! Budgets burn over several windows: a page takes 2 % of a 30-day budget in one hour (rate 14.4) or 5 % in six
 //! (rate 6), a warning 10 % in three days (rate 1), and each also asks its short window, a twelfth as long, so that
@@ -47,7 +48,7 @@ const MOST_BURN: f64 = 0.95;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertSettings {
-    /// Address of the runbook; each alert adds `#` and its name in lower case.
+    /// Address of the runbook; each alert adds `#` and its name in lower case. That of this project unless said.
     pub runbook_url: String,
     /// What backends promise.
     pub objectives: Vec<Objective>,
@@ -71,7 +72,7 @@ impl Default for AlertSettings {
     /// plan, one retry per five requests, Jain's index 0.8. No objectives of latency or wait.
     fn default() -> Self {
         Self {
-            runbook_url: "https://traflux.github.io/traflux/runbook".to_owned(),
+            runbook_url: "https://github.com/traflux/traflux/blob/main/docs/runbook.md".to_owned(),
             objectives: vec![Objective::default()],
             waits: Vec::new(),
             limiter_share: 0.9,
@@ -424,6 +425,22 @@ fn level_alerts(settings: &AlertSettings) -> Vec<Alert> {
         format!("sum(increase({PREFIX}misdirected_total[10m])) > 0"),
         "Requests are counted with indices of another layout",
         "{{ $value | humanize }} records of the last 10 minutes could not be counted: a fault of the embedder.",
+    ));
+    alerts.push(alert(
+        "TrafluxGatewayReloadFailing",
+        "5m",
+        "warn",
+        format!("max({PREFIX}reload_failing) == 1"),
+        "A plan that was written is not in force",
+        "At least one gateway refused its latest plan and goes on with the one before; its log and /status say why.",
+    ));
+    alerts.push(alert(
+        "TrafluxGatewayRenewalFailing",
+        "5m",
+        "warn",
+        format!("max({PREFIX}renewal_failing) == 1"),
+        "A certificate or key that has changed is not in use",
+        "At least one gateway could not read certificates or keys again; those in use may expire. /status says why.",
     ));
     alerts
 }

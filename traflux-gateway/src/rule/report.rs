@@ -1,8 +1,12 @@
 //! What is wrong with a list of rules before any request comes?
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
 
+use traflux_core::plan::health::ProbePlan;
+use traflux_core::plan::identity::TrustedNames;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::RulePlan;
 
@@ -70,6 +74,16 @@ pub enum Finding {
     },
     /// Requests that no rule matches are answered with 404.
     NoDefault,
+    /// A gateway that listens beyond its machine asks nobody who they are, and pays backends with its own keys.
+    Open {
+        /// Where it listens.
+        listen: String,
+    },
+    /// Backends are asked how they are at a path that nobody chose, and that public providers do not have.
+    UsualProbe {
+        /// The backends, sorted.
+        backends: Vec<String>,
+    },
 }
 
 /// How much a finding matters.
@@ -91,8 +105,12 @@ impl Finding {
             | Self::PathForm { .. }
             | Self::UnknownBackend { .. }
             | Self::UnknownClient { .. }
-            | Self::NoClaims { .. } => Severity::Warning,
-            Self::Overlaps { .. } | Self::UnusedBackend { .. } | Self::NoDefault => Severity::Note,
+            | Self::NoClaims { .. }
+            | Self::Open { .. } => Severity::Warning,
+            Self::Overlaps { .. }
+            | Self::UnusedBackend { .. }
+            | Self::NoDefault
+            | Self::UsualProbe { .. } => Severity::Note,
         }
     }
 }
@@ -129,6 +147,16 @@ impl fmt::Display for Finding {
             Self::NoDefault => {
                 f.write_str("no default route: a request that no rule matches is answered with 404")
             }
+            Self::Open { listen } => write!(
+                f,
+                "server.listen: whoever reaches {listen} uses the keys of `backends`: `identity` has neither keys nor tokens, \
+                 and `server.tls` asks for no certificate"
+            ),
+            Self::UsualProbe { backends } => write!(
+                f,
+                "health_check: {} answer `GET /health` with 200 to 299, or are ill; for another path set `health.probe`",
+                backends.join(", ")
+            ),
         }
     }
 }
@@ -201,5 +229,29 @@ pub fn review(plan: &RequestPlan) -> Vec<Finding> {
     if plan.routing.default.is_none() {
         findings.push(Finding::NoDefault);
     }
+    findings.extend(open(plan));
+    findings.extend(usual_probe(plan));
     findings
+}
+
+/// Whether anybody may use the keys of backends. Who trusts headers has somebody before it who asks.
+fn open(plan: &RequestPlan) -> Option<Finding> {
+    let (server, identity) = (&plan.server, &plan.identity);
+    let elsewhere = server.listen.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback());
+    let asks = !identity.api_keys.is_empty()
+        || identity.jwt.is_some()
+        || identity.claims_header.is_some()
+        || identity.trusted_headers != TrustedNames::default()
+        || server.tls.as_ref().is_some_and(|tls| tls.client_authority_file.is_some());
+    let pays = plan.backends.values().any(|backend| backend.key.is_some());
+    (elsewhere && pays && !asks).then(|| Finding::Open { listen: server.listen.clone() })
+}
+
+/// Which backends are asked at the usual path.
+fn usual_probe(plan: &RequestPlan) -> Option<Finding> {
+    let probed = plan.routes().filter(|(_, route)| route.health_check == Some(true));
+    let backends: BTreeSet<String> =
+        probed.flat_map(|(_, route)| route.backend_names()).map(str::to_owned).collect();
+    (!backends.is_empty() && plan.health.probe.probe == ProbePlan::default().probe)
+        .then(|| Finding::UsualProbe { backends: backends.into_iter().collect() })
 }

@@ -5,7 +5,7 @@
 //! | `GET /healthz` | 200 while it runs |
 //! | `GET /readyz` | 200, and 503 once it drains |
 //! | `GET /metrics` | counters in the text format of Prometheus |
-//! | `GET /status` | connections, requests that wait, and whether certificates and keys are those of their files |
+//! | `GET /status` | connections, requests that wait, and whether the plan, certificates and keys are the latest |
 //! | `GET /queue` | who waits, how long, at which place and when they start, as JSON; `?limit=` requests of each queue |
 //! | `GET /probes` | what endpoints answered when they were asked how they are |
 //! | `GET /anomalies` | what is unusual, how fairly the last minute was shared, how long limits last |
@@ -40,6 +40,7 @@ use traflux_core::plan::requests::RequestPlan;
 use super::gateway::State;
 use super::queues;
 use crate::engine::{Explanation, ProbeStatus};
+use crate::error::GatewayError;
 use crate::observe::Format;
 use crate::observe::exposition::Escaped;
 use crate::request::{self, Client, TokenEstimate};
@@ -167,6 +168,7 @@ async fn answer(state: &Arc<State>, beyond: bool, request: Request<Incoming>) ->
             let recorded =
                 state.recording.as_ref().map(|recording| recording.exposition()).unwrap_or_default();
             let own = state.tally.exposition()
+                + &state.reloads.exposition()
                 + &state.renewals.exposition()
                 + &kept
                 + &asked
@@ -318,12 +320,14 @@ fn needs_token(path: &str, beyond: bool) -> bool {
 
 /// How the process is.
 fn status(state: &State) -> String {
-    let renewal = match state.renewals.problem() {
-        None => "those of their files".to_owned(),
-        Some(error) => format!("older than their files: {error}"),
+    let told = |problem: Option<GatewayError>, latest: &str, older: &str| match problem {
+        None => latest.to_owned(),
+        Some(error) => format!("{older}: {error}"),
     };
+    let reload = told(state.reloads.problem(), "the latest", "an earlier one, the latest was refused");
+    let renewal = told(state.renewals.problem(), "those of their files", "older than their files");
     format!(
-        "connections: {} open, at most {}\nrequests that wait: {}\nbodies that are held: {} bytes\ncertificates and keys: {renewal}\n",
+        "connections: {} open, at most {}\nrequests that wait: {}\nbodies that are held: {} bytes\nplan: {reload}\ncertificates and keys: {renewal}\n",
         state.connections.load(Ordering::Relaxed),
         state.live.load().plan.server.max_connections,
         state.waiters.len(),

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use traflux_core::plan::backend::KeySource;
 use traflux_core::plan::requests::RequestPlan;
 
+use super::attempts::Attempts;
 use super::buffers::Buffers;
 use super::keeper::{self, Keeper};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::recording::Recording;
-use super::renewals::Renewals;
 use super::scraping::{self, Scrapes};
 use super::settings::ServerSettings;
 use super::tally::Tally;
@@ -59,7 +59,10 @@ pub(crate) struct State {
     pub(super) tally: Tally,
     pub(super) scrapes: Scrapes,
     pub(super) buffers: Buffers,
-    pub(super) renewals: Renewals,
+    /// Plans that were to replace the one in force.
+    pub(super) reloads: Attempts,
+    /// Certificates and keys that changed.
+    pub(super) renewals: Attempts,
     /// Wakes the listener after a change of plan.
     pub(super) changed: Notify,
     /// Of clients, open now.
@@ -117,7 +120,8 @@ impl Gateway {
             tally: Tally::default(),
             scrapes: Scrapes::default(),
             buffers: Buffers::default(),
-            renewals: Renewals::default(),
+            reloads: Attempts::of("reload"),
+            renewals: Attempts::of("renewal"),
             changed: Notify::new(),
             connections: AtomicUsize::new(0),
             settings,
@@ -195,6 +199,23 @@ impl Gateway {
         self.state.reload(plan)
     }
 
+    /// The same for a plan that has been read, or could not be.
+    pub(super) fn take_in(&self, read: Result<RequestPlan, GatewayError>) -> Result<(), GatewayError> {
+        match read {
+            Ok(plan) => self.state.reload(&plan),
+            refused => {
+                self.state.reloads.ended(&refused);
+                refused.map(drop)
+            }
+        }
+    }
+
+    /// Why the last plan that was to replace the one in force did not; none where it did.
+    #[must_use]
+    pub fn reload_problem(&self) -> Option<GatewayError> {
+        self.state.reloads.problem()
+    }
+
     /// Why certificates and keys that have changed on disk are not in use; none where they are.
     #[must_use]
     pub fn renewal_problem(&self) -> Option<GatewayError> {
@@ -249,6 +270,12 @@ impl State {
     }
 
     pub(super) fn reload(&self, plan: &RequestPlan) -> Result<(), GatewayError> {
+        let result = self.put_in_force(plan);
+        self.reloads.ended(&result);
+        result
+    }
+
+    fn put_in_force(&self, plan: &RequestPlan) -> Result<(), GatewayError> {
         let _one_by_one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.live.load_full();
         needs_restart("server.listen", &before.plan.server.listen, &plan.server.listen)?;

@@ -18,7 +18,7 @@
 //! | questions to backends how busy they are | `scraping` |
 //! | metrics, explanations, levels, anomalies | `admin` |
 //! | the decision log on disk | `recording` |
-//! | certificates and keys that change | `renewals` |
+//! | plans, certificates and keys that change | `attempts` |
 //! | budgets over a restart | `keeper` |
 //! | a backend without costs, a load, a show | [`mock`], [`load`], [`demo`](fn@demo) |
 //!
@@ -28,6 +28,7 @@
 
 mod admin;
 mod answer;
+mod attempts;
 mod buffers;
 mod demo;
 mod gateway;
@@ -48,7 +49,6 @@ mod proxy;
 mod queues;
 mod racing;
 mod recording;
-mod renewals;
 mod run;
 mod scraping;
 mod settings;

@@ -110,7 +110,7 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
             continue;
         }
         seen = now;
-        match read().and_then(|plan| gateway.reload(&plan)) {
+        match gateway.take_in(read()) {
             Ok(()) => tell(&format!("{}: in force", file.display())),
             Err(error) => tell(&format!("the old plan stays in force: {error}")),
         }

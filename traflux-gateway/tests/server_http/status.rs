@@ -56,6 +56,30 @@ async fn limits_of_connections_that_change_hold_for_those_that_come_then() {
 }
 
 #[tokio::test]
+async fn a_plan_that_is_refused_is_told_until_another_is_in_force() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.admin = Some("127.0.0.1:0".into());
+    let gateway = gateway(&plan).await;
+    let get = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        raw(gateway.admin_address().unwrap(), request.as_bytes()).await
+    };
+    assert!(get("/status").await.contains("\nplan: the latest\n"));
+    let mut elsewhere = plan.clone();
+    elsewhere.server.listen = "127.0.0.1:1".into();
+    gateway.reload(&elsewhere).unwrap_err();
+    let status = get("/status").await;
+    assert!(status.contains("plan: an earlier one, the latest was refused: server.listen"), "{status}");
+    let metrics = get("/metrics").await;
+    assert!(metrics.contains("\ntraflux_gateway_reloads_total{result=\"failure\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("\ntraflux_gateway_reload_failing 1\n"));
+    gateway.reload(&plan).unwrap();
+    assert!(get("/metrics").await.contains("\ntraflux_gateway_reload_failing 0\n"));
+    assert!(gateway.reload_problem().is_none());
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_renewed_are_told_and_those_in_use_go_on() {
     let mock = mock().await;
     let folder = tempfile::tempdir().unwrap();

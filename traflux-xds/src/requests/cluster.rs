@@ -13,7 +13,7 @@ use traflux_core::plan::routing::{Algorithm, RoutePlan};
 
 use super::options::RequestOptions;
 use super::support::{Report, STRATEGY};
-use super::upstream::{self, ReadBackend};
+use super::upstream::{self, ReadBackend, Shown};
 use super::{balance, health, identity};
 use crate::error::XdsError;
 use crate::name::metric_name;
@@ -47,9 +47,10 @@ impl<'a> Clusters<'a> {
         report: &mut Report,
     ) -> Result<Self, XdsError> {
         let mut backends = BTreeMap::new();
+        let shown = Shown::of(&plan.identity);
         for (name, backend) in &plan.backends {
             backend_report(name, backend, report);
-            if let Some(read) = ReadBackend::read(name, backend)? {
+            if let Some(read) = ReadBackend::read(name, backend, shown)? {
                 backends.insert(name.as_str(), read);
             }
         }
@@ -438,10 +439,11 @@ fn backend_report(name: &str, backend: &BackendPlan, report: &mut Report) {
         );
     }
     match backend.key {
-        Some(KeySource::Env(_)) => report.native(at("key"), "header_mutation in the cluster: authorization"),
+        Some(KeySource::Env(_)) => report
+            .native(at("key"), "lua in the cluster: in place of the client's key, else in authorization"),
         Some(KeySource::File(_)) => report.approximated(
             at("key"),
-            "lua in the cluster: authorization",
+            "lua in the cluster: in place of the client's key, else in authorization",
             "read when Envoy starts, not when the file changes",
         ),
         None => {}

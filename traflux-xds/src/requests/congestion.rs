@@ -55,6 +55,8 @@ pub(crate) fn filters(plan: &CongestionPlan, report: &mut Report) -> Vec<(String
             ..AdmissionControl::default()
         };
         filters.push(("envoy.filters.http.admission_control".to_owned(), pack_any(filter)));
+    } else {
+        report.absent("congestion.throttle", "no filter: requests that a backend would refuse go to it");
     }
     if let Some(concurrency) = &plan.concurrency {
         match &concurrency.algorithm {
@@ -108,6 +110,11 @@ pub(crate) fn filters(plan: &CongestionPlan, report: &mut Report) -> Vec<(String
                 filters.push(("envoy.filters.http.adaptive_concurrency".to_owned(), pack_any(filter)));
             }
         }
+    } else {
+        report.absent(
+            "congestion.concurrency",
+            "no filter: `pool.max_requests` is the only bound on requests in flight",
+        );
     }
     filters
 }
@@ -116,7 +123,7 @@ pub(crate) fn filters(plan: &CongestionPlan, report: &mut Report) -> Vec<(String
 pub(crate) fn queue_report(queue: &QueuePlan, report: &mut Report) {
     if queue.max_waiting == 0 {
         report.native("queue", "Envoy lets nobody wait either");
-    } else if *queue != QueuePlan::default() {
+    } else {
         report.unsupported(
             "queue",
             "Envoy has no queue of requests: what finds no room is refused at once, but for `pool.max_pending` that wait for \

@@ -206,6 +206,13 @@ enum Part {
     Model,
 }
 
+/// Where one scope of a limit is found.
+enum Place {
+    Part(usize),
+    /// It is the same for all clients.
+    Constant(String),
+}
+
 fn filter(limit: &LimitPlan, conditions: &Conditions, identity: &Identity) -> LocalRateLimit {
     let mut parts = Vec::new();
     let mut by = Vec::new();
@@ -219,7 +226,7 @@ fn filter(limit: &LimitPlan, conditions: &Conditions, identity: &Identity) -> Lo
                 Source::Header { name: name.to_ascii_lowercase(), missing: String::new() }
             }
             LimitScope::Model => {
-                by.push(Some(parts.len()));
+                by.push(Place::Part(parts.len()));
                 parts.push(Part::Model);
                 continue;
             }
@@ -227,9 +234,9 @@ fn filter(limit: &LimitPlan, conditions: &Conditions, identity: &Identity) -> Lo
         };
         match source {
             // The same for all: nothing is counted apart.
-            Source::Constant(_) => by.push(None),
+            Source::Constant(value) => by.push(Place::Constant(value)),
             Source::Header { name, .. } => {
-                by.push(Some(parts.len()));
+                by.push(Place::Part(parts.len()));
                 parts.push(Part::Header { key: name.clone(), name });
             }
         }
@@ -342,8 +349,8 @@ fn actions(
 struct TokenBucketRule<'a> {
     limit: &'a LimitPlan,
     parts: &'a [Part],
-    /// For each scope of the plan its part, where it has one.
-    by: &'a [Option<usize>],
+    /// One for each scope of the plan.
+    by: &'a [Place],
 }
 
 impl TokenBucketRule<'_> {
@@ -351,19 +358,34 @@ impl TokenBucketRule<'_> {
     fn descriptors(&self, conditions: &Conditions, missing: &[usize]) -> Vec<LocalRateLimitDescriptor> {
         let limit = self.limit;
         let mut all = Vec::new();
-        if missing.is_empty() {
-            for (key, amount) in &limit.overrides {
-                let mut values = vec![String::new(); self.parts.len()];
-                for (part, value) in self.by.iter().zip(key.splitn(self.by.len().max(1), '/')) {
-                    if let Some(part) = part {
-                        values[*part] = value.to_owned();
-                    }
-                }
+        for (key, amount) in &limit.overrides {
+            let Some(values) = self.values(key) else { continue };
+            let lacks = |ix: &usize| matches!(self.parts[*ix], Part::Header { .. }) && values[*ix].is_empty();
+            if (0..self.parts.len()).filter(lacks).eq(missing.iter().copied()) {
                 all.push(self.descriptor(conditions, missing, &values, *amount));
             }
         }
-        all.push(self.descriptor(conditions, missing, &vec![String::new(); self.parts.len()], limit.amount));
+        let usual =
+            self.descriptor(conditions, missing, &vec![String::new(); self.parts.len()], limit.amount);
+        // Where an override speaks of all these requests nothing is left for it, and Envoy takes no two alike.
+        if all.iter().all(|own| own.entries != usual.entries) {
+            all.push(usual);
+        }
         all
+    }
+
+    /// What an override's key says of each part; `None` where no client has that key.
+    fn values(&self, key: &str) -> Option<Vec<String>> {
+        let mut values = vec![String::new(); self.parts.len()];
+        let said = split_key(key, self.by.len())?;
+        for (place, value) in self.by.iter().zip(said) {
+            match place {
+                Place::Part(ix) => values[*ix] = value,
+                Place::Constant(constant) if *constant != value => return None,
+                Place::Constant(_) => {}
+            }
+        }
+        Some(values)
     }
 
     /// One bucket; an empty value stands for any, with a bucket for each.
@@ -393,4 +415,24 @@ impl TokenBucketRule<'_> {
             ..LocalRateLimitDescriptor::default()
         }
     }
+}
+
+/// The parts of a key of so many: all but the last have `\/` for a slash and `\\` for a backslash. `None` for a key
+/// that no client has.
+fn split_key(key: &str, parts: usize) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let mut rest = key.chars();
+    while found.len() + 1 < parts {
+        let mut part = String::new();
+        loop {
+            match rest.next()? {
+                '/' => break,
+                '\\' => part.push(rest.next().filter(|next| matches!(next, '/' | '\\'))?),
+                other => part.push(other),
+            }
+        }
+        found.push(part);
+    }
+    found.push(rest.collect());
+    Some(found)
 }

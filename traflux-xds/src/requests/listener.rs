@@ -130,7 +130,7 @@ pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
         report.unsupported(at("limit_headers"), "refusals say when to come back, and nothing of limits");
     }
     if server.admin.is_some() {
-        report.approximated(at("admin"), "admin", "Envoy's own interface, with other paths and more power");
+        report.approximated(at("admin"), "admin", "Envoy's own interface, with other paths and more power; of this machine alone, whatever the address");
     }
     if let Some(tls) = &server.tls {
         for field in ["certificate_file", "key_file"] {
@@ -158,7 +158,10 @@ pub(crate) fn report(server: &ServerPlan, report: &mut Report) {
     report.exact_if(exact, at("max_header_bytes"), "max_request_headers_kb", "whole kilobytes, at most 8192");
     report.native(at("max_body_bytes"), "body_size_limit");
     if server.admin_key.is_some() {
-        report.unsupported(at("admin_key"), "Envoy's own interface knows no token: let nobody else reach it");
+        report.unsupported(
+            at("admin_key"),
+            "Envoy's own interface knows no token: it listens on this machine alone",
+        );
     }
     report.unsupported(
         at("max_buffered_bytes"),

@@ -66,9 +66,9 @@ pub struct FieldSupport {
     pub note: String,
 }
 
-/// The lines of a report while it is written.
+/// The lines of a report while it is written: of fields, and of what the engine does where a field is absent.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Vec<FieldSupport>);
+pub(crate) struct Report(Vec<FieldSupport>, Vec<FieldSupport>);
 
 impl Report {
     fn add(&mut self, path: impl Into<String>, support: Support, note: impl Into<String>) {
@@ -97,6 +97,12 @@ impl Report {
 
     pub(crate) fn unsupported(&mut self, path: impl Into<String>, why: impl Into<String>) {
         self.add(path, Support::Unsupported { why: why.into() }, "");
+    }
+
+    /// Envoy does not do what the engine does where a field is absent.
+    pub(crate) fn absent(&mut self, path: impl Into<String>, why: impl Into<String>) {
+        let support = Support::Unsupported { why: why.into() };
+        self.1.push(FieldSupport { path: path.into(), support, note: String::new() });
     }
 
     /// Native where two values agree, approximated with this gap where they do not.
@@ -135,6 +141,7 @@ impl Report {
         let (set, mut usual): (Vec<_>, Vec<_>) =
             self.0.into_iter().partition(|line| at(plan, &line.path).is_none() || is_set(&line.path));
         usual.retain(|line| line.support != Support::Native);
+        usual.append(&mut self.1);
         usual.sort_by(|a, b| a.path.cmp(&b.path));
         self.0 = set;
         // A field that is native in one place and not in another is not native.

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use traflux_core::plan::backend::{BackendPlan, BackendTlsPlan, KeySource};
+use traflux_core::plan::identity::IdentityPlan;
 
 use super::balance::percent;
+use super::identity::is_secured;
 use super::options::RequestOptions;
 use crate::error::XdsError;
 use crate::name::metric_name;
@@ -82,6 +84,8 @@ pub(crate) struct Manner {
     pub(crate) http2: bool,
     pub(crate) path: String,
     pub(crate) key: Option<KeySource>,
+    /// Whether the keys and tokens of clients go on.
+    pub(crate) shown: Shown,
     pub(crate) tls_files: Option<BackendTlsPlan>,
     pub(crate) connect_timeout: std::time::Duration,
 }
@@ -95,7 +99,7 @@ pub(crate) struct ReadBackend {
 
 impl ReadBackend {
     /// Reads a backend; `None` where it has no URL.
-    pub(crate) fn read(name: &str, plan: &BackendPlan) -> Result<Option<Self>, XdsError> {
+    pub(crate) fn read(name: &str, plan: &BackendPlan, shown: Shown) -> Result<Option<Self>, XdsError> {
         let wrong = |url: &str, problem: &str| XdsError::Upstream {
             backend: name.to_owned(),
             url: url.to_owned(),
@@ -126,6 +130,7 @@ impl ReadBackend {
             http2: plan.http2,
             path: first.path.clone(),
             key: plan.key.clone(),
+            shown,
             tls_files: plan.tls.clone(),
             connect_timeout: plan.connect_timeout,
         };
@@ -281,26 +286,10 @@ pub(crate) fn file(path: &str) -> Option<DataSource> {
 /// The filters that put the key and the path of a backend into requests to it, whichever route they came by.
 ///
 /// They belong to the cluster: a route may send to several, and no key may reach another backend than its own. Of
-/// Envoy's filters only scripts may change a path there, and only they can read a file that ends in a line break.
+/// Envoy's filters only scripts may change a path there, read a file that ends in a line break, and put a key where
+/// the client's stood.
 pub(crate) fn filters(manner: &Manner) -> Vec<(&'static str, Any)> {
     let mut filters = Vec::new();
-    if let Some(KeySource::Env(name)) = &manner.key {
-        let header = HeaderValueOption {
-            header: Some(HeaderValue {
-                key: "authorization".into(),
-                value: format!("Bearer %ENVIRONMENT({name})%"),
-                ..HeaderValue::default()
-            }),
-            append_action: header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-            ..HeaderValueOption::default()
-        };
-        let mutations = vec![Mutation { action: Some(mutation::Action::Append(header)) }];
-        let filter = HeaderMutation {
-            mutations: Some(Mutations { request_mutations: mutations, ..Mutations::default() }),
-            ..HeaderMutation::default()
-        };
-        filters.push(("envoy.filters.http.header_mutation", pack_any(filter)));
-    }
     if let Some(script) = script(manner) {
         let source = DataSource {
             specifier: Some(data_source::Specifier::InlineString(script)),
@@ -315,11 +304,49 @@ pub(crate) fn filters(manner: &Manner) -> Vec<(&'static str, Any)> {
     filters
 }
 
+/// For whom the keys and tokens are that clients show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// For backends: nobody else looks at them.
+    ToBackends,
+    /// For the service that Envoy asks.
+    ToEnvoy,
+    /// The same, and tokens also for backends without a key of their own.
+    TokensToBoth,
+}
+
+impl Shown {
+    pub(crate) fn of(plan: &IdentityPlan) -> Self {
+        match &plan.jwt {
+            Some(jwt) if jwt.forward => Self::TokensToBoth,
+            _ if is_secured(plan) => Self::ToEnvoy,
+            _ => Self::ToBackends,
+        }
+    }
+}
+
+/// Takes the client's key away.
+const STRIP: &str =
+    r#"for _, name in ipairs({"authorization", "x-api-key", "api-key"}) do headers:remove(name) end "#;
+/// The same, but for what the service did not name as a key: a token.
+const STRIP_BUT_TOKENS: &str = r#"headers:remove("x-api-key") headers:remove("api-key") if (headers:get("x-traflux-key") or "") ~= "" then headers:remove("authorization") end "#;
+/// Puts the key where the client's stands, and takes the client's away, wherever that is.
+const REPLACE: &str = r#"local place = "authorization" for _, name in ipairs({"authorization", "x-api-key", "api-key"}) do if headers:get(name) then place = name headers:remove(name) end end headers:replace(place, place == "authorization" and "Bearer " .. key or key) "#;
+
 fn script(manner: &Manner) -> Option<String> {
     let (mut once, mut each) = (String::new(), String::new());
-    if let Some(KeySource::File(path)) = &manner.key {
-        once = format!("local key = assert(io.open(\"{}\")):read(\"*l\") ", lua_text(path));
-        each.push_str("headers:replace(\"authorization\", \"Bearer \" .. key) ");
+    let key = manner.key.as_ref().map(|source| match source {
+        KeySource::Env(name) => format!("os.getenv(\"{}\")", lua_text(name)),
+        KeySource::File(path) => format!("assert(io.open(\"{}\")):read(\"*l\")", lua_text(path)),
+    });
+    match (key, manner.shown) {
+        (Some(key), _) => {
+            once = format!("local key = assert({key}) ");
+            each.push_str(REPLACE);
+        }
+        (None, Shown::ToBackends) => {}
+        (None, Shown::ToEnvoy) => each.push_str(STRIP),
+        (None, Shown::TokensToBoth) => each.push_str(STRIP_BUT_TOKENS),
     }
     if !manner.path.is_empty() {
         let path = lua_text(&manner.path);
