@@ -430,17 +430,17 @@ fn level_alerts(settings: &AlertSettings) -> Vec<Alert> {
         "TrafluxGatewayReloadFailing",
         "5m",
         "warn",
-        format!("max({PREFIX}reload_failing) == 1"),
+        format!("sum({PREFIX}reload_failing) > 0"),
         "A plan that was written is not in force",
-        "At least one gateway refused its latest plan and goes on with the one before; its log and /status say why.",
+        "{{ $value | humanize }} gateways refused their latest plan and go on with the one before; log and /status say why.",
     ));
     alerts.push(alert(
         "TrafluxGatewayRenewalFailing",
         "5m",
         "warn",
-        format!("max({PREFIX}renewal_failing) == 1"),
+        format!("sum({PREFIX}renewal_failing) > 0"),
         "A certificate or key that has changed is not in use",
-        "At least one gateway could not read certificates or keys again; those in use may expire. /status says why.",
+        "{{ $value | humanize }} gateways could not read certificates or keys again; those in use may expire. /status says why.",
     ));
     alerts
 }

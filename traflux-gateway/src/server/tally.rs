@@ -97,13 +97,13 @@ impl Tally {
                 }
             }
         }
-        let _ = writeln!(text, "# TYPE traflux_gateway_hedges_total counter");
+        let _ = writeln!(text, "# TYPE traflux_gateway_hedge_results_total counter");
         for (rule, backend, row) in named().filter(|(_, _, row)| row.hedges() > 0) {
             let won = row.hedges_won();
             for (result, count) in [("won", won), ("lost", row.hedges().saturating_sub(won))] {
                 let _ = writeln!(
                     text,
-                    "traflux_gateway_hedges_total{{rule=\"{rule}\",backend=\"{backend}\",result=\"{result}\"}} {count}"
+                    "traflux_gateway_hedge_results_total{{rule=\"{rule}\",backend=\"{backend}\",result=\"{result}\"}} {count}"
                 );
             }
         }

@@ -56,6 +56,23 @@ async fn limits_of_connections_that_change_hold_for_those_that_come_then() {
 }
 
 #[tokio::test]
+async fn no_family_of_metrics_is_told_twice() {
+    let mock = mock().await;
+    let mut plan = to(&mock.url());
+    plan.server.admin = Some("127.0.0.1:0".into());
+    let gateway = gateway(&plan).await;
+    assert_eq!(post(gateway.address(), &[], &chat(1)).await.status, 200);
+    let get = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let metrics = raw(gateway.admin_address().unwrap(), get).await;
+    let mut families: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(families.len() > 30, "{metrics}");
+    families.sort_unstable();
+    let names = || families.iter().map(|family| family.split(' ').next().unwrap());
+    let twice: Vec<_> = names().zip(names().skip(1)).filter(|(a, b)| a == b).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+#[tokio::test]
 async fn a_plan_that_is_refused_is_told_until_another_is_in_force() {
     let mock = mock().await;
     let mut plan = to(&mock.url());
