@@ -227,7 +227,10 @@ fn a_gateway_that_is_open_to_all_is_a_warning() {
     assert!(!open("127.0.0.1:8080", "{}"));
     assert!(!open("0.0.0.0:8080", r#"{"trusted_headers": {"tenant": "x-tenant"}}"#), "a proxy in front asks");
     let hash = "0".repeat(64);
-    assert!(!open("0.0.0.0:8080", &format!(r#"{{"api_keys": [{{"name": "a", "sha256": "{hash}"}}]}}"#)));
+    assert!(!open(
+        "0.0.0.0:8080",
+        &format!(r#"{{"api_keys": [{{"name": "a", "tenant": "t", "sha256": "{hash}"}}]}}"#)
+    ));
 }
 
 #[test]

@@ -53,9 +53,9 @@ pub(crate) mod rich {
     pub(crate) use envoy_types::pb::envoy::config::core::v3::HealthStatus;
     pub(crate) use envoy_types::pb::envoy::config::core::v3::RuntimePercent;
     pub(crate) use envoy_types::pb::envoy::config::core::v3::{
-        DataSource, HeaderValue, HeaderValueOption, HealthCheck, HttpProtocolOptions as CommonHttpOptions,
-        HttpUri, RequestMethod, RuntimeFractionalPercent, TransportSocket, TypedExtensionConfig, data_source,
-        header_value_option, health_check, http_uri, transport_socket,
+        DataSource, HealthCheck, HttpProtocolOptions as CommonHttpOptions, HttpUri, RequestMethod,
+        RuntimeFractionalPercent, TransportSocket, TypedExtensionConfig, data_source, health_check, http_uri,
+        transport_socket,
     };
     pub(crate) use envoy_types::pb::envoy::config::core::v3::{RuntimeDouble, RuntimeUInt32};
     pub(crate) use envoy_types::pb::envoy::config::overload::v3::{

@@ -201,7 +201,7 @@ fn what_clients_show_to_the_service_goes_to_no_backend() {
         let text = compile(&plan, &with_service()).unwrap().static_config().unwrap();
         text.matches("headers:remove").count()
     };
-    let key = json!({"name": "k", "sha256": "0".repeat(64)});
+    let key = json!({"name": "k", "tenant": "t", "sha256": "0".repeat(64)});
     assert_eq!(scripts(json!({})), 1, "the backend with a key puts it where the client's stood");
     assert_eq!(scripts(json!({"api_keys": [key]})), 2);
     let token = json!({"jwt": {"secret": {"env": "S"}, "issuer": "i", "audience": "a", "forward": true}});
