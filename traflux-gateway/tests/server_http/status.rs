@@ -87,7 +87,7 @@ async fn a_plan_that_is_refused_is_told_until_another_is_in_force() {
     elsewhere.server.listen = "127.0.0.1:1".into();
     gateway.reload(&elsewhere).unwrap_err();
     let status = get("/status").await;
-    assert!(status.contains("plan: an earlier one, the latest was refused: server.listen"), "{status}");
+    assert!(status.contains("plan: an earlier one, the latest was refused: `server.listen`"), "{status}");
     let metrics = get("/metrics").await;
     assert!(metrics.contains("\ntraflux_gateway_reloads_total{result=\"failure\"} 1\n"), "{metrics}");
     assert!(metrics.contains("\ntraflux_gateway_reload_failing 1\n"));
