@@ -268,11 +268,13 @@ fn shares_turns_keys_paths_and_fallbacks_are_those_of_the_plan() {
                 {"name": "least", "match": {"path": "/least"},
                  "route": {"backend": ["a", "b"], "algorithm": "least-connections"}},
                 {"name": "dead", "match": {"path": "/dead"}, "route": {"backend": "nobody", "fallback": "spare"}},
+                {"name": "after", "match": {"path": "/after"}, "route": {"backend": "gone", "fallback": "spare"}},
                 {"name": "keys", "match": {"path": "/keys"}, "route": {"backend": ["keyed", "filed"]}}
             ]},
             "backends": {
                 "a": {"url": url("a")}, "b": {"url": url("b")}, "spare": {"url": url("spare")},
                 "nobody": {"url": "http://127.0.0.1:1"},
+                "gone": {"url": "http://127.0.0.1:1/base", "key": {"env": "BACKEND_KEY"}},
                 "keyed": {"url": format!("{}/base/v1", url("keyed")), "key": {"env": "BACKEND_KEY"}},
                 "filed": {"url": url("filed"), "key": {"file": secret}}
             }
@@ -334,6 +336,10 @@ fn shares_turns_keys_paths_and_fallbacks_are_those_of_the_plan() {
     );
     assert_eq!(seen["filed"], ["GET /keys/flaky", &host("filed"), "", "x-api-key from-a-file"]);
     assert!(shown("/turns").body.ends_with("x-api-key of-the-client\n"), "who has no key gets the client's");
+    // What was made for a backend that failed does not go to the next one.
+    let answer = shown("/after");
+    assert_eq!(answer.body.lines().nth(1), Some("GET /after"), "{answer:?}");
+    assert!(answer.body.ends_with("x-api-key of-the-client\n"), "{answer:?}");
 }
 
 #[test]

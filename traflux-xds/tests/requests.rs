@@ -202,10 +202,10 @@ fn what_clients_show_to_the_service_goes_to_no_backend() {
         text.matches("headers:remove").count()
     };
     let key = json!({"name": "k", "tenant": "t", "sha256": "0".repeat(64)});
-    assert_eq!(scripts(json!({})), 1, "the backend with a key puts it where the client's stood");
-    assert_eq!(scripts(json!({"api_keys": [key]})), 2);
+    assert_eq!(scripts(json!({})), 3, "the backend with a key puts it where the client's stood");
+    assert_eq!(scripts(json!({"api_keys": [key]})), 4);
     let token = json!({"jwt": {"secret": {"env": "S"}, "issuer": "i", "audience": "a", "forward": true}});
-    assert_eq!(scripts(token), 4, "a token goes on to who has no key of its own");
+    assert_eq!(scripts(token), 6, "a token goes on to who has no key of its own");
 }
 
 #[test]

@@ -50,10 +50,14 @@ fn to_the_busy(endpoints: usize, held: usize, place: Place, balance: &Value) -> 
     }
 
     let envoy = Envoy::start(plan(&value));
-    for _ in 0..held {
+    for sent in 1..=held {
         drop(envoy.in_background("/held"));
         // Each finds the one before it in flight.
-        std::thread::sleep(Duration::from_millis(20));
+        let start = Instant::now();
+        while backends.iter().map(Backend::requests).sum::<usize>() < sent {
+            assert!(start.elapsed() < Duration::from_secs(2), "request {sent} has not arrived");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
     let busy: BTreeSet<&str> =
         backends.iter().filter(|b| b.requests() > 0).map(|b| b.name.as_str()).collect();

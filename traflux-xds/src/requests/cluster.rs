@@ -13,7 +13,7 @@ use traflux_core::plan::routing::{Algorithm, RoutePlan};
 
 use super::options::RequestOptions;
 use super::support::{Report, STRATEGY};
-use super::upstream::{self, ReadBackend, Shown};
+use super::upstream::{self, ReadBackend, Rewrites};
 use super::{balance, health, identity};
 use crate::error::XdsError;
 use crate::name::metric_name;
@@ -47,10 +47,10 @@ impl<'a> Clusters<'a> {
         report: &mut Report,
     ) -> Result<Self, XdsError> {
         let mut backends = BTreeMap::new();
-        let shown = Shown::of(&plan.identity);
+        let rewrites = Rewrites::of(plan);
         for (name, backend) in &plan.backends {
             backend_report(name, backend, report);
-            if let Some(read) = ReadBackend::read(name, backend, shown)? {
+            if let Some(read) = ReadBackend::read(name, backend, rewrites)? {
                 backends.insert(name.as_str(), read);
             }
         }

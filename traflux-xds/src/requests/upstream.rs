@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use traflux_core::plan::backend::{BackendPlan, BackendTlsPlan, KeySource};
-use traflux_core::plan::identity::IdentityPlan;
+use traflux_core::plan::requests::RequestPlan;
 
 use super::balance::percent;
 use super::identity::is_secured;
@@ -84,8 +84,7 @@ pub(crate) struct Manner {
     pub(crate) http2: bool,
     pub(crate) path: String,
     pub(crate) key: Option<KeySource>,
-    /// Whether the keys and tokens of clients go on.
-    pub(crate) shown: Shown,
+    pub(crate) rewrites: Rewrites,
     pub(crate) tls_files: Option<BackendTlsPlan>,
     pub(crate) connect_timeout: std::time::Duration,
 }
@@ -99,7 +98,7 @@ pub(crate) struct ReadBackend {
 
 impl ReadBackend {
     /// Reads a backend; `None` where it has no URL.
-    pub(crate) fn read(name: &str, plan: &BackendPlan, shown: Shown) -> Result<Option<Self>, XdsError> {
+    pub(crate) fn read(name: &str, plan: &BackendPlan, rewrites: Rewrites) -> Result<Option<Self>, XdsError> {
         let wrong = |url: &str, problem: &str| XdsError::Upstream {
             backend: name.to_owned(),
             url: url.to_owned(),
@@ -130,7 +129,7 @@ impl ReadBackend {
             http2: plan.http2,
             path: first.path.clone(),
             key: plan.key.clone(),
-            shown,
+            rewrites,
             tls_files: plan.tls.clone(),
             connect_timeout: plan.connect_timeout,
         };
@@ -289,24 +288,23 @@ pub(crate) fn file(path: &str) -> Option<DataSource> {
 /// Envoy's filters only scripts may change a path there, read a file that ends in a line break, and put a key where
 /// the client's stood.
 pub(crate) fn filters(manner: &Manner) -> Vec<(&'static str, Any)> {
-    let mut filters = Vec::new();
-    if let Some(script) = script(manner) {
-        let source = DataSource {
-            specifier: Some(data_source::Specifier::InlineString(script)),
-            ..DataSource::default()
-        };
-        let filter = Lua { default_source_code: Some(source), ..Lua::default() };
-        filters.push(("envoy.filters.http.lua", pack_any(filter)));
+    if !manner.rewrites.any {
+        return Vec::new();
     }
-    if !filters.is_empty() {
-        filters.push(("envoy.filters.http.upstream_codec", pack_any(UpstreamCodec::default())));
-    }
-    filters
+    let source = DataSource {
+        specifier: Some(data_source::Specifier::InlineString(script(manner))),
+        ..DataSource::default()
+    };
+    let filter = Lua { default_source_code: Some(source), ..Lua::default() };
+    vec![
+        ("envoy.filters.http.lua", pack_any(filter)),
+        ("envoy.filters.http.upstream_codec", pack_any(UpstreamCodec::default())),
+    ]
 }
 
 /// For whom the keys and tokens are that clients show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shown {
+enum Shown {
     /// For backends: nobody else looks at them.
     ToBackends,
     /// For the service that Envoy asks.
@@ -315,46 +313,74 @@ pub(crate) enum Shown {
     TokensToBoth,
 }
 
-impl Shown {
-    pub(crate) fn of(plan: &IdentityPlan) -> Self {
-        match &plan.jwt {
-            Some(jwt) if jwt.forward => Self::TokensToBoth,
-            _ if is_secured(plan) => Self::ToEnvoy,
-            _ => Self::ToBackends,
-        }
+/// What becomes of the heads of a plan's requests on their way to backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rewrites {
+    shown: Shown,
+    /// Whether any backend gets another head than the client's. Then all have to begin with that one, for Envoy keeps what
+    /// an attempt at one cluster has changed for the next, at another.
+    any: bool,
+}
+
+impl Rewrites {
+    pub(crate) fn of(plan: &RequestPlan) -> Self {
+        let shown = match &plan.identity.jwt {
+            Some(jwt) if jwt.forward => Shown::TokensToBoth,
+            _ if is_secured(&plan.identity) => Shown::ToEnvoy,
+            _ => Shown::ToBackends,
+        };
+        let rewritten = |backend: &BackendPlan| {
+            let below = |url: &str| Upstream::parse(url).is_ok_and(|upstream| !upstream.path.is_empty());
+            backend.key.is_some() || backend.url.iter().any(|endpoint| below(&endpoint.url))
+        };
+        Self { shown, any: shown != Shown::ToBackends || plan.backends.values().any(rewritten) }
     }
 }
 
+/// Gives each attempt the client's own path and keys, whatever an attempt before has made of them.
+const BEGIN: &str = r#"local headers = handle:headers()
+  local data = handle:streamInfo():dynamicMetadata()
+  local first = data:get("traflux")
+  for _, name in ipairs({":path", "authorization", "x-api-key", "api-key"}) do
+    if first == nil then data:set("traflux", name, headers:get(name) or "")
+    elseif first[name] == "" then headers:remove(name)
+    else headers:replace(name, first[name]) end
+  end
+"#;
 /// Takes the client's key away.
-const STRIP: &str =
-    r#"for _, name in ipairs({"authorization", "x-api-key", "api-key"}) do headers:remove(name) end "#;
+const STRIP: &str = r#"  for _, name in ipairs({"authorization", "x-api-key", "api-key"}) do headers:remove(name) end
+"#;
 /// The same, but for what the service did not name as a key: a token.
-const STRIP_BUT_TOKENS: &str = r#"headers:remove("x-api-key") headers:remove("api-key") if (headers:get("x-traflux-key") or "") ~= "" then headers:remove("authorization") end "#;
+const STRIP_BUT_TOKENS: &str = r#"  headers:remove("x-api-key")
+  headers:remove("api-key")
+  if (headers:get("x-traflux-key") or "") ~= "" then headers:remove("authorization") end
+"#;
 /// Puts the key where the client's stands, and takes the client's away, wherever that is.
-const REPLACE: &str = r#"local place = "authorization" for _, name in ipairs({"authorization", "x-api-key", "api-key"}) do if headers:get(name) then place = name headers:remove(name) end end headers:replace(place, place == "authorization" and "Bearer " .. key or key) "#;
+const REPLACE: &str = r#"  local place = "authorization"
+  for _, name in ipairs({"authorization", "x-api-key", "api-key"}) do
+    if headers:get(name) then place = name headers:remove(name) end
+  end
+  headers:replace(place, place == "authorization" and "Bearer " .. key or key)
+"#;
 
-fn script(manner: &Manner) -> Option<String> {
-    let (mut once, mut each) = (String::new(), String::new());
+fn script(manner: &Manner) -> String {
     let key = manner.key.as_ref().map(|source| match source {
         KeySource::Env(name) => format!("os.getenv(\"{}\")", lua_text(name)),
         KeySource::File(path) => format!("assert(io.open(\"{}\")):read(\"*l\")", lua_text(path)),
     });
-    match (key, manner.shown) {
-        (Some(key), _) => {
-            once = format!("local key = assert({key}) ");
-            each.push_str(REPLACE);
-        }
-        (None, Shown::ToBackends) => {}
-        (None, Shown::ToEnvoy) => each.push_str(STRIP),
-        (None, Shown::TokensToBoth) => each.push_str(STRIP_BUT_TOKENS),
-    }
-    if !manner.path.is_empty() {
-        let path = lua_text(&manner.path);
-        each.push_str(&format!("headers:replace(\":path\", \"{path}\" .. headers:get(\":path\")) "));
-    }
-    (!each.is_empty()).then(|| {
-        format!("{once}function envoy_on_request(handle) local headers = handle:headers() {each}end")
-    })
+    let once = key.as_ref().map(|key| format!("local key = assert({key})\n")).unwrap_or_default();
+    let keys = match (key, manner.rewrites.shown) {
+        (Some(_), _) => REPLACE,
+        (None, Shown::ToBackends) => "",
+        (None, Shown::ToEnvoy) => STRIP,
+        (None, Shown::TokensToBoth) => STRIP_BUT_TOKENS,
+    };
+    let path = if manner.path.is_empty() {
+        String::new()
+    } else {
+        format!("  headers:replace(\":path\", \"{}\" .. headers:get(\":path\"))\n", lua_text(&manner.path))
+    };
+    format!("{once}function envoy_on_request(handle)\n  {BEGIN}{keys}{path}end")
 }
 
 /// The inside of a Lua text.
