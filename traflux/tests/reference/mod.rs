@@ -223,7 +223,7 @@ fn one_line(text: &str) -> String {
     {
         line = format!("{before}{linked}{after}");
     }
-    line.replace("`None`", "unset").replace("`null`", "unset")
+    line.replace("`None`", "unset")
 }
 
 /// Keys end in their unit.
