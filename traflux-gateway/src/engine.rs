@@ -57,7 +57,7 @@ use crate::decision_log::{DecisionLog, LogSettings, Turn};
 use crate::error::GatewayError;
 use crate::request::Request;
 use crate::rng::split_mix;
-use admission::MOST_BLOCKS;
+use admission::MOST_KEYS;
 use backend::Registry;
 use compile::Compiled;
 
@@ -129,7 +129,8 @@ impl Engine {
     }
 
     /// Puts another plan in force. Levels of limits that stay, estimates of endpoints that stay and everything in
-    /// flight go on; requests that wait go on by the plan under which they came.
+    /// flight go on; requests that wait go on by the plan under which they came. A key that gets an amount of its own
+    /// (`overrides`), or loses it, has used what it had used, with requests in flight as they were estimated.
     ///
     /// # Errors
     /// As [`new`](Self::new); the old plan then stays in force.
@@ -168,6 +169,7 @@ impl Engine {
         // Positions mean others from here on.
         registry.adaptive.clear();
         registry.probes.follow(&compiled, now);
+        compiled.take_over(&before, now);
         self.shared.compiled.store(Arc::new(compiled));
         // New pools begin with the weights of the plan: prices count at once, a controller's weights go on without a gap.
         self.adapt(&mut registry, now);
@@ -199,7 +201,7 @@ impl Engine {
         match compiled.admit(request, now) {
             Ok(mut admission) => {
                 if compiled.keeps_sessions(&admission) {
-                    admission.session = session.take(MOST_BLOCKS).collect();
+                    admission.session = session.take(MOST_KEYS).collect();
                 }
                 forward::decide(&self.shared, compiled, admission, now)
             }

@@ -178,7 +178,7 @@ fn a_conversation_that_grows_stays_and_a_branch_of_it_too() {
     let pool = pool(BalanceSettings::of(Algorithm::RoundRobin), &[1; 8]);
     let pick = |prompt: &[u8]| {
         let mut chain = [AffinityKey(0); 32];
-        let blocks = prefix_chain(prompt, 64, &mut chain);
+        let blocks = prefix_chain(prompt, 64, 32, &mut chain);
         let placement = session.pick_prefix(&pool, &PickRequest::new(at(1.0), 1), &chain[..blocks]).unwrap();
         (placement.position, placement.stay, placement.matched, blocks)
     };

@@ -205,6 +205,83 @@ fn a_second_attempt_that_fails_is_followed_by_neither_of_both_endpoints() {
     assert_eq!(third.attempt(), 3);
 }
 
+/// Tokens that the tenant has been charged.
+fn charged(engine: &Engine) -> u64 {
+    levels(engine, at(1000)).1
+}
+
+#[test]
+fn what_was_sent_and_got_no_answer_costs_its_prompt() {
+    for (outcome, cost) in [
+        (Outcome::Cancelled, 100),
+        (Outcome::Timeout, 100),
+        (Outcome::Reset, 100),
+        (Outcome::ConnectFailure, 0),
+        (Outcome::PoolFull, 0),
+        (Outcome::LocalTimeout, 0),
+        (Outcome::Limited, 0),
+        (Outcome::ServerError, 0),
+    ] {
+        let engine = engine(HEDGED);
+        forward(engine.decide(&ask(), at(0))).finish(at(10), &End::of(outcome));
+        assert_eq!(charged(&engine), cost, "{outcome:?}");
+    }
+    // A client that hangs up: whoever waited for the answer is dropped.
+    let engine = engine(HEDGED);
+    drop(forward(engine.decide(&ask(), at(0))));
+    assert_eq!(charged(&engine), 100);
+    // What the answer said counts, whatever came of it.
+    let usage = Some(Usage { input: 7, cached: 0, output: 3 });
+    forward(engine.decide(&ask(), at(0))).finish(at(10), &End { usage, ..End::of(Outcome::Reset) });
+    assert_eq!(charged(&engine), 110);
+}
+
+#[test]
+fn an_attempt_that_is_followed_by_another_leaves_the_cost_to_the_last() {
+    const TWICE: &str = r#"{"max_attempts": 2, "hedge": {"delay_ms": 100}}"#;
+    let json = HEDGED.replace(r#"{"hedge": {"delay_ms": 100}}"#, TWICE);
+    let usage = Some(Usage { input: 90, cached: 0, output: 20 });
+    let success = End { usage, ..End::of(Outcome::Success) };
+    let engine = engine(&json);
+    let second = forward(forward(engine.decide(&ask(), at(0))).retry(at(10), &End::of(Outcome::Reset)));
+    assert_eq!(charged(&engine), 300, "the second has reserved, the first has cost nothing");
+    second.finish(at(20), &success);
+    assert_eq!(charged(&engine), 110);
+    for outcome in [Outcome::Reset, Outcome::Timeout] {
+        let engine = self::engine(&json);
+        let second = forward(forward(engine.decide(&ask(), at(0))).retry(at(10), &End::of(Outcome::Reset)));
+        assert!(matches!(second.retry(at(20), &End::of(outcome)), Decision::Refuse(_)));
+        assert_eq!(charged(&engine), 100, "{outcome:?} at the last");
+    }
+    // Two at once: whoever is left pays.
+    let engine = self::engine(&json);
+    let mut first = forward(engine.decide(&ask(), at(0)));
+    let second = first.hedge(at(100)).unwrap();
+    first.finish(at(110), &End::of(Outcome::Reset));
+    second.finish(at(120), &success);
+    assert_eq!(charged(&engine), 110);
+    let engine = self::engine(&json);
+    let mut first = forward(engine.decide(&ask(), at(0)));
+    let second = first.hedge(at(100)).unwrap();
+    second.finish(at(120), &End::of(Outcome::Timeout));
+    first.finish(at(120), &End::of(Outcome::Timeout));
+    assert_eq!(charged(&engine), 100, "once for both");
+}
+
+#[test]
+fn a_place_that_nobody_was_told_of_costs_nothing() {
+    let mut plan = plan(HEDGED);
+    plan.congestion.concurrency = Some(ConcurrencyPlan::fixed(1));
+    let engine = Engine::new(&plan, &EngineSettings::default(), at(0)).unwrap();
+    let held: Vec<_> = (0..2).map(|_| forward(engine.decide(&ask(), at(0)))).collect();
+    let Decision::Wait(waiting) = engine.decide(&ask(), at(0)) else { panic!("there is room") };
+    let usage = Some(Usage { input: 90, cached: 0, output: 20 });
+    held.into_iter().for_each(|way| way.finish(at(10), &End { usage, ..End::of(Outcome::Success) }));
+    assert_eq!(charged(&engine), 2 * 110 + 300);
+    drop(waiting);
+    assert_eq!(charged(&engine), 2 * 110);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -244,13 +321,14 @@ proptest! {
                     (requests, tokens) = (requests + 1, tokens + 150);
                 }
                 _ => {
-                    // The client goes away: what was sent counts as a request.
+                    // The client goes away: each attempt counts as a request, and one pays for the prompt.
                     requests += open.swap_remove(at_once).len() as u64;
+                    tokens += 100;
                 }
             }
         }
         for ways in open {
-            requests += ways.len() as u64;
+            (requests, tokens) = (requests + ways.len() as u64, tokens + 100);
         }
         let (charged, used, in_flight) = levels(&engine, at(now));
         prop_assert_eq!((charged, used, in_flight), (requests, tokens, 0));

@@ -211,3 +211,27 @@ fn who_does_not_wait_for_a_cold_limit_is_told_when_to_come_back() {
     near(turn.after(at(0.0)), 290);
     near(later(engine.decide(&ask("t"), at(0.0))).after(at(0.0)), 290 + 270);
 }
+
+#[test]
+fn who_had_to_wait_for_a_turn_counts_in_the_budget_of_a_backend_that_stands_in() {
+    let json = r#"{
+        "backends": {"a": {"models": {"x": {}}}, "b": {"models": {"m": {}}}},
+        "routing": {"default": {"backend": "a", "fallback": {
+            "backend": "b", "budget": {"max_in_flight": 1, "min_per_second": 100}}}},
+        "queue": {"max_waiting": 0},
+        "limits": [{"name": "pace", "unit": "requests", "amount": 10, "period_ms": 1000, "shape": "pacing",
+                    "max_wait_ms": 10000}]}"#;
+    let engine = engine(json, &EngineSettings::default());
+    let ask = || Request { model: "m", ..Request::default() };
+    forward(engine.decide(&ask(), at(0.0))).finish(at(0.0), &End::of(Outcome::Success));
+    let [first, second, third] = [0; 3].map(|_| later(engine.decide(&ask(), at(0.0))));
+    let first = forward(first.go_on(at(0.25)));
+    assert_eq!(first.backend(), "b");
+    let second = second.go_on(at(0.25));
+    assert!(matches!(second, Decision::Refuse(_)), "one at a time: {second:?}");
+    first.finish(at(0.25), &End::of(Outcome::Success));
+    let third = forward(third.go_on(at(0.35)));
+    assert!(!matches!(engine.decide(&ask(), at(1.0)), Decision::Forward(_)));
+    third.finish(at(1.0), &End::of(Outcome::Success));
+    forward(engine.decide(&ask(), at(1.0))).finish(at(1.0), &End::of(Outcome::Success));
+}

@@ -88,12 +88,13 @@ def test_a_forward_ends_once():
     assert caught.value.code == "input_ended" and not caught.value.is_transient
 
 
-def test_a_forward_that_is_dropped_gives_its_tokens_back():
+def test_a_forward_that_is_dropped_gives_back_the_tokens_of_its_answer():
     engine = Engine(PLAN, now=0.0)
-    del_me = engine.decide(chat(input_tokens=1000), now=0.0)
-    assert isinstance(engine.decide(chat(input_tokens=1000), now=0.0), Refuse)
+    del_me = engine.decide(chat(input_tokens=100, output_tokens=800), now=0.0)
+    assert isinstance(engine.decide(chat(output_tokens=900), now=0.0), Refuse)
     del del_me
-    assert isinstance(engine.decide(chat(input_tokens=1000), now=0.0), Forward)
+    assert isinstance(engine.decide(chat(output_tokens=901), now=0.0), Refuse)
+    assert isinstance(engine.decide(chat(output_tokens=900), now=0.0), Forward)
 
 
 def test_a_failure_is_tried_elsewhere_until_nothing_is_left():

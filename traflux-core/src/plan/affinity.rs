@@ -46,7 +46,7 @@ impl AffinityPlan {
                 block_bytes,
                 "1 to 1000000",
             )?;
-            check((1..=1024).contains(&blocks), "key.prefix.blocks", blocks, "1 to 1024")?;
+            check((1..=256).contains(&blocks), "key.prefix.blocks", blocks, "1 to 256")?;
         }
         let (ttl, longest) = (in_millis(self.ttl), in_millis(Self::LONGEST_TTL));
         check((1.0..=longest).contains(&ttl), "ttl_ms", ttl, format_args!("1 to {longest}"))?;
@@ -69,7 +69,8 @@ pub enum AffinitySource {
     Prefix {
         /// Bytes of a block: prompts are compared block by block.
         block_bytes: usize,
-        /// The most blocks that count.
+        /// The most blocks that count, at most 256. Up to 16 count one by one; where it is more, prompts are compared by
+        /// their first 1, 2, 3, 4, 6, 8, 12, 16, 24 blocks and so on, and by all.
         blocks: usize,
     },
 }

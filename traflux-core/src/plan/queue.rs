@@ -44,7 +44,8 @@ pub struct QueuePlan {
     /// 1998): one greedy tenant fills `a / (1 + a)` of the queue, and always leaves room for others. `null`: no bound;
     /// 4. Only in bands that are fair.
     pub tenant_threshold: Option<f64>,
-    /// Tenants that are told apart, at most 2³⁰; 2²⁰.
+    /// Tenants that are told apart from the start of the gateway, some 110 bytes each, at most 2²⁰; those that come when so
+    /// many are known are one tenant. A gateway tells apart no fewer than 10,000 for metrics. 10,000.
     pub max_tenants: u32,
     /// Whether what will probably not start in time is refused at once, instead of waiting in vain; yes.
     pub refuse_hopeless: bool,
@@ -188,7 +189,7 @@ impl Default for QueuePlan {
             groups: BTreeMap::new(),
             quantum_tokens: 4096,
             tenant_threshold: Some(4.0),
-            max_tenants: 1 << 20,
+            max_tenants: 10_000,
             refuse_hopeless: true,
             expected_tokens_per_second: None,
             rate_memory: Duration::from_secs(10),
@@ -265,7 +266,7 @@ impl QueuePlan {
         check((1..=1 << 40).contains(&self.max_tokens), "max_tokens", self.max_tokens, "1 to 2^40")?;
         let quantum = self.quantum_tokens;
         check((1..=1 << 40).contains(&quantum), "quantum_tokens", quantum, "1 to 2^40")?;
-        check((1..=1 << 30).contains(&self.max_tenants), "max_tenants", self.max_tenants, "1 to 2^30")?;
+        check((1..=1 << 20).contains(&self.max_tenants), "max_tenants", self.max_tenants, "1 to 2^20")?;
         if let Some(a) = self.tenant_threshold {
             // The upper bound keeps products with 2⁴⁰ tokens inside 64 bits.
             check((1.0 / 256.0..=4_096.0).contains(&a), "tenant_threshold", a, "1/256 to 4096")?;

@@ -29,24 +29,37 @@ impl AffinityKey {
     }
 }
 
-/// The keys of a prompt's first block, first two blocks, and so on into `chain`; returns how many there are. Of a
-/// prompt without a whole block, one key of all of it.
+/// The keys of a prompt's first block, first two blocks, and so on up to `blocks` into `chain`; returns how many there
+/// are. Of a prompt without a whole block, one key of all of it.
 ///
 /// Each is the hash of its block, seeded by the one before, as caches of prefixes number their blocks; so the
-/// whole chain costs one pass.
-pub fn prefix_chain(prompt: &[u8], block_bytes: usize, chain: &mut [AffinityKey]) -> usize {
+/// whole chain costs one pass. Where there are more blocks than places, those of the first 1, 2, 3, 4, 6, 8, 12, 16, 24
+/// blocks and so on are kept, and that of all: 16 places do for 256 blocks, and two prompts that begin alike share the
+/// key of at least two thirds of it.
+pub fn prefix_chain(prompt: &[u8], block_bytes: usize, blocks: usize, chain: &mut [AffinityKey]) -> usize {
     let block_bytes = block_bytes.max(1);
     if prompt.len() < block_bytes {
         let Some(first) = chain.first_mut() else { return 0 };
         *first = AffinityKey(hash(prompt, 0));
         return 1;
     }
-    let mut before = 0;
-    let mut count = 0;
-    for (block, key) in prompt.chunks_exact(block_bytes).zip(chain) {
+    let each = blocks <= chain.len();
+    let (mut before, mut count, mut next) = (0, 0, 1);
+    for (number, block) in (1..=blocks).zip(prompt.chunks_exact(block_bytes)) {
         before = hash(block, before);
+        if number < next && number < blocks {
+            continue;
+        }
+        let Some(key) = chain.get_mut(count) else { break };
         *key = AffinityKey(before);
         count += 1;
+        next = if each || number < 4 {
+            number + 1
+        } else if number.is_power_of_two() {
+            number + number / 2
+        } else {
+            number / 3 * 4
+        };
     }
     count
 }
@@ -124,7 +137,7 @@ mod tests {
         let one = [b"system prompt ".repeat(20), b"what is the time?".repeat(20)].concat();
         let two = [b"system prompt ".repeat(20), b"and the weather?".repeat(20)].concat();
         let mut chains = [[AffinityKey(0); 8]; 2];
-        let counts = [prefix_chain(&one, 64, &mut chains[0]), prefix_chain(&two, 64, &mut chains[1])];
+        let counts = [prefix_chain(&one, 64, 8, &mut chains[0]), prefix_chain(&two, 64, 8, &mut chains[1])];
         assert_eq!(counts, [8, 8]);
         // 280 bytes are alike: four blocks of 64.
         assert_eq!(chains[0][..4], chains[1][..4]);
@@ -134,9 +147,28 @@ mod tests {
     }
 
     #[test]
+    fn prompts_of_more_blocks_than_places_are_told_apart_by_their_length() {
+        let mut every = [AffinityKey(0); 256];
+        let prompt: Vec<u8> = (0..256 * 64_u32).map(|ix| ((ix * ix) >> 7) as u8).collect();
+        assert_eq!(prefix_chain(&prompt, 64, 256, &mut every), 256);
+        let mut chain = [AffinityKey(0); 16];
+        let kept = |blocks: usize, bytes: usize, chain: &mut [AffinityKey]| {
+            let count = prefix_chain(&prompt[..bytes], 64, blocks, chain);
+            let number = |key| every.iter().position(|one| one == key).unwrap() + 1;
+            chain[..count].iter().map(number).collect::<Vec<_>>()
+        };
+        let steps = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
+        assert_eq!(kept(256, prompt.len(), &mut chain), steps);
+        assert_eq!(kept(256, 64 * 23, &mut chain), steps[..8]);
+        assert_eq!(kept(20, prompt.len(), &mut chain), [&steps[..8], &[20]].concat());
+        assert_eq!(kept(16, prompt.len(), &mut chain), (1..=16).collect::<Vec<_>>());
+        assert_eq!(kept(200, prompt.len(), &mut chain).len(), 16);
+    }
+
+    #[test]
     fn a_short_prompt_has_one_key_and_scopes_do_not_meet() {
         let mut chain = [AffinityKey(0); 4];
-        assert_eq!(prefix_chain(b"hi", 64, &mut chain), 1);
+        assert_eq!(prefix_chain(b"hi", 64, 4, &mut chain), 1);
         assert_eq!(chain[0], AffinityKey::of_prefix(b"hi", 64, 4));
         let key = AffinityKey::of(b"session");
         assert_ne!(key.scoped(AffinityKey::of(b"tenant a")), key.scoped(AffinityKey::of(b"tenant b")));

@@ -40,7 +40,7 @@ pub struct Placement {
     pub position: usize,
     /// Whether that is where its session was.
     pub stay: Stay,
-    /// How many blocks of the prompt were met there before; 0 or 1 for keys that are not prefixes.
+    /// How many of its keys were met there before; 0 or 1 for keys that are not prefixes.
     pub matched: usize,
 }
 
@@ -70,7 +70,7 @@ impl Session {
         self.pick_prefix(pool, request, &[key])
     }
 
-    /// Chooses for a request whose prompt has these keys, of its first block, first two blocks, and so on
+    /// Chooses for a request whose prompt has these keys, of its first block, of more blocks, and so on
     /// ([`prefix_chain`](super::prefix_chain)): where the longest of them was met last.
     ///
     /// With the table of pins this is a radix tree of prompts in outline: a conversation that grows finds the

@@ -70,7 +70,7 @@ pub struct Entry<'a> {
 pub enum Call<'a> {
     /// [`Engine::decide`](crate::Engine::decide).
     Decide(Decide<'a>),
-    /// [`Engine::explain`](crate::Engine::explain), which makes names known.
+    /// [`Engine::explain`](crate::Engine::explain).
     Explain(Asked<'a>),
     /// [`Forward::first_byte`].
     FirstByte {

@@ -22,8 +22,8 @@ use crate::limit::{Holds, Key, LimitIx, MOST_LIMITS};
 use crate::request::TokenEstimate;
 use crate::retry::{Idempotence, RetryTicket};
 
-/// The most blocks of a prompt that are looked for.
-pub(super) const MOST_BLOCKS: usize = 16;
+/// The most beginnings of a prompt that are looked for: those of 256 blocks.
+pub(super) const MOST_KEYS: usize = 16;
 
 /// The most boxes that a thread keeps: a megabyte.
 const MOST_KEPT: usize = 1024;
@@ -79,7 +79,7 @@ pub(super) struct Kept {
     /// the backend in the key.
     pub(super) by_backend: ArrayVec<(u16, Option<Box<str>>), MOST_LIMITS>,
     /// What keeps a session together; empty without one.
-    pub(super) session: ArrayVec<AffinityKey, MOST_BLOCKS>,
+    pub(super) session: ArrayVec<AffinityKey, MOST_KEYS>,
 }
 
 impl Kept {

@@ -82,9 +82,9 @@ impl Registry {
     ) -> Result<Self, GatewayError> {
         let by_tenant = plan.limits.iter().filter(|limit| limit.by.contains(&LimitScope::Tenant));
         let most = by_tenant.filter_map(|limit| limit.max_keys).max().unwrap_or_default();
-        let tenants = most.max(LimitPlan::USUAL_MAX_KEYS) as usize;
+        let tenants = most.max(plan.queue.max_tenants).max(LimitPlan::USUAL_MAX_KEYS) as usize;
         let tenants = Arc::new(KeyTable::new(tenants, settings.seed));
-        // Its place is also that of tenants that come when the table is full.
+        // Always known, so that a full table takes it for none of the others.
         tenants.insert("", |_| false);
         Ok(Self {
             endpoints: EndpointTable::new(&LatencyPlan::default()),

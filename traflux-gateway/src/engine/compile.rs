@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
-use traflux_core::Timestamp;
 use traflux_core::plan::requests::RequestPlan;
 use traflux_core::plan::routing::RoutePlan;
+use traflux_core::{PlanError, Timestamp};
 
 pub(super) use self::limits::CompiledLimit;
 pub(super) use self::routes::{Place, Route, RouteMember, RoutePool};
 
 use self::limits::{Found, limiter_settings};
 use self::routes::{Builder, Contexts};
-use super::admission::{Admission, Kept, MOST_BLOCKS};
+use super::admission::{Admission, Kept, MOST_KEYS};
 use super::backend::Registry;
 use super::counters::Counters;
 use super::decision::{Decision, Reason, Refusal};
@@ -33,6 +33,9 @@ use crate::rule::{Matcher, order};
 
 /// A request waits for at most one of so many parts of the time until its deadline, where that is short.
 const WAITED: u32 = 5;
+
+/// The number of all tenants together that come when the table is full; no place of the table has it.
+pub(super) const OTHERS: u32 = u32::MAX;
 
 /// A plan ready to decide.
 #[derive(Debug, Clone)]
@@ -74,6 +77,15 @@ impl Compiled {
         now: Timestamp,
     ) -> Result<Self, GatewayError> {
         plan.validate()?;
+        let told_apart = registry.tenants.capacity();
+        if plan.queue.max_tenants as usize > told_apart {
+            let expected = format!("at most {told_apart}, for which there is room since the start");
+            return Err(PlanError::Key {
+                path: "queue.max_tenants".to_owned(),
+                problem: format!("{}, expected {expected}", plan.queue.max_tenants),
+            }
+            .into());
+        }
         if before.is_some_and(|before| before.plan.congestion != plan.congestion) {
             registry.forget_backends();
         }
@@ -171,27 +183,12 @@ impl Compiled {
         request: &Request<'_>,
         now: Timestamp,
     ) -> Result<Admission, (Option<u32>, Reason)> {
-        let Some(route) = self.rules.first(request).map(|ix| ix as u32).or(self.default) else {
-            return Err((None, Reason::NoRoute));
-        };
-        // Beyond what the table holds, tenants share the place of the nameless one.
+        let route = self.route_of(request).ok_or((None, Reason::NoRoute))?;
         let name = request.client.tenant;
         let tenant = self.tenants.find(name).or_else(|| self.tenants.insert(name, |_| false));
         let seen = tenant.and_then(|tenant| self.tenant_keys.get(tenant.slot() as usize));
-        let tenant = tenant.or_else(|| self.tenants.find("")).map_or(0, Key::slot);
-        let band = self.band(route, request);
-        let mut admission = Admission::blank();
+        let mut admission = self.taken_in(route, tenant.map_or(OTHERS, Key::slot), request, now);
         let kept = &mut *admission;
-        kept.route = route;
-        kept.model = self.contexts.pools_for(self.model(request.model), request.context_tokens());
-        kept.tenant = tenant;
-        kept.band = band;
-        kept.stream = request.stream;
-        kept.idempotence = request.idempotence;
-        kept.tokens = request.tokens;
-        kept.bytes = request.bytes;
-        kept.deadline = self.deadline(band, request, now);
-        kept.arrived = now;
         let (mut failed, mut found) = (None, Found { seen, last: None });
         self.limit_rules.each(request, |ix| {
             if failed.is_none() {
@@ -207,13 +204,49 @@ impl Compiled {
         Ok(admission)
     }
 
+    /// The route of a request.
+    #[inline]
+    pub(super) fn route_of(&self, request: &Request<'_>) -> Option<u32> {
+        self.rules.first(request).map(|ix| ix as u32).or(self.default)
+    }
+
+    /// A request of a tenant, without its limits and its session.
+    #[inline]
+    pub(super) fn taken_in(
+        &self,
+        route: u32,
+        tenant: u32,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Admission {
+        let band = self.band(route, request);
+        let mut admission = Admission::blank();
+        let kept = &mut *admission;
+        kept.route = route;
+        kept.model = self.contexts.pools_for(self.model(request.model), request.context_tokens());
+        kept.tenant = tenant;
+        kept.band = band;
+        kept.stream = request.stream;
+        kept.idempotence = request.idempotence;
+        kept.tokens = request.tokens;
+        kept.bytes = request.bytes;
+        kept.deadline = self.deadline(band, request, now);
+        kept.arrived = now;
+        admission
+    }
+
+    /// Calls with the position of each limit that holds for a request.
+    pub(super) fn each_limit(&self, request: &Request<'_>, visit: impl FnMut(usize)) {
+        self.limit_rules.each(request, visit);
+    }
+
     /// Whether requests are kept together on the way of this one.
     pub(super) fn keeps_sessions(&self, admission: &Admission) -> bool {
         self.routes[admission.route as usize].session.is_some()
     }
 
     /// Keys of a request's session, as [`admit`](Self::admit) takes them; none where no sessions are kept.
-    pub(super) fn session_of(&self, request: &Request<'_>) -> ArrayVec<AffinityKey, MOST_BLOCKS> {
+    pub(super) fn session_of(&self, request: &Request<'_>) -> ArrayVec<AffinityKey, MOST_KEYS> {
         let mut keys = ArrayVec::new();
         if let Some(affinity) = &self.plan.affinity {
             session_keys(&affinity.key, request, &mut keys);
@@ -336,11 +369,7 @@ impl Compiled {
     }
 }
 
-fn session_keys(
-    source: &AffinitySource,
-    request: &Request<'_>,
-    keys: &mut ArrayVec<AffinityKey, MOST_BLOCKS>,
-) {
+fn session_keys(source: &AffinitySource, request: &Request<'_>, keys: &mut ArrayVec<AffinityKey, MOST_KEYS>) {
     // Within the tenant, so that nobody finds another's sessions.
     let tenant = AffinityKey::of(request.client.tenant.as_bytes());
     let text = match source {
@@ -352,9 +381,8 @@ fn session_keys(
             Some(if request.client.user.is_empty() { request.client.key } else { request.client.user })
         }
         AffinitySource::Prefix { block_bytes, blocks } => {
-            let mut chain = [AffinityKey(0); MOST_BLOCKS];
-            let most = (*blocks).min(MOST_BLOCKS);
-            let count = prefix_chain(request.prompt, *block_bytes, &mut chain[..most]);
+            let mut chain = [AffinityKey(0); MOST_KEYS];
+            let count = prefix_chain(request.prompt, *block_bytes, *blocks, &mut chain);
             keys.extend(chain[..count].iter().map(|key| key.scoped(tenant)));
             return;
         }

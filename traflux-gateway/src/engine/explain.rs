@@ -1,14 +1,15 @@
 //! Why would this request go where it goes?
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use traflux_core::Timestamp;
-use traflux_core::plan::limit::LimitUnit;
+use traflux_core::plan::limit::{LimitScope, LimitUnit};
 use traflux_core::plan::routing::Algorithm;
 
 use super::admission::Kept;
-use super::compile::Compiled;
+use super::compile::{Compiled, OTHERS};
 use super::decision::{Reason, Refusal};
 use crate::balance::estimator::Tick;
 use crate::limit::LimitLevel;
@@ -25,7 +26,7 @@ pub struct Explanation {
     pub algorithm: Option<Algorithm>,
     /// Endpoints of the route that serve the model.
     pub candidates: Vec<CandidateTrace>,
-    /// Limits that hold, whoever serves.
+    /// Limits that hold: first those whoever serves, then those that count each backend apart, for each candidate.
     pub limits: Vec<LimitTrace>,
     /// Why the request would be refused before any endpoint is asked.
     pub refusal: Option<Refusal>,
@@ -72,9 +73,11 @@ pub struct CandidateTrace {
 pub struct LimitTrace {
     /// Its name.
     pub limit: String,
+    /// The backend, where each is counted apart.
+    pub backend: Option<String>,
     /// What it counts; levels of dollars are in 10⁻¹² of them.
     pub unit: LimitUnit,
-    /// How full it is for this request's key.
+    /// How full it is for this request's key; as new where that is not known yet.
     pub level: Option<LimitLevel>,
 }
 
@@ -91,12 +94,11 @@ impl Compiled {
         }
         let none =
             Explanation { rules, algorithm: None, candidates: Vec::new(), limits: Vec::new(), refusal: None };
-        let admission = match self.admit(request, now) {
-            Ok(admission) => admission,
-            Err((route, reason)) => {
-                return Explanation { refusal: Some(self.refusal(route, reason)), ..none };
-            }
+        let Some(route) = self.route_of(request) else {
+            return Explanation { refusal: Some(self.refusal(None, Reason::NoRoute)), ..none };
         };
+        // Neither its tenant nor its keys are made known.
+        let admission = self.taken_in(route, OTHERS, request, now);
         let route = &self.routes[admission.route as usize];
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (prompt, output) = (small(request.tokens.input), small(request.tokens.output));
@@ -125,17 +127,35 @@ impl Compiled {
                 });
             }
         }
-        let limits = admission
-            .limits
-            .iter()
-            .filter_map(|(ix, key)| {
-                let plan = &self.plan.limits[self.limit_position(*ix)?];
-                let level = self.limiter.level(now, *ix, *key);
-                Some(LimitTrace { limit: plan.name.clone(), unit: plan.unit, level })
-            })
-            .collect();
+        let backends: BTreeSet<&str> = candidates.iter().map(|one| one.backend.as_str()).collect();
+        let limits = self.explain_limits(request, &backends, now);
         let refusal = self.unserved_by_all(&admission);
         Explanation { algorithm: Some(route.algorithm), candidates, limits, refusal, ..none }
+    }
+
+    fn explain_limits(
+        &self,
+        request: &Request<'_>,
+        backends: &BTreeSet<&str>,
+        now: Timestamp,
+    ) -> Vec<LimitTrace> {
+        let (mut limits, mut at_backends) = (Vec::new(), Vec::new());
+        self.each_limit(request, |ix| {
+            let plan = &self.plan.limits[ix];
+            let trace = |backend: Option<&str>| LimitTrace {
+                limit: plan.name.clone(),
+                backend: backend.map(str::to_owned),
+                unit: plan.unit,
+                level: self.level_of(ix, request, backend, now),
+            };
+            if plan.by.contains(&LimitScope::Backend) {
+                at_backends.extend(backends.iter().map(|backend| trace(Some(backend))));
+            } else {
+                limits.push(trace(None));
+            }
+        });
+        limits.append(&mut at_backends);
+        limits
     }
 
     /// The refusal of a request that neither its route nor any that it falls back to may have.
@@ -192,16 +212,20 @@ impl fmt::Display for Explanation {
             )?;
         }
         for limit in &self.limits {
+            write!(f, "limit {}", limit.limit)?;
+            if let Some(backend) = &limit.backend {
+                write!(f, " at {backend}")?;
+            }
             let Some(level) = &limit.level else {
-                writeln!(f, "limit {}: unknown", limit.limit)?;
+                writeln!(f, ": unknown")?;
                 continue;
             };
             let (left, most) = (level.remaining, level.limit);
             if limit.unit == LimitUnit::Dollars {
                 let (left, most) = (PicoDollars(left), PicoDollars(most));
-                writeln!(f, "limit {}: {left} of {most} left", limit.limit)?;
+                writeln!(f, ": {left} of {most} left")?;
             } else {
-                writeln!(f, "limit {}: {left} of {most} left", limit.limit)?;
+                writeln!(f, ": {left} of {most} left")?;
             }
         }
         Ok(())

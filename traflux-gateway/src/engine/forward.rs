@@ -40,8 +40,8 @@ const MOST_ASKED: usize = 8;
 pub struct End<'a> {
     /// What came of it.
     pub outcome: Outcome,
-    /// What it used; `None` where the answer did not say. Then a success is settled as reserved and a failure as
-    /// nothing.
+    /// What it used; `None` where the answer did not say. Then a success is settled as reserved, what was sent and then
+    /// given up, timed out or reset as its prompt, and any other failure as nothing.
     pub usage: Option<Usage>,
     /// What the answer's headers said about the provider's limits.
     pub feedback: &'a Feedback,
@@ -61,6 +61,23 @@ pub struct Forward {
     pub(super) shared: Arc<Shared>,
     compiled: Arc<Compiled>,
     admission: Admission,
+}
+
+/// What limits are charged for a prompt that was sent and not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unanswered {
+    /// The prompt: the backend may have worked on it.
+    Prompt,
+    /// Nothing: it was not sent, or another attempt pays.
+    Free,
+}
+
+impl Unanswered {
+    /// What an attempt that ended like this has to pay.
+    const fn of(outcome: Outcome, hedging: &Hedging) -> Self {
+        let was_sent = matches!(outcome, Outcome::Cancelled | Outcome::Timeout | Outcome::Reset);
+        if was_sent && !hedging.is_paid_by_another(outcome) { Self::Prompt } else { Self::Free }
+    }
 }
 
 /// Routes and positions that were tried.
@@ -365,7 +382,8 @@ impl Forward {
     }
 
     pub(super) fn finish_now(mut self, now: Timestamp, end: &End<'_>) {
-        self.end(now, end);
+        let unanswered = Unanswered::of(end.outcome, &self.admission.hedging);
+        self.end(now, end, unanswered);
         self.make_room(now);
     }
 
@@ -399,7 +417,30 @@ impl Forward {
             (None, _) => Progress::Sent,
         };
         let in_flight = self.member().map_or(0, |(_, member, _)| member.state.concurrency.in_flight());
-        self.end(now, end);
+        let is_silent = progress == Progress::Sent && end.usage.is_none();
+        let unanswered = Unanswered::of(end.outcome, &self.admission.hedging);
+        // The next attempt pays, where there is one.
+        self.end(now, end, Unanswered::Free);
+        match self.again(now, end, place, progress, in_flight) {
+            Ok(decision) => decision,
+            Err(last) => {
+                if is_silent && unanswered == Unanswered::Prompt {
+                    last.charge_prompt(now, place);
+                }
+                last.exhausted(now)
+            }
+        }
+    }
+
+    /// Finds a place for another attempt; itself where there is to be none.
+    fn again(
+        mut self,
+        now: Timestamp,
+        end: &End<'_>,
+        place: (u32, u32),
+        progress: Progress,
+        in_flight: u32,
+    ) -> Result<Decision, Self> {
         let failed = Attempt {
             number: self.admission.tried.len() as u32 + 1,
             outcome: end.outcome,
@@ -411,12 +452,12 @@ impl Forward {
             elsewhere: self.has_elsewhere(fallback_cause(end.outcome)),
         };
         let decided = retry::decide(&self.compiled.plan.retry, &failed, self.shared.draw());
-        let RetryDecision::Retry { after, elsewhere } = decided else { return self.exhausted(now) };
+        let RetryDecision::Retry { after, elsewhere } = decided else { return Err(self) };
         let budget = &self.compiled.routes[self.admission.route as usize].budget;
-        let Some(leave) = budget.try_retry(now, in_flight) else { return self.exhausted(now) };
+        let Some(leave) = budget.try_retry(now, in_flight) else { return Err(self) };
         self.admission.leave = Some(leave);
         if self.admission.tried.try_push(place).is_err() {
-            return self.exhausted(now);
+            return Err(self);
         }
         let cause = fallback_cause(end.outcome);
         match attempt(&self.shared, &self.compiled, &mut self.admission, elsewhere, cause, now) {
@@ -431,10 +472,27 @@ impl Forward {
                     recorder.retries(member.series, 1);
                     recorder.pick(member.picks);
                 }
-                Decision::Forward(self)
+                Ok(Decision::Forward(self))
             }
-            Err(blocked) if blocked.has_turn => Decision::Later(Later::of(self)),
-            Err(_) => self.exhausted(now),
+            Err(blocked) if blocked.has_turn => Ok(Decision::Later(Later::of(self))),
+            Err(_) => Err(self),
+        }
+    }
+
+    /// Charges limits for the prompt of an attempt that has been settled as nothing.
+    #[cold]
+    fn charge_prompt(&self, now: Timestamp, (route, position): (u32, u32)) {
+        let (compiled, kept) = (&self.compiled, &self.admission);
+        let Some(pool) = compiled.routes[route as usize].pools[kept.model as usize].as_deref() else {
+            return;
+        };
+        let member = &pool.members[position as usize];
+        // It has been counted as a request.
+        let used = Cost { requests: 0, ..cost(member, kept.tokens.input, 0, 0) };
+        for (limit, key) in compiled.limits_at(kept, &member.state.name, now).into_iter().flatten() {
+            if let Some((_, unit, _)) = compiled.limiter.describe(limit) {
+                compiled.limiter.debit(now, limit, key, used.amount(unit));
+            }
         }
     }
 
@@ -468,7 +526,7 @@ impl Forward {
         member(&self.compiled, &self.admission)
     }
 
-    fn end(&mut self, now: Timestamp, end: &End<'_>) {
+    fn end(&mut self, now: Timestamp, end: &End<'_>, unanswered: Unanswered) {
         let kept = &mut *self.admission;
         if let Some(leave) = kept.leave.take() {
             self.compiled.routes[kept.route as usize].budget.finish(leave);
@@ -545,6 +603,9 @@ impl Forward {
             (None, Outcome::Success) => None,
             // Of a stream that broke or was left, some was used; how much is not known.
             (None, _) if begun => None,
+            (None, _) if unanswered == Unanswered::Prompt => {
+                Some(Usage { input: tokens.input, ..Usage::default() })
+            }
             (None, _) => Some(Usage::default()),
         };
         let small = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
@@ -651,10 +712,21 @@ impl Forward {
     pub(super) fn dropped_now(&mut self) {
         if let Some(hold) = &self.admission.hold {
             let last_known = hold.sent + hold.first_token.unwrap_or_default();
-            self.end(last_known, &End::of(Outcome::Cancelled));
-            self.make_room(last_known);
+            self.finish_cancelled(last_known, Unanswered::of(Outcome::Cancelled, &self.admission.hedging));
         } else if self.admission.turn.is_some() {
             self.give_up_turn();
         }
+    }
+
+    /// Ends a place that nobody was told of, so that nothing was sent.
+    pub(super) fn never_sent(&mut self) {
+        if let Some(hold) = &self.admission.hold {
+            self.finish_cancelled(hold.sent, Unanswered::Free);
+        }
+    }
+
+    fn finish_cancelled(&mut self, now: Timestamp, unanswered: Unanswered) {
+        self.end(now, &End::of(Outcome::Cancelled), unanswered);
+        self.make_room(now);
     }
 }

@@ -1,4 +1,7 @@
-//! What of a budget is used when the process starts anew?
+//! What of a budget is used when the plan changes or the process starts anew?
+//!
+//! A key with an amount of its own has a limit of its own, see `compile::limits`. Pictures name levels as plans do, by
+//! limit and key, so that what was used stays used whether or not the key has an amount of its own by then.
 
 use traflux_core::Timestamp;
 
@@ -12,7 +15,21 @@ impl Engine {
     pub fn levels(&self, now: Timestamp) -> Levels {
         let compiled = self.shared.compiled.load();
         let mut levels = compiled.limiter.levels(now);
-        levels.levels.retain(|level| compiled.is_persistent(&level.limit));
+        let places = compiled.persistent();
+        levels.levels.retain_mut(|level| {
+            let Some((limit, own)) = places.get(level.limit.as_str()) else { return false };
+            match (own, &level.key) {
+                (Some(own), _) => {
+                    level.limit.clone_from(&limit.name);
+                    level.key = Some((*own).to_owned());
+                    true
+                }
+                // From before the key had an amount of its own.
+                (None, Some(key)) => !limit.overrides.contains_key(key),
+                (None, None) => true,
+            }
+        });
+        levels.levels.sort_unstable_by(|a, b| (&a.limit, &a.key).cmp(&(&b.limit, &b.key)));
         levels
     }
 
@@ -24,6 +41,14 @@ impl Engine {
         if let Some(turn) = &mut turn {
             turn.restored(levels, now);
         }
-        self.shared.compiled.load().limiter.restore(now, levels)
+        let compiled = self.shared.compiled.load();
+        let mut levels = levels.clone();
+        for level in &mut levels.levels {
+            let own = level.key.as_ref().and_then(|key| compiled.override_of(&level.limit, key));
+            if let Some(own) = own {
+                (level.limit, level.key) = (own, None);
+            }
+        }
+        compiled.limiter.restore(now, &levels)
     }
 }

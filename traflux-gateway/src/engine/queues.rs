@@ -101,7 +101,7 @@ fn reading(room: &Room, former: bool, names: &TenantNames, now: Timestamp, most:
     // Those from the last number on share its place.
     let shared = room.plan.max_tenants - 1;
     let tenants = tenants.into_iter().map(|(tenant, load)| {
-        let told_apart = tenant < shared || names.count <= room.plan.max_tenants as usize;
+        let told_apart = tenant < shared || names.has_it_alone(shared);
         (names.get(tenant).filter(|_| told_apart), load)
     });
     let request = |Position { waits, rule, tenant, outlook }| QueuedReading {
@@ -126,6 +126,7 @@ fn reading(room: &Room, former: bool, names: &TenantNames, now: Timestamp, most:
 struct TenantNames {
     names: HashMap<u32, String>,
     count: usize,
+    room: usize,
 }
 
 impl TenantNames {
@@ -134,7 +135,12 @@ impl TenantNames {
         compiled.tenants.for_each(|name, slot| {
             names.extend(u32::try_from(slot).ok().map(|slot| (slot, name.to_owned())));
         });
-        Self { names, count: compiled.tenants.len() }
+        Self { names, count: compiled.tenants.len(), room: compiled.tenants.capacity() }
+    }
+
+    /// Whether nobody has come yet who would share the last number of a queue with the tenant that has it.
+    fn has_it_alone(&self, last: u32) -> bool {
+        self.count <= last as usize + 1 && self.count < self.room
     }
 
     fn get(&self, tenant: u32) -> Option<String> {

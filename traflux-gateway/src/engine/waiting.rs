@@ -113,7 +113,9 @@ impl Waiting {
         let late = at.and_then(|at| inner.ready.remove(at));
         self.room.recount(&inner);
         drop(inner);
-        drop(late);
+        if let Some((_, Decision::Forward(mut forward))) = late {
+            forward.never_sent();
+        }
     }
 }
 

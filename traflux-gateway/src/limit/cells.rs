@@ -60,6 +60,18 @@ impl Buckets {
             Self::Own(cells) => cells.at(slot),
         }
     }
+
+    /// New buckets as full as these, by another meter.
+    fn in_other_ticks(&self, slots: usize, old: &Meter, new: &Meter, now_ns: u64) -> Self {
+        let cells: Cells<BucketCell> = Cells::new(slots);
+        for slot in 0..slots {
+            let used = old.units_up(self.at(slot).level(old.granted(now_ns)));
+            if used > 0 {
+                cells.at(slot).debit(new.granted(now_ns), new.ticks_of_any(used));
+            }
+        }
+        Self::Own(cells)
+    }
 }
 
 /// One rule with its cells.
@@ -167,6 +179,7 @@ impl Limit {
     pub(super) fn changed(
         &self,
         settings: &LimitSettings,
+        keys: Option<&Arc<KeyTable>>,
         now_ns: u64,
     ) -> Result<Option<Self>, GatewayError> {
         if self.unit != settings.unit {
@@ -186,15 +199,18 @@ impl Limit {
             }
             (Counting::Metered { meter, cells, .. }, rule) => {
                 let Some((refill, burst)) = rule.refill() else { return Ok(None) };
-                let meter = if rule == self.rule {
-                    *meter
+                let (meter, cells) = if rule == self.rule {
+                    (*meter, cells.clone())
+                } else if let Ok(changed) = meter.changed(refill, burst, now_ns) {
+                    (changed, cells.clone())
                 } else {
-                    meter.changed(refill, burst, now_ns).map_err(|error| {
-                        setting_error(&settings.name, error.setting, format!("{rule:?}"), error.expected)
-                    })?
+                    // Ticks that suit the old rate do not suit the new one.
+                    let changed = self::meter(settings, rule, now_ns)?;
+                    let slots = keys.map_or(1, |keys| keys.capacity());
+                    (changed, cells.in_other_ticks(slots, meter, &changed, now_ns))
                 };
                 let paced = matches!(rule, LimitRule::Pacing { .. });
-                Counting::Metered { meter, paced, cells: cells.clone() }
+                Counting::Metered { meter, paced, cells }
             }
             _ => return Ok(None),
         };
@@ -383,6 +399,16 @@ impl Limit {
             Counting::Sliding { window, cells } => window.used(&mut lock(cells.at(slot)), now_ns) == 0,
             Counting::WarmUp { rate, cells } => rate.is_idle(&lock(cells.at(slot)), now_ns),
             Counting::InFlight { cells, .. } => cells.at(slot).load(Ordering::Acquire) == 0,
+        }
+    }
+
+    /// The most at once.
+    pub(super) const fn most(&self) -> u64 {
+        match &self.counting {
+            Counting::Metered { meter, .. } => meter.burst_units(),
+            Counting::Sliding { window, .. } => window.amount,
+            Counting::WarmUp { .. } => 1,
+            Counting::InFlight { most, .. } => *most,
         }
     }
 

@@ -68,12 +68,12 @@ impl Limiter {
     }
 
     /// The limiter under new settings. Limits with the same name, scope, unit and way to count keep their levels,
-    /// whatever the new rate or burst; reservations of either limiter end in both. Limits that are new start full.
-    /// Use the new one for all requests from then on.
+    /// whatever the new rate or burst; reservations of either limiter end in both, save those of a limit whose rate
+    /// grew out of scale ([`Meter::changed`](super::Meter::changed)), which stay as they were estimated. Limits that are
+    /// new start full. Use the new one for all requests from then on.
     ///
     /// # Errors
-    /// [`GatewayError::Setting`] as for [`Limiter::new`], for a scope that changes its `max_keys`, and for a
-    /// rate that grows out of scale ([`Meter::changed`](super::Meter::changed)).
+    /// [`GatewayError::Setting`] as for [`Limiter::new`], and for a scope that changes its `max_keys`.
     pub fn reloaded(&self, settings: &LimiterSettings, now: Timestamp) -> Result<Self, GatewayError> {
         settings.validate()?;
         let scopes = settings.scopes.iter().enumerate();
@@ -85,7 +85,7 @@ impl Limiter {
             let old =
                 old.filter(|old| old.scope.map(|ix| &self.inner.scopes[ix].name) == limit.scope.as_ref());
             let kept = match old {
-                Some(old) => old.changed(limit, nanos(now))?,
+                Some(old) => old.changed(limit, scope.map(|ix| &scopes[ix].keys), nanos(now))?,
                 None => None,
             };
             limits.push(match kept {
@@ -122,6 +122,12 @@ impl Limiter {
     pub fn key(&self, now: Timestamp, scope: ScopeIx, name: &str) -> Option<Key> {
         let table = &self.inner.scopes.get(usize::from(scope.0))?.keys;
         table.find(name).or_else(|| self.new_key(now, scope, name))
+    }
+
+    /// The key of a string in a scope, if there is one.
+    #[must_use]
+    pub fn find_key(&self, scope: ScopeIx, name: &str) -> Option<Key> {
+        self.inner.scopes.get(usize::from(scope.0))?.keys.find(name)
     }
 
     /// Whether a key that was found before in a scope is still that of its string.
@@ -219,6 +225,13 @@ impl Limiter {
         let level = limit.level(key.slot as usize, nanos(now));
         keys.release(key.slot);
         Some(level)
+    }
+
+    /// The level of a key that has used nothing. `None` for a limit there is not.
+    #[must_use]
+    pub fn level_as_new(&self, limit: LimitIx) -> Option<LimitLevel> {
+        let limit = self.inner.limits.get(usize::from(limit.0))?.most();
+        Some(LimitLevel { limit, used: 0, remaining: limit, reset: Some(Duration::ZERO) })
     }
 
     /// How full a limit is for each of its keys, whose names are not told. For metrics: a key that comes or goes meanwhile

@@ -262,7 +262,7 @@ impl Meter {
 
     /// The largest charge that is ever allowed, in units.
     #[must_use]
-    pub fn burst_units(&self) -> u64 {
+    pub const fn burst_units(&self) -> u64 {
         self.largest
     }
 }

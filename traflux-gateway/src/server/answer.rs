@@ -85,8 +85,11 @@ const fn passes(reason: Reason) -> bool {
     )
 }
 
-/// What headers can say of a limit; nothing of money.
+/// What headers can say of a limit; nothing of money, nor of what is left at one backend, for which another may stand in.
 fn level<'a>(trace: &LimitTrace, plan: &'a RequestPlan) -> Option<Level<'a>> {
+    if trace.backend.is_some() {
+        return None;
+    }
     let limit = plan.limits.iter().find(|limit| limit.name == trace.limit)?;
     let level = trace.level.as_ref()?;
     let resource = match limit.unit {

@@ -2,7 +2,7 @@
 
 use traflux_core::plan::requests::RequestPlan;
 
-use crate::common::{gateway, mock, plan, post};
+use crate::common::{gateway, mock, plan, post, raw};
 
 /// 50 tokens a minute, in and out, for a prompt of 11 bytes.
 fn limited(url: &str, keys: &str) -> RequestPlan {
@@ -57,4 +57,27 @@ async fn who_is_refused_is_told_of_limits_in_the_headers_that_the_plan_names() {
         );
         assert_eq!(said.is_empty(), header.is_none(), "{style}: {said:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_left_at_a_backend_is_told_to_operators_and_to_no_client() {
+    let mock = mock().await;
+    let mut plan = plan(&format!(
+        r#"{{"backends": {{"only": {{"url": "{}"}}}}, "routing": {{"default": {{"backend": "only"}}}},
+            "tokens": {{"default_output_tokens": 45}}, "limits": [
+                {{"name": "few", "unit": "tokens", "amount": 50}},
+                {{"name": "each", "unit": "requests", "amount": 1000, "by": "backend", "shape": "fixed_window",
+                  "period_ms": 3600000}}]}}"#,
+        mock.url()
+    ));
+    plan.server.admin = Some("127.0.0.1:0".into());
+    let gateway = gateway(&plan).await;
+    assert_eq!(post(gateway.address(), &[], PROMPT).await.status, 200);
+    let refused = post(gateway.address(), &[], PROMPT).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.headers.contains_key("x-ratelimit-limit-tokens"));
+    assert!(!refused.headers.contains_key("x-ratelimit-limit-requests"));
+    let request = b"GET /levels HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let levels = raw(gateway.admin_address().unwrap(), request).await;
+    assert!(levels.contains("limit each at only: 999 of 1000 left\n"), "{levels}");
 }

@@ -155,8 +155,9 @@ impl Forward {
     /// Settles every limit with what was used.
     ///
     /// `outcome` is a name such as ``"success"``, or the HTTP status of the answer. Without tokens a success is settled
-    /// as reserved, a failure as nothing. `headers` are those of the answer: what they say of the provider's limits
-    /// counts. `now` is in seconds since 1970.
+    /// as reserved, one that was sent in vain (``"cancelled"``, ``"timeout"``, ``"reset"``) as its prompt, any other
+    /// failure as nothing. `headers` are those of the answer: what they say of the provider's limits counts. `now` is in
+    /// seconds since 1970.
     #[pyo3(signature = (
         outcome=None, *, input_tokens=None, output_tokens=None, cached_tokens=0, headers=None, now=None,
     ))]

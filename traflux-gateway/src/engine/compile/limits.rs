@@ -19,8 +19,8 @@ use crate::engine::admission::Kept;
 use crate::engine::decision::Reason;
 use crate::error::GatewayError;
 use crate::limit::{
-    Key, LimitIx, LimitRule, LimitSettings, Limiter, LimiterSettings, MOST_LIMITS, ScopeIx, ScopeSettings,
-    Unit,
+    Key, LimitIx, LimitLevel, LimitRule, LimitSettings, Limiter, LimiterSettings, MOST_LIMITS, ScopeIx,
+    ScopeSettings, Unit,
 };
 use crate::request::Request;
 use crate::rule::excludes;
@@ -33,7 +33,7 @@ pub(in crate::engine) struct CompiledLimit {
     scope: Option<ScopeIx>,
     by: Vec<LimitScope>,
     by_backend: bool,
-    /// Limits of their own for some keys.
+    /// Limits of their own for some keys: their levels are carried over by hand, see [`Compiled::take_over`].
     overrides: FxHashMap<Box<str>, LimitIx>,
 }
 
@@ -85,14 +85,7 @@ impl Compiled {
             return Ok(());
         }
         KEY.with_borrow_mut(|key| {
-            key.clear();
-            for (at, scope) in limit.by.iter().filter(|s| **s != LimitScope::Backend).enumerate() {
-                if at > 0 {
-                    key.push('/');
-                }
-                let is_last = at + 1 == limit.by.len();
-                push_part(key, scope_value(scope, request), is_last);
-            }
+            limit.write_key(key, request);
             if limit.by_backend {
                 let prefix = (limit.by.len() > 1).then(|| key.as_str().into());
                 return admission.by_backend.try_push((ix as u16, prefix)).map_err(|_| Reason::TooManyKeys);
@@ -153,6 +146,35 @@ impl Compiled {
         Ok(limits)
     }
 
+    /// How full a limit is for the key of a request, at a backend where each is counted apart; as new for a key that is
+    /// not known, and stays so.
+    pub(in crate::engine) fn level_of(
+        &self,
+        ix: usize,
+        request: &Request<'_>,
+        backend: Option<&str>,
+        now: Timestamp,
+    ) -> Option<LimitLevel> {
+        let limit = &self.limits[ix];
+        let mut key = String::new();
+        limit.write_key(&mut key, request);
+        if let Some(backend) = backend {
+            if limit.by.len() > 1 {
+                key.push('/');
+            }
+            key.push_str(backend);
+        }
+        let level = |ix, key| self.limiter.level(now, ix, key);
+        match (limit.overrides.get(key.as_str()), limit.scope) {
+            (Some(own), _) => level(*own, Key::ONLY),
+            (None, None) => level(limit.ix, Key::ONLY),
+            (None, Some(scope)) => {
+                let known = self.limiter.find_key(scope, &key).and_then(|key| level(limit.ix, key));
+                known.or_else(|| self.limiter.level_as_new(limit.ix))
+            }
+        }
+    }
+
     /// The name of a limit, that of the plan also for an override.
     pub(in crate::engine) fn limit_name(&self, ix: LimitIx) -> Option<Arc<str>> {
         self.limit_position(ix).map(|at| Arc::clone(&self.limits[at].name))
@@ -163,11 +185,46 @@ impl Compiled {
         self.limits.iter().position(|l| l.ix == ix || l.overrides.values().any(|own| *own == ix))
     }
 
-    /// Whether the levels of a limit are kept over a restart, by its name or that of an override.
-    pub(in crate::engine) fn is_persistent(&self, limit: &str) -> bool {
-        self.plan.limits.iter().filter(|plan| plan.persistent).any(|plan| {
-            plan.name == limit || plan.overrides.keys().any(|key| override_name(&plan.name, key) == limit)
-        })
+    /// Limits whose levels are kept over a restart, by their names and those of their overrides, with the key of these.
+    pub(in crate::engine) fn persistent(&self) -> FxHashMap<String, (&LimitPlan, Option<&str>)> {
+        let mut places = FxHashMap::default();
+        for plan in self.plan.limits.iter().filter(|plan| plan.persistent) {
+            places.insert(plan.name.clone(), (plan, None));
+            let own = plan.overrides.keys();
+            places.extend(own.map(|key| (override_name(&plan.name, key), (plan, Some(key.as_str())))));
+        }
+        places
+    }
+
+    /// The name of the limit that a key has of its own.
+    pub(in crate::engine) fn override_of(&self, limit: &str, key: &str) -> Option<String> {
+        let limit = self.limits.iter().find(|one| *one.name == *limit)?;
+        limit.overrides.contains_key(key).then(|| override_name(&limit.name, key))
+    }
+
+    /// Charges what keys had used under the plan before to the limits that they have from now on, where they begin or
+    /// cease to have an amount of their own.
+    pub(in crate::engine) fn take_over(&self, before: &Self, now: Timestamp) {
+        for (ix, limit) in self.limits.iter().enumerate() {
+            let Some(old_ix) = before.limits.iter().position(|old| old.name == limit.name) else { continue };
+            let old = &before.limits[old_ix];
+            if old.by != limit.by || before.plan.limits[old_ix].unit != self.plan.limits[ix].unit {
+                continue;
+            }
+            let (Some(scope), Some(old_scope)) = (limit.scope, old.scope) else { continue };
+            for (key, own) in limit.overrides.iter().filter(|(key, _)| !old.overrides.contains_key(*key)) {
+                let general = before.limiter.find_key(old_scope, key);
+                let used = general.and_then(|general| before.limiter.level(now, old.ix, general));
+                self.limiter.debit(now, *own, Key::ONLY, used.map_or(0, |level| level.used));
+            }
+            for (key, own) in old.overrides.iter().filter(|(key, _)| !limit.overrides.contains_key(*key)) {
+                let used = before.limiter.level(now, *own, Key::ONLY).map_or(0, |level| level.used);
+                let Some(general) = self.limiter.key(now, scope, key).filter(|_| used > 0) else { continue };
+                // What it had used before it had an amount of its own is part of both.
+                let known = self.limiter.level(now, limit.ix, general).map_or(0, |level| level.used);
+                self.limiter.debit(now, limit.ix, general, used.saturating_sub(known));
+            }
+        }
     }
 
     /// Whether a limit counts each backend apart, so that another backend may do.
@@ -177,6 +234,18 @@ impl Compiled {
 }
 
 impl CompiledLimit {
+    /// Writes the key of a request, up to the name of a backend.
+    fn write_key(&self, key: &mut String, request: &Request<'_>) {
+        key.clear();
+        for (at, scope) in self.by.iter().filter(|s| **s != LimitScope::Backend).enumerate() {
+            if at > 0 {
+                key.push('/');
+            }
+            let is_last = at + 1 == self.by.len();
+            push_part(key, scope_value(scope, request), is_last);
+        }
+    }
+
     /// Whether it has one level for all.
     pub(in crate::engine) fn is_one(&self) -> bool {
         self.by.is_empty()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use traflux_core::Timestamp;
 
-use super::{End, Forward, attempt_route};
+use super::{End, Forward, Unanswered, attempt_route};
 use crate::engine::logged;
 use crate::outcome::Outcome;
 use crate::retry::Idempotence;
@@ -18,6 +18,8 @@ pub(in crate::engine) struct Hedging {
     last: Option<Timestamp>,
     /// Whether this one was begun because another was late.
     is_second: bool,
+    /// Whether another was begun because this one was late.
+    has_second: bool,
     /// Whether another was quicker.
     overtaken: bool,
 }
@@ -26,6 +28,12 @@ impl Hedging {
     /// Whether this attempt was begun because another was late.
     pub(in crate::engine) const fn is_second(&self) -> bool {
         self.is_second
+    }
+
+    /// Whether what this attempt sent is to be paid by another of the same request, so that no limit is charged twice.
+    pub(in crate::engine) const fn is_paid_by_another(&self, outcome: Outcome) -> bool {
+        // One that is reset may leave the other to win; the rest ends for both.
+        self.is_second || self.has_second && matches!(outcome, Outcome::Reset)
     }
 
     /// Whether another attempt was quicker.
@@ -59,7 +67,10 @@ impl Forward {
         let second = self.hedge_at().and_then(|_| self.second(now));
         self.admission.hedging.last = Some(now);
         match &second {
-            Some(_) => self.admission.hedging.begun += 1,
+            Some(_) => {
+                self.admission.hedging.begun += 1;
+                self.admission.hedging.has_second = true;
+            }
             None => self.admission.hedging.begun = u8::MAX - 1,
         }
         second
@@ -118,7 +129,7 @@ impl Forward {
 
     pub(in crate::engine) fn overtaken_now(mut self, now: Timestamp) {
         self.admission.hedging.overtaken = true;
-        self.end(now, &End::of(Outcome::Cancelled));
+        self.end(now, &End::of(Outcome::Cancelled), Unanswered::Free);
         self.make_room(now);
     }
 }

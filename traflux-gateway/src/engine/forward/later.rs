@@ -79,15 +79,9 @@ impl Later {
             return Decision::Later(Self { forward });
         }
         forward.admission.turn = None;
-        let pool = &forward.compiled.routes[turn.route as usize].pools[forward.admission.model as usize];
-        let position = turn.position as usize;
-        if let Some(pool) = pool.as_deref().filter(|pool| pool.pool.is_open(position)) {
-            let draw = forward.shared.draw();
-            let place = (turn.route, position);
-            if ask(&forward.compiled, &mut forward.admission, pool, place, draw, now).is_ok() {
-                forward.count_turn(now.since(turn.taken));
-                return Decision::Forward(forward);
-            }
+        if forward.take_turn(&turn, now) {
+            forward.count_turn(now.since(turn.taken));
+            return Decision::Forward(forward);
         }
         forward.compiled.limiter.settle(now, &mut forward.admission.reserved, &Cost::NOTHING);
         forward.anew(now)
@@ -101,6 +95,29 @@ impl std::fmt::Debug for Later {
 }
 
 impl Forward {
+    /// Takes the place of a turn that has come, where there is still room, also in the budget of a backend that stands in.
+    fn take_turn(&mut self, turn: &Turn, now: Timestamp) -> bool {
+        let route = &self.compiled.routes[turn.route as usize];
+        let position = turn.position as usize;
+        let pool = route.pools[self.admission.model as usize].as_deref();
+        let Some(pool) = pool.filter(|pool| pool.pool.is_open(position)) else { return false };
+        let entry = match &route.entry {
+            None => None,
+            Some(entry) => match entry.try_enter(now) {
+                Some(leave) => Some((entry, leave)),
+                None => return false,
+            },
+        };
+        let (draw, place) = (self.shared.draw(), (turn.route, position));
+        let is_placed = ask(&self.compiled, &mut self.admission, pool, place, draw, now).is_ok();
+        match (entry, &mut self.admission.hold) {
+            (Some((_, leave)), Some(hold)) if is_placed => hold.leave = Some(leave),
+            (Some((entry, leave)), _) => entry.give_back(leave),
+            (None, _) => {}
+        }
+        is_placed
+    }
+
     /// Counts a request whose turn has come as sent.
     fn count_turn(&self, waited: Duration) {
         let kept = &self.admission;
