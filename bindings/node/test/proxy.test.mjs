@@ -49,7 +49,7 @@ test('what a call used is settled by what its answer says', { timeout: 20_000 },
   const at = await listening(front);
   t.after(() => { front.close(); front.closeAllConnections(); backend.close(); backend.closeAllConnections(); engine.close(); });
   const headers = { authorization: 'Bearer k', 'content-type': 'application/json' };
-  const body = JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hello' }], max_tokens: 60 });
+  const body = JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hello' }], max_tokens: 50 });
   // Each reserves more than 60 of 100 tokens and uses 10: without what the answers say, the second would be refused.
   for (const path of ['/whole', '/stream', '/whole', '/stream']) {
     const answer = await fetch(at + path, { method: 'POST', headers, body });

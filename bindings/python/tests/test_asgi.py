@@ -59,7 +59,7 @@ def test_a_refusal_says_when_to_come_back(example):
 
     answers = asyncio.run(go())
     statuses = [status for status, _, _ in answers]
-    # 15 tokens are used of up to 92: the first leaves 85, which 92 do not fit into.
+    # 15 tokens are used of up to 99: the first leaves 85, which 99 do not fit into.
     assert statuses == [200] + [429] * 7
     _, headers, body = answers[1]
     assert int(headers[b"retry-after"]) in range(1, 61) and json.loads(body)["error"] == "limited"
