@@ -88,3 +88,7 @@ pub use retry::{BudgetPlan, Fallback, Hedge, RetryBudget, RetryPlan};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "server", feature = "tower"))]
+#[doc = include_str!("../../docs/gateway-embedding.md")]
+struct Embedding;
