@@ -96,6 +96,23 @@ fn the_examples_of_the_pages_are_valid_configurations() {
     }
 }
 
+/// Every block that begins with "```yaml" alone is a whole plan; another word follows on those that are not.
+#[test]
+fn the_examples_of_the_pages_of_the_gateway_are_valid_plans() {
+    let [_, Page { parse, .. }] = pages();
+    let mut examples = 0;
+    for page in ["gateway.md", "gateway-guide.md", "gateway-envoy.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+        let text = std::fs::read_to_string(path).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            let example = block.split("```").next().unwrap();
+            parse(example).unwrap_or_else(|problem| panic!("{page}: {problem} in\n{example}"));
+            examples += 1;
+        }
+    }
+    assert!(examples >= 10, "{examples}");
+}
+
 fn collect(value: &Value, keys: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
