@@ -61,10 +61,14 @@ impl Default for BackendPlan {
 }
 
 impl BackendPlan {
-    /// Price of a model.
+    /// Price of a model. One that is not listed, or not known, costs as much as the dearest of each kind, so that what is
+    /// reserved by it is an upper bound.
     #[must_use]
     pub fn price_of(&self, model: &str) -> PricePlan {
-        self.models.get(model).and_then(|m| m.price).unwrap_or(self.price)
+        match self.models.get(model) {
+            Some(known) => known.price.unwrap_or(self.price),
+            None => self.models.values().filter_map(|m| m.price).fold(self.price, PricePlan::dearest),
+        }
     }
 
     /// Whether it takes no new requests: it or all of its endpoints drain.
@@ -260,6 +264,20 @@ pub struct PricePlan {
     pub request_dollars: f64,
 }
 
+impl PricePlan {
+    /// The dearer of two, each kind by itself.
+    fn dearest(self, other: Self) -> Self {
+        let cached =
+            |price: Self| price.cached_dollars_per_million.unwrap_or(price.input_dollars_per_million);
+        Self {
+            input_dollars_per_million: self.input_dollars_per_million.max(other.input_dollars_per_million),
+            cached_dollars_per_million: Some(cached(self).max(cached(other))),
+            output_dollars_per_million: self.output_dollars_per_million.max(other.output_dollars_per_million),
+            request_dollars: self.request_dollars.max(other.request_dollars),
+        }
+    }
+}
+
 /// Where a secret comes from. It is read when the gateway starts and when the file changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -269,4 +287,31 @@ pub enum KeySource {
     Env(String),
     /// A file, of which the last line break is not part of the secret.
     File(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_not_known_costs_as_the_dearest_of_each_kind() {
+        let backend: BackendPlan = serde_json::from_str(
+            r#"{"url": "http://x", "price": {"request_dollars": 0.5}, "models": {
+                "cheap": {"price": {"input_dollars_per_million": 1, "output_dollars_per_million": 9}},
+                "dear": {"price": {"input_dollars_per_million": 4, "cached_dollars_per_million": 2, "output_dollars_per_million": 8}},
+                "usual": {}}}"#,
+        )
+        .unwrap_or_else(|e| panic!("{e}"));
+        let dearest = PricePlan {
+            input_dollars_per_million: 4.0,
+            cached_dollars_per_million: Some(2.0),
+            output_dollars_per_million: 9.0,
+            request_dollars: 0.5,
+        };
+        assert_eq!((backend.price_of(""), backend.price_of("other")), (dearest, dearest));
+        assert_eq!(backend.price_of("usual"), backend.price);
+        assert_eq!(backend.price_of("cheap").input_dollars_per_million, 1.0);
+        let plain = BackendPlan { models: BTreeMap::new(), ..backend };
+        assert_eq!(plain.price_of("any"), plain.price);
+    }
 }
