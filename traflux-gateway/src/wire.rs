@@ -8,6 +8,8 @@ mod sse;
 mod usage;
 
 pub use facts::RequestFacts;
+#[cfg(feature = "server")]
+pub(crate) use facts::opens_object;
 pub use sse::{SseEvent, SseParser};
 pub use traflux_core::plan::tokens::{ModelTokensPlan, TokensPlan};
 pub use usage::{BodyKind, Usage, UsageReader};

@@ -14,8 +14,9 @@ use crate::error::PlanError;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct TokensPlan {
-    /// Bytes of a prompt per token, 0.1 to 100; 4, as English text has. 1 is an upper bound for every tokeniser of
-    /// bytes, so that budgets hold exactly.
+    /// Bytes of a request's body per token, 0.1 to 100; 4, as English text has. 1 is an upper bound for every tokeniser of
+    /// bytes: budgets then hold exactly for requests that state the most tokens of their answer and hold all that is
+    /// read, without a history that the provider keeps and without content that is fetched by its address.
     pub bytes_per_token: f64,
     /// The most tokens written where the request does not say, at most 10⁹; 4096.
     pub default_output_tokens: u64,
@@ -30,7 +31,7 @@ pub struct TokensPlan {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelTokensPlan {
-    /// Bytes of a prompt per token; as for other models, without it.
+    /// Bytes of a request's body per token; as for other models, without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_token: Option<f64>,
     /// The most tokens written where the request does not say; as for other models, without it.
@@ -45,13 +46,13 @@ impl Default for TokensPlan {
 }
 
 impl TokensPlan {
-    /// Tokens that a request to a model reads and at most writes, by the bytes of its prompt and the most tokens that it
+    /// Tokens that a request to a model reads and at most writes, by the bytes of its body and the most tokens that it
     /// says it wants.
     #[must_use]
-    pub fn estimate(&self, model: &str, prompt_bytes: usize, max_output: Option<u64>) -> (u64, u64) {
+    pub fn estimate(&self, model: &str, input_bytes: usize, max_output: Option<u64>) -> (u64, u64) {
         let known = self.model(model).unwrap_or_default();
         let bytes_per_token = known.bytes_per_token.unwrap_or(self.bytes_per_token);
-        let input = (prompt_bytes as f64 / bytes_per_token.max(f64::MIN_POSITIVE)).ceil() as u64;
+        let input = (input_bytes as f64 / bytes_per_token.max(f64::MIN_POSITIVE)).ceil() as u64;
         let output = max_output.or(known.default_output_tokens).unwrap_or(self.default_output_tokens);
         (input, output)
     }

@@ -4,7 +4,7 @@ use traflux_core::plan::requests::RequestPlan;
 
 use crate::common::{gateway, mock, plan, post};
 
-/// 50 tokens a minute, in and out, for a prompt of 11 bytes.
+/// 50 tokens a minute, in and out, for a body of 43 bytes.
 fn limited(url: &str, keys: &str) -> RequestPlan {
     plan(&format!(
         r#"{{"backends": {{"only": {{"url": "{url}"}}}}, "routing": {{"default": {{"backend": "only"}}}},
@@ -20,9 +20,9 @@ async fn tokens_are_estimated_as_the_plan_says_by_model() {
     for (tokens, status) in [
         // An answer of 4096 tokens, as usual, never fits the limit.
         (r#"{}"#, 413),
-        // 11 bytes are 11 tokens, and 40 of answer.
-        (r#"{"bytes_per_token": 1, "default_output_tokens": 40}"#, 413),
-        (r#"{"bytes_per_token": 1, "default_output_tokens": 39}"#, 200),
+        // 43 bytes are 43 tokens, and 8 of answer.
+        (r#"{"bytes_per_token": 1, "default_output_tokens": 8}"#, 413),
+        (r#"{"bytes_per_token": 1, "default_output_tokens": 7}"#, 200),
         (r#"{"default_output_tokens": 60, "models": {"small-*": {"default_output_tokens": 10}}}"#, 200),
         (r#"{"default_output_tokens": 10, "models": {"small-*": {"bytes_per_token": 0.2}}}"#, 413),
     ] {
@@ -41,7 +41,7 @@ async fn who_is_refused_is_told_of_limits_in_the_headers_that_the_plan_names() {
         ("none", None),
     ] {
         let keys = format!(
-            r#", "tokens": {{"default_output_tokens": 45}}, "server": {{"limit_headers": "{style}"}}"#
+            r#", "tokens": {{"default_output_tokens": 39}}, "server": {{"limit_headers": "{style}"}}"#
         );
         let gateway = gateway(&limited(&mock.url(), &keys)).await;
         assert_eq!(post(gateway.address(), &[], PROMPT).await.status, 200);

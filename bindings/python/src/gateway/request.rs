@@ -53,7 +53,7 @@ pub(crate) struct Request {
     model: String,
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
-    /// Of its body: bytes of the prompt, and the most tokens to write.
+    /// Of its body: bytes that count as read, and the most tokens to write.
     measured: Option<(usize, Option<u64>)>,
     max_answer: Option<u64>,
     stream: bool,
@@ -141,7 +141,7 @@ impl Request {
         guarded(|| {
             let headers = pairs(headers)?;
             let facts = body.map(RequestFacts::read).transpose().map_err(py_err)?;
-            let measured = facts.as_ref().map(|facts| (facts.prompt.len(), facts.max_output));
+            let measured = facts.as_ref().map(|facts| (facts.input_bytes, facts.max_output));
             let facts = facts.unwrap_or_default();
             let idempotence = match idempotent {
                 Some(true) => Idempotence::Idempotent,
