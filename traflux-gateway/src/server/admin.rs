@@ -38,6 +38,7 @@ use tokio::sync::Semaphore;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::gateway::State;
+use super::lingering::Lingering;
 use super::queues;
 use crate::engine::{Explanation, ProbeStatus};
 use crate::observe::Format;
@@ -63,6 +64,9 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
             continue;
         };
         while connections.try_join_next().is_some() {}
+        // Whoever reads no answer loses the place, as clients do.
+        let patience = state.live.load().plan.server.stream_idle_timeout.min(PATIENCE);
+        let socket = Lingering::new(socket, permit, patience);
         let state = Arc::clone(&state);
         connections.spawn(async move {
             let service = service_fn(move |request| {
@@ -75,7 +79,6 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>) {
                 .header_read_timeout(PATIENCE)
                 .serve_connection(TokioIo::new(socket), service)
                 .await;
-            drop(permit);
         });
     }
 }
