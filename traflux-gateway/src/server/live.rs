@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
+use traflux_core::plan::limit::{LimitScope, LimitUnit};
+use traflux_core::plan::matching::MatchPlan;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::settings::ServerSettings;
@@ -25,6 +27,9 @@ pub(super) struct Live {
     pub(super) upstreams: Upstreams,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) admin_key: Option<String>,
+    /// Whether what bodies say decides: a model, a stream, tokens or dollars. Then no body may say to a backend what it
+    /// does not say here.
+    pub(super) goes_by_bodies: bool,
     /// Time limits of routes by the name of their rule.
     timeouts: HashMap<String, Duration>,
 }
@@ -54,6 +59,7 @@ impl Live {
                 .as_ref()
                 .map(|source| read_secret("server.admin_key", source))
                 .transpose()?,
+            goes_by_bodies: goes_by_bodies(plan),
             timeouts: routes.filter_map(|(name, route)| Some((name.to_owned(), route.timeout?))).collect(),
             plan: Arc::new(plan.clone()),
         })
@@ -76,4 +82,17 @@ impl Live {
             + usage.output as f64 * price.output_dollars_per_million;
         PicoDollars((tokens * 1e6 + price.request_dollars * 1e12).round() as u64)
     }
+}
+
+fn goes_by_bodies(plan: &RequestPlan) -> bool {
+    let asks = |matches: &MatchPlan| {
+        !matches.model.is_empty() || matches.estimated_tokens.is_some() || matches.stream.is_some()
+    };
+    plan.backends.values().any(|backend| !backend.models.is_empty())
+        || plan.routing.rules.iter().any(|rule| asks(&rule.matches))
+        || plan.limits.iter().any(|limit| {
+            asks(&limit.matches)
+                || limit.by.contains(&LimitScope::Model)
+                || !matches!(limit.unit, LimitUnit::Requests | LimitUnit::Concurrency)
+        })
 }

@@ -22,7 +22,7 @@ use super::{proxy, streams};
 use crate::congestion::Feedback;
 use crate::engine::{End, Forward};
 use crate::outcome::Outcome;
-use crate::wire::{Usage, UsageReader};
+use crate::wire::{Usage, UsageReader, opens_object};
 
 /// Why an answer ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,9 @@ pub(crate) enum Broken {
     /// The body of the request was too long or malformed.
     #[error("the body of the request: {0}")]
     Request(&'static str),
+    /// The body of the request is an object of JSON under another name, which could say anything.
+    #[error("the body of the request is an object of JSON that is called something else")]
+    Undeclared,
     /// The body of the request did not come in time.
     #[error("the body of the request did not come in time")]
     RequestLate,
@@ -57,6 +60,8 @@ pub(crate) enum RequestBody {
         left: usize,
         /// When all of it must have come.
         until: Pin<Box<Sleep>>,
+        /// Whether it may yet turn out to be an object of JSON, which nobody has looked into.
+        suspect: bool,
     },
 }
 
@@ -67,11 +72,19 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream { body, left, until } => match Pin::new(body).poll_frame(cx) {
+            Self::Stream { body, left, until, suspect } => match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => until.as_mut().poll(cx).map(|()| Some(Err(Broken::RequestLate))),
                 Poll::Ready(None) => Poll::Ready(None),
                 Poll::Ready(Some(Ok(frame))) => {
                     let length = frame.data_ref().map_or(0, Bytes::len);
+                    if let Some(opens) =
+                        frame.data_ref().filter(|_| *suspect).and_then(|data| opens_object(data))
+                    {
+                        *suspect = false;
+                        if opens {
+                            return Poll::Ready(Some(Err(Broken::Undeclared)));
+                        }
+                    }
                     Poll::Ready(Some(match left.checked_sub(length) {
                         Some(rest) => {
                             *left = rest;

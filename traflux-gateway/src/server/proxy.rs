@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap,
-    HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST,
+    HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
@@ -16,7 +16,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
-use traflux_core::plan::server::ServerPlan;
+use traflux_core::Timestamp;
 
 use super::answer;
 use super::gateway::State;
@@ -34,7 +34,7 @@ use crate::outcome::Outcome;
 use crate::request::{self, Client, TokenEstimate};
 use crate::retry::Idempotence;
 use crate::rule::normal_path;
-use crate::wire::{BodyKind, RequestFacts, UsageReader};
+use crate::wire::{BodyKind, RequestFacts, UsageReader, opens_object};
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), beside those that `connection` names.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -81,6 +81,16 @@ const fn wrong(status: StatusCode, code: &'static str, message: &'static str) ->
     Wrong { status, code, message: Cow::Borrowed(message) }
 }
 
+const UNREADABLE: Wrong = wrong(
+    StatusCode::BAD_REQUEST,
+    "request_body",
+    "the body begins an object of JSON and is none, or says something twice or in a form that is not known",
+);
+const ENCODED: Wrong = wrong(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "content_encoding",
+    "bodies in JSON are taken without a content encoding",
+);
 const LATE_BODY: Wrong =
     wrong(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not come in time");
 
@@ -123,10 +133,17 @@ pub(super) async fn serve(state: Arc<State>, peer: Peer, request: Request<Incomi
                 // What is full is so until a request or a body has passed.
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
+            if wrong.code == ENCODED.code {
+                // RFC 9110, section 12.5.3.
+                response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
             // What is left of the body is not read: the connection cannot go on (RFC 9112, section 9.3).
             let unread = matches!(
                 wrong.status,
-                StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_REQUEST
+                StatusCode::PAYLOAD_TOO_LARGE
+                    | StatusCode::REQUEST_TIMEOUT
+                    | StatusCode::BAD_REQUEST
+                    | StatusCode::UNSUPPORTED_MEDIA_TYPE
             ) || wrong.code == BUFFERS_FULL.code;
             if unread && version < Version::HTTP_2 {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -152,6 +169,12 @@ async fn pass(
     if parts.method == Method::TRACE {
         return Err(wrong(StatusCode::METHOD_NOT_ALLOWED, "method", "requests are not traced"));
     }
+    if wants_websocket(&parts) {
+        return Err(wrong(StatusCode::NOT_IMPLEMENTED, "upgrade", "this gateway passes no WebSocket"));
+    }
+    if parts.headers.get_all(CONTENT_TYPE).iter().nth(1).is_some() {
+        return Err(wrong(StatusCode::BAD_REQUEST, "content_type", "there is more than one content type"));
+    }
     in_one_form(&mut parts);
     let shown = live.tokens.read(&mut parts.headers, &live.identity).map_err(|_| INVALID_TOKEN)?;
     let headers = Headers(&parts.headers);
@@ -160,9 +183,9 @@ async fn pass(
         Shown::Claims(claims) => (claims, live.identity.resolve(&headers, claims)),
     };
     let Some(client) = client else { return Err(live.unknown_client()) };
-    let body = take_body(state, server, &parts, body).await?;
+    let body = take_body(state, &live, &parts, body).await?;
     let facts = match &body {
-        RequestBody::Whole(Some(bytes)) => Some(read_facts(bytes)),
+        RequestBody::Whole(Some(bytes)) => Some(read_facts(bytes, live.goes_by_bodies)?),
         _ => None,
     };
     let tokens = match &facts {
@@ -171,6 +194,9 @@ async fn pass(
         None => TokenEstimate::default(),
     };
     let asked = Asked {
+        parts: &parts,
+        client,
+        claims,
         model: facts.as_ref().map_or("", |facts| facts.model.as_ref()),
         stream: facts.as_ref().is_some_and(|facts| facts.stream),
         prompt: facts.as_ref().map_or(&[], |facts| facts.prompt),
@@ -185,15 +211,16 @@ async fn pass(
     // What was for this gateway is not for backends.
     let passes = live.tokens.passes(&shown);
     let (keyed, tokened) = (!client.key.is_empty() || passes == Some(false), passes == Some(true));
-    let decision = decide(state, &live, &parts, client, claims, &asked);
+    let decision = decide(state, &live, &asked);
     let (model, stream) = (asked.model.to_owned(), asked.stream);
     let forward = match decision {
         Ok(Decision::Forward(forward)) => forward,
         // In boxes, here and below, is what few requests need: all of them would have room for it otherwise.
-        other => match Box::pin(settle_on(state, other, deadline)).await {
+        Ok(other) => match Box::pin(settle_on(state, other, deadline)).await {
             Ok(forward) => forward,
-            Err(refused) => return Ok(refused.answer(state, &live)),
+            Err(refusal) => return Ok(refused(state, &live, &asked, refusal).answer(state, &live)),
         },
+        Err(refused) => return Ok(refused.answer(state, &live)),
     };
     prepare(&mut parts, &peer, !model.is_empty() || stream);
     let Parts { method, uri, mut headers, .. } = parts;
@@ -204,6 +231,10 @@ async fn pass(
         RequestBody::Whole(bytes) => {
             // It is written anew from what was read, whatever the client said.
             headers.remove(CONTENT_LENGTH);
+            // Of methods that have a body, some backends refuse one whose length nobody states (RFC 9110, section 8.6).
+            if bytes.is_none() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
             (Some(bytes), None)
         }
         stream => (None, Some(stream)),
@@ -282,6 +313,9 @@ fn target<'a>(live: &'a Live, forward: &Forward, path: &PathAndQuery) -> Option<
 
 /// What a request asks for.
 struct Asked<'a> {
+    parts: &'a Parts,
+    client: Client<'a>,
+    claims: &'a Claims,
     model: &'a str,
     stream: bool,
     prompt: &'a [u8],
@@ -304,52 +338,56 @@ impl Refused {
     }
 }
 
-/// Asks the engine.
-fn decide(
-    state: &State,
-    live: &Live,
-    parts: &Parts,
-    client: Client<'_>,
-    claims: &Claims,
-    asked: &Asked<'_>,
-) -> Result<Decision, Refused> {
-    let now = state.clock.now();
-    let host = adapter::host(&parts.uri, &parts.headers);
-    let path = parts.uri.path();
-    let request = request::Request {
-        method: parts.method.as_str(),
-        host: &host,
-        path,
-        query: parts.uri.query().unwrap_or_default(),
-        headers: &Headers(&parts.headers),
-        claims,
-        client,
-        model: asked.model,
-        tokens: asked.tokens,
-        max_answer: asked.max_answer,
-        stream: asked.stream,
-        // A model may be asked twice; of anything else the method and the client say whether it may.
-        idempotence: if asked.model.is_empty() {
-            Idempotence::of_method(parts.method.as_str(), parts.headers.contains_key("idempotency-key"))
-        } else {
-            Idempotence::Idempotent
-        },
-        kind: kind(path, asked.stream),
-        prompt: asked.prompt,
-        bytes: asked.bytes,
-        deadline: Some(now + asked.deadline),
-    };
-    match state.engine.decide(&request, now) {
-        Decision::Refuse(refusal) => {
-            let limits = if refusal.limit.is_some() && !live.plan.limits.is_empty() {
-                state.engine.explain(&request, now).limits
+impl Asked<'_> {
+    /// Puts it to the engine.
+    fn put<T>(&self, state: &State, put: impl FnOnce(&request::Request<'_>, Timestamp) -> T) -> T {
+        let Self { parts, client, claims, .. } = *self;
+        let now = state.clock.now();
+        let host = adapter::host(&parts.uri, &parts.headers);
+        let path = parts.uri.path();
+        let request = request::Request {
+            method: parts.method.as_str(),
+            host: &host,
+            path,
+            query: parts.uri.query().unwrap_or_default(),
+            headers: &Headers(&parts.headers),
+            claims,
+            client,
+            model: self.model,
+            tokens: self.tokens,
+            max_answer: self.max_answer,
+            stream: self.stream,
+            // A model may be asked twice; of anything else the method and the client say whether it may.
+            idempotence: if self.model.is_empty() {
+                Idempotence::of_method(parts.method.as_str(), parts.headers.contains_key("idempotency-key"))
             } else {
-                Vec::new()
-            };
-            Err(Refused { refusal, limits })
-        }
+                Idempotence::Idempotent
+            },
+            kind: kind(path, self.stream),
+            prompt: self.prompt,
+            bytes: self.bytes,
+            deadline: Some(now + self.deadline),
+        };
+        put(&request, now)
+    }
+}
+
+/// Asks the engine.
+fn decide(state: &State, live: &Live, asked: &Asked<'_>) -> Result<Decision, Refused> {
+    match asked.put(state, |request, now| state.engine.decide(request, now)) {
+        Decision::Refuse(refusal) => Err(refused(state, live, asked, refusal)),
         decision => Ok(decision),
     }
+}
+
+/// A refusal with the limits that hold for the request, where it is one of them that refuses.
+fn refused(state: &State, live: &Live, asked: &Asked<'_>, refusal: Refusal) -> Refused {
+    let limits = if refusal.limit.is_some() && !live.plan.limits.is_empty() {
+        asked.put(state, |request, now| state.engine.explain(request, now).limits)
+    } else {
+        Vec::new()
+    };
+    Refused { refusal, limits }
 }
 
 /// What kind of request it is: a person waits for a stream, nobody for a batch.
@@ -368,14 +406,13 @@ fn kind(path: &str, stream: bool) -> &'static str {
 /// Waits in the queue where that was decided.
 async fn settle_on(
     state: &Arc<State>,
-    decision: Result<Decision, Refused>,
+    mut decision: Decision,
     deadline: Instant,
-) -> Result<Forward, Refused> {
-    let mut decision = decision?;
+) -> Result<Forward, Refusal> {
     loop {
         decision = match decision {
             Decision::Forward(forward) => return Ok(forward),
-            Decision::Refuse(refusal) => return Err(Refused { refusal, limits: Vec::new() }),
+            Decision::Refuse(refusal) => return Err(refusal),
             // The engine lets nobody wait beyond the request's deadline, which is this one.
             Decision::Later(later) => {
                 tokio::time::sleep(later.after(state.clock.now())).await;
@@ -500,17 +537,17 @@ impl<'a> Way<'a> {
     }
 
     /// Settles this attempt and finds another, or says that there is none.
-    async fn retry(self, outcome: Outcome, feedback: &Feedback) -> Result<Self, (Rest<'a>, Refused)> {
+    async fn retry(self, outcome: Outcome, feedback: &Feedback) -> Result<Self, (Rest<'a>, Refusal)> {
         let Self { state, live, forward, deadline, model, stream, tokens } = self;
         let decision = forward.retry(state.clock.now(), &End { outcome, usage: None, feedback });
         state.pump();
-        match settle_on(state, Ok(decision), deadline).await {
+        match settle_on(state, decision, deadline).await {
             Ok(forward) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 tokio::time::sleep(forward.send_after().min(left)).await;
                 Ok(Self { state, live, forward, deadline, model, stream, tokens })
             }
-            Err(refused) => Err((Rest { live }, refused)),
+            Err(refusal) => Err((Rest { live }, refusal)),
         }
     }
 
@@ -568,8 +605,31 @@ impl Rest<'_> {
     }
 }
 
-/// Gives the path the form that rules look at and backends get.
+/// Whether the other side wants to go on in WebSocket. What else it would rather speak is left alone, as an answer in
+/// HTTP/1.1 says (RFC 9110, section 7.8).
+fn wants_websocket(parts: &Parts) -> bool {
+    let names = |header: HeaderName, name: &str| {
+        let values = parts.headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|one| {
+            // A protocol may come with its version.
+            one.split('/').next().unwrap_or_default().trim().eq_ignore_ascii_case(name)
+        })
+    };
+    parts.version == Version::HTTP_11
+        && parts.headers.contains_key(UPGRADE)
+        && names(CONNECTION, "upgrade")
+        && names(UPGRADE, "websocket")
+}
+
+/// Gives cookies and path the form that rules look at and backends get.
 fn in_one_form(parts: &mut Parts) {
+    // HTTP/2 may send each cookie by itself (RFC 9113, section 8.2.3).
+    if parts.headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let cookies: Vec<_> = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(cookies) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+            parts.headers.insert(COOKIE, cookies);
+        }
+    }
     let Cow::Owned(path) = normal_path(parts.uri.path()) else { return };
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
@@ -581,10 +641,11 @@ fn in_one_form(parts: &mut Parts) {
 /// Reads the body of a request where it may say what is asked for; others pass as they come.
 async fn take_body(
     state: &State,
-    server: &ServerPlan,
+    live: &Live,
     parts: &Parts,
     mut body: Incoming,
 ) -> Result<RequestBody, Wrong> {
+    let server = &live.plan.server;
     const TOO_LONG: Wrong = wrong(
         StatusCode::PAYLOAD_TOO_LARGE,
         "request_too_large",
@@ -596,9 +657,19 @@ async fn take_body(
     if body.size_hint().lower() > server.max_body_bytes as u64 {
         return Err(TOO_LONG);
     }
-    if !may_be_text(&parts.headers) {
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !may_be_text(kind) {
         let until = Box::pin(tokio::time::sleep(server.body_timeout));
-        return Ok(RequestBody::Stream { body, left: server.max_body_bytes, until });
+        // The first bytes of gRPC are a flag and a length, which may look like anything.
+        let suspect = live.goes_by_bodies && !begins(kind, "application/grpc");
+        return Ok(RequestBody::Stream { body, left: server.max_body_bytes, until, suspect });
+    }
+    let encoded = || {
+        let codings = parts.headers.get_all(CONTENT_ENCODING);
+        codings.iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    };
+    if live.goes_by_bodies && may_be_json(kind) && encoded() {
+        return Err(ENCODED);
     }
     let gathering = async {
         let mut gathered = state.buffers.begin();
@@ -622,14 +693,31 @@ async fn take_body(
 
 /// Whether a body may be JSON. Only what is surely something else is not looked into, for a backend may not care
 /// what a client calls it.
-fn may_be_text(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn may_be_text(kind: &str) -> bool {
     let binary = ["multipart/", "audio/", "video/", "image/", "application/octet-stream", "application/grpc"];
-    !binary.iter().any(|prefix| kind.get(..prefix.len()).is_some_and(|k| k.eq_ignore_ascii_case(prefix)))
+    !binary.iter().any(|prefix| begins(kind, prefix))
 }
 
-fn read_facts(bytes: &Bytes) -> RequestFacts<'_> {
-    RequestFacts::read(bytes).unwrap_or_else(|_| RequestFacts { prompt: bytes, ..RequestFacts::default() })
+/// Whether a body that may be text may be JSON before it was compressed, by what it is called or by what programs call
+/// it that do not say.
+fn may_be_json(kind: &str) -> bool {
+    let common = ["text/", "application/x-www-form-urlencoded", "application/json"];
+    kind.is_empty()
+        || common.iter().any(|prefix| begins(kind, prefix))
+        || kind.to_ascii_lowercase().contains("+json")
+}
+
+fn begins(kind: &str, prefix: &str) -> bool {
+    kind.get(..prefix.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(prefix))
+}
+
+/// What a body says. Where that decides, an object that cannot be read is refused: a backend may be able to.
+fn read_facts(bytes: &Bytes, goes_by_bodies: bool) -> Result<RequestFacts<'_>, Wrong> {
+    match RequestFacts::read(bytes) {
+        Ok(facts) => Ok(facts),
+        Err(_) if goes_by_bodies && opens_object(bytes) == Some(true) => Err(UNREADABLE),
+        Err(_) => Ok(RequestFacts { prompt: bytes, input_bytes: bytes.len(), ..RequestFacts::default() }),
+    }
 }
 
 /// Makes the client's head one for backends.
@@ -738,6 +826,10 @@ pub(super) fn report_load(state: &State, forward: &Forward, model: &str, headers
 fn clients_fault(failed: &Failed) -> Option<Wrong> {
     Some(match failed.of_body()? {
         Broken::RequestLate => LATE_BODY,
+        Broken::Undeclared => {
+            let message = "the body is an object of JSON: its content type has to say so";
+            wrong(StatusCode::BAD_REQUEST, "request_body", message)
+        }
         _ => {
             let message = "the body of the request is too long, malformed or broke off";
             wrong(StatusCode::BAD_REQUEST, "request_body", message)

@@ -2,6 +2,7 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used)]
 
+mod bodies;
 mod change;
 mod common;
 mod connections;
