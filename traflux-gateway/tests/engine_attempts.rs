@@ -226,6 +226,20 @@ fn what_was_sent_and_got_no_answer_costs_its_prompt() {
         forward(engine.decide(&ask(), at(0))).finish(at(10), &End::of(outcome));
         assert_eq!(charged(&engine), cost, "{outcome:?}");
     }
+    // An answer that says no has a body as well; of one that broke off some was made.
+    for (outcome, cost) in [
+        (Outcome::ClientError, 0),
+        (Outcome::Limited, 0),
+        (Outcome::ServerError, 0),
+        (Outcome::GatewayError, 0),
+        (Outcome::Reset, 300),
+    ] {
+        let engine = engine(HEDGED);
+        let mut sent = forward(engine.decide(&ask(), at(0)));
+        sent.first_byte(at(5));
+        sent.finish(at(10), &End::of(outcome));
+        assert_eq!(charged(&engine), cost, "{outcome:?} after the first byte");
+    }
     // A client that hangs up: whoever waited for the answer is dropped.
     let engine = engine(HEDGED);
     drop(forward(engine.decide(&ask(), at(0))));

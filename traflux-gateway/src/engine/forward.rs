@@ -40,8 +40,9 @@ const MOST_ASKED: usize = 8;
 pub struct End<'a> {
     /// What came of it.
     pub outcome: Outcome,
-    /// What it used; `None` where the answer did not say. Then a success is settled as reserved, what was sent and then
-    /// given up, timed out or reset as its prompt, and any other failure as nothing.
+    /// What it used; `None` where the answer did not say. Then a success, and what broke off after its first byte, is
+    /// settled as reserved; what was given up, timed out or reset before that as its prompt; an answer with an error, and
+    /// what was not sent, as nothing.
     pub usage: Option<Usage>,
     /// What the answer's headers said about the provider's limits.
     pub feedback: &'a Feedback,
@@ -601,6 +602,11 @@ impl Forward {
         let used = match (end.usage, outcome) {
             (Some(usage), _) => Some(usage),
             (None, Outcome::Success) => None,
+            // An answer that says no has a body, too, and nothing was made for it.
+            (
+                None,
+                Outcome::ClientError | Outcome::Limited | Outcome::ServerError | Outcome::GatewayError,
+            ) => Some(Usage::default()),
             // Of a stream that broke or was left, some was used; how much is not known.
             (None, _) if begun => None,
             (None, _) if unanswered == Unanswered::Prompt => {
