@@ -64,7 +64,7 @@ async fn what_is_left_at_a_backend_is_told_to_operators_and_to_no_client() {
     let mock = mock().await;
     let mut plan = plan(&format!(
         r#"{{"backends": {{"only": {{"url": "{}"}}}}, "routing": {{"default": {{"backend": "only"}}}},
-            "tokens": {{"default_output_tokens": 45}}, "limits": [
+            "tokens": {{"default_output_tokens": 39}}, "limits": [
                 {{"name": "few", "unit": "tokens", "amount": 50}},
                 {{"name": "each", "unit": "requests", "amount": 1000, "by": "backend", "shape": "fixed_window",
                   "period_ms": 3600000}}]}}"#,
