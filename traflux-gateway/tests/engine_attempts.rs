@@ -190,6 +190,13 @@ fn hedges_keep_within_the_budget_of_retries() {
     let seconds: Vec<_> = held.iter_mut().filter_map(|first| first.hedge(at(100))).collect();
     // A fifth of what is in flight at each of two backends; and hedges count there, too.
     assert!((10..=12).contains(&seconds.len()), "{}", seconds.len());
+    let shown = engine.scrape(at(200), traflux_gateway::observe::Format::Prometheus);
+    let counted = |family: &str| -> f64 {
+        let lines = shown.lines().filter(|line| line.starts_with(&format!("{family}{{")));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    assert_eq!(counted("traflux_gateway_hedges_total"), seconds.len() as f64);
+    assert_eq!(counted("traflux_gateway_retries_total"), 0.0);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Forward {
             Self { shared: Arc::clone(&self.shared), compiled: Arc::clone(&self.compiled), admission };
         if let Some((_, member, hold)) = second.member() {
             let mut recorder = self.compiled.counters.metrics.recorder();
-            recorder.retries(member.series, 1);
+            recorder.hedges(member.series, 1);
             recorder.pick(member.picks);
             // A later attempt of either goes to neither.
             let _ = self.admission.tried.try_push((hold.route, hold.position));
