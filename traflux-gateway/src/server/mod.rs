@@ -10,6 +10,7 @@
 //! | whether a plan can be served | `prepare` |
 //! | connections, TLS, drain | `listener`, `streams`, `tls` |
 //! | the way of a request, its answer | `proxy`, `racing`, `passing`, `answer` |
+//! | what is taken of a request, and in which form | `intake` |
 //! | bodies that are held | `buffers` |
 //! | clients' tokens and claims | `tokens` |
 //! | backends and their keys | `upstream` |
@@ -35,6 +36,7 @@ mod gateway;
 mod histogram;
 mod hosts;
 mod http1;
+mod intake;
 mod keeper;
 mod lingering;
 mod listener;

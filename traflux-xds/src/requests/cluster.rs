@@ -37,6 +37,7 @@ pub(crate) struct Clusters<'a> {
     plan: &'a RequestPlan,
     options: &'a RequestOptions,
     backends: BTreeMap<&'a str, ReadBackend>,
+    rewrites: Rewrites,
     clusters: BTreeMap<String, Cluster>,
 }
 
@@ -47,14 +48,14 @@ impl<'a> Clusters<'a> {
         report: &mut Report,
     ) -> Result<Self, XdsError> {
         let mut backends = BTreeMap::new();
-        let rewrites = Rewrites::of(plan);
         for (name, backend) in &plan.backends {
             backend_report(name, backend, report);
-            if let Some(read) = ReadBackend::read(name, backend, rewrites)? {
+            if let Some(read) = ReadBackend::read(name, backend)? {
                 backends.insert(name.as_str(), read);
             }
         }
-        Ok(Self { plan, options, backends, clusters: BTreeMap::new() })
+        let rewrites = Rewrites::of(&plan.identity, backends.values().map(|read| &read.manner));
+        Ok(Self { plan, options, backends, rewrites, clusters: BTreeMap::new() })
     }
 
     /// The clusters of a route, made where they are not there yet.
@@ -391,7 +392,7 @@ impl<'a> Clusters<'a> {
                 max_requests_per_connection: pool.max_requests_per_connection.and_then(uint32),
                 ..CommonHttpOptions::default()
             }),
-            http_filters: upstream::filters(manner).into_iter().map(filter).collect(),
+            http_filters: upstream::filters(manner, self.rewrites).into_iter().map(filter).collect(),
             upstream_protocol_options: Some(protocol),
             ..HttpProtocolOptions::default()
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use traflux_core::plan::backend::{BackendPlan, BackendTlsPlan, KeySource};
-use traflux_core::plan::requests::RequestPlan;
+use traflux_core::plan::identity::IdentityPlan;
 
 use super::balance::percent;
 use super::identity::is_secured;
@@ -84,7 +84,6 @@ pub(crate) struct Manner {
     pub(crate) http2: bool,
     pub(crate) path: String,
     pub(crate) key: Option<KeySource>,
-    pub(crate) rewrites: Rewrites,
     pub(crate) tls_files: Option<BackendTlsPlan>,
     pub(crate) connect_timeout: std::time::Duration,
 }
@@ -98,7 +97,7 @@ pub(crate) struct ReadBackend {
 
 impl ReadBackend {
     /// Reads a backend; `None` where it has no URL.
-    pub(crate) fn read(name: &str, plan: &BackendPlan, rewrites: Rewrites) -> Result<Option<Self>, XdsError> {
+    pub(crate) fn read(name: &str, plan: &BackendPlan) -> Result<Option<Self>, XdsError> {
         let wrong = |url: &str, problem: &str| XdsError::Upstream {
             backend: name.to_owned(),
             url: url.to_owned(),
@@ -129,7 +128,6 @@ impl ReadBackend {
             http2: plan.http2,
             path: first.path.clone(),
             key: plan.key.clone(),
-            rewrites,
             tls_files: plan.tls.clone(),
             connect_timeout: plan.connect_timeout,
         };
@@ -287,12 +285,12 @@ pub(crate) fn file(path: &str) -> Option<DataSource> {
 /// They belong to the cluster: a route may send to several, and no key may reach another backend than its own. Of
 /// Envoy's filters only scripts may change a path there, read a file that ends in a line break, and put a key where
 /// the client's stood.
-pub(crate) fn filters(manner: &Manner) -> Vec<(&'static str, Any)> {
-    if !manner.rewrites.any {
+pub(crate) fn filters(manner: &Manner, rewrites: Rewrites) -> Vec<(&'static str, Any)> {
+    if !rewrites.any {
         return Vec::new();
     }
     let source = DataSource {
-        specifier: Some(data_source::Specifier::InlineString(script(manner))),
+        specifier: Some(data_source::Specifier::InlineString(script(manner, rewrites.shown))),
         ..DataSource::default()
     };
     let filter = Lua { default_source_code: Some(source), ..Lua::default() };
@@ -323,17 +321,14 @@ pub(crate) struct Rewrites {
 }
 
 impl Rewrites {
-    pub(crate) fn of(plan: &RequestPlan) -> Self {
-        let shown = match &plan.identity.jwt {
+    pub(crate) fn of<'a>(identity: &IdentityPlan, manners: impl IntoIterator<Item = &'a Manner>) -> Self {
+        let shown = match &identity.jwt {
             Some(jwt) if jwt.forward => Shown::TokensToBoth,
-            _ if is_secured(&plan.identity) => Shown::ToEnvoy,
+            _ if is_secured(identity) => Shown::ToEnvoy,
             _ => Shown::ToBackends,
         };
-        let rewritten = |backend: &BackendPlan| {
-            let below = |url: &str| Upstream::parse(url).is_ok_and(|upstream| !upstream.path.is_empty());
-            backend.key.is_some() || backend.url.iter().any(|endpoint| below(&endpoint.url))
-        };
-        Self { shown, any: shown != Shown::ToBackends || plan.backends.values().any(rewritten) }
+        let rewritten = |manner: &Manner| manner.key.is_some() || !manner.path.is_empty();
+        Self { shown, any: shown != Shown::ToBackends || manners.into_iter().any(rewritten) }
     }
 }
 
@@ -363,13 +358,13 @@ const REPLACE: &str = r#"  local place = "authorization"
   headers:replace(place, place == "authorization" and "Bearer " .. key or key)
 "#;
 
-fn script(manner: &Manner) -> String {
+fn script(manner: &Manner, shown: Shown) -> String {
     let key = manner.key.as_ref().map(|source| match source {
         KeySource::Env(name) => format!("os.getenv(\"{}\")", lua_text(name)),
         KeySource::File(path) => format!("assert(io.open(\"{}\")):read(\"*l\")", lua_text(path)),
     });
     let once = key.as_ref().map(|key| format!("local key = assert({key})\n")).unwrap_or_default();
-    let keys = match (key, manner.rewrites.shown) {
+    let keys = match (key, shown) {
         (Some(_), _) => REPLACE,
         (None, Shown::ToBackends) => "",
         (None, Shown::ToEnvoy) => STRIP,

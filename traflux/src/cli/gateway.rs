@@ -74,11 +74,12 @@ struct EnvoyArgs {
     /// The file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Fail, and write nothing, unless Envoy does all of it by itself and exactly.
+    /// Fail, and write nothing, unless Envoy does all that the file says by itself and exactly. Defaults that it handles
+    /// differently are listed and do not fail.
     #[arg(long)]
     strict: bool,
-    /// An HTTP service that says who a client is, for plans with API keys or tokens: Envoy shows it the headers of each
-    /// request, and it answers 200 with `x-traflux-tenant` and its like, or refuses. Without it such a plan refuses
+    /// An HTTP service that says who a client is, for plans with API keys or tokens: Envoy shows it the path and key of
+    /// each request, and it answers 200 with `x-traflux-tenant` and its like, or refuses. Without it such a plan refuses
     /// everybody.
     #[arg(long, value_name = "HOST:PORT", value_parser = host)]
     authorization: Option<HostPlan>,
