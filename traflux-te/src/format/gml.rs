@@ -19,7 +19,7 @@ use super::draft::Draft;
 use super::error::FormatError;
 use super::kind::Format;
 use super::options::{ReadOptions, WriteOptions};
-use super::text::{Source, decimal};
+use super::text::{Source, decimal, quoted};
 use super::write::Written;
 
 /// The deepest nesting of lists.
@@ -80,12 +80,12 @@ impl<'a> Items<'a> {
             return Err(self.source.syntax(at, "a key or `]`", key));
         }
         let Some(value) = self.token()? else {
-            return Err(self.source.syntax(self.source.end(), format!("the value of `{key}`"), ""));
+            return Err(self.source.syntax(self.source.end(), value_of(key), ""));
         };
         let value_at = self.source.at(value);
         match value.as_bytes()[0] {
             b'[' => Ok(Some(Item::Open { key, at })),
-            b']' => Err(self.source.syntax(value_at, format!("the value of `{key}`"), value)),
+            b']' => Err(self.source.syntax(value_at, value_of(key), value)),
             b'"' => {
                 let text = unescape(&value[1..value.len() - 1]);
                 Ok(Some(Item::Value(Attribute { name: key.into(), text, at: value_at + 1 })))
@@ -112,6 +112,11 @@ impl<'a> Items<'a> {
         }
         Ok(attributes)
     }
+}
+
+/// What an error expects after a key.
+fn value_of(key: &str) -> String {
+    format!("the value of {}", quoted(key))
 }
 
 /// A list with the offset of its key.
@@ -304,5 +309,16 @@ mod tests {
         assert_eq!(unescape("AT&T &#99999999; &; &"), "AT&T &#99999999; &; &");
         let name = "a \"b\" & \u{1F600}\n";
         assert_eq!(unescape(quote(name).trim_matches('"')), name);
+    }
+
+    #[test]
+    fn long_keys_without_a_value_are_shown_short() {
+        let key = format!("k{}", "\u{ff}".repeat(600));
+        for text in [format!("graph [ {key} ]"), format!("graph [ {key}")] {
+            let mut items = Items { source: Source { text: &text }, at: 0 };
+            items.next().unwrap();
+            let error = items.list().err().unwrap().to_string();
+            assert!(error.contains("expected the value of `k") && error.len() < 200, "{error}");
+        }
     }
 }
