@@ -238,7 +238,8 @@ export interface EndpointProblem {
 export interface EndpointSolution {
   /** flows × resources. */
   shares: Table;
-  theta: number;
+  /** Least possible maximum utilisation. */
+  maxUtilization: number;
   /** Seconds of delay per second. */
   objective: number;
   status: 'optimal' | 'gap' | 'overloaded' | 'no_demand';

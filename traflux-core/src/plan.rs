@@ -13,6 +13,7 @@ pub mod form;
 pub mod health;
 pub mod identity;
 pub mod limit;
+pub mod limit_key;
 pub mod matching;
 pub mod pool;
 pub mod queue;

@@ -64,12 +64,12 @@ use compile::Compiled;
 /// Decides for every request; shared by all threads. A clone is the same engine.
 #[derive(Clone)]
 pub struct Engine {
+    compiled: Arc<ArcSwap<Compiled>>,
     shared: Arc<Shared>,
 }
 
-/// What outlives a reload.
+/// What outlives a reload. Every plan in force has it, so that whoever holds a plan needs nothing else.
 pub(crate) struct Shared {
-    compiled: ArcSwap<Compiled>,
     /// What works on all that is known takes it, so that reloads and upkeep come one after another: those, probes,
     /// scrapes and readings. Never taken on the path of a request unless calls are logged.
     registry: Mutex<Registry>,
@@ -111,20 +111,19 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Self, GatewayError> {
         settings.validate()?;
-        let mut registry = Registry::new(plan, settings, now)?;
-        let compiled = Compiled::new(plan, settings, &mut registry, None, now)?;
+        let shared = Arc::new(Shared {
+            registry: Mutex::new(Registry::new(plan, settings, now)?),
+            decisions: AtomicU64::new(0),
+            seed: settings.seed,
+            log,
+            watch: Mutex::default(),
+        });
+        let mut registry = shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiled = Compiled::new(plan, settings, &shared, &mut registry, None, now)?;
         registry.probes.follow(&compiled, now);
-        let engine = Self {
-            shared: Arc::new(Shared {
-                compiled: ArcSwap::from_pointee(compiled),
-                registry: Mutex::new(registry),
-                decisions: AtomicU64::new(0),
-                seed: settings.seed,
-                log,
-                watch: Mutex::default(),
-            }),
-        };
-        engine.adapt(&mut engine.shared.registry.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let engine =
+            Self { compiled: Arc::new(ArcSwap::from_pointee(compiled)), shared: Arc::clone(&shared) };
+        engine.adapt(&mut registry, now);
         Ok(engine)
     }
 
@@ -155,10 +154,10 @@ impl Engine {
     ) -> Result<(), GatewayError> {
         settings.validate()?;
         let mut registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.shared.compiled.load_full();
+        let before = self.compiled.load_full();
         // A plan may be refused after its states were made: they would be those of the next one.
         let known = registry.known();
-        let compiled = match Compiled::new(plan, settings, &mut registry, Some(&before), now) {
+        let compiled = match Compiled::new(plan, settings, &self.shared, &mut registry, Some(&before), now) {
             Ok(compiled) => compiled,
             Err(error) => {
                 registry.put_back(known);
@@ -170,7 +169,7 @@ impl Engine {
         registry.adaptive.clear();
         registry.probes.follow(&compiled, now);
         compiled.take_over(&before, now);
-        self.shared.compiled.store(Arc::new(compiled));
+        self.compiled.store(Arc::new(compiled));
         // New pools begin with the weights of the plan: prices count at once, a controller's weights go on without a gap.
         self.adapt(&mut registry, now);
         Ok(())
@@ -179,7 +178,7 @@ impl Engine {
     /// The settings in force: those of the start or of the last reload.
     #[must_use]
     pub fn settings(&self) -> Arc<EngineSettings> {
-        Arc::clone(&self.shared.compiled.load().settings)
+        Arc::clone(&self.compiled.load().settings)
     }
 
     /// Decides. Allocates nothing once tenants and keys have been seen.
@@ -197,22 +196,22 @@ impl Engine {
         session: impl Iterator<Item = AffinityKey>,
         now: Timestamp,
     ) -> Decision {
-        let compiled = self.shared.compiled.load_full();
+        let compiled = self.compiled.load_full();
         match compiled.admit(request, now) {
             Ok(mut admission) => {
                 if compiled.keeps_sessions(&admission) {
                     admission.session = session.take(MOST_KEYS).collect();
                 }
-                forward::decide(&self.shared, compiled, admission, now)
+                forward::decide(compiled, admission, now)
             }
             Err(refused) => compiled.turn_away(refused),
         }
     }
 
     fn decide_now(&self, request: &Request<'_>, now: Timestamp) -> Decision {
-        let compiled = self.shared.compiled.load_full();
+        let compiled = self.compiled.load_full();
         match compiled.admit(request, now) {
-            Ok(admission) => forward::decide(&self.shared, compiled, admission, now),
+            Ok(admission) => forward::decide(compiled, admission, now),
             Err(refused) => compiled.turn_away(refused),
         }
     }
@@ -225,7 +224,7 @@ impl Engine {
     /// The plan in force.
     #[must_use]
     pub fn plan(&self) -> Arc<RequestPlan> {
-        Arc::clone(&self.shared.compiled.load().plan)
+        Arc::clone(&self.compiled.load().plan)
     }
 
     /// The record of its calls; none unless it was made [with one](Self::with_log).
@@ -240,7 +239,7 @@ impl Engine {
         if let Some(log) = &self.shared.log {
             return logged::explain(self, log, request, now);
         }
-        self.shared.compiled.load().explain(request, now)
+        self.compiled.load().explain(request, now)
     }
 }
 
@@ -248,6 +247,13 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let decisions = self.shared.decisions.load(Ordering::Relaxed);
         f.debug_struct("Engine").field("decisions", &decisions).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let decisions = self.decisions.load(Ordering::Relaxed);
+        f.debug_struct("Shared").field("decisions", &decisions).finish_non_exhaustive()
     }
 }
 

@@ -177,7 +177,7 @@ fn overrides_speak_of_clients_that_there_are_and_of_no_key_twice() {
     // Who lacks the header has an override of its own, and nobody else does.
     let (amounts, text) = buckets(headers, json!("tenant"), json!({"": 3}));
     assert_eq!(amounts, ["6", "3"], "{text}");
-    assert_eq!(buckets(nobody, json!(["tenant", "user"]), json!({"no-user": 3})).0, ["6"]);
+    assert_eq!(buckets(nobody, json!(["tenant", "user"]), json!({"acme/ann": 3})).0, ["6"]);
 }
 
 #[test]

@@ -34,7 +34,16 @@ const TESTS: Duration = Duration::from_secs(600);
 const TYPESCRIPT: &str = "typescript@5.9.3";
 
 /// What goes into the package besides the library.
-const PARTS: [&str; 6] = ["package.json", "index.js", "index.mjs", "index.d.ts", "lib", "README.md"];
+const PARTS: [&str; 8] = [
+    "package.json",
+    "index.js",
+    "index.mjs",
+    "index.d.ts",
+    "lib",
+    "README.md",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+];
 
 /// Runs the task.
 pub(crate) fn run(arguments: &[String]) -> Result<bool, String> {

@@ -55,7 +55,7 @@ pub struct EndpointOutput {
     /// By route.
     pub shares: Float64Array,
     /// Least possible maximum utilisation.
-    pub theta: f64,
+    pub max_utilization: f64,
     /// Seconds of delay per second.
     pub objective: f64,
     /// `optimal`, `gap`, `overloaded` or `no_demand`.
@@ -134,7 +134,7 @@ impl Tables {
         };
         Ok(EndpointOutput {
             shares: tabled.table(solution.split.shares(), 0.0).into(),
-            theta: solution.theta,
+            max_utilization: solution.theta,
             objective: solution.objective,
             status: status.to_owned(),
             gap,

@@ -66,7 +66,7 @@ const calls = {
     const [solver, deadline] = [input('solver'), input('deadline_s')];
     const problem = { ...camelKeys(input.rest()), objective: objective && camelKeys(objective) };
     const s = await solveEndpoints(problem, { solver, deadlineMs: deadline === undefined ? undefined : deadline * 1e3 });
-    return { shares: rows(s.shares), theta: s.theta, objective: s.objective, status: s.status, loads_rps: s.loadsRps, capacity_duals: s.capacityDuals, demand_duals: s.demandDuals, budget_dual: s.budgetDual };
+    return { shares: rows(s.shares), theta: s.maxUtilization, objective: s.objective, status: s.status, loads_rps: s.loadsRps, capacity_duals: s.capacityDuals, demand_duals: s.demandDuals, budget_dual: s.budgetDual };
   },
   async 'lp.min_max_utilization'(input) {
     const s = await minMaxUtilization(camelKeys(input.rest()));

@@ -1,11 +1,13 @@
 //! How much may be used, of what, by whom, and in which time?
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::form::{FromText, millis, one_or_many, text_or_map};
+use super::limit_key;
 use super::matching::MatchPlan;
 use super::range::{check, check_positive, in_millis};
 use crate::error::PlanError;
@@ -89,14 +91,19 @@ impl LimitPlan {
         }
     }
 
-    /// Checks the periods and the number of keys, and that each key of the plan stands where it means something.
+    /// Checks the periods, the number of keys and the overrides, and that each key of the plan stands where it means
+    /// something.
     ///
     /// # Errors
-    /// [`PlanError::Key`] for a period of zero, a key that another shape has, or a parameter of the shape out of range.
+    /// [`PlanError::Key`] for a period of zero, an override of a key that no request has, a key that another shape has,
+    /// or a parameter of the shape out of range.
     pub(crate) fn validate(&self) -> Result<(), PlanError> {
         if let Some(keys) = self.max_keys {
             check(!self.by.is_empty(), "max_keys", keys, "none without `by`")?;
             check((1..=1 << 24).contains(&keys), "max_keys", keys, "1 to 16777216")?;
+        }
+        for key in self.overrides.keys() {
+            self.check_override(key)?;
         }
         let counts_in_flight = self.unit == LimitUnit::Concurrency;
         // Concurrency has no rate, and the other shapes say themselves how much may be used at once.
@@ -125,6 +132,16 @@ impl LimitPlan {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether some request has this key.
+    fn check_override(&self, key: &str) -> Result<(), PlanError> {
+        let key_shown = format_args!("`{key}`");
+        check(!self.by.is_empty(), "overrides", key_shown, "none without `by`")?;
+        let (last, first): (Vec<_>, Vec<_>) = self.by.iter().partition(|s| **s == LimitScope::Backend);
+        let names: Vec<_> = first.into_iter().chain(last).map(LimitScope::name).collect();
+        let expected = format_args!("`{}`, in all but the last part `\\/` for a slash", names.join("/"));
+        check(limit_key::split(key, names.len()).is_some(), "overrides", key_shown, expected)
     }
 }
 
@@ -352,4 +369,20 @@ pub enum LimitScope {
     Backend,
     /// A header.
     Header(String),
+}
+
+impl LimitScope {
+    /// Its name, that of a header behind a colon.
+    #[must_use]
+    pub fn name(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Tenant => "tenant",
+            Self::Key => "key",
+            Self::User => "user",
+            Self::UserTier => "user_tier",
+            Self::Model => "model",
+            Self::Backend => "backend",
+            Self::Header(name) => return Cow::Owned(format!("header:{name}")),
+        })
+    }
 }

@@ -311,6 +311,14 @@ mod tests {
                 "limits[0].amount: -1 is outside (0, 1000000000000000]",
             ),
             (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "overrides": {"acme": 2}}]}"#,
+                "limits[0].overrides: `acme`, expected none without `by`",
+            ),
+            (
+                r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "by": ["backend", "tenant"], "overrides": {"acme": 2}}]}"#,
+                "limits[0].overrides: `acme`, expected `tenant/backend`, in all but the last part `\\/` for a slash",
+            ),
+            (
                 r#"{"limits": [{"name": "l", "unit": "requests", "amount": 1, "shape": {"warm_up": {"cold_factor": 1}}}]}"#,
                 "limits[0].shape.warm_up.cold_factor: 1, expected more than 1, at most 1000",
             ),

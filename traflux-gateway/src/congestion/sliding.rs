@@ -89,8 +89,9 @@ impl Sliding {
             let at = history.next * count;
             for (counter, closed) in self.counters.iter().zip(&mut history.closed[at..at + count]) {
                 let value = counter.current.swap(0, Ordering::Relaxed);
-                counter.past.fetch_add(value, Ordering::Relaxed);
-                counter.past.fetch_sub(*closed, Ordering::Relaxed);
+                // Nobody else writes it: the history is locked.
+                let past = counter.past.load(Ordering::Relaxed).wrapping_add(value).wrapping_sub(*closed);
+                counter.past.store(past, Ordering::Relaxed);
                 *closed = value;
             }
             history.next = (history.next + 1) % buckets.max(1);

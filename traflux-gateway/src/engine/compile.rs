@@ -18,6 +18,7 @@ pub(super) use self::routes::{Place, Route, RouteMember, RoutePool};
 
 use self::limits::{Found, limiter_settings};
 use self::routes::{Builder, Contexts};
+use super::Shared;
 use super::admission::{Admission, Kept, MOST_KEYS};
 use super::backend::Registry;
 use super::counters::Counters;
@@ -40,6 +41,7 @@ pub(super) const OTHERS: u32 = u32::MAX;
 /// A plan ready to decide.
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
+    pub(super) shared: Arc<Shared>,
     pub(super) plan: Arc<RequestPlan>,
     pub(super) settings: Arc<EngineSettings>,
     /// Rules in the order in which they are tried.
@@ -72,6 +74,7 @@ impl Compiled {
     pub(super) fn new(
         plan: &RequestPlan,
         settings: &EngineSettings,
+        shared: &Arc<Shared>,
         registry: &mut Registry,
         before: Option<&Self>,
         now: Timestamp,
@@ -149,6 +152,7 @@ impl Compiled {
         };
         let limits = plan.limits.iter().map(|limit| CompiledLimit::new(limit, &limiter)).collect();
         Ok(Self {
+            shared: Arc::clone(shared),
             plan: Arc::new(plan.clone()),
             settings: Arc::new(settings.clone()),
             rules: Arc::new(rules),

@@ -11,7 +11,6 @@ mod hedging;
 mod later;
 mod placing;
 
-use super::Shared;
 use super::admission::{Admission, Kept};
 use super::compile::{Compiled, RouteMember, RoutePool};
 use super::counters::{LATER, WAITING};
@@ -59,8 +58,7 @@ impl End<'_> {
 /// A request's way to a backend. Tell it of the first byte, then finish it or try again.
 #[must_use = "a forward that is dropped is cancelled"]
 pub struct Forward {
-    pub(super) shared: Arc<Shared>,
-    compiled: Arc<Compiled>,
+    pub(super) compiled: Arc<Compiled>,
     admission: Admission,
 }
 
@@ -154,12 +152,7 @@ impl Blocked {
 }
 
 /// Decides for a request that was let in.
-pub(super) fn decide(
-    shared: &Arc<Shared>,
-    compiled: Arc<Compiled>,
-    admission: Admission,
-    now: Timestamp,
-) -> Decision {
+pub(super) fn decide(compiled: Arc<Compiled>, admission: Admission, now: Timestamp) -> Decision {
     let route = &compiled.routes[admission.route as usize];
     route.budget.request(now);
     let mut next = route.fallback;
@@ -169,35 +162,29 @@ pub(super) fn decide(
         }
         next = fallback.fallback;
     }
-    look_for_a_way(shared, compiled, admission, now)
+    look_for_a_way(compiled, admission, now)
 }
 
 /// The same for a request that budgets have counted.
-fn look_for_a_way(
-    shared: &Arc<Shared>,
-    compiled: Arc<Compiled>,
-    mut admission: Admission,
-    now: Timestamp,
-) -> Decision {
+fn look_for_a_way(compiled: Arc<Compiled>, mut admission: Admission, now: Timestamp) -> Decision {
     let route = &compiled.routes[admission.route as usize];
     let room = route.rooms[admission.model as usize].map(|ix| &compiled.rooms[ix as usize]);
     let decider = route.decider;
     let (tenant, tokens) = (TenantIx(admission.tenant), admission.tokens.total());
     // Nobody overtakes those who wait.
     let decision = if let Some(room) = room.filter(|room| room.is_waiting()) {
-        waiting::enqueue(shared, &compiled, room, admission, now)
+        waiting::enqueue(&compiled, room, admission, now)
     } else {
-        match place(shared, &compiled, &mut admission, now) {
+        match place(&compiled, &mut admission, now) {
             Ok(()) => {
-                return Decision::Forward(Forward { shared: Arc::clone(shared), compiled, admission });
+                return Decision::Forward(Forward { compiled, admission });
             }
             Err(blocked) if blocked.has_turn => {
-                let forward =
-                    Forward { shared: Arc::clone(shared), compiled: Arc::clone(&compiled), admission };
+                let forward = Forward { compiled: Arc::clone(&compiled), admission };
                 Decision::Later(Later::of(forward))
             }
             Err(blocked) => match room.filter(|_| blocked.may_wait()) {
-                Some(room) => waiting::enqueue(shared, &compiled, room, admission, now),
+                Some(room) => waiting::enqueue(&compiled, room, admission, now),
                 None => Decision::Refuse(blocked.refusal(&compiled, admission.route)),
             },
         }
@@ -217,13 +204,8 @@ fn look_for_a_way(
 }
 
 /// Looks for a place for a request, and counts it when there is one.
-pub(super) fn place(
-    shared: &Shared,
-    compiled: &Compiled,
-    admission: &mut Kept,
-    now: Timestamp,
-) -> Result<(), Blocked> {
-    attempt(shared, compiled, admission, false, None, now)?;
+pub(super) fn place(compiled: &Compiled, admission: &mut Kept, now: Timestamp) -> Result<(), Blocked> {
+    attempt(compiled, admission, false, None, now)?;
     if let Some((_, member, _)) = member(compiled, admission) {
         let decider = compiled.routes[admission.route as usize].decider;
         let mut recorder = compiled.counters.metrics.recorder();
@@ -236,13 +218,12 @@ pub(super) fn place(
 impl Forward {
     /// The way of a request that waited and has a place now.
     pub(super) fn after_waiting(
-        shared: &Arc<Shared>,
         compiled: &Arc<Compiled>,
         mut admission: Admission,
         room: &Arc<waiting::Room>,
     ) -> Self {
         admission.waited_in = Some(Arc::clone(room));
-        Self { shared: Arc::clone(shared), compiled: Arc::clone(compiled), admission }
+        Self { compiled: Arc::clone(compiled), admission }
     }
 
     /// How headers of the answer are read: `congestion.feedback` of the plan under which it was decided.
@@ -290,7 +271,7 @@ impl Forward {
     /// The first byte of the answer has come: what limits on requests in flight learn from, and the end of all
     /// trying again.
     pub fn first_byte(&mut self, now: Timestamp) {
-        if self.shared.log.is_some() {
+        if self.compiled.shared.log.is_some() {
             logged::first_byte(self, now);
         } else {
             self.first_byte_now(now);
@@ -328,7 +309,7 @@ impl Forward {
     /// Its stream has said nothing for a while: the backend does not work on it, and its place in flight there goes to
     /// another until it [resumes](Self::resume). Nothing before the first byte.
     pub fn pause(&mut self, now: Timestamp) {
-        if self.shared.log.is_some() {
+        if self.compiled.shared.log.is_some() {
             logged::pause(self, now);
         } else {
             self.pause_now(now);
@@ -348,7 +329,7 @@ impl Forward {
 
     /// Its stream goes on, and takes its place again, whether or not there is room.
     pub fn resume(&mut self) {
-        if self.shared.log.is_some() {
+        if self.compiled.shared.log.is_some() {
             logged::resume(self);
         } else {
             self.resume_now();
@@ -366,8 +347,8 @@ impl Forward {
     /// Takes in what its backend measures of itself, as [`Engine::report_load`](crate::Engine::report_load) does, but
     /// without looking for the backend; `model` is the one that was asked for.
     pub fn report_load(&self, now: Timestamp, model: &str, report: LoadReport) {
-        if self.shared.log.is_some() {
-            self.shared.report_load(now, self.backend(), model, report);
+        if self.compiled.shared.log.is_some() {
+            self.compiled.shared.report_load(now, self.backend(), model, report);
         } else if let Some((_, member, _)) = self.member() {
             member.state.report_load(now, report);
         }
@@ -375,7 +356,7 @@ impl Forward {
 
     /// Settles everything.
     pub fn finish(self, now: Timestamp, end: &End<'_>) {
-        if self.shared.log.is_some() {
+        if self.compiled.shared.log.is_some() {
             logged::finish(self, now, end);
         } else {
             self.finish_now(now, end);
@@ -397,7 +378,11 @@ impl Forward {
     /// Settles this attempt and, where the policy and the budget of the rule allow, finds a place for another one,
     /// elsewhere if there is an elsewhere. Refused after the first byte.
     pub fn retry(self, now: Timestamp, end: &End<'_>) -> Decision {
-        if self.shared.log.is_some() { logged::retry(self, now, end) } else { self.retry_now(now, end) }
+        if self.compiled.shared.log.is_some() {
+            logged::retry(self, now, end)
+        } else {
+            self.retry_now(now, end)
+        }
     }
 
     /// By which the log calls it, once somebody was given it.
@@ -452,7 +437,7 @@ impl Forward {
             time_left: self.admission.deadline.map(|deadline| deadline.since(now)),
             elsewhere: self.has_elsewhere(fallback_cause(end.outcome)),
         };
-        let decided = retry::decide(&self.compiled.plan.retry, &failed, self.shared.draw());
+        let decided = retry::decide(&self.compiled.plan.retry, &failed, self.compiled.shared.draw());
         let RetryDecision::Retry { after, elsewhere } = decided else { return Err(self) };
         let budget = &self.compiled.routes[self.admission.route as usize].budget;
         let Some(leave) = budget.try_retry(now, in_flight) else { return Err(self) };
@@ -461,7 +446,7 @@ impl Forward {
             return Err(self);
         }
         let cause = fallback_cause(end.outcome);
-        match attempt(&self.shared, &self.compiled, &mut self.admission, elsewhere, cause, now) {
+        match attempt(&self.compiled, &mut self.admission, elsewhere, cause, now) {
             Ok(()) => {
                 self.admission.hedging = Hedging::default();
                 self.admission.send_after = after;
@@ -577,7 +562,7 @@ impl Forward {
         match outcome {
             Outcome::Limited => {
                 let wait = end.feedback.wait(&self.compiled.plan.congestion.feedback);
-                state.cool_down.refused(now, wait, self.shared.draw());
+                state.cool_down.refused(now, wait, self.compiled.shared.draw());
             }
             outcome if outcome.is_healthy() => state.cool_down.served(now),
             _ => {}
@@ -674,7 +659,7 @@ impl Forward {
         let Some(room) = route.rooms[self.admission.model as usize] else { return };
         let room = &self.compiled.rooms[room as usize];
         if room.is_waiting() {
-            waiting::pump(&self.shared, room, now);
+            waiting::pump(room, now);
         }
     }
 }
@@ -706,7 +691,7 @@ impl Drop for Forward {
         if self.admission.hold.is_none() && self.admission.turn.is_none() {
             return;
         }
-        if self.shared.log.is_some() {
+        if self.compiled.shared.log.is_some() {
             logged::dropped(self);
         } else {
             self.dropped_now();

@@ -13,7 +13,7 @@ impl Engine {
     /// then and after the last request.
     #[must_use]
     pub fn levels(&self, now: Timestamp) -> Levels {
-        let compiled = self.shared.compiled.load();
+        let compiled = self.compiled.load();
         let mut levels = compiled.limiter.levels(now);
         let places = compiled.persistent();
         levels.levels.retain_mut(|level| {
@@ -41,7 +41,7 @@ impl Engine {
         if let Some(turn) = &mut turn {
             turn.restored(levels, now);
         }
-        let compiled = self.shared.compiled.load();
+        let compiled = self.compiled.load();
         let mut levels = levels.clone();
         for level in &mut levels.levels {
             let own = level.key.as_ref().and_then(|key| compiled.override_of(&level.limit, key));

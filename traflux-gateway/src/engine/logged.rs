@@ -19,7 +19,7 @@ use crate::request::Request;
 pub(super) fn decide(engine: &Engine, log: &DecisionLog, request: &Request<'_>, now: Timestamp) -> Decision {
     let mut turn = log.begin();
     let mut decision = engine.decide_now(request, now);
-    let session = engine.shared.compiled.load().session_of(request);
+    let session = engine.compiled.load().session_of(request);
     let n = turn.decided(request, session, Answer::of(&decision), now);
     hand_out(&engine.shared, &mut turn, &mut decision, n);
     decision
@@ -47,7 +47,7 @@ pub(super) fn explain(
 ) -> Explanation {
     let mut turn = log.begin();
     turn.explained(request, now);
-    engine.shared.compiled.load().explain(request, now)
+    engine.compiled.load().explain(request, now)
 }
 
 #[cold]
@@ -64,7 +64,7 @@ pub(super) fn take_ready(engine: &Engine, log: &DecisionLog) -> Option<((usize, 
 
 #[cold]
 pub(super) fn first_byte(forward: &mut Forward, now: Timestamp) {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let _turn = shared
         .log
         .as_deref()
@@ -75,7 +75,7 @@ pub(super) fn first_byte(forward: &mut Forward, now: Timestamp) {
 
 #[cold]
 pub(super) fn finish(forward: Forward, now: Timestamp, end: &End<'_>) {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let _turn = shared
         .log
         .as_deref()
@@ -86,7 +86,7 @@ pub(super) fn finish(forward: Forward, now: Timestamp, end: &End<'_>) {
 
 #[cold]
 pub(super) fn retry(forward: Forward, now: Timestamp, end: &End<'_>) -> Decision {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let Some((log, of)) = shared.log.as_deref().zip(forward.number()) else {
         return forward.retry_now(now, end);
     };
@@ -99,7 +99,7 @@ pub(super) fn retry(forward: Forward, now: Timestamp, end: &End<'_>) -> Decision
 
 #[cold]
 pub(super) fn go_on(later: Later, now: Timestamp) -> Decision {
-    let shared = Arc::clone(&later.forward.shared);
+    let shared = Arc::clone(&later.forward.compiled.shared);
     let Some((log, of)) = shared.log.as_deref().zip(later.forward.number()) else {
         return later.go_on_now(now);
     };
@@ -112,7 +112,7 @@ pub(super) fn go_on(later: Later, now: Timestamp) -> Decision {
 
 #[cold]
 pub(super) fn pause(forward: &mut Forward, now: Timestamp) {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let _turn =
         shared.log.as_deref().zip(forward.number()).map(|(log, of)| log.turn(Call::Pause { of }, Some(now)));
     forward.pause_now(now);
@@ -120,7 +120,7 @@ pub(super) fn pause(forward: &mut Forward, now: Timestamp) {
 
 #[cold]
 pub(super) fn resume(forward: &mut Forward) {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let _turn =
         shared.log.as_deref().zip(forward.number()).map(|(log, of)| log.turn(Call::Resume { of }, None));
     forward.resume_now();
@@ -128,7 +128,7 @@ pub(super) fn resume(forward: &mut Forward) {
 
 #[cold]
 pub(super) fn hedge(forward: &mut Forward, now: Timestamp) -> Option<Forward> {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let Some((log, of)) = shared.log.as_deref().zip(forward.number()) else { return forward.hedge_now(now) };
     let mut turn = log.begin();
     let mut second = forward.hedge_now(now);
@@ -141,7 +141,7 @@ pub(super) fn hedge(forward: &mut Forward, now: Timestamp) -> Option<Forward> {
 
 #[cold]
 pub(super) fn overtaken(forward: Forward, now: Timestamp) {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let _turn = shared
         .log
         .as_deref()
@@ -153,7 +153,7 @@ pub(super) fn overtaken(forward: Forward, now: Timestamp) {
 /// A forward that nobody was given yet is dropped within the turn of another call.
 #[cold]
 pub(super) fn dropped(forward: &mut Forward) {
-    let shared = Arc::clone(&forward.shared);
+    let shared = Arc::clone(&forward.compiled.shared);
     let _turn =
         shared.log.as_deref().zip(forward.number()).map(|(log, of)| log.turn(Call::Drop { of }, None));
     forward.dropped_now();

@@ -198,7 +198,7 @@ impl Engine {
 
     /// Tells all pools that go by it.
     fn spread(&self, now: Timestamp, (backend, url): &Endpoint, usable: bool, result: ProbeResult) {
-        let compiled = self.shared.compiled.load();
+        let compiled = self.compiled.load();
         for pool in compiled.pools().filter(|pool| pool.probed) {
             let Some(health) = &pool.health else { continue };
             let mut concerned = false;

@@ -72,7 +72,7 @@ impl Engine {
     /// Requests that have a turn at a limit ([`Decision::Later`](super::Decision::Later)) are in no queue.
     #[must_use]
     pub fn queues(&self, now: Timestamp, most: usize) -> Vec<QueueReading> {
-        let compiled = self.shared.compiled.load_full();
+        let compiled = self.compiled.load_full();
         let names = TenantNames::of(&compiled);
         let own = compiled.rooms.iter().map(|room| reading(room, false, &names, now, most));
         let former = compiled.former.iter().filter_map(Weak::upgrade);

@@ -23,7 +23,7 @@ impl Engine {
     /// to know; neither changes anything.
     #[must_use]
     pub fn readings(&self, now: Timestamp) -> BTreeMap<Arc<str>, BackendReading> {
-        let compiled = self.shared.compiled.load_full();
+        let compiled = self.compiled.load_full();
         let mut readings: BTreeMap<Arc<str>, BackendReading> = BTreeMap::new();
         for pool in compiled.pools() {
             let mut eligible: BTreeMap<&Arc<str>, bool> = BTreeMap::new();

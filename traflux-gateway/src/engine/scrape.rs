@@ -20,7 +20,7 @@ impl Engine {
     /// The answer to a scrape: counters, histograms, the heaviest tenants and levels now.
     #[must_use]
     pub fn scrape(&self, now: Timestamp, format: Format) -> String {
-        let compiled = self.shared.compiled.load_full();
+        let compiled = self.compiled.load_full();
         let registry = self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let backends: Vec<Arc<BackendState>> = registry.backends().map(Arc::clone).collect();
         drop(registry);
@@ -42,7 +42,7 @@ impl Engine {
     /// What was counted so far, by the names of the plan in force.
     #[must_use]
     pub fn counted(&self) -> Snapshot {
-        self.shared.compiled.load().counters.metrics.snapshot()
+        self.compiled.load().counters.metrics.snapshot()
     }
 }
 

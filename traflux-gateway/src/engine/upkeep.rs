@@ -24,7 +24,7 @@ impl Engine {
     /// Looks after what time alone brings; call it a few times a second.
     pub fn upkeep(&self, now: Timestamp) {
         let _turn = self.shared.turn(now, || Call::Upkeep);
-        let compiled = self.shared.compiled.load_full();
+        let compiled = self.compiled.load_full();
         for pool in compiled.pools() {
             if let Some(health) = &pool.health {
                 health.tick(now);
@@ -37,7 +37,7 @@ impl Engine {
             self.adapt(&mut registry, now);
         }
         drop(registry);
-        waiting::look_after(&self.shared, &compiled, now);
+        waiting::look_after(&compiled, now);
         self.watch(&compiled, now);
     }
 
@@ -59,7 +59,7 @@ impl Engine {
         rule: &str,
         weights: &[(&str, u32)],
     ) -> Result<(), GatewayError> {
-        self.shared.compiled.load().has_backends(rule, weights.iter().map(|(name, _)| *name))?;
+        self.compiled.load().has_backends(rule, weights.iter().map(|(name, _)| *name))?;
         let _turn = self.shared.turn(now, || Call::SetWeights {
             rule: rule.into(),
             weights: weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect(),
@@ -74,7 +74,7 @@ impl Engine {
 
     /// Puts weights in force that follow latency, errors and price, or the controller.
     pub(super) fn adapt(&self, registry: &mut Registry, now: Timestamp) {
-        let before = self.shared.compiled.load_full();
+        let before = self.compiled.load_full();
         let mut next: Option<Compiled> = None;
         for (route_ix, route) in
             before.routes.iter().enumerate().filter(|(_, r)| r.algorithm == Algorithm::Adaptive)
@@ -89,7 +89,7 @@ impl Engine {
             }
         }
         if let Some(next) = next {
-            self.shared.compiled.store(Arc::new(next));
+            self.compiled.store(Arc::new(next));
         }
     }
 }

@@ -285,7 +285,6 @@ impl Inner {
 
 /// Lets a request wait, or says why not.
 pub(super) fn enqueue(
-    shared: &Arc<Shared>,
     compiled: &Arc<Compiled>,
     room: &Arc<Room>,
     admission: Admission,
@@ -320,20 +319,20 @@ pub(super) fn enqueue(
     room.recount(&inner);
     drop(inner);
     // Those before it may have left without a word: whoever has room goes on.
-    pump(shared, room, now);
+    pump(room, now);
     decision
 }
 
 /// Sends those who wait, in their order, as long as there is room for the next.
-pub(super) fn pump(shared: &Arc<Shared>, room: &Arc<Room>, now: Timestamp) {
+pub(super) fn pump(room: &Arc<Room>, now: Timestamp) {
     let mut inner = room.lock();
     // Nobody leaves the queue before there is a place for them.
     while let Dequeued::OverBudget { payload, .. } = inner.dequeue(now, 0) {
         let Some((compiled, mut admission)) = inner.borrow(payload) else { break };
-        let decision = match place(shared, &compiled, &mut admission, now) {
-            Ok(()) => Decision::Forward(Forward::after_waiting(shared, &compiled, admission, room)),
+        let decision = match place(&compiled, &mut admission, now) {
+            Ok(()) => Decision::Forward(Forward::after_waiting(&compiled, admission, room)),
             Err(blocked) if blocked.has_turn() => {
-                let forward = Forward::after_waiting(shared, &compiled, admission, room);
+                let forward = Forward::after_waiting(&compiled, admission, room);
                 Decision::Later(Later::of(forward))
             }
             Err(blocked) if blocked.may_wait() => {
@@ -366,7 +365,7 @@ impl Engine {
     }
 
     pub(super) fn take_ready_now(&self) -> Option<((usize, Ticket), Decision)> {
-        self.shared.compiled.load().all_rooms().find_map(|room| {
+        self.compiled.load().all_rooms().find_map(|room| {
             if room.ready.load(Ordering::Relaxed) == 0 {
                 return None;
             }
@@ -379,7 +378,7 @@ impl Engine {
 }
 
 /// Sends away who waited too long, and lets go on whom there is room for again.
-pub(super) fn look_after(shared: &Arc<Shared>, compiled: &Compiled, now: Timestamp) {
+pub(super) fn look_after(compiled: &Compiled, now: Timestamp) {
     for room in compiled.all_rooms() {
         let mut inner = room.lock();
         let mut dropped = std::mem::take(&mut inner.dropped);
@@ -388,6 +387,6 @@ pub(super) fn look_after(shared: &Arc<Shared>, compiled: &Compiled, now: Timesta
         inner.refuse_dropped();
         room.recount(&inner);
         drop(inner);
-        pump(shared, &room, now);
+        pump(&room, now);
     }
 }

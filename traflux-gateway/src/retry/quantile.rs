@@ -121,7 +121,9 @@ impl LatencyQuantile {
             }
         }
         for (past, bucket) in previous.iter_mut().zip(&self.buckets) {
-            *past = bucket.swap(0, Ordering::Relaxed);
+            // As a record does: what comes between the two may be lost.
+            *past = bucket.load(Ordering::Relaxed);
+            bucket.store(0, Ordering::Relaxed);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! under which key, its descriptors hold the buckets. Envoy's bucket refills steadily, as the plan's does.
 
 use traflux_core::plan::limit::{LimitPlan, LimitScope, LimitShape, LimitUnit};
+use traflux_core::plan::limit_key;
 use traflux_core::plan::matching::PathMatch;
 use traflux_core::plan::requests::RequestPlan;
 
@@ -377,7 +378,7 @@ impl TokenBucketRule<'_> {
     /// What an override's key says of each part; `None` where no client has that key.
     fn values(&self, key: &str) -> Option<Vec<String>> {
         let mut values = vec![String::new(); self.parts.len()];
-        let said = split_key(key, self.by.len())?;
+        let said = limit_key::split(key, self.by.len())?;
         for (place, value) in self.by.iter().zip(said) {
             match place {
                 Place::Part(ix) => values[*ix] = value,
@@ -415,24 +416,4 @@ impl TokenBucketRule<'_> {
             ..LocalRateLimitDescriptor::default()
         }
     }
-}
-
-/// The parts of a key of so many: all but the last have `\/` for a slash and `\\` for a backslash. `None` for a key
-/// that no client has.
-fn split_key(key: &str, parts: usize) -> Option<Vec<String>> {
-    let mut found = Vec::new();
-    let mut rest = key.chars();
-    while found.len() + 1 < parts {
-        let mut part = String::new();
-        loop {
-            match rest.next()? {
-                '/' => break,
-                '\\' => part.push(rest.next().filter(|next| matches!(next, '/' | '\\'))?),
-                other => part.push(other),
-            }
-        }
-        found.push(part);
-    }
-    found.push(rest.collect());
-    Some(found)
 }

@@ -12,6 +12,7 @@ use traflux_core::Timestamp;
 use traflux_core::plan::limit::{
     CalendarPlan, CalendarWindow, LimitPlan, LimitScope, LimitShape, LimitUnit, WarmUpPlan,
 };
+use traflux_core::plan::limit_key;
 use traflux_core::plan::requests::RequestPlan;
 
 use super::Compiled;
@@ -242,7 +243,7 @@ impl CompiledLimit {
                 key.push('/');
             }
             let is_last = at + 1 == self.by.len();
-            push_part(key, scope_value(scope, request), is_last);
+            limit_key::push_part(key, scope_value(scope, request), is_last);
         }
     }
 
@@ -273,21 +274,6 @@ impl CompiledLimit {
     }
 }
 
-/// Adds what one scope says to a key. In all but the last part a slash is written `\/`, so that no two clients
-/// whose names contain slashes share a key.
-fn push_part(key: &mut String, part: &str, is_last: bool) {
-    if is_last || !part.contains(['/', '\\']) {
-        key.push_str(part);
-        return;
-    }
-    for character in part.chars() {
-        if matches!(character, '/' | '\\') {
-            key.push('\\');
-        }
-        key.push(character);
-    }
-}
-
 fn scope_value<'a>(scope: &LimitScope, request: &Request<'a>) -> &'a str {
     match scope {
         LimitScope::Tenant => request.client.tenant,
@@ -305,18 +291,7 @@ fn override_name(limit: &str, key: &str) -> String {
 }
 
 fn scope_name(by: &[LimitScope]) -> String {
-    let names: Vec<_> = by
-        .iter()
-        .map(|scope| match scope {
-            LimitScope::Tenant => "tenant".to_owned(),
-            LimitScope::Key => "key".to_owned(),
-            LimitScope::User => "user".to_owned(),
-            LimitScope::UserTier => "user_tier".to_owned(),
-            LimitScope::Model => "model".to_owned(),
-            LimitScope::Backend => "backend".to_owned(),
-            LimitScope::Header(name) => format!("header:{name}"),
-        })
-        .collect();
+    let names: Vec<_> = by.iter().map(LimitScope::name).collect();
     names.join("/")
 }
 

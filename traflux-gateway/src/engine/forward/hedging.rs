@@ -60,7 +60,7 @@ impl Forward {
     /// budget for retries, limits and room allow; `None` where they do not, which is final for this attempt. Both are
     /// to be finished: the first that answers as usual, the others by [`overtaken`](Self::overtaken).
     pub fn hedge(&mut self, now: Timestamp) -> Option<Self> {
-        if self.shared.log.is_some() { logged::hedge(self, now) } else { self.hedge_now(now) }
+        if self.compiled.shared.log.is_some() { logged::hedge(self, now) } else { self.hedge_now(now) }
     }
 
     pub(in crate::engine) fn hedge_now(&mut self, now: Timestamp) -> Option<Self> {
@@ -90,8 +90,8 @@ impl Forward {
         };
         let leave = budget.try_retry(now, in_flight);
         let way = (place.0, route, pool);
-        let is_placed = leave.is_some()
-            && attempt_route(&self.shared, &self.compiled, &mut admission, way, true, now).is_ok();
+        let is_placed =
+            leave.is_some() && attempt_route(&self.compiled, &mut admission, way, true, now).is_ok();
         if !is_placed {
             if let Some(leave) = leave {
                 budget.give_back(leave);
@@ -105,8 +105,7 @@ impl Forward {
         if let Some(hold) = &mut admission.hold {
             hold.leave = entry.map(|(_, leave)| leave);
         }
-        let second =
-            Self { shared: Arc::clone(&self.shared), compiled: Arc::clone(&self.compiled), admission };
+        let second = Self { compiled: Arc::clone(&self.compiled), admission };
         if let Some((_, member, hold)) = second.member() {
             let mut recorder = self.compiled.counters.metrics.recorder();
             recorder.hedges(member.series, 1);
@@ -120,7 +119,7 @@ impl Forward {
     /// Settles an attempt that is given up because another one of the same request was quicker. What it did not use
     /// comes back whole, and that the endpoint takes longer than this is learned.
     pub fn overtaken(self, now: Timestamp) {
-        if self.shared.log.is_some() {
+        if self.compiled.shared.log.is_some() {
             logged::overtaken(self, now);
         } else {
             self.overtaken_now(now);

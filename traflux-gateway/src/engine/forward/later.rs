@@ -69,7 +69,11 @@ impl Later {
     /// What becomes of it once its turn has come: as a rule a [`Forward`]; it waits on where it is called too early, and
     /// is decided about anew, without its turn, where its backend has no room any more.
     pub fn go_on(self, now: Timestamp) -> Decision {
-        if self.forward.shared.log.is_some() { logged::go_on(self, now) } else { self.go_on_now(now) }
+        if self.forward.compiled.shared.log.is_some() {
+            logged::go_on(self, now)
+        } else {
+            self.go_on_now(now)
+        }
     }
 
     pub(in crate::engine) fn go_on_now(self, now: Timestamp) -> Decision {
@@ -108,7 +112,7 @@ impl Forward {
                 None => return false,
             },
         };
-        let (draw, place) = (self.shared.draw(), (turn.route, position));
+        let (draw, place) = (self.compiled.shared.draw(), (turn.route, position));
         let is_placed = ask(&self.compiled, &mut self.admission, pool, place, draw, now).is_ok();
         match (entry, &mut self.admission.hold) {
             (Some((_, leave)), Some(hold)) if is_placed => hold.leave = Some(leave),
@@ -140,8 +144,7 @@ impl Forward {
         }
         let mut admission = self.admission.another();
         admission.waited_in = self.admission.waited_in.take();
-        let (shared, compiled) = (Arc::clone(&self.shared), Arc::clone(&self.compiled));
-        look_for_a_way(&shared, compiled, admission, now)
+        look_for_a_way(Arc::clone(&self.compiled), admission, now)
     }
 
     /// Gives back the turn of a request that is dropped before it came, as of the moment it was taken.

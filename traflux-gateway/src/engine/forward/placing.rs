@@ -9,7 +9,6 @@ use traflux_core::plan::routing::FallbackCause;
 use super::{Blocked, Hold, MOST_ASKED, Turn};
 use crate::balance::{LoadUnit, PickRequest};
 use crate::congestion::{Mark, Slot, Verdict};
-use crate::engine::Shared;
 use crate::engine::admission::Kept;
 use crate::engine::compile::{Compiled, Route, RouteMember, RoutePool};
 use crate::engine::decision::Reason;
@@ -23,7 +22,6 @@ const MOST_LOOKED_AT: usize = 256;
 /// Walks the route and those that it falls back to, because an attempt failed or because those before cannot serve;
 /// `elsewhere` leaves out endpoints that were tried.
 pub(super) fn attempt(
-    shared: &Shared,
     compiled: &Compiled,
     admission: &mut Kept,
     elsewhere: bool,
@@ -51,7 +49,7 @@ pub(super) fn attempt(
                 continue;
             }
         }
-        match attempt_route(shared, compiled, admission, (ix, route, pool), elsewhere, now) {
+        match attempt_route(compiled, admission, (ix, route, pool), elsewhere, now) {
             Ok(()) => {
                 if let Some(hold) = &mut admission.hold {
                     hold.leave = leave;
@@ -102,7 +100,6 @@ impl Blocked {
 }
 
 pub(super) fn attempt_route(
-    shared: &Shared,
     compiled: &Compiled,
     admission: &mut Kept,
     (route_ix, route, pool): (u32, &Route, &RoutePool),
@@ -120,7 +117,7 @@ pub(super) fn attempt_route(
     let mut spared: ArrayVec<u32, MOST_ASKED> = ArrayVec::new();
     let mut lenient = false;
     for _ in 0..2 * MOST_ASKED {
-        let draw = shared.draw();
+        let draw = compiled.shared.draw();
         let pick = PickRequest {
             excluded: &excluded,
             prompt_tokens: small(admission.tokens.input),
@@ -166,7 +163,7 @@ pub(super) fn attempt_route(
     // Nearly all are busy: whoever has room is found by looking at them in turn.
     let len = pool.members.len();
     if len > excluded.len() {
-        let draw = shared.draw();
+        let draw = compiled.shared.draw();
         for step in 0..len.min(MOST_LOOKED_AT) {
             let position = (draw as usize % len + step) % len;
             let state = &pool.members[position].state;
