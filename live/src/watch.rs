@@ -222,6 +222,13 @@ impl Decision {
         Ok(shares)
     }
 
+    /// All that its plan says to a source: the rows of weights of all services.
+    pub(crate) fn rows(&self, source: usize) -> Vec<(&Value, &Value)> {
+        let flows = self.0["flows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let own = flows.iter().filter(|flow| flow["source"] == SOURCES[source]);
+        own.map(|flow| (&flow["service"], &flow["weights"])).collect()
+    }
+
     /// (endpoint, reason) of everything that might move.
     pub(crate) fn critical(&self) -> Vec<(String, String)> {
         let list = self.0["critical"].as_array().map(Vec::as_slice).unwrap_or_default();

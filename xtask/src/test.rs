@@ -12,7 +12,7 @@ Check everything; the last line is `N passed, N failed`
 Usage: cargo xtask test [--no-live]
 
 Steps: formatting, clippy without warnings, unit, property, integration and doc tests, the Python and Node
-packages in clean environments outside the tree, fuzzing of each target for some seconds (20 with CI=true, the same
+packages in clean environments outside the tree, fuzzing of each target for some seconds (60 with CI=true, the same
 inputs each time), then the tests and the live claims on real Envoys and a real Prometheus, which are fetched into
 target/tools. Where one of them cannot be had, what did not run is named; with CI=true that is a failure.
 
