@@ -357,9 +357,14 @@ impl Host {
             }
             return match self.take_idle().filter(|_| !fresh) {
                 Some(line) => Ok(line),
-                None => self.speak(self.open().await?, &mut None).await,
+                // In a box: most requests find a connection.
+                None => Box::pin(self.connect()).await,
             };
         }
+    }
+
+    async fn connect(&self) -> Result<Line, Failed> {
+        self.speak(self.open().await?, &mut None).await
     }
 
     /// A place for a connection, once there is one.

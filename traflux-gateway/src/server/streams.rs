@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -24,9 +24,10 @@ tokio::task_local! {
     static OPEN: Arc<AtomicUsize>;
 }
 
-/// Runs a connection, so that it is known how [many streams](open) it has.
-pub(super) async fn counted(connection: impl Future<Output = ()>) {
-    OPEN.scope(Arc::default(), connection).await;
+/// Runs a connection, so that it is known how [many streams](open) it has. No `async fn`: that has room for its argument
+/// twice.
+pub(super) fn counted(connection: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    OPEN.scope(Arc::default(), connection)
 }
 
 /// How many streams the connection has whose task this is.
@@ -59,9 +60,10 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
         open.fetch_add(1, Ordering::Relaxed);
         let open = Open(open);
         let patience = self.patience;
+        // In a box: pinned inside, it would have room twice.
+        let mut stream = Box::pin(stream);
         tokio::spawn(WAITS.scope(Cell::new(None), async move {
             let _open = open;
-            let mut stream = pin!(stream);
             // Made when the answer waits for the first time.
             let mut alarm: Option<Pin<Box<Sleep>>> = None;
             poll_fn(|cx| {
